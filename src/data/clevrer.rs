@@ -1,0 +1,1 @@
+//! Official CLEVRER files → questions with the observational/inferential split.

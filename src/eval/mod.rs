@@ -1,0 +1,1 @@
+//! Answers a benchmark, resumes by question id, summarises.

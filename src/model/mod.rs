@@ -1,0 +1,5 @@
+//! Qwen2.5-VL: embed, layers, head; the only door to the network.
+
+pub mod layers;
+pub mod packed;
+pub mod spec;

@@ -1,0 +1,1 @@
+//! The trainable policy (tracked and detached views of one storage) and the frozen model.

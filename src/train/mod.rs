@@ -1,0 +1,1 @@
+//! The training loop and the one enum in which the stages differ.

@@ -1,0 +1,1 @@
+//! The miniature world: physics, renderer, questions, encoder; writes official CLEVRER file formats.

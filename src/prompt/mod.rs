@@ -1,7 +1,19 @@
 //! A prompt: exactly what the model sees before it answers.
+//!
+//! [`Processor`] holds everything a model folder says about text: its chat template, its tokenizer, which tokens end a
+//! turn and which are never to be sampled.
 
+use crate::config::Wording;
 use crate::video::VideoPatches;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub mod template;
+pub mod tokenizer;
+pub mod train;
+
+use template::ChatTemplate;
+use tokenizer::TextTokenizer;
 
 /// A question and its clip as token ids and patches.
 #[derive(Debug, Clone)]
@@ -12,4 +24,160 @@ pub struct Prompt {
     pub token_ids: Vec<u32>,
     /// The clip, when the prompt has one.
     pub video: Option<Arc<VideoPatches>>,
+}
+
+/// Why a prompt could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PromptError {
+    /// A file of the model folder is not there.
+    #[error("{}: not found; a model folder holds {wanted}", path.display())]
+    Missing {
+        /// The folder.
+        path: PathBuf,
+        /// The files that would do.
+        wanted: &'static str,
+    },
+    /// A file of the model folder, or one to be written, does not work.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the reader or writer says.
+        reason: String,
+    },
+    /// The tokenizer has no such token.
+    #[error("{}: the tokenizer has no token `{token}`, which a Qwen2.5-VL prompt needs", path.display())]
+    NoToken {
+        /// The missing token.
+        token: String,
+        /// The tokenizer file.
+        path: PathBuf,
+    },
+    /// The chat template failed on these messages.
+    #[error("the model's chat template failed: {0}")]
+    Template(String),
+    /// The tokenizer failed on this text.
+    #[error("the tokenizer failed: {0}")]
+    Tokenizer(String),
+    /// The text itself holds a placeholder, or the template dropped the video.
+    #[error(
+        "the rendered prompt holds {found} `{}` where {expected} belong: the question must not contain it",
+        tokenizer::VIDEO_PAD
+    )]
+    Placeholder {
+        /// Placeholders found.
+        found: usize,
+        /// Placeholders that stand for a clip.
+        expected: usize,
+    },
+    /// The prompt is longer than allowed. It is never truncated.
+    #[error(
+        "the prompt has {tokens} tokens ({video_tokens} of them video), more than sampling.max_prompt_tokens = {limit}; \
+         lower video.max_frames or video.max_pixels, or raise the limit"
+    )]
+    TooLong {
+        /// All tokens of the prompt.
+        tokens: usize,
+        /// The clip's part of them.
+        video_tokens: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+}
+
+/// Turns questions into prompts and token ids into text, as the model's own files say.
+#[derive(Debug)]
+pub struct Processor {
+    template: ChatTemplate,
+    tokenizer: TextTokenizer,
+    max_prompt_tokens: usize,
+}
+
+impl Processor {
+    /// Reads the chat template, tokenizer and end-of-turn ids of a model folder.
+    pub fn load(model_dir: &Path) -> Result<Self, PromptError> {
+        Ok(Self {
+            template: ChatTemplate::load(model_dir)?,
+            tokenizer: TextTokenizer::load(model_dir)?,
+            max_prompt_tokens: usize::MAX,
+        })
+    }
+
+    /// The same, refusing prompts of more than `limit` tokens (`sampling.max_prompt_tokens`).
+    #[must_use]
+    pub fn with_max_prompt_tokens(mut self, limit: usize) -> Self {
+        self.max_prompt_tokens = limit;
+        self
+    }
+
+    /// The prompt that asks `text`, in `wording`, about `video` (which stands before the text).
+    pub fn prompt(
+        &self,
+        text: &str,
+        wording: Wording,
+        video: Option<Arc<VideoPatches>>,
+    ) -> Result<Prompt, PromptError> {
+        let question = template::question_text(text, wording);
+        let rendered = self.template.render(&question, video.is_some())?;
+        let video_tokens = video.as_ref().map_or(0, |v| v.num_tokens());
+        let text = expand_placeholder(&rendered, video.as_ref().map(|_| video_tokens))?;
+        let token_ids = self.tokenizer.encode(&text)?;
+        if token_ids.len() > self.max_prompt_tokens {
+            return Err(PromptError::TooLong {
+                tokens: token_ids.len(),
+                video_tokens,
+                limit: self.max_prompt_tokens,
+            });
+        }
+        Ok(Prompt {
+            text,
+            token_ids,
+            video,
+        })
+    }
+
+    /// Token ids of `text`; special tokens written out in it become their ids.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, PromptError> {
+        self.tokenizer.encode(text)
+    }
+
+    /// The text of `ids` without special tokens.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, PromptError> {
+        self.tokenizer.decode(ids)
+    }
+
+    /// Ids that end a turn, `<|im_end|>` first where the model has it.
+    pub fn eos_ids(&self) -> &[u32] {
+        self.tokenizer.eos_ids()
+    }
+
+    /// The id that ends a turn in a chat: the first of [`Self::eos_ids`].
+    pub fn end_of_turn(&self) -> u32 {
+        self.tokenizer.eos_ids()[0]
+    }
+
+    /// Vision and padding ids in ascending order: they mean nothing in an answer and are never sampled.
+    pub fn banned_ids(&self) -> &[u32] {
+        self.tokenizer.banned_ids()
+    }
+
+    /// The tokenizer by itself.
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+}
+
+/// Repeats the single video placeholder once per video token (`None`: no clip, so no placeholder either).
+fn expand_placeholder(rendered: &str, video_tokens: Option<usize>) -> Result<String, PromptError> {
+    let found = rendered.matches(tokenizer::VIDEO_PAD).count();
+    let expected = usize::from(video_tokens.is_some());
+    if found != expected {
+        return Err(PromptError::Placeholder { found, expected });
+    }
+    Ok(match video_tokens {
+        Some(count) => {
+            rendered.replacen(tokenizer::VIDEO_PAD, &tokenizer::VIDEO_PAD.repeat(count), 1)
+        }
+        None => rendered.to_owned(),
+    })
 }

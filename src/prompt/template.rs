@@ -1,0 +1,108 @@
+//! The words around a question: the wording that follows it and the model's own chat template.
+
+use super::PromptError;
+use crate::config::Wording;
+use minijinja::{Environment, Error, ErrorKind, context};
+use serde_json::json;
+use std::path::Path;
+
+/// Follows the question in training: the authors' `src/open_r1/grpo.py` (two spaces before "Output").
+const TRAINING_WORDING: &str = "  Output the thinking process in <think> </think> and final answer \
+    (letters separated by , if multiple) in <answer> </answer> tags.";
+
+/// Follows the question in evaluation. The authors evaluate with a longer text of the Video-R1 family
+/// (`src/eval/eval_bench.py`); these words are our own and ask for the same two tags.
+const EVALUATION_WORDING: &str = "\nLook at the whole video before you decide and reason step by step: what happens, \
+    in which order, and what would change. Write this reasoning between <think> and </think>. Then give only the \
+    letter of the right option, or all right letters separated by commas, between <answer> and </answer>.";
+
+/// The question with the words that ask for thinking and an answer.
+pub fn question_text(question: &str, wording: Wording) -> String {
+    match wording {
+        Wording::Training => format!("{question}{TRAINING_WORDING}"),
+        Wording::Evaluation => format!("{question}{EVALUATION_WORDING}"),
+        Wording::None => question.to_owned(),
+    }
+}
+
+/// The model's Jinja chat template, set up as transformers does.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+}
+
+impl ChatTemplate {
+    /// Takes the first of `chat_template.jinja`, `chat_template.json` and `tokenizer_config.json` that has a template.
+    pub fn load(model_dir: &Path) -> Result<Self, PromptError> {
+        let jinja = model_dir.join("chat_template.jinja");
+        if jinja.is_file() {
+            let source = std::fs::read_to_string(&jinja).map_err(|error| PromptError::File {
+                path: jinja.clone(),
+                reason: error.to_string(),
+            })?;
+            return Self::parse(source, &jinja);
+        }
+        for name in ["chat_template.json", "tokenizer_config.json"] {
+            let path = model_dir.join(name);
+            if let Some(file) = super::tokenizer::read_json(&path)?
+                && let Some(source) = template_in(&file["chat_template"])
+            {
+                return Self::parse(source, &path);
+            }
+        }
+        Err(PromptError::Missing {
+            path: model_dir.to_owned(),
+            wanted: "a chat template: chat_template.jinja, chat_template.json, or `chat_template` in tokenizer_config.json",
+        })
+    }
+
+    fn parse(source: String, path: &Path) -> Result<Self, PromptError> {
+        let mut environment = Environment::new();
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function(
+            "raise_exception",
+            |message: String| -> Result<String, Error> {
+                Err(Error::new(ErrorKind::InvalidOperation, message))
+            },
+        );
+        environment
+            .add_template_owned("chat", source)
+            .map_err(|error| PromptError::File {
+                path: path.to_owned(),
+                reason: format!("not a Jinja template: {error:#}"),
+            })?;
+        Ok(Self { environment })
+    }
+
+    /// One user turn, the video (if any) before the text, up to where the assistant starts to speak.
+    pub fn render(&self, question: &str, with_video: bool) -> Result<String, PromptError> {
+        let mut content = Vec::with_capacity(2);
+        if with_video {
+            content.push(json!({"type": "video"}));
+        }
+        content.push(json!({"type": "text", "text": question}));
+        let messages = json!([{"role": "user", "content": content}]);
+        self.environment
+            .get_template("chat")
+            .and_then(|template| {
+                template.render(context! { messages => messages, add_generation_prompt => true })
+            })
+            .map_err(|error| PromptError::Template(format!("{error:#}")))
+    }
+}
+
+/// A template is a string, or a list of named ones of which `default` is meant.
+fn template_in(value: &serde_json::Value) -> Option<String> {
+    if let Some(text) = value.as_str() {
+        return Some(text.to_owned());
+    }
+    value
+        .as_array()?
+        .iter()
+        .find(|entry| entry["name"] == "default")?["template"]
+        .as_str()
+        .map(str::to_owned)
+}

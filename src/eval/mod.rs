@@ -1,1 +1,3 @@
-//! Answers a benchmark, resumes by question id, summarises.
+//! Benchmarks: questions in, `outputs.jsonl` and `scores.json` out.
+
+pub mod score;

@@ -1,1 +1,4 @@
 //! The trainable policy (tracked and detached views of one storage) and the frozen model.
+
+pub mod generate;
+pub mod sampler;

@@ -1,16 +1,23 @@
 //! Questions: what is asked about which clip, the right answer, and the order a run takes them in.
 
 use crate::config::QuestionKind;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 pub mod clevrer;
+mod dataset;
+mod read;
+pub mod shuffle;
+
+pub use dataset::Dataset;
+pub use read::{DataError, read_questions, write_questions};
 
 /// One question about one clip, as it stands in a question file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Question {
     /// Stable name; filled from the position in the file when the source has none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text_or_number")]
     pub id: String,
     /// The question's text, options included as lines `A. …` unless `options` has them.
     pub problem: String,
@@ -33,4 +40,165 @@ pub struct Question {
     /// Whatever else the source has: kept, not interpreted.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Question {
+    /// The problem with its options as lines `A. …`. Options that the problem already lists are not
+    /// repeated, and an option that brings its letter keeps it.
+    pub fn text(&self) -> String {
+        let mut text = self.problem.clone();
+        let options = self.options.as_deref().unwrap_or_default();
+        if text.lines().any(|line| has_letter(line, 'A')) {
+            return text;
+        }
+        for (option, letter) in options.iter().zip('A'..='Z') {
+            text.push('\n');
+            if !has_letter(option, letter) {
+                text.push(letter);
+                text.push_str(". ");
+            }
+            text.push_str(option.trim());
+        }
+        text
+    }
+
+    /// The right answer as a set.
+    pub fn answer(&self) -> Answer {
+        Answer::parse(&self.solution)
+    }
+}
+
+/// Whether a line starts with this option letter: `A. …`, `A) …`, `(A) …` or `A: …`.
+fn has_letter(line: &str, letter: char) -> bool {
+    let line = line.trim_start();
+    let line = line.strip_prefix('(').unwrap_or(line);
+    line.strip_prefix(letter)
+        .is_some_and(|rest| rest.starts_with(['.', ')', ':']))
+}
+
+/// An id is text; sources that number their questions are accepted.
+fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::String(text) => Ok(text),
+        serde_json::Value::Number(number) => Ok(number.to_string()),
+        serde_json::Value::Null => Ok(String::new()),
+        _ => Err(serde::de::Error::custom(
+            "`id` must be a text or a number: quote it or leave it out",
+        )),
+    }
+}
+
+/// An answer: the set of items between the tags, normalised so that equal answers are equal sets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+pub struct Answer {
+    items: BTreeSet<String>,
+}
+
+impl Answer {
+    /// Reads an answer: inside the first `<answer>` tags, else the whole text; white space is
+    /// removed, commas separate, numbers take one spelling. Empty items do not count.
+    pub fn parse(text: &str) -> Self {
+        let body = tagged(text).unwrap_or(text);
+        let items = body
+            .split(',')
+            .map(|item| item.split_whitespace().collect::<String>())
+            .filter(|item| !item.is_empty())
+            .map(|item| normalised(&item))
+            .collect();
+        Self { items }
+    }
+
+    /// The items, sorted.
+    pub fn items(&self) -> impl Iterator<Item = &str> {
+        self.items.iter().map(String::as_str)
+    }
+
+    /// Number of items.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether nothing is answered.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Whether every item is an item of `truth`.
+    pub fn is_subset(&self, truth: &Self) -> bool {
+        self.items.is_subset(&truth.items)
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let items: Vec<&str> = self.items().collect();
+        formatter.write_str(&items.join(","))
+    }
+}
+
+/// The text inside the first `<answer>…</answer>`.
+fn tagged(text: &str) -> Option<&str> {
+    let start = text.find("<answer>")? + "<answer>".len();
+    let length = text[start..].find("</answer>")?;
+    Some(&text[start..start + length])
+}
+
+/// `3`, `3.0` and `+3` are one number; anything else stays as it is.
+fn normalised(item: &str) -> String {
+    let looks_numeric = item
+        .trim_start_matches(['+', '-'])
+        .starts_with(|first: char| first.is_ascii_digit() || first == '.');
+    match item.parse::<f64>() {
+        Ok(number) if looks_numeric && number.is_finite() => {
+            // Adding zero turns −0 into 0.
+            (number + 0.0).to_string()
+        }
+        _ => item.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(problem: &str, options: Option<&[&str]>) -> Question {
+        Question {
+            id: "1".into(),
+            problem: problem.into(),
+            solution: "<answer>A</answer>".into(),
+            video: "a.mp4".into(),
+            kind: None,
+            options: options.map(|texts| texts.iter().map(ToString::to_string).collect()),
+            problem_type: None,
+            response: None,
+            extra: serde_json::Map::new(),
+        }
+    }
+
+    #[test]
+    fn options_become_lines_once() {
+        assert_eq!(
+            question("Why?", Some(&["red", "B. blue"])).text(),
+            "Why?\nA. red\nB. blue"
+        );
+        let listed = "Why?\nA. red\nB. blue";
+        assert_eq!(question(listed, Some(&["red", "blue"])).text(), listed);
+        assert_eq!(question(listed, None).text(), listed);
+    }
+
+    #[test]
+    fn answers_are_sets() {
+        let truth = Answer::parse("<answer>C, A</answer>");
+        assert_eq!(truth.to_string(), "A,C");
+        assert_eq!(
+            truth,
+            Answer::parse("so <answer> A ,C,</answer> <answer>B</answer>")
+        );
+        assert!(Answer::parse("A").is_subset(&truth));
+        assert!(!Answer::parse("A,B").is_subset(&truth));
+        assert!(Answer::parse("<answer> </answer>").is_empty());
+        assert_eq!(Answer::parse("3.0"), Answer::parse("3"));
+        assert_eq!(Answer::parse("-0.0"), Answer::parse("0"));
+        assert_ne!(Answer::parse("inf"), Answer::parse("infinity"));
+    }
 }

@@ -1,0 +1,248 @@
+//! The questions of a run, checked up front, in their seeded order.
+
+use super::Question;
+use super::read::{DataError, read_questions};
+use super::shuffle::permutation;
+use crate::config::{BadVideoPolicy, DataConfig};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The questions of a run. Their `video` paths are resolved and known to exist.
+#[derive(Debug)]
+pub struct Dataset {
+    questions: Vec<Question>,
+    seed: u64,
+    skipped: usize,
+    /// The epoch asked for last and its order: a run walks through epochs one after the other.
+    order: Mutex<Option<(usize, Arc<[usize]>)>>,
+}
+
+impl Dataset {
+    /// Reads the question file, keeps the wanted kinds, draws `samples` questions in the order of
+    /// Hugging Face `datasets.shuffle(seed).select(range(samples))`, and checks that every clip exists.
+    pub fn load(config: &DataConfig, seed: u64) -> Result<Self, DataError> {
+        let path = &config.questions;
+        let mut questions = read_questions(path)?;
+        let total = questions.len();
+        if !config.kinds.is_empty() {
+            questions.retain(|question| {
+                question
+                    .kind
+                    .is_some_and(|kind| config.kinds.contains(&kind))
+            });
+        }
+        if questions.is_empty() {
+            let kinds: Vec<&str> = config.kinds.iter().map(|kind| kind.as_str()).collect();
+            return Err(DataError::Empty {
+                path: path.clone(),
+                problem: format!(
+                    "none of its {total} questions is of kind {}: change data.kinds, or label the questions with `data clevrer`",
+                    kinds.join(" or ")
+                ),
+            });
+        }
+        if let Some(samples) = config.samples {
+            let available = questions.len();
+            if samples == 0 || samples > available {
+                return Err(DataError::Empty {
+                    path: path.clone(),
+                    problem: format!(
+                        "data.samples = {samples}, but there are {available} questions to draw from: set it between 1 and {available}, or leave it out"
+                    ),
+                });
+            }
+            let mut slots: Vec<Option<Question>> = questions.into_iter().map(Some).collect();
+            questions = permutation(&[seed], available)
+                .into_iter()
+                .take(samples)
+                .filter_map(|row| slots[row].take())
+                .collect();
+        }
+        for question in &mut questions {
+            // An absolute path replaces the root.
+            question.video = config.video_root.join(&question.video);
+        }
+        let skipped = check_videos(config, &mut questions)?;
+        Ok(Self {
+            questions,
+            seed,
+            skipped,
+            order: Mutex::new(None),
+        })
+    }
+
+    /// The questions: in file order, or in drawing order when `samples` was set.
+    pub fn questions(&self) -> &[Question] {
+        &self.questions
+    }
+
+    /// Number of questions.
+    pub fn len(&self) -> usize {
+        self.questions.len()
+    }
+
+    /// Whether there is no question (never after `load`).
+    pub fn is_empty(&self) -> bool {
+        self.questions.is_empty()
+    }
+
+    /// Questions left out because their clip does not exist (`on_bad_video = "skip"`).
+    pub fn num_skipped(&self) -> usize {
+        self.skipped
+    }
+
+    /// The question a run takes as its `index`-th: epoch after epoch, each newly shuffled. It depends
+    /// on seed and index only, so a resumed run continues exactly.
+    pub fn question_at(&self, index: usize) -> &Question {
+        let count = self.questions.len();
+        &self.questions[self.order_of(index / count)[index % count]]
+    }
+
+    /// The order of one epoch, as indices into `questions`.
+    pub fn order_of(&self, epoch: usize) -> Arc<[usize]> {
+        let mut last = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.as_ref() {
+            Some((known, order)) if *known == epoch => Arc::clone(order),
+            _ => {
+                let order: Arc<[usize]> =
+                    permutation(&[self.seed, epoch as u64], self.questions.len()).into();
+                *last = Some((epoch, Arc::clone(&order)));
+                order
+            }
+        }
+    }
+}
+
+/// Looks for every clip; leaves out or reports those that do not exist. Returns the number left out.
+fn check_videos(config: &DataConfig, questions: &mut Vec<Question>) -> Result<usize, DataError> {
+    let mut exists: BTreeMap<PathBuf, bool> = BTreeMap::new();
+    let mut first = None;
+    for question in questions.iter() {
+        let found = *exists
+            .entry(question.video.clone())
+            .or_insert_with(|| question.video.is_file());
+        if !found && first.is_none() {
+            first = Some((question.video.clone(), question.id.clone()));
+        }
+    }
+    let Some((path, question)) = first else {
+        return Ok(0);
+    };
+    let missing = DataError::MissingVideos {
+        missing: exists.values().filter(|found| !**found).count(),
+        total: exists.len(),
+        path,
+        question,
+    };
+    if config.on_bad_video == BadVideoPolicy::Error {
+        return Err(missing);
+    }
+    let before = questions.len();
+    questions.retain(|question| exists[&question.video]);
+    if questions.is_empty() {
+        return Err(missing);
+    }
+    let skipped = before - questions.len();
+    tracing::warn!("{skipped} of {before} questions skipped: {missing}");
+    Ok(skipped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::QuestionKind;
+
+    /// Ten questions, every third inferential, clips `0.mp4` … `9.mp4` present unless in `missing`.
+    fn world(missing: &[usize]) -> (tempfile::TempDir, DataConfig) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lines = String::new();
+        for index in 0..10 {
+            let kind = if index % 3 == 0 {
+                "inferential"
+            } else {
+                "observational"
+            };
+            lines.push_str(&format!(
+                "{{\"id\":\"q{index}\",\"problem\":\"Q?\",\"solution\":\"A\",\"video\":\"{index}.mp4\",\"kind\":\"{kind}\"}}\n"
+            ));
+            if !missing.contains(&index) {
+                std::fs::write(folder.path().join(format!("{index}.mp4")), "x").unwrap();
+            }
+        }
+        let questions = folder.path().join("q.jsonl");
+        std::fs::write(&questions, lines).unwrap();
+        let config = DataConfig {
+            questions,
+            video_root: folder.path().to_owned(),
+            ..DataConfig::default()
+        };
+        (folder, config)
+    }
+
+    fn ids(dataset: &Dataset) -> Vec<&str> {
+        dataset
+            .questions()
+            .iter()
+            .map(|question| question.id.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn draws_like_hugging_face() {
+        let (_folder, mut config) = world(&[]);
+        config.samples = Some(4);
+        let expected: Vec<String> = permutation(&[42], 10)[..4]
+            .iter()
+            .map(|row| format!("q{row}"))
+            .collect();
+        assert_eq!(ids(&Dataset::load(&config, 42).unwrap()), expected);
+        config.samples = Some(11);
+        let message = Dataset::load(&config, 42).unwrap_err().to_string();
+        assert!(
+            message.contains("data.samples = 11") && message.contains("10 questions"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn filters_kinds_before_drawing() {
+        let (_folder, mut config) = world(&[]);
+        config.kinds = vec![QuestionKind::Inferential];
+        assert_eq!(
+            ids(&Dataset::load(&config, 1).unwrap()),
+            ["q0", "q3", "q6", "q9"]
+        );
+    }
+
+    #[test]
+    fn every_epoch_is_a_new_order_of_all() {
+        let (_folder, config) = world(&[]);
+        let dataset = Dataset::load(&config, 3).unwrap();
+        let walk = |from: usize| -> Vec<String> {
+            (from..from + 10)
+                .map(|index| dataset.question_at(index).id.clone())
+                .collect()
+        };
+        let (first, second) = (walk(0), walk(10));
+        assert_ne!(first, second);
+        let mut sorted = first.clone();
+        sorted.sort();
+        assert_eq!(sorted, ids(&dataset));
+        // Asked again from the middle, as a resumed run does.
+        assert_eq!(walk(10), second);
+        assert_eq!(dataset.question_at(4).id, first[4]);
+    }
+
+    #[test]
+    fn missing_clips_are_counted_and_named() {
+        let (_folder, mut config) = world(&[4, 7]);
+        let message = Dataset::load(&config, 1).unwrap_err().to_string();
+        for part in ["2 of 10 clips", "4.mp4", "q4", "video_root"] {
+            assert!(message.contains(part), "{message:?} lacks {part:?}");
+        }
+        config.on_bad_video = BadVideoPolicy::Skip;
+        let dataset = Dataset::load(&config, 1).unwrap();
+        assert_eq!((dataset.len(), dataset.num_skipped()), (8, 2));
+    }
+}

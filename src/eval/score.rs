@@ -146,7 +146,8 @@ fn letters(solution: &str) -> BTreeSet<String> {
     let inside = solution
         .split_once("<answer>")
         .map_or(solution, |(_, rest)| {
-            rest.split_once("</answer>").map_or(rest, |(inner, _)| inner)
+            rest.split_once("</answer>")
+                .map_or(rest, |(inner, _)| inner)
         });
     inside
         .split(',')

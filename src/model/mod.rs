@@ -2,4 +2,5 @@
 
 pub mod layers;
 pub mod packed;
+pub mod positions;
 pub mod spec;

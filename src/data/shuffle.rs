@@ -125,33 +125,18 @@ impl Pcg64 {
         value as u32
     }
 
-    /// Uniform in `0..=limit` by Lemire's method, 32 bits wide where the limit allows (as numpy).
+    /// Uniform in `0..=limit` by masking and rejection, 32 bits wide where the limit allows
+    /// (numpy's `random_interval`, which its shuffles use).
     fn below_or_equal(&mut self, limit: u64) -> u64 {
-        match u32::try_from(limit) {
-            Ok(0) => 0,
-            Ok(u32::MAX) => u64::from(self.next_u32()),
-            Ok(limit) => {
-                let count = limit + 1;
-                let mut product = u64::from(self.next_u32()) * u64::from(count);
-                if (product as u32) < count {
-                    let threshold = (u32::MAX - limit) % count;
-                    while (product as u32) < threshold {
-                        product = u64::from(self.next_u32()) * u64::from(count);
-                    }
-                }
-                product >> 32
-            }
-            Err(_) if limit == u64::MAX => self.next_u64(),
-            Err(_) => {
-                let count = limit + 1;
-                let mut product = u128::from(self.next_u64()) * u128::from(count);
-                if (product as u64) < count {
-                    let threshold = (u64::MAX - limit) % count;
-                    while (product as u64) < threshold {
-                        product = u128::from(self.next_u64()) * u128::from(count);
-                    }
-                }
-                (product >> 64) as u64
+        let mask = u64::MAX.checked_shr(limit.leading_zeros()).unwrap_or(0);
+        loop {
+            let value = if limit <= u64::from(u32::MAX) {
+                u64::from(self.next_u32())
+            } else {
+                self.next_u64()
+            } & mask;
+            if value <= limit {
+                return value;
             }
         }
     }

@@ -5,6 +5,12 @@
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+mod load;
+mod validate;
+
+pub use load::{ConfigError, Origins, Place};
+pub use validate::{Verb, is_hub_id};
+
 /// A whole run, as written in a TOML file with `--set` applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

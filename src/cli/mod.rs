@@ -1,1 +1,141 @@
-//! One file per verb.
+//! One file per verb; here the command line itself, logging and exit codes.
+
+use crate::config::Config;
+use crate::config::ConfigError;
+use crate::config::Verb;
+use crate::train::console;
+use anyhow::Result;
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+mod process;
+mod training;
+
+/// Trains a video-language model to reason instead of taking perceptual shortcuts: bias-model GRPO, then CDPO.
+///
+/// stdout carries only a command's result; logs and the progress bar go to stderr (RUST_LOG sets the level).
+/// Exit codes: 0 done, 1 failed, 2 bad arguments or config, 3 stopped by a signal with a checkpoint saved.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Supervised warm start: cross-entropy on worked answers
+    TrainSft(training::TrainingArgs),
+    /// Stage 1: GRPO without a KL term, observational questions only
+    TrainBias(training::TrainingArgs),
+    /// Stage 2: GRPO on all questions and the KL term against the frozen bias model
+    TrainCdpo(training::CdpoArgs),
+}
+
+/// Which settings: a file and changes to it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigArgs {
+    /// TOML file with the settings that differ from the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Change one setting, for example --set kl.coefficient=0.02 (repeatable, same checks as the file)
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// The settings, validated for `verb`.
+    ///
+    /// # Errors
+    /// [`ConfigError`], see [`Config::load`].
+    pub fn load(&self, verb: Verb) -> Result<Config, ConfigError> {
+        Config::load(self.config.as_deref(), &self.overrides, verb)
+    }
+}
+
+/// How a command ended, when it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything that was asked is done.
+    Done,
+    /// The command ran and its answer is no: something it checked is broken.
+    Failed,
+    /// A signal stopped it; a checkpoint is saved.
+    Stopped,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Done => 0,
+            Outcome::Failed => 1,
+            Outcome::Stopped => 3,
+        })
+    }
+}
+
+/// An argument that is wrong in a way only the command can see; exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadArgument(pub String);
+
+/// The exit code of a failure: 2 where the arguments or the config are wrong, else 1.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    let usage = error
+        .chain()
+        .any(|cause| cause.is::<ConfigError>() || cause.is::<BadArgument>());
+    if usage { 2 } else { 1 }
+}
+
+/// An error and its causes, outermost first, one a line; a cause already said by its parent is left out.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str("\n  because: ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+/// Parses the arguments and runs the command.
+///
+/// # Errors
+/// Whatever the command fails with; [`exit_code`] says what the process should return.
+pub fn run() -> Result<Outcome> {
+    process::tune_allocator();
+    let cli = Cli::parse();
+    start_logging();
+    match cli.command {
+        Command::TrainSft(args) => training::sft(&args),
+        Command::TrainBias(args) => training::bias(&args),
+        Command::TrainCdpo(args) => training::cdpo(&args),
+    }
+}
+
+/// Logs go to stderr at the level of RUST_LOG (default info), and to `log.txt` once a run directory is open.
+fn start_logging() {
+    let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let terminal = tracing_subscriber::fmt::layer()
+        .with_writer(|| console::Stderr)
+        .with_ansi(console::is_terminal())
+        .with_target(false)
+        .with_filter(filter());
+    let file = tracing_subscriber::fmt::layer()
+        .with_writer(|| console::LogFile)
+        .with_ansi(false)
+        .with_filter(filter());
+    tracing_subscriber::registry()
+        .with(terminal)
+        .with(file)
+        .init();
+}

@@ -1,0 +1,33 @@
+//! What the process asks of the operating system at its start.
+
+/// Keeps freed tensors in the process instead of returning their pages at every step.
+///
+/// glibc serves large blocks by `mmap` and gives them back at once; every tensor then costs page faults. Measured on
+/// plain training steps: 6.5 → 2.8 CPU seconds.
+pub(super) fn tune_allocator() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        #[expect(unsafe_code, reason = "mallopt is the only way to tell glibc")]
+        // SAFETY: mallopt takes two integers and no pointers; no other thread runs yet.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_MAX, 0);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+            libc::mallopt(libc::M_TOP_PAD, 256 << 20);
+        }
+    }
+}
+
+/// Lets `videothinker … | head` end quietly. Not for training, where a closed pipe must not cost the run.
+pub(super) fn end_quietly_on_closed_pipe() {
+    #[cfg(unix)]
+    {
+        #[expect(
+            unsafe_code,
+            reason = "Rust ignores SIGPIPE; a filter wants the default"
+        )]
+        // SAFETY: SIG_DFL installs no handler, so nothing runs in signal context.
+        unsafe {
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        }
+    }
+}

@@ -1,0 +1,527 @@
+//! From a TOML file and `--set` arguments to a [`Config`], with every mistake named by place and key.
+
+use super::{Config, QuestionKind, Verb};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+/// A mistake in a config file or in a `--set` argument.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the config {path}: {source}")]
+    Read {
+        /// The config file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{place}: not valid TOML: {message}")]
+    Syntax {
+        /// File and line.
+        place: Place,
+        /// The parser's words.
+        message: String,
+    },
+    /// A key that no setting has.
+    #[error("{place}: unknown key `{key}`{}", hint(.nearest.as_deref()))]
+    UnknownKey {
+        /// File and line, or the argument.
+        place: Place,
+        /// The key as written, with its table.
+        key: String,
+        /// The most similar valid key.
+        nearest: Option<String>,
+    },
+    /// A value of the wrong type, or a word that is none of the choices.
+    #[error("{place}: `{key}`: {message}")]
+    WrongType {
+        /// File and line, or the argument.
+        place: Place,
+        /// The key.
+        key: String,
+        /// What was found and what is expected.
+        message: String,
+    },
+    /// A `--set` argument without `=`.
+    #[error("--set {argument}: expected KEY=VALUE, for example --set kl.coefficient=0.02")]
+    MalformedOverride {
+        /// The argument.
+        argument: String,
+    },
+    /// A value outside its range, or one that contradicts another.
+    #[error("{place}: `{key}`: {problem}")]
+    Invalid {
+        /// Where the value comes from.
+        place: Place,
+        /// The key.
+        key: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+fn hint(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |key| format!("; did you mean `{key}`?"))
+}
+
+/// Where a setting was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A line of the config file, counted from 1.
+    Line(PathBuf, usize),
+    /// A `--set` argument.
+    Argument(String),
+    /// Nowhere: the default.
+    Default,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Argument(argument) => write!(f, "--set {argument}"),
+            Self::Default => write!(f, "default value"),
+        }
+    }
+}
+
+/// Where each setting that is not a default was written.
+#[derive(Debug, Clone, Default)]
+pub struct Origins(BTreeMap<String, Place>);
+
+impl Origins {
+    /// The place of a dotted key.
+    pub fn place(&self, key: &str) -> Place {
+        self.0.get(key).cloned().unwrap_or(Place::Default)
+    }
+
+    /// Whether the user wrote this key.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+}
+
+impl Config {
+    /// Reads `path` (the defaults when absent), applies `--set KEY=VALUE` overrides in order, and validates for `verb`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the file, the line and the key; for an unknown key also the nearest valid one.
+    pub fn load(
+        path: Option<&Path>,
+        overrides: &[String],
+        verb: Verb,
+    ) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        let mut origins = Origins::default();
+        let mut table = Table::new();
+        if let Some(path) = path {
+            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+                path: path.to_path_buf(),
+                source,
+            })?;
+            table = read_file(path, &text, &mut origins)?;
+        }
+        for argument in overrides {
+            apply_override(&mut table, argument, &mut origins)?;
+        }
+        if !table.is_empty() {
+            config = table
+                .try_into()
+                .map_err(|error: toml::de::Error| ConfigError::WrongType {
+                    place: Place::Default,
+                    key: String::new(),
+                    message: error.message().to_owned(),
+                })?;
+        }
+        config.prepare(verb, &origins)?;
+        Ok(config)
+    }
+
+    /// The config as TOML, every value written out.
+    ///
+    /// # Errors
+    /// When a value has no TOML form (an integer above `i64::MAX`).
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+
+    /// Reads a config that a run wrote itself, without checks of ranges or paths.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the file cannot be read or holds something unknown.
+    pub fn read_resolved(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let table = read_file(path, &text, &mut Origins::default())?;
+        table
+            .try_into()
+            .map_err(|error: toml::de::Error| ConfigError::WrongType {
+                place: Place::Line(path.to_path_buf(), 1),
+                key: String::new(),
+                message: error.message().to_owned(),
+            })
+    }
+
+    /// Every setting as `(dotted key, value)`, in order of the keys; an absent one has no entry.
+    pub fn flattened(&self) -> BTreeMap<String, String> {
+        let mut leaves = BTreeMap::new();
+        flatten("", &to_table(self), &mut |key, value| {
+            leaves.insert(key, value.to_string());
+        });
+        leaves
+    }
+}
+
+/// A config in which every key is present: the list of what may be written.
+fn template() -> Table {
+    let mut full = Config::default();
+    full.model.bias_model = Some(String::new());
+    full.data.samples = Some(0);
+    full.data.kinds = vec![QuestionKind::Observational];
+    full.kl.token_cap = Some(0.0);
+    to_table(&full)
+}
+
+fn to_table(config: &Config) -> Table {
+    Table::try_from(config).unwrap_or_default()
+}
+
+fn flatten(prefix: &str, table: &Table, visit: &mut impl FnMut(String, &Value)) {
+    for (name, value) in table {
+        let key = join(prefix, name);
+        match value {
+            Value::Table(inner) => flatten(&key, inner, visit),
+            leaf => visit(key, leaf),
+        }
+    }
+}
+
+fn join(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{prefix}.{name}")
+    }
+}
+
+/// Parses a file, reporting unknown keys and wrong types with their line.
+fn read_file(path: &Path, text: &str, origins: &mut Origins) -> Result<Table, ConfigError> {
+    let line = |span: &Range<usize>| {
+        let start = span.start.min(text.len());
+        let before = text.as_bytes()[..start].iter();
+        Place::Line(
+            path.to_path_buf(),
+            1 + before.filter(|&&byte| byte == b'\n').count(),
+        )
+    };
+    let syntax = |error: &toml::de::Error| ConfigError::Syntax {
+        place: line(&error.span().unwrap_or(0..0)),
+        message: error.message().to_owned(),
+    };
+    let document = DeTable::parse(text).map_err(|error| syntax(&error))?;
+    let mut spans = BTreeMap::new();
+    collect_spans("", document.get_ref(), &template(), &mut spans).map_err(|unknown| {
+        ConfigError::UnknownKey {
+            place: line(&unknown.span),
+            nearest: nearest_key(&unknown.key),
+            key: unknown.key,
+        }
+    })?;
+    for (key, span) in &spans {
+        origins.0.insert(key.clone(), line(span));
+    }
+    if let Err(error) = toml::from_str::<Config>(text) {
+        let at = error.span().unwrap_or(0..0);
+        let key = spans
+            .iter()
+            .find(|(_, span)| span.start <= at.start && at.end <= span.end)
+            .map_or_else(String::new, |(key, _)| key.clone());
+        return Err(ConfigError::WrongType {
+            place: line(&at),
+            key,
+            message: error.message().to_owned(),
+        });
+    }
+    text.parse::<Table>().map_err(|error| syntax(&error))
+}
+
+struct UnknownKey {
+    key: String,
+    span: Range<usize>,
+}
+
+/// The span from key to end of value of every leaf; the first key that `allowed` lacks is an error.
+fn collect_spans(
+    prefix: &str,
+    table: &DeTable<'_>,
+    allowed: &Table,
+    spans: &mut BTreeMap<String, Range<usize>>,
+) -> Result<(), UnknownKey> {
+    for (name, value) in table {
+        let key = join(prefix, name.get_ref());
+        let Some(expected) = allowed.get(name.get_ref().as_ref()) else {
+            return Err(UnknownKey {
+                key,
+                span: name.span(),
+            });
+        };
+        match (value.get_ref(), expected) {
+            (DeValue::Table(inner), Value::Table(allowed)) => {
+                collect_spans(&key, inner, allowed, spans)?;
+            }
+            _ => {
+                let whole = name.span().start..value.span().end.max(name.span().end);
+                spans.insert(key, whole);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The valid key most like `key`; the last part counts alone too, for a key in the wrong table.
+fn nearest_key(key: &str) -> Option<String> {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let wanted = last(key);
+    let mut best: Option<(f64, String)> = None;
+    flatten("", &template(), &mut |candidate, _| {
+        let whole = strsim::normalized_damerau_levenshtein(key, &candidate);
+        let part = 0.95 * strsim::normalized_damerau_levenshtein(&wanted, &last(&candidate));
+        let score = whole.max(part);
+        if score > best.as_ref().map_or(0.5, |(score, _)| *score) {
+            best = Some((score, candidate));
+        }
+    });
+    best.map(|(_, key)| key)
+}
+
+/// Applies one `KEY=VALUE` to the table, after checking it alone against the types.
+fn apply_override(
+    table: &mut Table,
+    argument: &str,
+    origins: &mut Origins,
+) -> Result<(), ConfigError> {
+    let place = || Place::Argument(argument.to_owned());
+    let (key, text) = argument
+        .split_once('=')
+        .ok_or_else(|| ConfigError::MalformedOverride {
+            argument: argument.to_owned(),
+        })?;
+    let (key, text) = (key.trim(), text.trim());
+    let mut expected = &Value::Table(template());
+    let full = template();
+    for (depth, part) in key.split('.').enumerate() {
+        let level = if depth == 0 {
+            Some(&full)
+        } else {
+            expected.as_table()
+        };
+        expected =
+            level
+                .and_then(|level| level.get(part))
+                .ok_or_else(|| ConfigError::UnknownKey {
+                    place: place(),
+                    key: key.to_owned(),
+                    nearest: nearest_key(key),
+                })?;
+    }
+    if expected.is_table() {
+        return Err(ConfigError::WrongType {
+            place: place(),
+            key: key.to_owned(),
+            message: format!("is a table; set one of its keys, {key}.NAME=VALUE"),
+        });
+    }
+    let value = parse_value(text, expected);
+    let mut alone = Table::new();
+    insert(&mut alone, key, value.clone());
+    alone
+        .try_into::<Config>()
+        .map_err(|error| ConfigError::WrongType {
+            place: place(),
+            key: key.to_owned(),
+            message: error.message().to_owned(),
+        })?;
+    insert(table, key, value);
+    origins.0.insert(key.to_owned(), place());
+    Ok(())
+}
+
+/// TOML where it is TOML; a bare word is a string, and words with commas are a list where a list is expected.
+fn parse_value(text: &str, expected: &Value) -> Value {
+    let parsed = format!("value = {text}")
+        .parse::<Table>()
+        .ok()
+        .filter(|table| table.len() == 1)
+        .and_then(|mut table| table.remove("value"));
+    match (parsed, expected) {
+        (Some(Value::String(word)), Value::String(_)) => Value::String(word),
+        (_, Value::String(_)) => Value::String(text.to_owned()),
+        (Some(value), _) => value,
+        (None, Value::Array(_)) => Value::Array(
+            text.split(',')
+                .map(str::trim)
+                .filter(|word| !word.is_empty())
+                .map(|word| Value::String(word.to_owned()))
+                .collect(),
+        ),
+        (None, _) => Value::String(text.to_owned()),
+    }
+}
+
+fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((head, rest)) => {
+            let inner = table
+                .entry(head.to_owned())
+                .or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, overrides: &[&str]) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        Config::load(Some(file.path()), &overrides, Verb::Inspect)
+    }
+
+    fn message(text: &str, overrides: &[&str]) -> String {
+        load(text, overrides).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn unknown_key_names_line_and_nearest() {
+        let error = message("seed = 1\n[kl]\n# a comment\ncoeficient = 0.1\n", &[]);
+        assert!(error.contains(":4: unknown key `kl.coeficient`"), "{error}");
+        assert!(error.contains("did you mean `kl.coefficient`?"), "{error}");
+    }
+
+    #[test]
+    fn key_in_the_wrong_table_is_found() {
+        let error = message("learning_rate = 1e-6\n", &[]);
+        assert!(error.contains(":1: unknown key `learning_rate`"), "{error}");
+        assert!(error.contains("`optimizer.learning_rate`"), "{error}");
+    }
+
+    #[test]
+    fn unknown_table_is_an_unknown_key() {
+        let error = message("[samplng]\ngroup_size = 4\n", &[]);
+        assert!(error.contains(":1: unknown key `samplng`"), "{error}");
+    }
+
+    #[test]
+    fn wrong_type_names_line_key_and_expectation() {
+        let error = message("[train]\n\nsteps = \"many\"\n", &[]);
+        assert!(error.contains(":3: `train.steps`"), "{error}");
+        assert!(
+            error.contains("invalid type: string \"many\", expected usize"),
+            "{error}"
+        );
+        let error = message("[kl]\ndirection = \"push\"\n", &[]);
+        assert!(error.contains(":2: `kl.direction`"), "{error}");
+        assert!(
+            error.contains("`repel`") && error.contains("`attract`"),
+            "{error}"
+        );
+        let error = message("[train]\nsteps = -3\n", &[]);
+        assert!(error.contains(":2: `train.steps`"), "{error}");
+        let error = message("video = 3\n", &[]);
+        assert!(error.contains(":1: `video`"), "{error}");
+    }
+
+    #[test]
+    fn syntax_error_names_the_line() {
+        let error = message("seed = 1\n[kl\ncoefficient = 0\n", &[]);
+        assert!(error.contains(":2: not valid TOML"), "{error}");
+    }
+
+    #[test]
+    fn missing_file_is_named() {
+        let error = Config::load(Some(Path::new("absent.toml")), &[], Verb::Inspect).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("cannot read the config absent.toml")
+        );
+    }
+
+    #[test]
+    fn overrides_are_typed() {
+        let config = load(
+            "[kl]\ncoefficient = 0.5\n",
+            &[
+                "kl.coefficient=0.25",
+                "kl.direction=attract",
+                "train.steps = 7",
+                "optimizer.learning_rate=1",
+                "output_dir=123",
+                "model.path=runs/a/b",
+                "data.kinds=observational,inferential",
+                "data.samples=5",
+                "model.train_vision=false",
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.kl.coefficient.to_bits(), 0.25_f64.to_bits());
+        assert_eq!(config.kl.direction, super::super::KlDirection::Attract);
+        assert_eq!(config.train.steps, 7);
+        assert_eq!(config.optimizer.learning_rate.to_bits(), 1f64.to_bits());
+        assert_eq!(config.output_dir, PathBuf::from("123"));
+        assert_eq!(config.model.path, "runs/a/b");
+        assert_eq!(config.data.kinds.len(), 2);
+        assert_eq!(config.data.samples, Some(5));
+        assert!(!config.model.train_vision);
+    }
+
+    #[test]
+    fn wrong_overrides_are_named() {
+        let error = message("", &["kl.coeficient=1"]);
+        assert!(
+            error.contains("--set kl.coeficient=1: unknown key")
+                && error.contains("did you mean `kl.coefficient`?"),
+            "{error}"
+        );
+        let error = message("", &["train.steps=many"]);
+        assert!(
+            error.contains("--set train.steps=many: `train.steps`: invalid type"),
+            "{error}"
+        );
+        assert!(message("", &["kl"]).contains("expected KEY=VALUE"));
+        assert!(message("", &["kl=3"]).contains("is a table"));
+        assert!(message("", &["seed.x=3"]).contains("unknown key `seed.x`"));
+    }
+
+    #[test]
+    fn resolved_config_round_trips() {
+        let mut config = Config::default();
+        config.model.bias_model = Some("runs/bias".into());
+        config.data.samples = Some(3);
+        config.data.kinds = vec![QuestionKind::Inferential];
+        config.kl.token_cap = Some(2.5);
+        config.optimizer.learning_rate = 1.23e-7;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), config.to_toml().unwrap()).unwrap();
+        assert_eq!(Config::read_resolved(file.path()).unwrap(), config);
+        let written = config.flattened();
+        let mut keys = Vec::new();
+        flatten("", &template(), &mut |key, _| keys.push(key));
+        assert!(keys.iter().all(|key| written.contains_key(key)));
+    }
+}

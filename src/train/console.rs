@@ -1,0 +1,114 @@
+//! What a person watching the run sees: the progress bar, and log lines that do not tear it.
+
+use indicatif::ProgressBar;
+use indicatif::ProgressDrawTarget;
+use indicatif::ProgressStyle;
+use std::fs::File;
+use std::io::IsTerminal;
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+static LOG: Mutex<Option<File>> = Mutex::new(None);
+
+/// Whether stderr is a terminal.
+pub fn is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Writes log lines to stderr, above the progress bar. A closed stderr is no reason to stop a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let write = || {
+            let _ = std::io::stderr().write_all(bytes);
+        };
+        match bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes log lines to the run directory's `log.txt`, once there is one.
+#[derive(Debug, Clone, Copy)]
+pub struct LogFile;
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if let Some(file) = &mut *LOG.lock().unwrap_or_else(PoisonError::into_inner) {
+            // A full disk is reported where results are written, not here.
+            let _ = file.write_all(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// From now on the log also goes to `file`.
+pub fn log_to(file: File) {
+    *LOG.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+}
+
+/// The run's progress bar on stderr; when stderr is no terminal, one log line per step instead.
+#[derive(Debug)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    steps: usize,
+}
+
+impl Progress {
+    /// A bar from `done` to `steps` steps.
+    pub fn start(done: usize, steps: usize) -> Self {
+        let bar = is_terminal().then(|| {
+            let target = ProgressDrawTarget::stderr();
+            let bar = ProgressBar::with_draw_target(Some(steps as u64), target)
+                .with_position(done as u64)
+                .with_style(style());
+            bar.reset_eta();
+            bar.enable_steady_tick(std::time::Duration::from_secs(1));
+            bar
+        });
+        BAR.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(&bar);
+        Self { bar, steps }
+    }
+
+    /// Shows that `done` steps are done, with the numbers worth watching.
+    pub fn step(&self, done: usize, words: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(done as u64);
+                bar.set_message(words.to_owned());
+            }
+            None => tracing::info!("step {done}/{}: {words}", self.steps),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.abandon();
+        }
+        *BAR.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("step {pos}/{len} {wide_bar} {msg} · {elapsed} gone, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+}

@@ -1,0 +1,111 @@
+//! The objective in words, so that nobody has to guess a sign.
+
+use crate::config::Config;
+use crate::config::DivergenceGuard;
+use crate::config::KlDirection;
+use crate::config::KlEstimator;
+use crate::config::LossKind;
+use crate::config::Verb;
+
+/// What this run maximises, a sentence a line.
+pub fn objective_in_words(config: &Config, verb: Verb) -> Vec<String> {
+    if verb == Verb::TrainSft {
+        return vec![
+            "Raise the log-probability of the worked answers (cross-entropy, mean over all answer tokens of a step)."
+                .to_owned(),
+        ];
+    }
+    let sampling = &config.sampling;
+    let reward = &config.reward;
+    let loss = match config.objective.loss {
+        LossKind::Grpo => "mean over a completion's tokens, then over completions",
+        LossKind::DrGrpo => {
+            "sum over tokens divided by group size × longest completion, advantages not divided by their std"
+        }
+        LossKind::Bnpo => "mean over all tokens of a group",
+        LossKind::Dapo => "mean over all tokens of a step",
+    };
+    let mut lines = vec![
+        format!(
+            "Raise the reward {} × accuracy + {} × format of {} completions per question, relative to their group (GRPO; {loss}; \
+             ratio clipped to [{}, {}]).",
+            reward.accuracy_weight,
+            reward.format_weight,
+            sampling.group_size,
+            1.0 - config.objective.clip_low,
+            1.0 + config.objective.clip_high
+        ),
+        kl_in_words(config, verb),
+    ];
+    match config.kl.guard {
+        _ if config.kl.coefficient == 0.0 => {}
+        DivergenceGuard::Off => {}
+        DivergenceGuard::Stop => lines.push(format!(
+            "Save and stop when a step's mean format reward falls below {}.",
+            config.kl.guard_format
+        )),
+        DivergenceGuard::Halve => lines.push(format!(
+            "Halve the coefficient whenever a step's mean format reward falls below {}.",
+            config.kl.guard_format
+        )),
+    }
+    lines
+}
+
+fn kl_in_words(config: &Config, verb: Verb) -> String {
+    let kl = &config.kl;
+    let Some(bias_model) = &config.model.bias_model else {
+        return match verb {
+            Verb::TrainBias => "No KL term: train-bias does not use [kl].".to_owned(),
+            _ => "No KL term (kl.coefficient = 0): plain GRPO.".to_owned(),
+        };
+    };
+    let estimator = match kl.estimator {
+        KlEstimator::K1 => "k1 = −d",
+        KlEstimator::K2 => "k2 = d²/2",
+        KlEstimator::K3 => "k3 = exp(d) − d − 1",
+        KlEstimator::Full => "exact, over the whole vocabulary",
+    };
+    let cap = kl
+        .token_cap
+        .map_or_else(String::new, |cap| format!(", at most {cap} a token"));
+    let measured = format!(
+        "KL(policy ‖ {bias_model}) ({estimator}, d = log p_bias − log p clamped to ±{}{cap})",
+        kl.clamp
+    );
+    if kl.coefficient == 0.0 {
+        return format!("Plain GRPO: {measured} is measured and has no weight.");
+    }
+    match kl.direction {
+        KlDirection::Repel => format!(
+            "Repel: raise {} × {measured}, so the policy moves AWAY from the bias model.",
+            kl.coefficient
+        ),
+        KlDirection::Attract => format!(
+            "Attract: lower {} × {measured}, so the policy stays NEAR that model.",
+            kl.coefficient
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sign_is_said_in_words() {
+        let mut config = Config::default();
+        config.model.bias_model = Some("runs/bias".into());
+        let words = |config: &Config, verb| objective_in_words(config, verb).join("\n");
+        assert!(
+            words(&config, Verb::TrainCdpo).contains("Repel: raise 0.01 × KL(policy ‖ runs/bias)")
+        );
+        config.kl.direction = KlDirection::Attract;
+        assert!(words(&config, Verb::TrainCdpo).contains("Attract: lower 0.01"));
+        config.kl.coefficient = 0.0;
+        assert!(words(&config, Verb::TrainCdpo).contains("is measured and has no weight"));
+        config.model.bias_model = None;
+        assert!(words(&config, Verb::TrainCdpo).contains("plain GRPO"));
+        assert!(words(&config, Verb::TrainBias).contains("does not use [kl]"));
+    }
+}

@@ -1,1 +1,2 @@
 //! The integration tests, one binary: candle links slowly.
+mod prompt;

@@ -1,0 +1,211 @@
+//! Chat template, tokenizer and placeholder expansion against transformers' processor.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use videothinker::config::Wording;
+use videothinker::prompt::tokenizer::TextStream;
+use videothinker::prompt::train::train_bpe;
+use videothinker::prompt::{Processor, PromptError};
+use videothinker::video::VideoPatches;
+
+const FILES: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "generation_config.json",
+];
+
+fn golden_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/prompt")
+}
+
+fn processor() -> Processor {
+    Processor::load(&golden_dir().join("tokenizer")).unwrap()
+}
+
+fn golden() -> Value {
+    serde_json::from_slice(&std::fs::read(golden_dir().join("golden.json")).unwrap()).unwrap()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn clip(grid_thw: [usize; 3]) -> Arc<VideoPatches> {
+    Arc::new(VideoPatches {
+        values: vec![0.0; grid_thw.iter().product::<usize>() * VideoPatches::PATCH_DIM],
+        grid_thw,
+        second_per_grid: 1.0,
+    })
+}
+
+#[test]
+fn training_the_tokenizer_again_gives_the_same_files() {
+    let corpus = std::fs::read_to_string(golden_dir().join("corpus.txt")).unwrap();
+    let lines: Vec<String> = corpus.lines().map(str::to_owned).collect();
+    let temporary = tempfile::tempdir().unwrap();
+    let kept = golden_dir().join("tokenizer");
+    let dir = if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(&kept).unwrap();
+        kept.clone()
+    } else {
+        temporary.path().to_owned()
+    };
+    train_bpe(lines.into_iter(), 400, &dir).unwrap();
+    for name in FILES {
+        let read = |dir: &Path| std::fs::read_to_string(dir.join(name)).unwrap();
+        assert!(read(&dir) == read(&kept), "{name} differs");
+    }
+}
+
+#[test]
+fn text_becomes_the_ids_of_transformers_and_back() {
+    let processor = processor();
+    let golden = golden();
+    for case in golden["texts"].as_array().unwrap() {
+        let text = case["text"].as_str().unwrap();
+        assert_eq!(
+            processor.encode(text).unwrap(),
+            ids(&case["ids"]),
+            "{text:?}"
+        );
+    }
+    let text = "What's 12+34?\n 你好 🙂";
+    let encoded = processor.encode(&format!("{text}<|im_end|>")).unwrap();
+    assert_eq!(processor.decode(&encoded).unwrap(), text);
+    let mut stream = TextStream::new(processor.tokenizer());
+    let streamed: String = encoded.iter().map(|id| stream.push(*id).unwrap()).collect();
+    assert_eq!(streamed, text);
+}
+
+#[test]
+fn prompts_are_those_of_transformers() {
+    let processor = processor();
+    let golden = golden();
+    let cases = golden["prompts"].as_array().unwrap();
+    assert!(cases.iter().any(|case| case["grid_thw"].is_null()));
+    for case in cases {
+        let grid: Option<[usize; 3]> = serde_json::from_value(case["grid_thw"].clone()).unwrap();
+        let question = case["question"].as_str().unwrap();
+        let prompt = processor
+            .prompt(question, Wording::Training, grid.map(clip))
+            .unwrap();
+        assert_eq!(prompt.token_ids, ids(&case["ids"]), "{question}");
+        // The tokenizer normalises to NFC, so decoded text can differ from the rendered one in how it spells accents.
+        if question.is_ascii() {
+            assert_eq!(prompt.text, case["text"].as_str().unwrap());
+        }
+    }
+}
+
+#[test]
+fn special_ids_come_from_the_files() {
+    let processor = processor();
+    let id = |token: &str| processor.tokenizer().id(token).unwrap();
+    assert_eq!(processor.eos_ids(), [id("<|im_end|>"), id("<|endoftext|>")]);
+    assert_eq!(processor.end_of_turn(), id("<|im_end|>"));
+    let mut banned = [
+        "<|endoftext|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|vision_pad|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+        "<|fim_pad|>",
+    ]
+    .map(id);
+    banned.sort_unstable();
+    assert_eq!(processor.banned_ids(), banned);
+}
+
+#[test]
+fn a_long_prompt_is_an_error_that_names_the_numbers() {
+    let length = processor()
+        .prompt("Q", Wording::None, Some(clip([2, 4, 6])))
+        .unwrap()
+        .token_ids
+        .len();
+    let at_limit = processor().with_max_prompt_tokens(length);
+    assert!(
+        at_limit
+            .prompt("Q", Wording::None, Some(clip([2, 4, 6])))
+            .is_ok()
+    );
+    let below = processor().with_max_prompt_tokens(length - 1);
+    let error = below
+        .prompt("Q", Wording::None, Some(clip([2, 4, 6])))
+        .unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains(&format!("{length} tokens (12 of them video)"))
+            && message.contains(&format!("max_prompt_tokens = {}", length - 1)),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_placeholder_in_the_question_is_refused() {
+    let error = processor()
+        .prompt(
+            "What is <|video_pad|>?",
+            Wording::None,
+            Some(clip([1, 2, 2])),
+        )
+        .unwrap_err();
+    assert!(matches!(
+        error,
+        PromptError::Placeholder {
+            found: 2,
+            expected: 1
+        }
+    ));
+    assert!(
+        processor()
+            .prompt("<|video_pad|>", Wording::None, None)
+            .is_err()
+    );
+}
+
+#[test]
+fn broken_folders_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = || Processor::load(dir.path()).unwrap_err().to_string();
+    assert!(load().contains("chat template"), "{}", load());
+    std::fs::write(dir.path().join("chat_template.jinja"), "{% if %}").unwrap();
+    assert!(load().contains("chat_template.jinja"), "{}", load());
+    std::fs::write(dir.path().join("chat_template.jinja"), "{{ messages }}").unwrap();
+    assert!(load().contains("tokenizer.json"), "{}", load());
+    let kept = golden_dir().join("tokenizer/tokenizer.json");
+    let tokenizer = std::fs::read_to_string(kept).unwrap();
+    let without = tokenizer.replace("<|video_pad|>", "<|other_pad|>");
+    std::fs::write(dir.path().join("tokenizer.json"), without).unwrap();
+    assert!(load().contains("`<|video_pad|>`"), "{}", load());
+}
+
+#[test]
+fn the_template_may_stand_in_any_of_its_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let first = || {
+        let template = videothinker::prompt::template::ChatTemplate::load(dir.path()).unwrap();
+        template.render("Q", false).unwrap()
+    };
+    write(
+        "tokenizer_config.json",
+        r#"{"chat_template": [{"name": "x", "template": "no"}, {"name": "default", "template": "config {{ messages[0].content[0].text }}"}]}"#,
+    );
+    assert_eq!(first(), "config Q");
+    write(
+        "chat_template.json",
+        r#"{"chat_template": "json {{ messages[0]['content'][0]['text'].strip() }}"}"#,
+    );
+    assert_eq!(first(), "json Q");
+    write(
+        "chat_template.jinja",
+        "{% for m in messages %}\n  {% set r = m.role %}\n{{ r.upper() }}\n{% endfor %}\n",
+    );
+    assert_eq!(first(), "USER\n");
+}

@@ -1,0 +1,175 @@
+//! What can be wrong with a clip, said so that a person can act on it.
+
+use std::path::PathBuf;
+
+/// A clip that cannot be used. Every message names the file, what is wrong and what to do.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VideoError {
+    /// There is nothing at the path.
+    #[error("{}: no such video file; check the path and `video_root`", path.display())]
+    NotFound {
+        /// The clip.
+        path: PathBuf,
+    },
+    /// A folder, a pipe or a device.
+    #[error("{}: not a regular file; a video must be a plain file on disk", path.display())]
+    NotAFile {
+        /// The clip.
+        path: PathBuf,
+    },
+    /// The file has no bytes.
+    #[error("{}: the file is empty (0 bytes); download or copy it again", path.display())]
+    Empty {
+        /// The clip.
+        path: PathBuf,
+    },
+    /// The operating system refuses to read it.
+    #[error("{}: cannot be read: {reason}; check its permissions", path.display())]
+    Unreadable {
+        /// The clip.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+    /// No supported container recognises the bytes.
+    #[error(
+        "{}: not a video file, or cut off before its index ({reason}); \
+         download it again or convert it with `ffmpeg -i IN OUT.mp4`",
+        path.display()
+    )]
+    NotAVideo {
+        /// The clip.
+        path: PathBuf,
+        /// FFmpeg's words.
+        reason: String,
+    },
+    /// A container with sound or cover art only.
+    #[error("{}: has no video track (only {found}); use a file with moving pictures", path.display())]
+    NoVideoTrack {
+        /// The clip.
+        path: PathBuf,
+        /// What the file has instead.
+        found: String,
+    },
+    /// The model takes pairs of frames.
+    #[error("{}: has {total} frame(s), at least {needed} are needed; use a longer clip", path.display())]
+    TooFewFrames {
+        /// The clip.
+        path: PathBuf,
+        /// Frames in the clip.
+        total: usize,
+        /// The smallest usable number.
+        needed: usize,
+    },
+    /// Frames beyond the decoder's limit.
+    #[error(
+        "{}: frames of {width}x{height} pixels are beyond the limit of {limit} pixels; \
+         scale it down with `ffmpeg -i IN -vf scale=1280:-2 OUT.mp4`",
+        path.display()
+    )]
+    TooLarge {
+        /// The clip.
+        path: PathBuf,
+        /// Coded width.
+        width: usize,
+        /// Coded height.
+        height: usize,
+        /// Pixels allowed per frame.
+        limit: usize,
+    },
+    /// More packets than any sensible clip has.
+    #[error("{}: has more than {limit} frames; cut it into shorter clips", path.display())]
+    TooLong {
+        /// The clip.
+        path: PathBuf,
+        /// Frames allowed.
+        limit: usize,
+    },
+    /// A frame so narrow that no patch grid fits it.
+    #[error(
+        "{}: {width}x{height} pixels: one side is more than {limit} times the other; crop the clip",
+        path.display()
+    )]
+    AspectRatio {
+        /// The clip.
+        path: PathBuf,
+        /// Frame width.
+        width: usize,
+        /// Frame height.
+        height: usize,
+        /// Largest ratio allowed.
+        limit: usize,
+    },
+    /// No frame rate in the file and none computable from its time stamps.
+    #[error(
+        "{}: no usable frame rate; rewrite it with `ffmpeg -i IN -r 25 OUT.mp4`",
+        path.display()
+    )]
+    NoFrameRate {
+        /// The clip.
+        path: PathBuf,
+    },
+    /// A recognised clip whose frames do not come out.
+    #[error(
+        "{}: cannot be decoded: {reason}; the file is damaged or its codec is not in this FFmpeg",
+        path.display()
+    )]
+    Undecodable {
+        /// The clip.
+        path: PathBuf,
+        /// What failed.
+        reason: String,
+    },
+    /// Decoding took too long.
+    #[error("{}: not decoded within {seconds} s; the file is damaged or far too long", path.display())]
+    TimedOut {
+        /// The clip.
+        path: PathBuf,
+        /// The time allowed.
+        seconds: u64,
+    },
+    /// The reader was asked to stop (the run is ending).
+    #[error("{}: decoding was stopped", path.display())]
+    Stopped {
+        /// The clip.
+        path: PathBuf,
+    },
+    /// The settings contradict each other.
+    #[error(
+        "{}: video.min_pixels = {min_pixels} is larger than the {max_pixels} pixels allowed per frame; \
+         lower video.min_pixels or raise video.max_pixels",
+        path.display()
+    )]
+    PixelBudget {
+        /// The clip.
+        path: PathBuf,
+        /// `video.min_pixels`.
+        min_pixels: usize,
+        /// The bound that holds for this clip.
+        max_pixels: usize,
+    },
+}
+
+impl VideoError {
+    /// The clip that the error is about.
+    pub fn path(&self) -> &std::path::Path {
+        match self {
+            Self::NotFound { path }
+            | Self::NotAFile { path }
+            | Self::Empty { path }
+            | Self::Unreadable { path, .. }
+            | Self::NotAVideo { path, .. }
+            | Self::NoVideoTrack { path, .. }
+            | Self::TooFewFrames { path, .. }
+            | Self::TooLarge { path, .. }
+            | Self::TooLong { path, .. }
+            | Self::AspectRatio { path, .. }
+            | Self::NoFrameRate { path }
+            | Self::Undecodable { path, .. }
+            | Self::TimedOut { path, .. }
+            | Self::Stopped { path }
+            | Self::PixelBudget { path, .. } => path,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Which frames of a clip are taken and at what size: the arithmetic of qwen-vl-utils 0.0.14
+//! (`vision_process.py`), which the model was trained with.
+
+use crate::config::VideoConfig;
+
+/// Frames that share one temporal grid; frame counts are multiples of it.
+pub const TEMPORAL_PATCH: usize = 2;
+/// Side of a patch in pixels.
+pub const PATCH: usize = 14;
+/// Patches per side that merge into one token.
+pub const MERGE: usize = 2;
+/// Frame sides are multiples of this (a merged patch).
+pub const SIZE_FACTOR: usize = PATCH * MERGE;
+/// One side may be at most this many times the other.
+pub const MAX_RATIO: usize = 200;
+
+/// Most tokens of one frame (`VIDEO_MAX_TOKEN_NUM`).
+const FRAME_MAX_TOKENS: f64 = 768.0;
+/// Most tokens of one clip (`MODEL_SEQ_LEN` × 0.9).
+const CLIP_MAX_TOKENS: f64 = 128_000.0;
+
+/// Number of frames taken from `total` at `video_fps` (`smart_nframes`): even, within the configured bounds.
+/// `None` when fewer than two frames remain or the rate is not a positive number.
+pub fn frame_count(total: usize, video_fps: f64, config: &VideoConfig) -> Option<usize> {
+    if !(video_fps.is_finite() && video_fps > 0.0) {
+        return None;
+    }
+    let least = config.min_frames.next_multiple_of(TEMPORAL_PATCH) as f64;
+    let most = (config.max_frames / TEMPORAL_PATCH * TEMPORAL_PATCH) as f64;
+    let wanted = total as f64 / video_fps * config.fps;
+    let count = wanted.max(least).min(most).min(total as f64);
+    let count = (count / TEMPORAL_PATCH as f64).floor() as usize * TEMPORAL_PATCH;
+    (TEMPORAL_PATCH..=total).contains(&count).then_some(count)
+}
+
+/// `round(linspace(0, total - 1, count))` in integers.
+///
+/// Upstream rounds in f32; `count` is even, so exact ties cannot occur and the two agree for every clip
+/// of fewer than 136,000 frames at 64 frames taken.
+pub fn frame_indices(total: usize, count: usize) -> Vec<usize> {
+    let steps = count.saturating_sub(1).max(1);
+    let last = total.saturating_sub(1);
+    (0..count)
+        .map(|i| (2 * last * i + steps) / (2 * steps))
+        .collect()
+}
+
+/// Pixels allowed per frame when `count` frames are taken (`fetch_video`'s `max_pixels`).
+pub fn frame_max_pixels(count: usize, config: &VideoConfig) -> f64 {
+    let token = (SIZE_FACTOR * SIZE_FACTOR) as f64;
+    let share = CLIP_MAX_TOKENS * token * 0.9 / count as f64 * TEMPORAL_PATCH as f64;
+    let floor = (config.min_pixels as f64 * 1.05).floor();
+    let limit = (FRAME_MAX_TOKENS * token).min(share).max(floor);
+    limit.min(config.max_pixels as f64)
+}
+
+/// Height and width after resizing (`smart_resize`): multiples of [`SIZE_FACTOR`], the area within
+/// the bounds, the ratio kept as well as that allows. `None` beyond [`MAX_RATIO`].
+///
+/// Where upstream's rule would give a side of zero, one factor is kept (as in transformers).
+pub fn frame_size(
+    height: usize,
+    width: usize,
+    min_pixels: f64,
+    max_pixels: f64,
+) -> Option<[usize; 2]> {
+    let (h, w, factor) = (height as f64, width as f64, SIZE_FACTOR as f64);
+    if height == 0 || width == 0 || h.max(w) / h.min(w) > MAX_RATIO as f64 {
+        return None;
+    }
+    let nearest = |side: f64| ((side / factor).round_ties_even() * factor).max(factor);
+    let (near_h, near_w) = (nearest(h), nearest(w));
+    let [h, w] = if near_h * near_w > max_pixels {
+        let beta = (h * w / max_pixels).sqrt();
+        [h, w].map(|side| ((side / beta / factor).floor() * factor).max(factor))
+    } else if near_h * near_w < min_pixels {
+        let beta = (min_pixels / (h * w)).sqrt();
+        [h, w].map(|side| (side * beta / factor).ceil() * factor)
+    } else {
+        [near_h, near_w]
+    };
+    Some([h as usize, w as usize])
+}

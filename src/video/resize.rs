@@ -1,0 +1,247 @@
+//! torchvision's antialiased bicubic resize of 8-bit RGB frames, bit for bit on x86-64 with AVX2 and FMA.
+//!
+//! `functional.resize` casts to f32, filters rows then columns with Keys' cubic (a = -0.5) widened by the
+//! scale, clamps and rounds half to even. The order of the f32 operations follows PyTorch's x86 builds:
+//! the cubic is evaluated with fused multiply-add; of each weighted sum, the taps after the first go in
+//! groups of four as multiply, then add, and the rest with fused multiply-add.
+
+/// Side of the cubic's support at scale 1.
+const CUBIC_SUPPORT: f32 = 2.0;
+/// Taps that PyTorch's compiler vectorises together.
+const TAP_GROUP: usize = 4;
+/// Rows filtered together in the horizontal pass.
+const ROWS: usize = 8;
+/// Values of `ROWS` pixels next to each other.
+const LANES: usize = ROWS * 3;
+/// Values filtered together in the vertical pass.
+const COLUMNS: usize = 32;
+
+/// Filter taps of every output position along one axis.
+struct Taps {
+    /// First input position and number of taps, per output position.
+    spans: Vec<(usize, usize)>,
+    /// `stride` weights per output position, the unused ones zero.
+    weights: Vec<f32>,
+    stride: usize,
+}
+
+impl Taps {
+    /// Weights from `input` to `output` positions (aten `_compute_indices_weights_aa`, with its mix of f32 and f64).
+    fn new(input: usize, output: usize) -> Self {
+        let scale = input as f32 / output as f32;
+        let widening = scale.max(1.0);
+        let support = CUBIC_SUPPORT * widening;
+        let narrowing = (1.0 / f64::from(widening)) as f32;
+        let stride = support.ceil() as usize * 2 + 1;
+        let mut taps = Self {
+            spans: Vec::with_capacity(output),
+            weights: vec![0.0; stride * output],
+            stride,
+        };
+        for (i, weights) in taps.weights.chunks_exact_mut(stride).enumerate() {
+            let center = (f64::from(scale) * (i as f64 + 0.5)) as f32;
+            let low = (f64::from(center - support) + 0.5).max(0.0) as usize;
+            let high = ((f64::from(center + support) + 0.5) as usize).min(input);
+            let count = (high - low).min(stride);
+            let mut total = 0.0f32;
+            for (j, weight) in weights[..count].iter_mut().enumerate() {
+                let offset = f64::from((j + low) as f32 - center) + 0.5;
+                *weight = cubic((offset * f64::from(narrowing)) as f32);
+                total += *weight;
+            }
+            if total != 0.0 {
+                weights.iter_mut().for_each(|weight| *weight /= total);
+            }
+            taps.spans.push((low, count));
+        }
+        taps
+    }
+
+    /// First input position and the weights of output position `i`.
+    #[inline]
+    fn at(&self, i: usize) -> (usize, &[f32]) {
+        let (low, count) = self.spans[i];
+        let start = i * self.stride;
+        (low, &self.weights[start..start + count])
+    }
+}
+
+/// Keys' cubic with a = -0.5.
+fn cubic(x: f32) -> f32 {
+    const A: f32 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0).mul_add(x, -(A + 3.0)) * x).mul_add(x, 1.0)
+    } else if x < 2.0 {
+        A.mul_add(x, -5.0 * A)
+            .mul_add(x, 8.0 * A)
+            .mul_add(x, -4.0 * A)
+    } else {
+        0.0
+    }
+}
+
+/// Resizes frames of one size to another; keeps its tables and buffers between frames.
+pub struct Resizer {
+    horizontal: Taps,
+    vertical: Taps,
+    source: [usize; 2],
+    target: [usize; 2],
+    /// `ROWS` input rows, pixel by pixel: `[width, ROWS, 3]`.
+    interleaved: Vec<f32>,
+    /// Rows after the horizontal pass: `[height rounded up, target width, 3]`.
+    filtered: Vec<f32>,
+}
+
+impl Resizer {
+    /// From `[height, width]` to `[height, width]`.
+    pub fn new(source: [usize; 2], target: [usize; 2]) -> Self {
+        Self {
+            horizontal: Taps::new(source[1], target[1]),
+            vertical: Taps::new(source[0], target[0]),
+            source,
+            target,
+            interleaved: vec![0.0; source[1] * LANES],
+            filtered: vec![0.0; source[0].next_multiple_of(ROWS) * target[1] * 3],
+        }
+    }
+
+    /// Resizes one interleaved RGB frame `[H, W, 3]` into `output`.
+    ///
+    /// # Panics
+    /// When a slice does not have the size given to [`Resizer::new`].
+    pub fn resize(&mut self, frame: &[u8], output: &mut [u8]) {
+        assert_eq!(frame.len(), self.source[0] * self.source[1] * 3);
+        assert_eq!(output.len(), self.target[0] * self.target[1] * 3);
+        if self.source == self.target {
+            output.copy_from_slice(frame);
+            return;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if has_fma() {
+            self.resize_with_fma(frame, output);
+            return;
+        }
+        self.filter_rows::<false>(frame);
+        self.filter_columns::<false>(output);
+    }
+
+    /// The same with fused multiply-add, as PyTorch's AVX2 and AVX-512 builds.
+    #[cfg(target_arch = "x86_64")]
+    #[expect(
+        unsafe_code,
+        reason = "calls code compiled for CPU features checked at run time"
+    )]
+    fn resize_with_fma(&mut self, frame: &[u8], output: &mut [u8]) {
+        #[target_feature(enable = "avx2,fma")]
+        fn run(resizer: &mut Resizer, frame: &[u8], output: &mut [u8]) {
+            resizer.filter_rows::<true>(frame);
+            resizer.filter_columns::<true>(output);
+        }
+        assert!(has_fma());
+        // SAFETY: the CPU has AVX2 and FMA, asserted above.
+        unsafe { run(self, frame, output) }
+    }
+
+    /// Horizontal pass, `ROWS` rows at a time.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "takes on the caller's CPU features")]
+    fn filter_rows<const FMA: bool>(&mut self, frame: &[u8]) {
+        let [height, width] = self.source;
+        let row_len = self.target[1] * 3;
+        for (block, filtered) in self.filtered.chunks_exact_mut(ROWS * row_len).enumerate() {
+            for r in 0..ROWS {
+                // Rows beyond the frame repeat the last one; their results are never read.
+                let y = (block * ROWS + r).min(height - 1);
+                let row = &frame[y * width * 3..(y + 1) * width * 3];
+                for (lanes, pixel) in self
+                    .interleaved
+                    .chunks_exact_mut(LANES)
+                    .zip(row.chunks_exact(3))
+                {
+                    for c in 0..3 {
+                        lanes[r * 3 + c] = f32::from(pixel[c]);
+                    }
+                }
+            }
+            for x in 0..self.target[1] {
+                let (low, weights) = self.horizontal.at(x);
+                let lanes = &self.interleaved[low * LANES..];
+                let sums = weighted_sum::<FMA, LANES>(lanes, LANES, weights);
+                for r in 0..ROWS {
+                    let at = r * row_len + x * 3;
+                    filtered[at..at + 3].copy_from_slice(&sums[r * 3..r * 3 + 3]);
+                }
+            }
+        }
+    }
+
+    /// Vertical pass, `COLUMNS` values at a time, with clamp and rounding.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "takes on the caller's CPU features")]
+    fn filter_columns<const FMA: bool>(&self, output: &mut [u8]) {
+        let row_len = self.target[1] * 3;
+        for (y, out) in output.chunks_exact_mut(row_len).enumerate() {
+            let (low, weights) = self.vertical.at(y);
+            let rows = &self.filtered[low * row_len..];
+            let mut blocks = out.chunks_exact_mut(COLUMNS);
+            let mut x = 0;
+            for block in &mut blocks {
+                let sums = weighted_sum::<FMA, COLUMNS>(&rows[x..], row_len, weights);
+                for (byte, sum) in block.iter_mut().zip(sums) {
+                    *byte = to_byte(sum);
+                }
+                x += COLUMNS;
+            }
+            for byte in blocks.into_remainder() {
+                *byte = to_byte(weighted_sum::<FMA, 1>(&rows[x..], row_len, weights)[0]);
+                x += 1;
+            }
+        }
+    }
+}
+
+/// Σ_j `values[j * step ..][..N]` · `weights[j]`, in PyTorch's order of operations.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "takes on the caller's CPU features")]
+fn weighted_sum<const FMA: bool, const N: usize>(
+    values: &[f32],
+    step: usize,
+    weights: &[f32],
+) -> [f32; N] {
+    let grouped = 1 + weights.len().saturating_sub(1) / TAP_GROUP * TAP_GROUP;
+    let mut sums = [0f32; N];
+    for (j, &weight) in weights.iter().enumerate() {
+        let lane = &values[j * step..j * step + N];
+        if FMA && j >= grouped {
+            for l in 0..N {
+                sums[l] = lane[l].mul_add(weight, sums[l]);
+            }
+        } else {
+            for l in 0..N {
+                sums[l] += lane[l] * weight;
+            }
+        }
+    }
+    sums
+}
+
+/// Clamps to 0..=255 and rounds half to even: adding 1.5 · 2²³ leaves the rounded integer in the low bits.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "takes on the caller's CPU features")]
+fn to_byte(value: f32) -> u8 {
+    const ROUNDER: f32 = 12_582_912.0;
+    (value.clamp(0.0, 255.0) + ROUNDER).to_bits() as u8
+}
+
+/// Whether results are those of PyTorch on this CPU.
+pub fn has_fma() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}

@@ -4,3 +4,4 @@ pub mod layers;
 pub mod packed;
 pub mod positions;
 pub mod spec;
+pub mod weights;

@@ -1,6 +1,14 @@
 //! The checkpoint's `config.json` as a type.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Colours of a pixel.
+pub(crate) const IN_CHANNELS: usize = 3;
 
 /// What a Qwen2.5-VL checkpoint says about its network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +80,23 @@ pub struct VisionSpec {
     pub tokens_per_second: f64,
 }
 
+impl VisionSpec {
+    /// Width of one head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_heads
+    }
+
+    /// Values of one patch: channels × frames × pixels.
+    pub fn patch_dim(&self) -> usize {
+        IN_CHANNELS * self.temporal_patch_size * self.patch_size * self.patch_size
+    }
+
+    /// Patches that become one token.
+    pub fn merge_unit(&self) -> usize {
+        self.spatial_merge_size * self.spatial_merge_size
+    }
+}
+
 /// Ids of the tokens the model gives a meaning to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpecialTokens {
@@ -87,4 +112,559 @@ pub struct SpecialTokens {
     pub eos: Vec<u32>,
     /// `<|endoftext|>`, used as padding.
     pub pad: u32,
+}
+
+/// Why a checkpoint cannot be used; every message names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The disk is full.
+    #[error(
+        "{path}: no space left on the device ({bytes} bytes to write): free some or set output_dir to another disk"
+    )]
+    DiskFull {
+        /// The file being written.
+        path: PathBuf,
+        /// Its whole size.
+        bytes: u64,
+    },
+    /// A file is not JSON.
+    #[error("{path}: not valid JSON: {reason}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what is wrong there.
+        reason: String,
+    },
+    /// A field is absent.
+    #[error("{path}: field `{field}` is missing")]
+    MissingField {
+        /// The file.
+        path: PathBuf,
+        /// The field, with its parents.
+        field: String,
+    },
+    /// A field has a value that cannot be used.
+    #[error("{path}: field `{field}`: {reason}")]
+    BadField {
+        /// The file.
+        path: PathBuf,
+        /// The field, with its parents.
+        field: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// No weights in the folder.
+    #[error("{folder}: neither model.safetensors nor model.safetensors.index.json is there")]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A weight file is damaged.
+    #[error("{path}: not a valid safetensors file: {reason}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        reason: String,
+    },
+    /// Tensors and configuration disagree.
+    #[error("{folder}: the weights do not fit config.json{}", list_mismatches(.missing, .unexpected, .misshapen))]
+    Tensors {
+        /// The folder.
+        folder: PathBuf,
+        /// Tensors the configuration asks for and no file holds.
+        missing: Vec<String>,
+        /// Tensors the model has no place for.
+        unexpected: Vec<String>,
+        /// `name: expected […], found […]`.
+        misshapen: Vec<String>,
+    },
+    /// Neither a folder nor something the hub knows.
+    #[error("{name}: {reason}")]
+    NotFound {
+        /// What was asked for.
+        name: String,
+        /// What was tried and what to do.
+        reason: String,
+    },
+    /// A tensor operation failed (out of memory, no such device).
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl CheckpointError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+}
+
+fn list_mismatches(missing: &[String], unexpected: &[String], misshapen: &[String]) -> String {
+    [
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("wrong shape", misshapen),
+    ]
+    .iter()
+    .filter(|(_, names)| !names.is_empty())
+    .map(|(what, names)| format!("\n  {what} ({}): {}", names.len(), names.join(", ")))
+    .collect()
+}
+
+impl Spec {
+    /// Reads `config.json` (flat as on the hub, or nested as transformers 5 writes it) and the end-of-turn ids.
+    pub fn load(folder: &Path) -> Result<Self, CheckpointError> {
+        let path = folder.join("config.json");
+        let root = read_json(&path)?;
+        let config = Fields::new(&path, &root, "");
+        let model_type = config.text("model_type").unwrap_or("qwen2_5_vl");
+        if model_type != "qwen2_5_vl" {
+            return Err(config.bad(
+                "model_type",
+                format!("`{model_type}` is not supported; this program trains `qwen2_5_vl`"),
+            ));
+        }
+        let text = config.child("text_config").unwrap_or(config);
+        let vision = config
+            .child("vision_config")
+            .ok_or_else(|| config.missing("vision_config"))?;
+        let tie_word_embeddings = [config, text]
+            .iter()
+            .any(|fields| fields.get("tie_word_embeddings").and_then(Value::as_bool) == Some(true));
+        let spec = Self {
+            text: TextSpec::read(text, config)?,
+            vision: VisionSpec::read(vision)?,
+            tokens: SpecialTokens::read(folder, text, config)?,
+            tie_word_embeddings,
+        };
+        if spec.vision.out_hidden_size != spec.text.hidden_size {
+            return Err(vision.bad(
+                "out_hidden_size",
+                format!(
+                    "{} must equal the decoder's hidden_size {}",
+                    spec.vision.out_hidden_size, spec.text.hidden_size
+                ),
+            ));
+        }
+        Ok(spec)
+    }
+
+    /// A flat `config.json` as published on the hub; transformers 4.5x and 5 load it. `dtype` is torch's name.
+    pub fn to_config_json(&self, dtype: &str) -> Value {
+        let (text, vision, tokens) = (&self.text, &self.vision, &self.tokens);
+        json!({
+            "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+            "attention_dropout": 0.0,
+            "bos_token_id": tokens.pad,
+            "eos_token_id": tokens.eos.first(),
+            "pad_token_id": tokens.pad,
+            "vision_start_token_id": tokens.vision_start,
+            "vision_end_token_id": tokens.vision_end,
+            "image_token_id": tokens.image_pad,
+            "video_token_id": tokens.video_pad,
+            "hidden_act": "silu",
+            "hidden_size": text.hidden_size,
+            "initializer_range": 0.02,
+            "intermediate_size": text.intermediate_size,
+            "max_position_embeddings": 128_000,
+            "max_window_layers": text.num_layers,
+            "model_type": "qwen2_5_vl",
+            "num_attention_heads": text.num_heads,
+            "num_hidden_layers": text.num_layers,
+            "num_key_value_heads": text.num_kv_heads,
+            "rms_norm_eps": text.rms_norm_eps,
+            "rope_theta": text.rope_theta,
+            "sliding_window": 32_768,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "torch_dtype": dtype,
+            "use_cache": true,
+            "use_sliding_window": false,
+            "vision_config": {
+                "depth": vision.depth,
+                "hidden_act": "silu",
+                "hidden_size": vision.hidden_size,
+                "intermediate_size": vision.intermediate_size,
+                "num_heads": vision.num_heads,
+                "in_chans": IN_CHANNELS,
+                "out_hidden_size": vision.out_hidden_size,
+                "patch_size": vision.patch_size,
+                "spatial_merge_size": vision.spatial_merge_size,
+                "spatial_patch_size": vision.patch_size,
+                "window_size": vision.window_size,
+                "fullatt_block_indexes": vision.fullatt_block_indexes,
+                "tokens_per_second": whole_or_float(vision.tokens_per_second),
+                "temporal_patch_size": vision.temporal_patch_size,
+            },
+            "rope_scaling": { "type": "mrope", "mrope_section": text.mrope_section },
+            "vocab_size": text.vocab_size,
+        })
+    }
+
+    /// `generation_config.json` with the end-of-turn ids.
+    pub fn to_generation_json(&self) -> Value {
+        json!({
+            "bos_token_id": self.tokens.pad,
+            "pad_token_id": self.tokens.pad,
+            "eos_token_id": self.tokens.eos,
+        })
+    }
+}
+
+/// transformers' type check wants an integer where the value is whole.
+fn whole_or_float(value: f64) -> Value {
+    if value.fract() == 0.0 {
+        json!(value as u64)
+    } else {
+        json!(value)
+    }
+}
+
+impl TextSpec {
+    fn read(text: Fields, root: Fields) -> Result<Self, CheckpointError> {
+        check_activation(text)?;
+        if text.get("use_sliding_window").and_then(Value::as_bool) == Some(true) {
+            return Err(text.bad(
+                "use_sliding_window",
+                "sliding-window attention is not supported".into(),
+            ));
+        }
+        let rope = ["rope_parameters", "rope_scaling"]
+            .iter()
+            .find_map(|name| text.child(name).or_else(|| root.child(name)))
+            .ok_or_else(|| text.missing("rope_scaling"))?;
+        let kind = rope
+            .text("rope_type")
+            .or_else(|| rope.text("type"))
+            .unwrap_or("default");
+        if !["default", "mrope"].contains(&kind) {
+            return Err(rope.bad(
+                "type",
+                format!("`{kind}` is not supported, only `mrope` and `default`"),
+            ));
+        }
+        let sections = rope.sizes("mrope_section")?;
+        let mrope_section: [usize; 3] = sections
+            .as_slice()
+            .try_into()
+            .map_err(|_| rope.bad("mrope_section", "must hold three numbers".into()))?;
+        let spec = Self {
+            hidden_size: text.size("hidden_size")?,
+            num_layers: text.size("num_hidden_layers")?,
+            num_heads: text.size("num_attention_heads")?,
+            num_kv_heads: text.size("num_key_value_heads")?,
+            intermediate_size: text.size("intermediate_size")?,
+            vocab_size: text.size("vocab_size")?,
+            rope_theta: match rope.get("rope_theta").and_then(Value::as_f64) {
+                Some(theta) => theta,
+                None => text.number("rope_theta")?,
+            },
+            rms_norm_eps: text.number("rms_norm_eps")?,
+            mrope_section,
+        };
+        check_heads(text, spec.hidden_size, spec.num_heads)?;
+        if spec.num_heads % spec.num_kv_heads != 0 {
+            return Err(text.bad(
+                "num_key_value_heads",
+                format!(
+                    "{} heads cannot share {}",
+                    spec.num_heads, spec.num_kv_heads
+                ),
+            ));
+        }
+        if mrope_section.iter().sum::<usize>() * 2 != spec.head_dim() {
+            return Err(rope.bad(
+                "mrope_section",
+                format!("{mrope_section:?} must add up to {}", spec.head_dim() / 2),
+            ));
+        }
+        Ok(spec)
+    }
+}
+
+impl VisionSpec {
+    /// Where a field is absent, transformers' default (its 4.x saves leave defaults out).
+    fn read(vision: Fields) -> Result<Self, CheckpointError> {
+        check_activation(vision)?;
+        for name in ["in_chans", "in_channels"] {
+            if vision.size_or(name, IN_CHANNELS)? != IN_CHANNELS {
+                return Err(vision.bad(name, format!("only {IN_CHANNELS} is supported")));
+            }
+        }
+        let fullatt_block_indexes = match vision.get("fullatt_block_indexes") {
+            Some(_) => vision.sizes("fullatt_block_indexes")?,
+            None => vec![7, 15, 23, 31],
+        };
+        let spec = Self {
+            depth: vision.size_or("depth", 32)?,
+            hidden_size: vision.size_or("hidden_size", 3584)?,
+            num_heads: vision.size_or("num_heads", 16)?,
+            intermediate_size: vision.size_or("intermediate_size", 3420)?,
+            patch_size: vision.size_or("patch_size", 14)?,
+            temporal_patch_size: vision.size_or("temporal_patch_size", 2)?,
+            spatial_merge_size: vision.size_or("spatial_merge_size", 2)?,
+            window_size: vision.size_or("window_size", 112)?,
+            fullatt_block_indexes,
+            out_hidden_size: vision.size_or("out_hidden_size", 3584)?,
+            tokens_per_second: match vision.get("tokens_per_second") {
+                Some(_) => vision.number("tokens_per_second")?,
+                None => 4.0,
+            },
+        };
+        check_heads(vision, spec.hidden_size, spec.num_heads)?;
+        if !(spec.hidden_size / spec.num_heads).is_multiple_of(4) {
+            return Err(vision.bad(
+                "num_heads",
+                "a head's width must be a multiple of 4 (rows and columns turn a half each)".into(),
+            ));
+        }
+        if spec.window_size / spec.patch_size / spec.spatial_merge_size == 0 {
+            return Err(vision.bad(
+                "window_size",
+                format!(
+                    "{} holds no merged token of {} pixels",
+                    spec.window_size,
+                    spec.patch_size * spec.spatial_merge_size
+                ),
+            ));
+        }
+        Ok(spec)
+    }
+}
+
+impl SpecialTokens {
+    fn read(folder: &Path, text: Fields, root: Fields) -> Result<Self, CheckpointError> {
+        let id = |name: &str| -> Result<Option<u32>, CheckpointError> {
+            [root, text]
+                .iter()
+                .find(|fields| fields.get(name).is_some_and(|value| !value.is_null()))
+                .map(|fields| fields.id(name))
+                .transpose()
+        };
+        let required = |name: &str| id(name)?.ok_or_else(|| root.missing(name));
+        let generation_path = folder.join("generation_config.json");
+        let generation = if generation_path.exists() {
+            read_json(&generation_path)?
+        } else {
+            Value::Null
+        };
+        let generation = Fields::new(&generation_path, &generation, "");
+        let named = added_tokens(folder)?;
+        let mut eos = match generation.get("eos_token_id") {
+            Some(_) => generation.ids("eos_token_id")?,
+            None => match id("eos_token_id") {
+                Ok(Some(eos)) => vec![eos],
+                _ => ["<|im_end|>", "<|endoftext|>"]
+                    .iter()
+                    .filter_map(|name| named.get(*name).copied())
+                    .collect(),
+            },
+        };
+        if let Some(end) = named.get("<|im_end|>")
+            && let Some(place) = eos.iter().position(|id| id == end)
+        {
+            eos[..=place].rotate_right(1);
+        }
+        if eos.is_empty() {
+            return Err(root.missing("eos_token_id"));
+        }
+        let pad = match generation.get("pad_token_id") {
+            Some(_) => generation.id("pad_token_id")?,
+            None => id("pad_token_id")?
+                .or_else(|| named.get("<|endoftext|>").copied())
+                .map_or_else(|| required("bos_token_id"), Ok)?,
+        };
+        Ok(Self {
+            vision_start: required("vision_start_token_id")?,
+            vision_end: required("vision_end_token_id")?,
+            image_pad: required("image_token_id")?,
+            video_pad: required("video_token_id")?,
+            eos,
+            pad,
+        })
+    }
+}
+
+/// Content → id of the tokenizer's added tokens; empty when the folder has no tokenizer.
+fn added_tokens(folder: &Path) -> Result<BTreeMap<String, u32>, CheckpointError> {
+    let mut tokens = BTreeMap::new();
+    let config = folder.join("tokenizer_config.json");
+    if config.exists() {
+        let config = read_json(&config)?;
+        let entries = config
+            .get("added_tokens_decoder")
+            .and_then(Value::as_object);
+        for (id, token) in entries.into_iter().flatten() {
+            if let (Ok(id), Some(content)) = (id.parse(), token["content"].as_str()) {
+                tokens.insert(content.to_owned(), id);
+            }
+        }
+    }
+    let tokenizer = folder.join("tokenizer.json");
+    if tokens.is_empty() && tokenizer.exists() {
+        let tokenizer = read_json(&tokenizer)?;
+        for token in tokenizer["added_tokens"].as_array().into_iter().flatten() {
+            if let (Some(id), Some(content)) = (token["id"].as_u64(), token["content"].as_str()) {
+                tokens.insert(content.to_owned(), id as u32);
+            }
+        }
+    }
+    Ok(tokens)
+}
+
+fn check_activation(fields: Fields) -> Result<(), CheckpointError> {
+    match fields.text("hidden_act") {
+        None | Some("silu") => Ok(()),
+        Some(other) => Err(fields.bad(
+            "hidden_act",
+            format!("`{other}` is not supported, only `silu`"),
+        )),
+    }
+}
+
+fn check_heads(fields: Fields, hidden: usize, heads: usize) -> Result<(), CheckpointError> {
+    if !hidden.is_multiple_of(heads) {
+        return Err(fields.bad(
+            "hidden_size",
+            format!("{hidden} is not a multiple of {heads} heads"),
+        ));
+    }
+    match fields.get("head_dim").and_then(Value::as_u64) {
+        Some(width) if width as usize != hidden / heads => Err(fields.bad(
+            "head_dim",
+            format!(
+                "{width} must equal hidden_size / heads = {}",
+                hidden / heads
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn read_json(path: &Path) -> Result<Value, CheckpointError> {
+    let text = std::fs::read_to_string(path).map_err(|source| CheckpointError::io(path, source))?;
+    serde_json::from_str(&text).map_err(|error| CheckpointError::Json {
+        path: path.to_path_buf(),
+        reason: error.to_string(),
+    })
+}
+
+/// One object of a JSON file; its errors name the file and the field.
+#[derive(Clone, Copy)]
+struct Fields<'a> {
+    path: &'a Path,
+    value: &'a Value,
+    parent: &'a str,
+}
+
+impl<'a> Fields<'a> {
+    fn new(path: &'a Path, value: &'a Value, parent: &'a str) -> Self {
+        Self {
+            path,
+            value,
+            parent,
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.value.get(name)
+    }
+
+    fn child(&self, name: &'a str) -> Option<Self> {
+        let value = self.get(name).filter(|value| value.is_object())?;
+        Some(Self::new(self.path, value, name))
+    }
+
+    fn text(&self, name: &str) -> Option<&'a str> {
+        self.get(name).and_then(Value::as_str)
+    }
+
+    fn full_name(&self, name: &str) -> String {
+        if self.parent.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.parent)
+        }
+    }
+
+    fn missing(&self, name: &str) -> CheckpointError {
+        CheckpointError::MissingField {
+            path: self.path.to_path_buf(),
+            field: self.full_name(name),
+        }
+    }
+
+    fn bad(&self, name: &str, reason: String) -> CheckpointError {
+        CheckpointError::BadField {
+            path: self.path.to_path_buf(),
+            field: self.full_name(name),
+            reason,
+        }
+    }
+
+    fn number(&self, name: &str) -> Result<f64, CheckpointError> {
+        let value = self.get(name).ok_or_else(|| self.missing(name))?;
+        value
+            .as_f64()
+            .filter(|number| *number > 0.0)
+            .ok_or_else(|| self.bad(name, format!("{value} is not a positive number")))
+    }
+
+    fn size(&self, name: &str) -> Result<usize, CheckpointError> {
+        let value = self.get(name).ok_or_else(|| self.missing(name))?;
+        self.as_size(name, value).and_then(|size| match size {
+            0 => Err(self.bad(name, "must not be 0".into())),
+            size => Ok(size),
+        })
+    }
+
+    fn size_or(&self, name: &str, default: usize) -> Result<usize, CheckpointError> {
+        match self.get(name) {
+            Some(_) => self.size(name),
+            None => Ok(default),
+        }
+    }
+
+    fn sizes(&self, name: &str) -> Result<Vec<usize>, CheckpointError> {
+        let value = self.get(name).ok_or_else(|| self.missing(name))?;
+        let list = value
+            .as_array()
+            .ok_or_else(|| self.bad(name, format!("{value} is not a list")))?;
+        list.iter().map(|item| self.as_size(name, item)).collect()
+    }
+
+    fn id(&self, name: &str) -> Result<u32, CheckpointError> {
+        let ids = self.ids(name)?;
+        ids.first()
+            .copied()
+            .ok_or_else(|| self.bad(name, "holds no id".into()))
+    }
+
+    /// A single id or a list of ids.
+    fn ids(&self, name: &str) -> Result<Vec<u32>, CheckpointError> {
+        let value = self.get(name).ok_or_else(|| self.missing(name))?;
+        let items = value
+            .as_array()
+            .map_or(std::slice::from_ref(value), Vec::as_slice);
+        items
+            .iter()
+            .map(|item| self.as_size(name, item).map(|id| id as u32))
+            .collect()
+    }
+
+    fn as_size(&self, name: &str, value: &Value) -> Result<usize, CheckpointError> {
+        value
+            .as_u64()
+            .map(|size| size as usize)
+            .ok_or_else(|| self.bad(name, format!("{value} is not a whole number")))
+    }
 }

@@ -1,0 +1,543 @@
+//! Named tensors of a checkpoint: loading, checking, saving, random initialisation.
+//!
+//! Names are the hub's (`model.layers.0.…`, `visual.blocks.0.…`); transformers 5's in-memory names are mapped to them.
+
+use crate::model::spec::CheckpointError;
+use crate::model::spec::IN_CHANNELS;
+use crate::model::spec::Spec;
+use crate::model::spec::read_json;
+use candle_core::DType;
+use candle_core::Device;
+use candle_core::Shape;
+use candle_core::Tensor;
+use candle_core::safetensors::MmapedSafetensors;
+use rand::Rng;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::BufWriter;
+use std::io::ErrorKind;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Tensors by name, in the order of their names.
+#[derive(Debug, Clone, Default)]
+pub struct NamedTensors(BTreeMap<String, Tensor>);
+
+impl NamedTensors {
+    /// The tensor `name`; an error that names it where it is absent.
+    pub fn get(&self, name: &str) -> candle_core::Result<Tensor> {
+        match self.0.get(name) {
+            Some(tensor) => Ok(tensor.clone()),
+            None => candle_core::bail!("no tensor is named {name}"),
+        }
+    }
+
+    /// Adds or replaces a tensor.
+    pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Option<Tensor> {
+        self.0.insert(name.into(), tensor)
+    }
+
+    /// Takes a tensor out.
+    pub fn remove(&mut self, name: &str) -> Option<Tensor> {
+        self.0.remove(name)
+    }
+
+    /// Whether `name` is there.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Names and tensors in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// No tensor at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Number of values in all tensors.
+    pub fn num_values(&self) -> usize {
+        self.0.values().map(Tensor::elem_count).sum()
+    }
+
+    /// The tensors of the same names after `change`.
+    pub fn map(
+        &self,
+        mut change: impl FnMut(&str, &Tensor) -> candle_core::Result<Tensor>,
+    ) -> candle_core::Result<Self> {
+        self.iter()
+            .map(|(name, tensor)| Ok((name.to_owned(), change(name, tensor)?)))
+            .collect()
+    }
+}
+
+impl FromIterator<(String, Tensor)> for NamedTensors {
+    fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(tensors: I) -> Self {
+        Self(tensors.into_iter().collect())
+    }
+}
+
+impl IntoIterator for NamedTensors {
+    type Item = (String, Tensor);
+    type IntoIter = std::collections::btree_map::IntoIter<String, Tensor>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// Every tensor a checkpoint of `spec` holds, with its shape.
+pub fn expected_shapes(spec: &Spec) -> BTreeMap<String, Shape> {
+    let mut shapes = BTreeMap::new();
+    let mut add = |name: String, dims: &[usize]| {
+        shapes.insert(name, Shape::from(dims));
+    };
+    let (text, vision) = (&spec.text, &spec.vision);
+    let (hidden, mlp) = (text.hidden_size, text.intermediate_size);
+    let kv = text.num_kv_heads * text.head_dim();
+    add(
+        "model.embed_tokens.weight".into(),
+        &[text.vocab_size, hidden],
+    );
+    add("model.norm.weight".into(), &[hidden]);
+    if !spec.tie_word_embeddings {
+        add("lm_head.weight".into(), &[text.vocab_size, hidden]);
+    }
+    for layer in 0..text.num_layers {
+        let mut add =
+            |name: &str, dims: &[usize]| add(format!("model.layers.{layer}.{name}"), dims);
+        add("input_layernorm.weight", &[hidden]);
+        add("post_attention_layernorm.weight", &[hidden]);
+        for (name, width) in [("q_proj", hidden), ("k_proj", kv), ("v_proj", kv)] {
+            add(&format!("self_attn.{name}.weight"), &[width, hidden]);
+            add(&format!("self_attn.{name}.bias"), &[width]);
+        }
+        add("self_attn.o_proj.weight", &[hidden, hidden]);
+        add("mlp.gate_proj.weight", &[mlp, hidden]);
+        add("mlp.up_proj.weight", &[mlp, hidden]);
+        add("mlp.down_proj.weight", &[hidden, mlp]);
+    }
+    let (width, mlp, patch) = (
+        vision.hidden_size,
+        vision.intermediate_size,
+        vision.patch_size,
+    );
+    let kernel = [width, IN_CHANNELS, vision.temporal_patch_size, patch, patch];
+    add("visual.patch_embed.proj.weight".into(), &kernel);
+    for block in 0..vision.depth {
+        let mut add =
+            |name: &str, dims: &[usize]| add(format!("visual.blocks.{block}.{name}"), dims);
+        add("norm1.weight", &[width]);
+        add("norm2.weight", &[width]);
+        for (name, out, input) in [
+            ("attn.qkv", 3 * width, width),
+            ("attn.proj", width, width),
+            ("mlp.gate_proj", mlp, width),
+            ("mlp.up_proj", mlp, width),
+            ("mlp.down_proj", width, mlp),
+        ] {
+            add(&format!("{name}.weight"), &[out, input]);
+            add(&format!("{name}.bias"), &[out]);
+        }
+    }
+    let merged = width * vision.merge_unit();
+    add("visual.merger.ln_q.weight".into(), &[width]);
+    for (name, out) in [("0", merged), ("2", vision.out_hidden_size)] {
+        add(format!("visual.merger.mlp.{name}.weight"), &[out, merged]);
+        add(format!("visual.merger.mlp.{name}.bias"), &[out]);
+    }
+    shapes
+}
+
+/// Reads a checkpoint folder; each tensor is converted to `dtype` on `device` as it is read from the mapped file.
+pub fn load(
+    folder: &Path,
+    spec: &Spec,
+    dtype: DType,
+    device: &Device,
+) -> Result<NamedTensors, CheckpointError> {
+    let files = weight_files(folder)?;
+    let mut mapped = Vec::with_capacity(files.len());
+    for path in &files {
+        mapped.push(map_file(path)?);
+    }
+    let stored = check_names(folder, spec, &mapped)?;
+    let mut tensors = NamedTensors::default();
+    for (name, (file, stored_name)) in stored {
+        let tensor = mapped[file].load(&stored_name, device)?.to_dtype(dtype)?;
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
+}
+
+/// The file of a checkpoint, or its shards as the index lists them.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let single = folder.join("model.safetensors");
+    if single.exists() {
+        return Ok(vec![single]);
+    }
+    let index_path = folder.join(INDEX);
+    if !index_path.exists() {
+        return Err(CheckpointError::NoWeights {
+            folder: folder.to_path_buf(),
+        });
+    }
+    let index = read_json(&index_path)?;
+    let map = index.get("weight_map").and_then(Value::as_object);
+    let map = map.ok_or_else(|| CheckpointError::MissingField {
+        path: index_path,
+        field: "weight_map".into(),
+    })?;
+    let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+#[expect(unsafe_code, reason = "memory-mapped weights")]
+fn map_file(path: &Path) -> Result<MmapedSafetensors, CheckpointError> {
+    File::open(path).map_err(|source| CheckpointError::io(path, source))?;
+    // SAFETY: the file is only read, and checkpoints are renamed into place, never changed once written.
+    unsafe { MmapedSafetensors::new(path) }.map_err(|error| CheckpointError::Damaged {
+        path: path.to_path_buf(),
+        reason: error.to_string(),
+    })
+}
+
+/// Hub name → (file, name in the file), once every name and shape is as expected.
+fn check_names(
+    folder: &Path,
+    spec: &Spec,
+    mapped: &[MmapedSafetensors],
+) -> Result<BTreeMap<String, (usize, String)>, CheckpointError> {
+    let expected = expected_shapes(spec);
+    let (mut stored, mut misshapen, mut unexpected) = (BTreeMap::new(), Vec::new(), Vec::new());
+    for (file, tensors) in mapped.iter().enumerate() {
+        let mut views = tensors.tensors();
+        views.sort_by(|a, b| a.0.cmp(&b.0));
+        for (stored_name, view) in views {
+            let name = hub_name(&stored_name);
+            match expected.get(&name) {
+                Some(shape) if shape.dims() != view.shape() => misshapen.push(format!(
+                    "{name}: expected {:?}, found {:?}",
+                    shape.dims(),
+                    view.shape()
+                )),
+                None if is_derived(&name, spec) => continue,
+                None => unexpected.push(stored_name.clone()),
+                Some(_) => {}
+            }
+            if stored.insert(name, (file, stored_name.clone())).is_some() {
+                unexpected.push(format!("{stored_name} (a second time)"));
+            }
+        }
+    }
+    let missing: Vec<String> = expected
+        .keys()
+        .filter(|name| !stored.contains_key(*name))
+        .cloned()
+        .collect();
+    if missing.is_empty() && unexpected.is_empty() && misshapen.is_empty() {
+        return Ok(stored);
+    }
+    Err(CheckpointError::Tensors {
+        folder: folder.to_path_buf(),
+        missing,
+        unexpected,
+        misshapen,
+    })
+}
+
+/// The published name of a tensor that transformers 5 may call `model.language_model.…` or `model.visual.…`.
+fn hub_name(name: &str) -> String {
+    if let Some(rest) = name.strip_prefix("model.language_model.") {
+        format!("model.{rest}")
+    } else if let Some(rest) = name.strip_prefix("model.visual.") {
+        format!("visual.{rest}")
+    } else {
+        name.to_owned()
+    }
+}
+
+/// Tensors that follow from others: rotary frequencies and a tied head.
+fn is_derived(name: &str, spec: &Spec) -> bool {
+    name.ends_with("rotary_emb.inv_freq")
+        || name.ends_with("rotary_pos_emb.inv_freq")
+        || (name == "lm_head.weight" && spec.tie_word_embeddings)
+}
+
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Bytes of a shard as the hub cuts them.
+pub const SHARD_BYTES: u64 = 5_000_000_000;
+
+/// Files that travel with the weights: tokenizer, processor, chat template, generation settings.
+const COMPANIONS: [&str; 13] = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "video_preprocessor_config.json",
+    "vocab.json",
+    "LICENSE",
+];
+
+/// Writes a folder that transformers and vLLM load: `config.json` and companions from `source`, then the weights.
+///
+/// Every file is synced. The caller writes into a temporary folder and renames it.
+pub fn save_folder(
+    weights: &NamedTensors,
+    source: &Path,
+    target: &Path,
+    shard_bytes: u64,
+) -> Result<(), CheckpointError> {
+    std::fs::create_dir_all(target).map_err(|error| CheckpointError::io(target, error))?;
+    let mut config = read_json(&source.join("config.json"))?;
+    if let Some((_, tensor)) = weights.iter().next() {
+        set_dtype(&mut config, torch_name(tensor.dtype())?);
+    }
+    write_json(&target.join("config.json"), &config)?;
+    copy_companions(source, target)?;
+    save(weights, target, shard_bytes)
+}
+
+/// Copies tokenizer, processor, template and generation files that `source` has.
+pub fn copy_companions(source: &Path, target: &Path) -> Result<(), CheckpointError> {
+    for name in COMPANIONS {
+        let from = source.join(name);
+        if from.exists() {
+            let bytes = std::fs::read(&from).map_err(|error| CheckpointError::io(&from, error))?;
+            write_file(&target.join(name), bytes.len() as u64, |out| {
+                Ok(out.write_all(&bytes)?)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes `value`, indented, and syncs it.
+pub fn write_json(path: &Path, value: &Value) -> Result<(), CheckpointError> {
+    let text = format!("{value:#}\n");
+    write_file(path, text.len() as u64, |out| {
+        Ok(out.write_all(text.as_bytes())?)
+    })
+}
+
+fn set_dtype(config: &mut Value, dtype: &str) {
+    let key = if config.get("dtype").is_some() {
+        "dtype"
+    } else {
+        "torch_dtype"
+    };
+    config[key] = json!(dtype);
+    for part in ["text_config", "vision_config"] {
+        for key in ["dtype", "torch_dtype"] {
+            if config.get(part).and_then(|part| part.get(key)).is_some() {
+                config[part][key] = json!(dtype);
+            }
+        }
+    }
+}
+
+/// torch's name of a number format.
+pub fn torch_name(dtype: DType) -> Result<&'static str, CheckpointError> {
+    match dtype {
+        DType::F32 => Ok("float32"),
+        DType::BF16 => Ok("bfloat16"),
+        DType::F16 => Ok("float16"),
+        other => Err(candle_core::Error::Msg(format!("no checkpoint holds {other:?}")).into()),
+    }
+}
+
+/// Writes `model.safetensors`, or shards of at most `shard_bytes` and their index, into `folder`; all synced.
+pub fn save(
+    weights: &NamedTensors,
+    folder: &Path,
+    shard_bytes: u64,
+) -> Result<(), CheckpointError> {
+    let mut shards: Vec<(u64, Vec<(&str, &Tensor)>)> = Vec::new();
+    for (name, tensor) in weights.iter() {
+        let bytes = (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
+        match shards.last_mut() {
+            Some((size, shard)) if *size + bytes <= shard_bytes => {
+                *size += bytes;
+                shard.push((name, tensor));
+            }
+            _ => shards.push((bytes, vec![(name, tensor)])),
+        }
+    }
+    if let [(_, shard)] = shards.as_slice() {
+        return write_safetensors(&folder.join("model.safetensors"), shard);
+    }
+    let mut weight_map = serde_json::Map::new();
+    let mut total = 0;
+    for (index, (bytes, shard)) in shards.iter().enumerate() {
+        let file = format!("model-{:05}-of-{:05}.safetensors", index + 1, shards.len());
+        write_safetensors(&folder.join(&file), shard)?;
+        total += bytes;
+        for (name, _) in shard {
+            weight_map.insert((*name).to_owned(), json!(file));
+        }
+    }
+    let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+    write_json(&folder.join(INDEX), &index)
+}
+
+/// The safetensors format: length of the header, header, values in the header's order. One tensor is in memory at a time.
+fn write_safetensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<(), CheckpointError> {
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".into(), json!({ "format": "pt" }));
+    let mut end = 0;
+    for (name, tensor) in tensors {
+        let start = end;
+        end += tensor.elem_count() * tensor.dtype().size_in_bytes();
+        let entry = json!({
+            "dtype": tensor.dtype().as_str().to_uppercase(),
+            "shape": tensor.dims(),
+            "data_offsets": [start, end],
+        });
+        header.insert((*name).to_owned(), entry);
+    }
+    let mut header = Value::Object(header).to_string();
+    while !header.len().is_multiple_of(8) {
+        header.push(' ');
+    }
+    write_file(path, (8 + header.len() + end) as u64, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(header.as_bytes())?;
+        for (_, tensor) in tensors {
+            out.write_all(&little_endian(tensor)?)?;
+        }
+        Ok(())
+    })
+}
+
+fn little_endian(tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
+    let flat = tensor.detach().flatten_all()?;
+    Ok(match tensor.dtype() {
+        DType::F32 => bytes_of(flat.to_vec1::<f32>()?, f32::to_le_bytes),
+        DType::BF16 => bytes_of(flat.to_vec1::<half::bf16>()?, half::bf16::to_le_bytes),
+        DType::F16 => bytes_of(flat.to_vec1::<half::f16>()?, half::f16::to_le_bytes),
+        other => candle_core::bail!("no checkpoint holds {other:?}"),
+    })
+}
+
+fn bytes_of<T, const N: usize>(values: Vec<T>, bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(values.len() * N);
+    for value in values {
+        out.extend_from_slice(&bytes(value));
+    }
+    out
+}
+
+/// What can go wrong while a file is filled.
+enum WriteError {
+    Io(std::io::Error),
+    Tensor(candle_core::Error),
+}
+
+impl From<std::io::Error> for WriteError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<candle_core::Error> for WriteError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(error)
+    }
+}
+
+/// Creates `path`, fills it and syncs it; a full disk is named as such.
+fn write_file(
+    path: &Path,
+    bytes: u64,
+    fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), WriteError>,
+) -> Result<(), CheckpointError> {
+    let write = || {
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        fill(&mut out)?;
+        out.flush()?;
+        Ok(out.get_ref().sync_all()?)
+    };
+    write().map_err(|error| match error {
+        WriteError::Io(source)
+            if matches!(
+                source.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            ) =>
+        {
+            CheckpointError::DiskFull {
+                path: path.to_path_buf(),
+                bytes,
+            }
+        }
+        WriteError::Io(source) => CheckpointError::io(path, source),
+        WriteError::Tensor(error) => error.into(),
+    })
+}
+
+/// Random weights for a new model: norms 1, biases 0, the rest normal with standard deviation `std`.
+///
+/// The projections that write into the residual stream are divided by √(2 · layers), so that depth does not enlarge it.
+pub fn init_weights(
+    spec: &Spec,
+    std: f64,
+    seed: u64,
+    dtype: DType,
+    device: &Device,
+) -> candle_core::Result<NamedTensors> {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    let mut tensors = NamedTensors::default();
+    for (name, shape) in expected_shapes(spec) {
+        let is_norm = name.contains("norm") || name.contains("ln_q");
+        let layers = if name.starts_with("visual.") {
+            spec.vision.depth
+        } else {
+            spec.text.num_layers
+        };
+        let writes_residual = [".o_proj.", ".down_proj.", ".attn.proj."]
+            .iter()
+            .any(|part| name.contains(part));
+        let scale = if writes_residual {
+            std / (2.0 * layers as f64).sqrt()
+        } else {
+            std
+        };
+        let count = shape.elem_count();
+        let values: Vec<f32> = if is_norm {
+            vec![1.0; count]
+        } else if name.ends_with(".bias") {
+            vec![0.0; count]
+        } else {
+            (0..count)
+                .map(|_| (standard_normal(&mut generator) * scale) as f32)
+                .collect()
+        };
+        let tensor = Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?;
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
+}
+
+/// Box–Muller, one value a draw.
+fn standard_normal(generator: &mut ChaCha8Rng) -> f64 {
+    let radius = (-2.0 * (1.0 - generator.random::<f64>()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * generator.random::<f64>()).cos()
+}

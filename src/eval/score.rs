@@ -1,6 +1,11 @@
 //! From answered questions to numbers: means with confidence intervals, by question kind, beside the best constant answer.
 
+use crate::config::AccuracyRule;
 use crate::config::QuestionKind;
+use crate::data::Answer;
+use crate::data::Question;
+use crate::policy::generate::Finish;
+use crate::rl::reward;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -39,6 +44,29 @@ pub struct Answered {
     pub truncated: bool,
     /// Tokens generated.
     pub tokens: usize,
+}
+
+impl Answered {
+    /// Scores what the model wrote to `question`.
+    pub fn new(question: &Question, completion: String, finish: Finish, tokens: usize) -> Self {
+        let accuracy = |rule| reward::accuracy(&completion, &question.solution, rule);
+        Self {
+            id: question.id.clone(),
+            video: question.video.display().to_string(),
+            kind: question.kind,
+            answer: reward::answer_text(&completion).to_owned(),
+            solution: question.solution.clone(),
+            exact: accuracy(AccuracyRule::Exact),
+            soft: accuracy(AccuracyRule::Soft),
+            format: f64::from(u8::from(reward::has_format(&completion))),
+            parsed: completion
+                .split_once("<answer>")
+                .is_some_and(|(_, rest)| rest.contains("</answer>")),
+            truncated: finish == Finish::Length,
+            tokens,
+            completion,
+        }
+    }
 }
 
 /// A mean over questions and its 95 % confidence interval.
@@ -104,8 +132,7 @@ fn split(members: &[&Answered]) -> Split {
     let mean = |value: fn(&Answered) -> f64| {
         clustered_mean(members.iter().map(|one| (one.video.as_str(), value(one))))
     };
-    let solutions: Vec<BTreeSet<String>> =
-        members.iter().map(|one| letters(&one.solution)).collect();
+    let solutions: Vec<&str> = members.iter().map(|one| one.solution.as_str()).collect();
     Split {
         questions: members.len(),
         videos: videos.len(),
@@ -116,8 +143,8 @@ fn split(members: &[&Answered]) -> Split {
         truncated: members.iter().filter(|one| one.truncated).count(),
         mean_tokens: members.iter().map(|one| one.tokens as f64).sum::<f64>()
             / members.len() as f64,
-        best_constant_soft: best_constant(&solutions, soft_score),
-        best_constant_exact: best_constant(&solutions, exact_score),
+        best_constant_soft: best_constant(&solutions, AccuracyRule::Soft),
+        best_constant_exact: best_constant(&solutions, AccuracyRule::Exact),
     }
 }
 
@@ -141,75 +168,57 @@ pub fn clustered_mean<'a>(values: impl Iterator<Item = (&'a str, f64)>) -> Mean 
     Mean { mean, half_width }
 }
 
-/// The set inside the first `<answer>` tags (else the whole text): spaces removed, split at commas.
-fn letters(solution: &str) -> BTreeSet<String> {
-    let inside = solution
-        .split_once("<answer>")
-        .map_or(solution, |(_, rest)| {
-            rest.split_once("</answer>")
-                .map_or(rest, |(inner, _)| inner)
-        });
-    inside
-        .split(',')
-        .map(|part| part.split_whitespace().collect::<String>())
-        .filter(|part| !part.is_empty())
-        .collect()
-}
-
-fn soft_score(answer: &BTreeSet<String>, truth: &BTreeSet<String>) -> f64 {
-    if !answer.is_empty() && answer.is_subset(truth) {
-        answer.len() as f64 / truth.len() as f64
-    } else {
-        0.0
-    }
-}
-
-fn exact_score(answer: &BTreeSet<String>, truth: &BTreeSet<String>) -> f64 {
-    f64::from(u8::from(!answer.is_empty() && answer == truth))
-}
-
 /// The constant answer with the best mean score; among equals the shortest, then the first in the alphabet.
 ///
 /// Up to [`MAX_LETTERS`] different answer parts every subset of them is tried, beyond that the single parts and the solutions.
-fn best_constant(
-    solutions: &[BTreeSet<String>],
-    score: fn(&BTreeSet<String>, &BTreeSet<String>) -> f64,
-) -> Constant {
-    let parts: Vec<&String> = solutions
+fn best_constant(solutions: &[&str], rule: AccuracyRule) -> Constant {
+    let truths: Vec<BTreeSet<String>> = solutions
+        .iter()
+        .map(|solution| {
+            let answer = Answer::parse(solution);
+            answer.items().map(str::to_owned).collect()
+        })
+        .collect();
+    let mut candidates: Vec<String> = candidates(&truths)
+        .into_iter()
+        .map(|parts| parts.into_iter().collect::<Vec<_>>().join(","))
+        .collect();
+    candidates.sort_by_key(String::len);
+    let mut best = Constant {
+        answer: String::new(),
+        mean: 0.0,
+    };
+    for answer in candidates {
+        let total: f64 = solutions
+            .iter()
+            .map(|solution| reward::accuracy(&answer, solution, rule))
+            .sum();
+        let mean = total / solutions.len() as f64;
+        if mean > best.mean {
+            best = Constant { answer, mean };
+        }
+    }
+    best
+}
+
+/// The constant answers worth trying.
+fn candidates(truths: &[BTreeSet<String>]) -> BTreeSet<BTreeSet<String>> {
+    let parts: Vec<&String> = truths
         .iter()
         .flatten()
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect();
-    let mut candidates: BTreeSet<BTreeSet<String>> = if parts.len() <= MAX_LETTERS {
-        (1..1_usize << parts.len())
-            .map(|mask| {
-                let chosen = parts.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1);
-                chosen.map(|(_, part)| (*part).clone()).collect()
-            })
-            .collect()
-    } else {
+    if parts.len() > MAX_LETTERS {
         let singles = parts.iter().map(|part| BTreeSet::from([(*part).clone()]));
-        singles.chain(solutions.iter().cloned()).collect()
-    };
-    candidates.remove(&BTreeSet::new());
-    let mut candidates: Vec<BTreeSet<String>> = candidates.into_iter().collect();
-    candidates.sort_by_key(BTreeSet::len);
-    let mut best = Constant {
-        answer: String::new(),
-        mean: 0.0,
-    };
-    for candidate in candidates {
-        let total: f64 = solutions.iter().map(|truth| score(&candidate, truth)).sum();
-        let mean = total / solutions.len() as f64;
-        if mean > best.mean {
-            best = Constant {
-                answer: candidate.into_iter().collect::<Vec<_>>().join(","),
-                mean,
-            };
-        }
+        return singles.chain(truths.iter().cloned()).collect();
     }
-    best
+    (1..1_usize << parts.len())
+        .map(|mask| {
+            let chosen = parts.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1);
+            chosen.map(|(_, part)| (*part).clone()).collect()
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -266,23 +275,21 @@ mod tests {
 
     #[test]
     fn the_best_constant_may_be_an_answer_that_is_never_right() {
-        let solutions: Vec<_> = ["A,B,C", "A,B,D", "A,B,C", "A,B,D"]
-            .map(letters)
-            .into_iter()
-            .collect();
-        let soft = best_constant(&solutions, soft_score);
+        let solutions = ["A,B,C", "A,B,D", "A,B,C", "A,B,D"];
+        let soft = best_constant(&solutions, AccuracyRule::Soft);
         assert_eq!(soft.answer, "A,B");
         assert!((soft.mean - 2.0 / 3.0).abs() < 1e-12);
-        let exact = best_constant(&solutions, exact_score);
+        let exact = best_constant(&solutions, AccuracyRule::Exact);
         assert_eq!(exact.answer, "A,B,C");
         assert!((exact.mean - 0.5).abs() < 1e-12);
     }
 
     #[test]
     fn many_different_answers_are_still_searched() {
-        let mut solutions: Vec<_> = (0..40).map(|i| letters(&format!("{i}"))).collect();
-        solutions.push(letters("<answer> 7 </answer>"));
-        let best = best_constant(&solutions, exact_score);
+        let numbers: Vec<String> = (0..40).map(|i| i.to_string()).collect();
+        let mut solutions: Vec<&str> = numbers.iter().map(String::as_str).collect();
+        solutions.push("<answer> 7 </answer>");
+        let best = best_constant(&solutions, AccuracyRule::Exact);
         assert_eq!(best.answer, "7");
         assert!((best.mean - 2.0 / 41.0).abs() < 1e-12);
     }

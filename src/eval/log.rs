@@ -1,0 +1,59 @@
+//! `outputs.jsonl`: a line per answered question, appended as it is finished, readable after a kill at any moment.
+
+use super::EvalError;
+use super::score::Answered;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+
+/// The open log.
+#[derive(Debug)]
+pub(super) struct Log {
+    file: File,
+}
+
+impl Log {
+    /// Opens or creates the log and returns what it holds. A last line without its end was being written when the
+    /// process was killed: it is cut off.
+    pub(super) fn open(path: &Path) -> Result<(Self, Vec<Answered>), EvalError> {
+        let failed = |source| EvalError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed(error)),
+        };
+        let whole = bytes
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        let answered = bytes[..whole]
+            .split_inclusive(|byte| *byte == b'\n')
+            .enumerate()
+            .map(|(index, line)| {
+                serde_json::from_slice(line).map_err(|error| EvalError::Line {
+                    path: path.to_owned(),
+                    line: index + 1,
+                    reason: error.to_string(),
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(failed)?;
+        file.set_len(whole as u64).map_err(failed)?;
+        Ok((Self { file }, answered))
+    }
+
+    /// Appends a line in one write.
+    pub(super) fn append(&mut self, answered: &Answered) -> std::io::Result<()> {
+        let mut line = serde_json::to_string(answered)?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes())
+    }
+}

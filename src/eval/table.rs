@@ -1,0 +1,216 @@
+//! Scores as a table for people: one model by question kind, or several models side by side.
+
+use super::Scores;
+use super::score::Mean;
+use super::score::Split;
+use std::fmt::Write;
+
+/// A row of a comparison.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// What the row is called.
+    pub label: String,
+    /// What it shows.
+    pub scores: Scores,
+}
+
+/// How a table is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Aligned columns.
+    Text,
+    /// A Markdown table.
+    Markdown,
+}
+
+/// Models side by side: accuracy (soft) by question kind with 95 % intervals, format rate, and below the best constant
+/// answers of the same questions.
+pub fn comparison(rows: &[Row], style: Style) -> String {
+    let mut lines = vec![
+        [
+            "model",
+            "observational",
+            "inferential",
+            "all",
+            "format",
+            "questions",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
+    for row in rows {
+        let accuracy = |name: &str| cell(&row.scores, name, |split| percent(split.soft));
+        lines.push(vec![
+            row.label.clone(),
+            accuracy("observational"),
+            accuracy("inferential"),
+            accuracy("all"),
+            cell(&row.scores, "all", |split| {
+                format!("{:.1}", 100.0 * split.format.mean)
+            }),
+            row.scores.questions_answered.to_string(),
+        ]);
+    }
+    if let Some(first) = rows.first() {
+        let constant = |name: &str| {
+            cell(&first.scores, name, |split| {
+                let best = &split.best_constant_soft;
+                format!("{:.1} ({})", 100.0 * best.mean, best.answer)
+            })
+        };
+        lines.push(vec![
+            "best constant".into(),
+            constant("observational"),
+            constant("inferential"),
+            constant("all"),
+            String::new(),
+            String::new(),
+        ]);
+    }
+    render(&lines, style)
+}
+
+/// One model: a line per split.
+pub fn details(scores: &Scores, style: Style) -> String {
+    let mut lines = vec![
+        [
+            "questions",
+            "n",
+            "accuracy",
+            "exact",
+            "format",
+            "unreadable",
+            "cut off",
+            "tokens",
+            "best constant",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
+    // The kinds first, all of them together last.
+    let kinds = scores.splits.iter().filter(|(name, _)| *name != "all");
+    for (name, split) in kinds.chain(scores.splits.get_key_value("all")) {
+        let best = &split.best_constant_soft;
+        lines.push(vec![
+            name.clone(),
+            split.questions.to_string(),
+            percent(split.soft),
+            percent(split.exact),
+            percent(split.format),
+            split.unparsable.to_string(),
+            split.truncated.to_string(),
+            format!("{:.0}", split.mean_tokens),
+            format!("{:.1} ({})", 100.0 * best.mean, best.answer),
+        ]);
+    }
+    render(&lines, style)
+}
+
+fn cell(scores: &Scores, name: &str, show: impl Fn(&Split) -> String) -> String {
+    scores.splits.get(name).map_or_else(|| "–".into(), show)
+}
+
+fn percent(mean: Mean) -> String {
+    let half = mean
+        .half_width
+        .map_or_else(String::new, |half| format!(" ± {:.1}", 100.0 * half));
+    format!("{:.1}{half}", 100.0 * mean.mean)
+}
+
+/// Lays out cells; the first line is the head, the first column is text, the others are numbers.
+fn render(lines: &[Vec<String>], style: Style) -> String {
+    let columns = lines.first().map_or(0, Vec::len);
+    let width = |column: usize| {
+        lines
+            .iter()
+            .filter_map(|line| line.get(column))
+            .map(|text| text.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for (index, line) in lines.iter().enumerate() {
+        let cells: Vec<String> = line
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, width))| {
+                let padding = " ".repeat(width - cell.chars().count());
+                if column == 0 {
+                    format!("{cell}{padding}")
+                } else {
+                    format!("{padding}{cell}")
+                }
+            })
+            .collect();
+        // Writing to a String cannot fail.
+        let _ = match style {
+            Style::Text => writeln!(text, "{}", cells.join("  ").trim_end()),
+            Style::Markdown => writeln!(text, "| {} |", cells.join(" | ")),
+        };
+        if index == 0 && style == Style::Markdown {
+            let rule: Vec<&str> = (0..columns)
+                .map(|column| if column == 0 { "---" } else { "---:" })
+                .collect();
+            let _ = writeln!(text, "| {} |", rule.join(" | "));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(label: &str, soft: f64) -> Row {
+        let split = serde_json::json!({
+            "questions": 8, "videos": 4,
+            "soft": {"mean": soft, "half_width": 0.0512},
+            "exact": {"mean": 0.25, "half_width": null},
+            "format": {"mean": 1.0, "half_width": 0.0},
+            "unparsable": 0, "truncated": 1, "mean_tokens": 31.4,
+            "best_constant_soft": {"answer": "A,B", "mean": 0.5},
+            "best_constant_exact": {"answer": "A", "mean": 0.25},
+        });
+        let scores = serde_json::json!({
+            "model": "m", "weights": "w", "questions": "q.json", "config_hash": "c",
+            "wording": "training", "temperature": 0.0, "max_new_tokens": 8,
+            "video": {}, "questions_answered": 8, "questions_skipped": 0,
+            "splits": {"all": split, "inferential": split},
+        });
+        Row {
+            label: label.into(),
+            scores: serde_json::from_value(scores).unwrap(),
+        }
+    }
+
+    #[test]
+    fn models_stand_side_by_side() {
+        let rows = [row("base", 0.6), row("CDPO", 0.75)];
+        assert_eq!(
+            comparison(&rows, Style::Text),
+            "model          observational  inferential         all  format  questions\n\
+             base                       –   60.0 ± 5.1  60.0 ± 5.1   100.0          8\n\
+             CDPO                       –   75.0 ± 5.1  75.0 ± 5.1   100.0          8\n\
+             best constant              –   50.0 (A,B)  50.0 (A,B)\n"
+        );
+        let markdown = comparison(&rows[..1], Style::Markdown);
+        assert_eq!(
+            markdown.lines().nth(1),
+            Some("| --- | ---: | ---: | ---: | ---: | ---: |")
+        );
+        assert_eq!(markdown.lines().count(), 4);
+    }
+
+    #[test]
+    fn one_model_by_kind_with_everything_last() {
+        let text = details(&row("base", 0.6).scores, Style::Text);
+        let first: Vec<&str> = text
+            .lines()
+            .map(|line| line.split(' ').next().unwrap())
+            .collect();
+        assert_eq!(first, ["questions", "inferential", "all"]);
+        assert!(text.contains("60.0 ± 5.1"), "{text}");
+    }
+}

@@ -1,0 +1,240 @@
+//! The decoder layer: packed forward, its own backward, prefill and decode.
+//!
+//! Shapes: `N` packed rows, `H` hidden, `n`/`m` query and key/value heads of width `d`.
+
+use crate::model::attention::{Heads, attention, attention_backward};
+use crate::model::cache::{LayerCache, SlotPlan};
+use crate::model::layers::{
+    linear, rms_norm, rms_norm_backward, rotary, rotary_backward, sum_rows, swiglu,
+    swiglu_backward, weight_gradient,
+};
+use crate::model::packed::PackedLayout;
+use crate::model::spec::TextSpec;
+use crate::model::weights::NamedTensors;
+use candle_core::{Result, Tensor};
+
+/// Receives a parameter's name and gradient as soon as it is known.
+pub type GradientSink<'a> = dyn FnMut(&str, Tensor) -> Result<()> + 'a;
+
+/// One decoder layer: attention and MLP, each behind an RMSNorm, each added to its input.
+#[derive(Debug, Clone)]
+pub struct DecoderLayer {
+    prefix: String,
+    heads: Heads,
+    eps: f64,
+    input_norm: Tensor,
+    query: (Tensor, Tensor),
+    key: (Tensor, Tensor),
+    value: (Tensor, Tensor),
+    output: Tensor,
+    mlp_norm: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    down: Tensor,
+}
+
+/// What attention needs of a layer's input: the rotated queries and keys, and the values.
+struct Projected {
+    normed: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+}
+
+impl DecoderLayer {
+    /// Layer `index` from the checkpoint's tensors (`model.layers.{index}.…`).
+    pub fn new(spec: &TextSpec, weights: &NamedTensors, index: usize) -> Result<Self> {
+        let prefix = format!("model.layers.{index}.");
+        let get = |name: &str| weights.get(&format!("{prefix}{name}"));
+        let with_bias = |name: &str| -> Result<(Tensor, Tensor)> {
+            Ok((
+                get(&format!("self_attn.{name}.weight"))?,
+                get(&format!("self_attn.{name}.bias"))?,
+            ))
+        };
+        Ok(Self {
+            heads: Heads {
+                num_heads: spec.num_heads,
+                num_kv_heads: spec.num_kv_heads,
+                head_dim: spec.head_dim(),
+            },
+            eps: spec.rms_norm_eps,
+            input_norm: get("input_layernorm.weight")?,
+            query: with_bias("q_proj")?,
+            key: with_bias("k_proj")?,
+            value: with_bias("v_proj")?,
+            output: get("self_attn.o_proj.weight")?,
+            mlp_norm: get("post_attention_layernorm.weight")?,
+            gate: get("mlp.gate_proj.weight")?,
+            up: get("mlp.up_proj.weight")?,
+            down: get("mlp.down_proj.weight")?,
+            prefix,
+        })
+    }
+
+    /// How this layer's width divides into heads.
+    pub fn heads(&self) -> Heads {
+        self.heads
+    }
+
+    /// The layer over packed rows: `x [N, H]`, `cos`, `sin` `[N, d/2]` → `[N, H]`.
+    pub fn forward_packed(
+        &self,
+        x: &Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        layout: &PackedLayout,
+    ) -> Result<Tensor> {
+        Ok(self.prefill(x, cos, sin, layout)?.0)
+    }
+
+    /// As [`Self::forward_packed`], with the rotated keys and the values `[N, m·d]` for a cache.
+    pub fn prefill(
+        &self,
+        x: &Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        layout: &PackedLayout,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let Projected { q, k, v, .. } = self.project(x, cos, sin)?;
+        let attended = attention(&q, &k, &v, self.heads, layout)?;
+        Ok((self.finish(x, &attended)?, k, v))
+    }
+
+    /// One new token per cached row: `x [B, H]`, `cos`, `sin` `[B, d/2]` → `[B, H]`.
+    pub fn decode(
+        &self,
+        x: &Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        cache: &LayerCache,
+        plan: &SlotPlan,
+    ) -> Result<Tensor> {
+        let Projected { q, k, v, .. } = self.project(x, cos, sin)?;
+        let attended = cache.append_and_attend(&q, &k, &v, self.heads, plan)?;
+        self.finish(x, &attended)
+    }
+
+    fn project(&self, x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Projected> {
+        let normed = rms_norm(x, &self.input_norm, self.eps)?;
+        let q = linear(&normed, &self.query.0, Some(&self.query.1))?;
+        let k = linear(&normed, &self.key.0, Some(&self.key.1))?;
+        let v = linear(&normed, &self.value.0, Some(&self.value.1))?;
+        Ok(Projected {
+            q: rotary(&q, cos, sin)?,
+            k: rotary(&k, cos, sin)?,
+            v,
+            normed,
+        })
+    }
+
+    fn finish(&self, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
+        let x = (x + linear(attended, &self.output, None)?)?;
+        let normed = rms_norm(&x, &self.mlp_norm, self.eps)?;
+        let gate = linear(&normed, &self.gate, None)?;
+        let up = linear(&normed, &self.up, None)?;
+        x + linear(&swiglu(&gate, &up)?, &self.down, None)?
+    }
+
+    /// The gradient with respect to `x`, given the one with respect to the layer's output.
+    ///
+    /// Computes the layer again from its input; each weight's gradient goes to `sink` at once. Call it on a layer
+    /// of detached tensors: nothing here records a graph.
+    pub fn backward(
+        &self,
+        x: &Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        layout: &PackedLayout,
+        upstream: &Tensor,
+        sink: &mut GradientSink,
+    ) -> Result<Tensor> {
+        let projected = self.project(x, cos, sin)?;
+        let attended = attention(
+            &projected.q,
+            &projected.k,
+            &projected.v,
+            self.heads,
+            layout,
+        )?;
+        let middle = (x + linear(&attended, &self.output, None)?)?;
+        let d_middle = self.backward_mlp(&middle, upstream, sink)?;
+        drop(middle);
+        self.emit(
+            sink,
+            "self_attn.o_proj.weight",
+            weight_gradient(&d_middle, &attended)?,
+        )?;
+        let d_attended = d_middle.matmul(&self.output)?;
+        drop(attended);
+        let d_normed = self.backward_attention(&projected, cos, sin, layout, &d_attended, sink)?;
+        let (dx, d_norm) = rms_norm_backward(x, &self.input_norm, self.eps, &d_normed)?;
+        self.emit(sink, "input_layernorm.weight", d_norm)?;
+        dx + d_middle
+    }
+
+    /// From the layer's output back to `x + attention(x)`.
+    fn backward_mlp(
+        &self,
+        middle: &Tensor,
+        upstream: &Tensor,
+        sink: &mut GradientSink,
+    ) -> Result<Tensor> {
+        let normed = rms_norm(middle, &self.mlp_norm, self.eps)?;
+        let gate = linear(&normed, &self.gate, None)?;
+        let up = linear(&normed, &self.up, None)?;
+        let d_down = weight_gradient(upstream, &swiglu(&gate, &up)?)?;
+        self.emit(sink, "mlp.down_proj.weight", d_down)?;
+        let (d_gate, d_up) = swiglu_backward(&gate, &up, &upstream.matmul(&self.down)?)?;
+        drop((gate, up));
+        self.emit(
+            sink,
+            "mlp.gate_proj.weight",
+            weight_gradient(&d_gate, &normed)?,
+        )?;
+        self.emit(sink, "mlp.up_proj.weight", weight_gradient(&d_up, &normed)?)?;
+        let d_normed = (d_gate.matmul(&self.gate)? + d_up.matmul(&self.up)?)?;
+        let (d_middle, d_norm) = rms_norm_backward(middle, &self.mlp_norm, self.eps, &d_normed)?;
+        self.emit(sink, "post_attention_layernorm.weight", d_norm)?;
+        d_middle + upstream
+    }
+
+    /// From attention's output back to the normed input.
+    fn backward_attention(
+        &self,
+        projected: &Projected,
+        cos: &Tensor,
+        sin: &Tensor,
+        layout: &PackedLayout,
+        upstream: &Tensor,
+        sink: &mut GradientSink,
+    ) -> Result<Tensor> {
+        let Projected { normed, q, k, v } = projected;
+        let (dq, dk, dv) = attention_backward(q, k, v, self.heads, layout, upstream)?;
+        let dq = rotary_backward(&dq, cos, sin)?;
+        let dk = rotary_backward(&dk, cos, sin)?;
+        let mut d_normed: Option<Tensor> = None;
+        for (name, (weight, _), d) in [
+            ("q_proj", &self.query, dq),
+            ("k_proj", &self.key, dk),
+            ("v_proj", &self.value, dv),
+        ] {
+            self.emit(
+                sink,
+                &format!("self_attn.{name}.weight"),
+                weight_gradient(&d, normed)?,
+            )?;
+            self.emit(sink, &format!("self_attn.{name}.bias"), sum_rows(&d)?)?;
+            let part = d.matmul(weight)?;
+            d_normed = Some(match d_normed {
+                None => part,
+                Some(sum) => (sum + part)?,
+            });
+        }
+        d_normed.ok_or_else(|| candle_core::Error::Msg("no projection".into()))
+    }
+
+    fn emit(&self, sink: &mut GradientSink, name: &str, gradient: Tensor) -> Result<()> {
+        sink(&format!("{}{name}", self.prefix), gradient)
+    }
+}

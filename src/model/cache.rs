@@ -294,9 +294,7 @@ fn prompt_mask(lens: &[usize], longest: usize, device: &Device) -> Result<Option
     }
     let mask: Vec<f32> = lens
         .iter()
-        .flat_map(|&len| {
-            (0..longest).map(move |i| if i < len { 0.0 } else { f32::NEG_INFINITY })
-        })
+        .flat_map(|&len| (0..longest).map(move |i| if i < len { 0.0 } else { f32::NEG_INFINITY }))
         .collect();
     Ok(Some(Tensor::from_vec(
         mask,

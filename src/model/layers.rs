@@ -260,9 +260,7 @@ pub fn rms_norm_backward(
     let (dtype, width) = (x.dtype(), weight.dim(0)?);
     let x = x.to_dtype(DType::F32)?;
     let upstream = upstream.to_dtype(DType::F32)?;
-    let inverse = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?
-        .sqrt()?
-        .recip()?;
+    let inverse = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?.recip()?;
     let normed = x.broadcast_mul(&inverse)?;
     let scaled = upstream.broadcast_mul(&weight.to_dtype(DType::F32)?)?;
     let along = (&scaled * &normed)?.mean_keepdim(D::Minus1)?;
@@ -310,10 +308,10 @@ pub fn rotary_backward(upstream: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<
 fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let head_dim = 2 * cos.dim(1)?;
-    let heads = x
-        .to_dtype(DType::F32)?
-        .contiguous()?
-        .reshape((1, rows, width / head_dim, head_dim))?;
+    let heads =
+        x.to_dtype(DType::F32)?
+            .contiguous()?
+            .reshape((1, rows, width / head_dim, head_dim))?;
     #[expect(
         clippy::disallowed_methods,
         reason = "value only; the derivative is given by the callers"

@@ -1,4 +1,5 @@
 //! The trainable policy (tracked and detached views of one storage) and the frozen model.
 
 pub mod generate;
+pub mod inputs;
 pub mod sampler;

@@ -154,7 +154,9 @@ struct Divergence {
 impl Divergence {
     fn new(kl: &KlConfig, completion: &CompletionTerms, token: usize) -> Self {
         let (value, slope) = if kl.estimator == KlEstimator::Full {
-            let full = completion.full_kl.map_or(0.0, |full| f64::from(full[token]));
+            let full = completion
+                .full_kl
+                .map_or(0.0, |full| f64::from(full[token]));
             (full, 1.0)
         } else {
             let gap = completion.bias_logprob.map_or(0.0, |bias| {

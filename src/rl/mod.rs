@@ -5,6 +5,7 @@ use crate::policy::generate::Completion;
 use crate::prompt::Prompt;
 
 pub mod advantage;
+pub mod loss;
 pub mod reward;
 
 pub use reward::Reward;

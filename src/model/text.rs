@@ -10,8 +10,8 @@ use crate::model::layers::{
 };
 use crate::model::packed::PackedLayout;
 use crate::model::spec::TextSpec;
+use crate::model::weights::NamedTensors;
 use candle_core::{Result, Tensor};
-use std::collections::BTreeMap;
 
 /// Receives a parameter's name and gradient as soon as it is known.
 pub type GradientSink<'a> = dyn FnMut(&str, Tensor) -> Result<()> + 'a;
@@ -43,12 +43,9 @@ struct Projected {
 
 impl DecoderLayer {
     /// Layer `index` from the checkpoint's tensors (`model.layers.{index}.…`).
-    pub fn new(spec: &TextSpec, weights: &BTreeMap<String, Tensor>, index: usize) -> Result<Self> {
+    pub fn new(spec: &TextSpec, weights: &NamedTensors, index: usize) -> Result<Self> {
         let prefix = format!("model.layers.{index}.");
-        let get = |name: &str| match weights.get(&format!("{prefix}{name}")) {
-            Some(tensor) => Ok(tensor.clone()),
-            None => candle_core::bail!("{prefix}{name}: no such tensor"),
-        };
+        let get = |name: &str| weights.get(&format!("{prefix}{name}"));
         let with_bias = |name: &str| -> Result<(Tensor, Tensor)> {
             Ok((
                 get(&format!("self_attn.{name}.weight"))?,

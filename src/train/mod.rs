@@ -6,7 +6,13 @@ use anyhow::Result;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub mod checkpoint;
 pub mod console;
+pub mod files;
+pub mod metrics;
+pub mod rundir;
+pub mod signals;
+pub mod tensorboard;
 mod words;
 
 pub use words::objective_in_words;

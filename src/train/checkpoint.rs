@@ -1,0 +1,326 @@
+//! Checkpoints: complete or absent, the last few kept, `latest` pointing at the newest.
+//!
+//! `checkpoints/step-000500/` is a model folder that other tools load unchanged; `trainer/` inside it holds what
+//! going on needs. `checkpoints/latest` is a symbolic link to the newest.
+
+use super::files;
+use crate::config::Config;
+use anyhow::Context;
+use anyhow::Result;
+use serde::Deserialize;
+use serde::Serialize;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// A checkpoint that could not be written or is not one.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The disk is full.
+    #[error(
+        "no space left for the checkpoint of step {step} in {folder}: nothing of it was kept; {previous}; make room and start the \
+         same command again"
+    )]
+    NoSpace {
+        /// The step.
+        step: usize,
+        /// The folder of checkpoints.
+        folder: PathBuf,
+        /// What there is to go on from.
+        previous: String,
+    },
+    /// The folder has no trainer state.
+    #[error(
+        "{path} cannot be resumed: {reason}; name a folder such as runs/NAME/checkpoints/step-000100"
+    )]
+    NotACheckpoint {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
+}
+
+/// Everything besides weights and optimizer state that going on needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Optimizer steps done.
+    pub step: usize,
+    /// Position in the endless order of questions.
+    pub next_question: usize,
+    /// Prompt and completion tokens processed.
+    pub num_tokens: u64,
+    /// Questions left out because their clip cannot be used.
+    pub skipped_videos: usize,
+    /// Steps without an update in a row.
+    pub bad_steps: usize,
+    /// The KL coefficient now (the guard may have halved it).
+    pub kl_coefficient: f64,
+}
+
+/// The folder of checkpoints of one run.
+#[derive(Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: usize,
+}
+
+const LATEST: &str = "latest";
+const WRITING: &str = ".writing-";
+const REMOVING: &str = ".removing-";
+
+impl Checkpoints {
+    /// Opens `checkpoints/` of a run directory and removes what an interrupted write left.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or read.
+    pub fn open(run: &Path, keep: usize) -> Result<Self> {
+        let folder = run.join("checkpoints");
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(WRITING) || name.starts_with(REMOVING) {
+                tracing::info!("removing the unfinished {name}");
+                if entry.file_type()?.is_dir() {
+                    std::fs::remove_dir_all(entry.path())?;
+                } else {
+                    std::fs::remove_file(entry.path())?;
+                }
+            }
+        }
+        Ok(Self { folder, keep })
+    }
+
+    /// The checkpoint to go on from: the newest complete one.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn latest(&self) -> Result<Option<PathBuf>> {
+        Ok(self.complete()?.pop().map(|(_, path)| path))
+    }
+
+    /// Complete checkpoints by step.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn complete(&self) -> Result<Vec<(usize, PathBuf)>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.folder)
+            .with_context(|| format!("cannot read {}", self.folder.display()))?
+        {
+            let entry = entry?;
+            let name = entry.file_name();
+            let step = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("step-"))
+                .and_then(|digits| digits.parse().ok());
+            if let Some(step) = step {
+                found.push((step, entry.path()));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Writes the checkpoint of `step` with `write`, then removes the oldest beyond the number to keep.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NoSpace`] on a full disk; whatever fails, the checkpoints that were there stay.
+    pub fn save(&self, step: usize, write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let name = format!("step-{step:06}");
+        let temporary = self.folder.join(format!("{WRITING}{name}"));
+        let path = self.folder.join(&name);
+        let attempt = || -> Result<()> {
+            std::fs::create_dir(&temporary)?;
+            write(&temporary)?;
+            files::sync_tree(&temporary)?;
+            if path.exists() {
+                self.remove(&path)?;
+            }
+            std::fs::rename(&temporary, &path)?;
+            std::fs::File::open(&self.folder)?.sync_all()?;
+            Ok(())
+        };
+        if let Err(error) = attempt() {
+            let _ = std::fs::remove_dir_all(&temporary);
+            return Err(self.explain(step, error));
+        }
+        self.point_latest_at(&name)?;
+        self.prune()?;
+        Ok(path)
+    }
+
+    fn explain(&self, step: usize, error: anyhow::Error) -> anyhow::Error {
+        if !files::is_out_of_space(&error) {
+            return error.context(format!(
+                "cannot write the checkpoint of step {step} in {}",
+                self.folder.display()
+            ));
+        }
+        let previous = match self.latest() {
+            Ok(Some(path)) => format!("the last complete one is {}", path.display()),
+            _ => "there is no earlier one".to_owned(),
+        };
+        error.context(CheckpointError::NoSpace {
+            step,
+            folder: self.folder.clone(),
+            previous,
+        })
+    }
+
+    fn point_latest_at(&self, name: &str) -> Result<()> {
+        let link = self.folder.join(format!("{WRITING}{LATEST}"));
+        let _ = std::fs::remove_file(&link);
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(name, &link)?;
+        #[cfg(not(unix))]
+        std::fs::write(&link, name)?;
+        std::fs::rename(&link, self.folder.join(LATEST))?;
+        Ok(())
+    }
+
+    fn prune(&self) -> Result<()> {
+        let complete = self.complete()?;
+        let surplus = complete.len().saturating_sub(self.keep);
+        if self.keep > 0 {
+            for (_, path) in complete.iter().take(surplus) {
+                self.remove(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a checkpoint so that an interruption never leaves half of one under its name.
+    fn remove(&self, path: &Path) -> Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let doomed = self.folder.join(format!("{REMOVING}{name}"));
+        std::fs::rename(path, &doomed)?;
+        std::fs::remove_dir_all(&doomed)?;
+        Ok(())
+    }
+}
+
+/// Where a checkpoint keeps what going on needs.
+pub fn trainer_folder(checkpoint: &Path) -> PathBuf {
+    checkpoint.join("trainer")
+}
+
+/// Writes `trainer/state.json` and `trainer/config.toml` of a checkpoint.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn write_state(checkpoint: &Path, state: &TrainerState, config: &Config) -> Result<()> {
+    let folder = trainer_folder(checkpoint);
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(
+        folder.join("state.json"),
+        serde_json::to_string_pretty(state)? + "\n",
+    )?;
+    std::fs::write(folder.join("config.toml"), config.to_toml()?)?;
+    Ok(())
+}
+
+/// Reads what [`write_state`] wrote.
+///
+/// # Errors
+/// [`CheckpointError::NotACheckpoint`] names what is missing.
+pub fn read_state(checkpoint: &Path) -> Result<(TrainerState, Config)> {
+    let folder = trainer_folder(checkpoint);
+    let not_one = |reason: String| CheckpointError::NotACheckpoint {
+        path: checkpoint.to_path_buf(),
+        reason,
+    };
+    let file = folder.join("state.json");
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| not_one(format!("{}: {error}", file.display())))?;
+    let state = serde_json::from_str(&text)
+        .map_err(|error| not_one(format!("{}: {error}", file.display())))?;
+    let config = Config::read_resolved(&folder.join("config.toml"))
+        .map_err(|error| not_one(error.to_string()))?;
+    Ok((state, config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(checkpoints: &Checkpoints) -> Vec<usize> {
+        let complete = checkpoints.complete().unwrap();
+        complete.into_iter().map(|(step, _)| step).collect()
+    }
+
+    fn write(text: &'static str) -> impl FnOnce(&Path) -> Result<()> {
+        move |folder| Ok(std::fs::write(folder.join("weights"), text)?)
+    }
+
+    #[test]
+    fn the_last_are_kept_and_latest_points_at_the_newest() {
+        let run = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(run.path(), 2).unwrap();
+        assert!(checkpoints.latest().unwrap().is_none());
+        for step in [100, 200, 1_000_000] {
+            checkpoints.save(step, write("w")).unwrap();
+        }
+        assert_eq!(names(&checkpoints), [200, 1_000_000]);
+        let latest = run.path().join("checkpoints/latest/weights");
+        assert_eq!(std::fs::read_to_string(latest).unwrap(), "w");
+        checkpoints.save(1_000_000, write("again")).unwrap();
+        let latest = run.path().join("checkpoints/latest/weights");
+        assert_eq!(std::fs::read_to_string(latest).unwrap(), "again");
+        let all = Checkpoints::open(run.path(), 0).unwrap();
+        all.save(1_000_001, write("w")).unwrap();
+        assert_eq!(names(&all).len(), 3);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_others() {
+        let run = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(run.path(), 1).unwrap();
+        checkpoints.save(1, write("w")).unwrap();
+        let error = checkpoints
+            .save(2, |folder| {
+                std::fs::write(folder.join("weights"), "half")?;
+                Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into())
+            })
+            .unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("no space left") && message.contains("step-000001"),
+            "{message}"
+        );
+        assert_eq!(names(&checkpoints), [1]);
+        let left = std::fs::read_dir(run.path().join("checkpoints")).unwrap();
+        assert_eq!(left.count(), 2, "the checkpoint and `latest`");
+    }
+
+    #[test]
+    fn leftovers_are_removed() {
+        let run = tempfile::tempdir().unwrap();
+        let left = run.path().join("checkpoints/.writing-step-000003");
+        std::fs::create_dir_all(&left).unwrap();
+        std::fs::write(left.join("weights"), "half").unwrap();
+        let checkpoints = Checkpoints::open(run.path(), 1).unwrap();
+        assert!(!left.exists());
+        assert!(checkpoints.latest().unwrap().is_none());
+    }
+
+    #[test]
+    fn state_round_trips_and_a_model_folder_is_no_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = read_state(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("cannot be resumed"), "{message}");
+        let state = TrainerState {
+            step: 3,
+            next_question: 6,
+            num_tokens: 1 << 40,
+            skipped_videos: 1,
+            bad_steps: 0,
+            kl_coefficient: 0.1 + 0.2,
+        };
+        write_state(folder.path(), &state, &Config::default()).unwrap();
+        let (read, config) = read_state(folder.path()).unwrap();
+        assert_eq!(read, state);
+        assert_eq!(config, Config::default());
+    }
+}

@@ -1,0 +1,312 @@
+//! The numbers of a step: one definition for `metrics.jsonl`, TensorBoard, the progress bar and the report.
+//!
+//! What a clock or the allocator says goes to `timings.jsonl` instead, so that two equal runs give equal
+//! `metrics.jsonl`.
+
+use super::files::JsonLines;
+use super::tensorboard::EventFile;
+use anyhow::Result;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+/// A line of `metrics.jsonl`. Names follow TRL where TRL has one; what does not apply is left out.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StepMetrics {
+    /// Optimizer steps done, counted from 1.
+    pub step: usize,
+    /// The objective that was minimised.
+    pub loss: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Prompt and completion tokens processed so far.
+    pub num_tokens: u64,
+    /// 1 when loss or gradient was not finite and the update was left out.
+    pub skipped_update: u8,
+    /// Questions left out so far because their clip cannot be used.
+    pub skipped_videos: usize,
+    /// Share of answer tokens that were the most likely ones (`train-sft`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_token_accuracy: Option<f64>,
+    /// What only the RL verbs have.
+    #[serde(flatten)]
+    pub rl: Option<RlMetrics>,
+}
+
+/// The RL part of a line.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RlMetrics {
+    /// Mean of R over all completions of the step.
+    pub reward: f64,
+    /// Standard deviation of R within a group, mean over groups.
+    pub reward_std: f64,
+    /// Mean accuracy.
+    #[serde(rename = "rewards/accuracy/mean")]
+    pub accuracy: f64,
+    /// Mean format reward.
+    #[serde(rename = "rewards/format/mean")]
+    pub format: f64,
+    /// Mean accuracy on observational questions; absent when the step has none.
+    #[serde(
+        rename = "rewards/accuracy/observational",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub accuracy_observational: Option<f64>,
+    /// Mean accuracy on inferential questions; absent when the step has none.
+    #[serde(
+        rename = "rewards/accuracy/inferential",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub accuracy_inferential: Option<f64>,
+    /// Share of groups whose rewards are all equal.
+    pub frac_reward_zero_std: f64,
+    /// Tokens per completion.
+    #[serde(rename = "completions/mean_length")]
+    pub mean_length: f64,
+    /// Share of completions cut off at the longest length.
+    #[serde(rename = "completions/clipped_ratio")]
+    pub clipped_ratio: f64,
+    /// Mean entropy of the policy over completion tokens, nats.
+    pub entropy: f64,
+    /// Mean divergence from the bias model per token; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    /// The same on observational questions.
+    #[serde(rename = "kl/observational", skip_serializing_if = "Option::is_none")]
+    pub kl_observational: Option<f64>,
+    /// The same on inferential questions.
+    #[serde(rename = "kl/inferential", skip_serializing_if = "Option::is_none")]
+    pub kl_inferential: Option<f64>,
+    /// The KL coefficient in force; absent without a bias model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl_coefficient: Option<f64>,
+    /// Largest |sampler's log-prob − trainer's log-prob| of a sampled token; absent in a replay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampler_logp_gap: Option<f64>,
+}
+
+/// A line of `timings.jsonl`: what differs between two equal runs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct StepTimings {
+    /// The step.
+    pub step: usize,
+    /// Seconds since 1970.
+    pub wall_time: f64,
+    /// Seconds of the whole step.
+    pub step_time: f64,
+    /// Highest resident memory of the process so far.
+    #[serde(rename = "memory/peak_bytes")]
+    pub peak_bytes: u64,
+    /// Seconds of each phase, `time/<phase>`.
+    #[serde(flatten)]
+    pub phases: BTreeMap<String, f64>,
+}
+
+/// Measures the phases of one step.
+#[derive(Debug)]
+pub struct Stopwatch {
+    start: Instant,
+    phases: BTreeMap<String, f64>,
+}
+
+impl Default for Stopwatch {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            phases: BTreeMap::new(),
+        }
+    }
+}
+
+impl Stopwatch {
+    /// Runs `work` and adds its time to the phase.
+    pub fn time<T>(&mut self, phase: &str, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let result = work();
+        *self.phases.entry(format!("time/{phase}")).or_default() += start.elapsed().as_secs_f64();
+        result
+    }
+
+    /// The step's line.
+    pub fn finish(self, step: usize) -> StepTimings {
+        StepTimings {
+            step,
+            wall_time: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0.0, |time| time.as_secs_f64()),
+            step_time: self.start.elapsed().as_secs_f64(),
+            peak_bytes: peak_resident_bytes(),
+            phases: self.phases,
+        }
+    }
+}
+
+/// The process's highest resident memory, from the kernel; 0 where it does not say.
+pub fn peak_resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kibibytes = status.lines().find_map(|line| {
+        let value = line.strip_prefix("VmHWM:")?;
+        value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    kibibytes.unwrap_or(0) * 1024
+}
+
+/// Writes the numbers of every step.
+#[derive(Debug)]
+pub struct MetricsLog {
+    metrics: JsonLines,
+    timings: JsonLines,
+    events: EventFile,
+}
+
+impl MetricsLog {
+    /// Opens the logs of a run directory at `step`: what later steps wrote before is dropped.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn open_at(run: &Path, step: usize) -> Result<Self> {
+        let metrics = JsonLines::open_at(&run.join("metrics.jsonl"), step)?;
+        let timings = JsonLines::open_at(&run.join("timings.jsonl"), step)?;
+        let mut events = EventFile::create(run)?;
+        let past_timings = lines_by_step(&run.join("timings.jsonl"));
+        for (step, line) in lines_by_step(&run.join("metrics.jsonl")) {
+            let timing = past_timings.get(&step).cloned().unwrap_or_default();
+            let wall_time = timing.get("wall_time").and_then(Value::as_f64);
+            let both = scalars(&line).chain(scalars(&timing));
+            events.scalars(step, wall_time.unwrap_or(0.0), both)?;
+        }
+        Ok(Self {
+            metrics,
+            timings,
+            events,
+        })
+    }
+
+    /// Appends one step to both files and to TensorBoard.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn append(&mut self, metrics: &StepMetrics, timings: &StepTimings) -> Result<()> {
+        self.metrics.append(metrics)?;
+        self.timings.append(timings)?;
+        let (line, timing) = (as_map(metrics)?, as_map(timings)?);
+        let both = scalars(&line).chain(scalars(&timing));
+        self.events.scalars(metrics.step, timings.wall_time, both)
+    }
+}
+
+type Line = serde_json::Map<String, Value>;
+
+fn as_map(line: &impl Serialize) -> Result<Line> {
+    match serde_json::to_value(line)? {
+        Value::Object(map) => Ok(map),
+        _ => Ok(Line::new()),
+    }
+}
+
+fn scalars(line: &Line) -> impl Iterator<Item = (&str, f64)> {
+    line.iter()
+        .filter(|(name, _)| !matches!(name.as_str(), "step" | "wall_time"))
+        .filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)))
+}
+
+fn lines_by_step(path: &Path) -> BTreeMap<usize, Line> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| {
+            let map: Line = serde_json::from_str(line).ok()?;
+            let step = usize::try_from(map.get("step")?.as_u64()?).ok()?;
+            Some((step, map))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics(step: usize) -> StepMetrics {
+        StepMetrics {
+            step,
+            loss: 0.1 * step as f64,
+            rl: Some(RlMetrics {
+                reward: 1.5,
+                kl: Some(0.25),
+                ..RlMetrics::default()
+            }),
+            ..StepMetrics::default()
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_trl() {
+        let line = serde_json::to_value(metrics(1)).unwrap();
+        for name in [
+            "step",
+            "loss",
+            "grad_norm",
+            "learning_rate",
+            "num_tokens",
+            "reward",
+            "reward_std",
+            "rewards/accuracy/mean",
+            "rewards/format/mean",
+            "frac_reward_zero_std",
+            "completions/mean_length",
+            "completions/clipped_ratio",
+            "entropy",
+            "kl",
+        ] {
+            assert!(line.get(name).is_some(), "{name}");
+        }
+        assert!(line.get("rewards/accuracy/inferential").is_none());
+        assert!(line.get("step_time").is_none());
+        let sft = serde_json::to_value(StepMetrics::default()).unwrap();
+        assert!(sft.get("reward").is_none());
+    }
+
+    #[test]
+    fn a_resumed_log_equals_an_uninterrupted_one() {
+        let write = |run: &Path, from: usize, to: usize| {
+            let mut log = MetricsLog::open_at(run, from).unwrap();
+            for step in from + 1..=to {
+                let timings = StepTimings {
+                    step,
+                    wall_time: step as f64,
+                    ..StepTimings::default()
+                };
+                log.append(&metrics(step), &timings).unwrap();
+            }
+        };
+        let (once, twice) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write(once.path(), 0, 5);
+        write(twice.path(), 0, 4);
+        write(twice.path(), 2, 5);
+        for name in [
+            "metrics.jsonl",
+            "timings.jsonl",
+            "tensorboard/events.out.tfevents.0.videothinker",
+        ] {
+            let read = |run: &Path| std::fs::read(run.join(name)).unwrap();
+            assert!(read(once.path()) == read(twice.path()), "{name}");
+        }
+    }
+
+    #[test]
+    fn phases_add_up() {
+        let mut watch = Stopwatch::default();
+        assert_eq!(watch.time("bias", || 3), 3);
+        watch.time("bias", || ());
+        let timings = watch.finish(1);
+        assert!(timings.phases["time/bias"] <= timings.step_time);
+        assert!(timings.peak_bytes > 0);
+    }
+}

@@ -1,0 +1,262 @@
+//! The run directory: one process at a time, the resolved config, the environment, the log.
+
+use super::console;
+use super::files;
+use crate::config::Config;
+use crate::config::Schedule;
+use crate::config::Verb;
+use anyhow::Context;
+use anyhow::Result;
+use serde_json::json;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::fs::TryLockError;
+use std::io::Read;
+use std::io::Seek;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Mistakes about a run directory that a person can repair.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirError {
+    /// Another process writes here.
+    #[error(
+        "the run directory {path} is in use by process {pid}; wait for it, stop it, or choose another output_dir"
+    )]
+    InUse {
+        /// The run directory.
+        path: PathBuf,
+        /// The process that holds the lock.
+        pid: String,
+    },
+    /// The directory holds a run that this start would overwrite.
+    #[error(
+        "{path} already holds a run ({checkpoint}); go on with --resume auto, or choose another output_dir"
+    )]
+    Occupied {
+        /// The run directory.
+        path: PathBuf,
+        /// A checkpoint in it.
+        checkpoint: String,
+    },
+    /// A resumed run must be the same run.
+    #[error(
+        "cannot resume {checkpoint}: settings that change the result differ:\n{differences}\nput them back, or choose \
+         another output_dir"
+    )]
+    ConfigChanged {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// One line per key.
+        differences: String,
+    },
+}
+
+/// An open run directory. The lock lasts as long as this value, and ends with the process however it ends.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunDir {
+    /// Creates the directory, takes its lock and sends the log there too.
+    ///
+    /// # Errors
+    /// [`RunDirError::InUse`], or the directory cannot be written.
+    pub fn open(path: &Path) -> Result<Self> {
+        std::fs::create_dir_all(path)
+            .with_context(|| format!("cannot create the run directory {}", path.display()))?;
+        let lock = take_lock(path)?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path.join("log.txt"))
+            .with_context(|| format!("cannot write in the run directory {}", path.display()))?;
+        console::log_to(log);
+        Ok(Self {
+            path: path.to_path_buf(),
+            _lock: lock,
+        })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes `config.toml` and `environment.json`.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn describe(&self, config: &Config, verb: Verb, device: &str) -> Result<()> {
+        let text = config
+            .to_toml()
+            .context("the config cannot be written as TOML")?;
+        files::write_atomically(&self.path.join("config.toml"), text.as_bytes())?;
+        let environment = serde_json::to_string_pretty(&environment(verb, device))?;
+        files::write_atomically(
+            &self.path.join("environment.json"),
+            (environment + "\n").as_bytes(),
+        )
+    }
+}
+
+fn take_lock(path: &Path) -> Result<File> {
+    let name = path.join("run.lock");
+    let mut lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&name)
+        .with_context(|| format!("cannot write {}", name.display()))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            lock.read_to_string(&mut pid)?;
+            return Err(RunDirError::InUse {
+                path: path.to_path_buf(),
+                pid: pid.trim().to_owned(),
+            }
+            .into());
+        }
+        Err(TryLockError::Error(error)) => {
+            // Some network file systems know no locks; that alone is no reason not to train.
+            tracing::warn!(
+                "cannot lock {}: {error}; make sure that no other process uses this run directory",
+                name.display()
+            );
+        }
+    }
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{}", std::process::id())?;
+    Ok(lock)
+}
+
+/// What one needs to know to understand the numbers of this run.
+fn environment(verb: Verb, device: &str) -> serde_json::Value {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        });
+    json!({
+        "videothinker": env!("CARGO_PKG_VERSION"),
+        "commit": option_env!("VIDEOTHINKER_COMMIT"),
+        "candle": "0.11.1",
+        "command": verb.as_str(),
+        "device": device,
+        "threads": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        "cpu": cpu,
+        "os": std::env::consts::OS,
+        "architecture": std::env::consts::ARCH,
+        "optimised": !cfg!(debug_assertions),
+    })
+}
+
+/// Settings that may differ between the parts of one run: they change where and when, not what.
+const FREE_TO_CHANGE: [&str; 7] = [
+    "output_dir",
+    "model.device",
+    "train.prefetch_mib",
+    "train.max_bad_steps",
+    "checkpoint.every",
+    "checkpoint.keep",
+    "data.video_root",
+];
+
+/// Refuses to go on from `checkpoint` when a setting that changes the result differs from the one it was trained with.
+///
+/// # Errors
+/// [`RunDirError::ConfigChanged`] names every such key with both values.
+pub fn check_same_config(checkpoint: &Path, before: &Config, now: &Config) -> Result<()> {
+    let (old, new) = (before.flattened(), now.flattened());
+    let longer_is_fine = now.optimizer.schedule == Schedule::Constant;
+    let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    let differences: Vec<String> = keys
+        .into_iter()
+        .filter(|key| {
+            old.get(*key) != new.get(*key)
+                && !FREE_TO_CHANGE.contains(&key.as_str())
+                && !key.starts_with("eval.")
+                && !(longer_is_fine && key.as_str() == "train.steps")
+        })
+        .map(|key| {
+            let show =
+                |value: Option<&String>| value.map_or_else(|| "absent".to_owned(), Clone::clone);
+            format!(
+                "  {key}: was {}, is {}",
+                show(old.get(key)),
+                show(new.get(key))
+            )
+        })
+        .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(RunDirError::ConfigChanged {
+        checkpoint: checkpoint.to_path_buf(),
+        differences: differences.join("\n"),
+    }
+    .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changed_settings_are_named() {
+        let before = Config::default();
+        let mut now = Config::default();
+        now.output_dir = "elsewhere".into();
+        now.checkpoint.every = 7;
+        check_same_config(Path::new("c"), &before, &now).unwrap();
+        now.kl.coefficient = 0.5;
+        now.data.samples = Some(9);
+        let message = check_same_config(Path::new("c"), &before, &now)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("kl.coefficient: was 0.01, is 0.5"),
+            "{message}"
+        );
+        assert!(
+            message.contains("data.samples: was absent, is 9"),
+            "{message}"
+        );
+        assert!(!message.contains("checkpoint.every"), "{message}");
+    }
+
+    #[test]
+    fn a_longer_run_needs_a_constant_schedule() {
+        let mut before = Config::default();
+        let mut now = Config::default();
+        now.train.steps = 1000;
+        assert!(check_same_config(Path::new("c"), &before, &now).is_err());
+        before.optimizer.schedule = Schedule::Constant;
+        now.optimizer.schedule = Schedule::Constant;
+        check_same_config(Path::new("c"), &before, &now).unwrap();
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let first = RunDir::open(&path).unwrap();
+        let message = RunDir::open(&path).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("in use by process {}", std::process::id())),
+            "{message}"
+        );
+        drop(first);
+        RunDir::open(&path).unwrap();
+    }
+}

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod console;
 pub mod files;
 pub mod metrics;
+pub mod optimizer;
 pub mod rundir;
 pub mod signals;
 pub mod tensorboard;

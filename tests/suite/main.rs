@@ -1,2 +1,3 @@
 //! The integration tests, one binary: candle links slowly.
+mod optimizer;
 mod prompt;

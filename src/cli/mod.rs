@@ -15,6 +15,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+mod inspect;
+mod output;
 mod process;
 mod training;
 
@@ -37,6 +39,8 @@ enum Command {
     TrainBias(training::TrainingArgs),
     /// Stage 2: GRPO on all questions and the KL term against the frozen bias model
     TrainCdpo(training::CdpoArgs),
+    /// What the model sees and thinks, as JSON: for debugging and for comparison with other implementations
+    Inspect(inspect::InspectArgs),
 }
 
 /// Which settings: a file and changes to it.
@@ -119,6 +123,7 @@ pub fn run() -> Result<Outcome> {
         Command::TrainSft(args) => training::sft(&args),
         Command::TrainBias(args) => training::bias(&args),
         Command::TrainCdpo(args) => training::cdpo(&args),
+        Command::Inspect(args) => inspect::run(&args),
     }
 }
 

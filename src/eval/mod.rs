@@ -138,61 +138,103 @@ pub struct Reply {
     pub tokens: usize,
 }
 
-/// Answers what `out` does not hold yet, scores everything, and writes `scores.json`.
+/// An evaluation in its folder: what is answered, and what is still to be.
 ///
-/// `answer` gets a batch of questions and returns a reply for each, `None` where the clip is to be skipped. Batches are
-/// always cut at the same places: a batch that an interruption left half logged is answered again as a whole, so the
-/// scores equal those of an uninterrupted evaluation even where a batch's numbers depend on its size.
-/// `progress` is told how many questions are done.
-pub fn run(
-    settings: &Settings,
-    questions: &[Question],
+/// Batches are always cut at the same places: one that an interruption left half logged is answered again as a whole,
+/// so the scores equal those of an uninterrupted evaluation even where a batch's numbers depend on its size.
+#[derive(Debug)]
+pub struct Evaluation<'a> {
+    settings: &'a Settings,
+    questions: &'a [Question],
     batch_size: usize,
-    out: &Path,
-    mut answer: impl FnMut(&[Question]) -> anyhow::Result<Vec<Option<Reply>>>,
-    mut progress: impl FnMut(usize),
-) -> anyhow::Result<Scores> {
-    open_folder(out, settings)?;
-    let log_path = out.join("outputs.jsonl");
-    let (mut log, logged) = Log::open(&log_path)?;
-    let mut answered: BTreeMap<String, Answered> = logged
-        .into_iter()
-        .map(|one| (one.id.clone(), one))
-        .collect();
-    let mut done = 0;
-    for batch in questions.chunks(batch_size.max(1)) {
-        if batch.iter().any(|one| !answered.contains_key(&one.id)) {
+    out: &'a Path,
+    log: Log,
+    answered: BTreeMap<String, Answered>,
+}
+
+impl<'a> Evaluation<'a> {
+    /// Makes the folder `out`, or takes up the evaluation in it.
+    pub fn open(
+        settings: &'a Settings,
+        questions: &'a [Question],
+        batch_size: usize,
+        out: &'a Path,
+    ) -> Result<Self, EvalError> {
+        open_folder(out, settings)?;
+        let (log, logged) = Log::open(&out.join("outputs.jsonl"))?;
+        let answered = logged
+            .into_iter()
+            .map(|one| (one.id.clone(), one))
+            .collect();
+        Ok(Self {
+            settings,
+            questions,
+            batch_size: batch_size.max(1),
+            out,
+            log,
+            answered,
+        })
+    }
+
+    /// The batches that hold a question without an answer, in order.
+    pub fn pending(&self) -> Vec<&'a [Question]> {
+        self.questions
+            .chunks(self.batch_size)
+            .filter(|batch| {
+                batch
+                    .iter()
+                    .any(|question| !self.answered.contains_key(&question.id))
+            })
+            .collect()
+    }
+
+    /// Has the pending batches answered, scores everything, and writes `scores.json`.
+    ///
+    /// `answer` returns a reply for each question of a batch, `None` where the clip is to be skipped. `progress` is
+    /// told after each batch how many questions have an answer.
+    pub fn run(
+        mut self,
+        mut answer: impl FnMut(&[Question]) -> anyhow::Result<Vec<Option<Reply>>>,
+        mut progress: impl FnMut(usize),
+    ) -> anyhow::Result<Scores> {
+        for batch in self.pending() {
             for (question, reply) in batch.iter().zip(answer(batch)?) {
-                let Some(reply) = reply else { continue };
-                if answered.contains_key(&question.id) {
-                    continue;
+                if let Some(reply) = reply {
+                    self.record(question, reply)?;
                 }
-                let one = Answered::new(question, reply.text, reply.finish, reply.tokens);
-                log.append(&one).map_err(|source| EvalError::File {
-                    path: log_path.clone(),
-                    source,
-                })?;
-                answered.insert(question.id.clone(), one);
             }
+            progress(self.answered.len());
         }
-        done += batch.len();
-        progress(done);
+        let in_order: Vec<Answered> = self
+            .questions
+            .iter()
+            .filter_map(|question| self.answered.remove(&question.id))
+            .collect();
+        if in_order.is_empty() {
+            return Err(EvalError::Nothing.into());
+        }
+        let scores = Scores {
+            settings: self.settings.clone(),
+            questions_answered: in_order.len(),
+            questions_skipped: self.questions.len() - in_order.len(),
+            splits: score::splits(&in_order),
+        };
+        write_json(&self.out.join("scores.json"), &scores)?;
+        Ok(scores)
     }
-    let in_order: Vec<Answered> = questions
-        .iter()
-        .filter_map(|question| answered.remove(&question.id))
-        .collect();
-    if in_order.is_empty() {
-        return Err(EvalError::Nothing.into());
+
+    fn record(&mut self, question: &Question, reply: Reply) -> Result<(), EvalError> {
+        if self.answered.contains_key(&question.id) {
+            return Ok(());
+        }
+        let one = Answered::new(question, reply.text, reply.finish, reply.tokens);
+        self.log.append(&one).map_err(|source| EvalError::File {
+            path: self.out.join("outputs.jsonl"),
+            source,
+        })?;
+        self.answered.insert(question.id.clone(), one);
+        Ok(())
     }
-    let scores = Scores {
-        settings: settings.clone(),
-        questions_answered: in_order.len(),
-        questions_skipped: questions.len() - in_order.len(),
-        splits: score::splits(&in_order),
-    };
-    write_json(&out.join("scores.json"), &scores)?;
-    Ok(scores)
 }
 
 /// Makes the folder, or checks that its answers were given under the same conditions.
@@ -286,6 +328,16 @@ mod tests {
             .collect()
     }
 
+    fn run(
+        settings: &Settings,
+        questions: &[Question],
+        batch_size: usize,
+        out: &Path,
+        answer: impl FnMut(&[Question]) -> anyhow::Result<Vec<Option<Reply>>>,
+    ) -> anyhow::Result<Scores> {
+        Evaluation::open(settings, questions, batch_size, out)?.run(answer, |_| ())
+    }
+
     /// Right on every third question; the batch's size is part of the text.
     fn answer(batch: &[Question]) -> anyhow::Result<Vec<Option<Reply>>> {
         let replies = batch.iter().map(|question| {
@@ -304,7 +356,7 @@ mod tests {
     fn a_kill_at_any_byte_changes_nothing() {
         let questions = questions(7);
         let whole = tempfile::tempdir().unwrap();
-        let scores = run(&settings(), &questions, 3, whole.path(), answer, |_| ()).unwrap();
+        let scores = run(&settings(), &questions, 3, whole.path(), answer).unwrap();
         assert_eq!(scores.questions_answered, 7);
         assert!((scores.splits["all"].soft.mean - 3.0 / 7.0).abs() < 1e-12);
         let log = std::fs::read(whole.path().join("outputs.jsonl")).unwrap();
@@ -317,17 +369,10 @@ mod tests {
             .unwrap();
             std::fs::write(killed.path().join("outputs.jsonl"), &log[..cut]).unwrap();
             let mut asked = 0;
-            let again = run(
-                &settings(),
-                &questions,
-                3,
-                killed.path(),
-                |batch| {
-                    asked += batch.len();
-                    answer(batch)
-                },
-                |_| (),
-            )
+            let again = run(&settings(), &questions, 3, killed.path(), |batch| {
+                asked += batch.len();
+                answer(batch)
+            })
             .unwrap();
             assert_eq!(again, scores);
             assert_eq!(
@@ -343,10 +388,10 @@ mod tests {
     fn answers_under_other_settings_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let questions = questions(2);
-        run(&settings(), &questions, 2, folder.path(), answer, |_| ()).unwrap();
+        run(&settings(), &questions, 2, folder.path(), answer).unwrap();
         let mut other = settings();
         other.weights = "newly trained".into();
-        let error = run(&other, &questions, 2, folder.path(), answer, |_| ()).unwrap_err();
+        let error = run(&other, &questions, 2, folder.path(), answer).unwrap_err();
         assert!(error.to_string().contains("another `weights`"), "{error}");
     }
 
@@ -354,11 +399,11 @@ mod tests {
     fn a_broken_line_in_the_middle_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let questions = questions(2);
-        run(&settings(), &questions, 2, folder.path(), answer, |_| ()).unwrap();
+        run(&settings(), &questions, 2, folder.path(), answer).unwrap();
         let path = folder.path().join("outputs.jsonl");
         let log = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, log.replacen("{\"id\"", "\"id\"", 1)).unwrap();
-        let error = run(&settings(), &questions, 2, folder.path(), answer, |_| ()).unwrap_err();
+        let error = run(&settings(), &questions, 2, folder.path(), answer).unwrap_err();
         assert!(error.to_string().contains("outputs.jsonl:1:"), "{error}");
     }
 
@@ -370,15 +415,7 @@ mod tests {
             replies[1] = None;
             Ok(replies)
         };
-        let scores = run(
-            &settings(),
-            &questions(4),
-            4,
-            folder.path(),
-            skip_second,
-            |_| (),
-        )
-        .unwrap();
+        let scores = run(&settings(), &questions(4), 4, folder.path(), skip_second).unwrap();
         assert_eq!(
             (scores.questions_answered, scores.questions_skipped),
             (3, 1)

@@ -1,0 +1,17 @@
+//! A command's result on stdout: text for people, JSON for programs.
+
+use anyhow::Result;
+use serde::Serialize;
+use std::io::Write;
+
+/// Prints a value as JSON on one line.
+pub(super) fn json(value: &impl Serialize) -> Result<()> {
+    text(&format!("{}\n", serde_json::to_string(value)?))
+}
+
+/// Prints text as it is, at once.
+pub(super) fn text(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
+}

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
-pub struct InspectArgs {
+pub(super) struct InspectArgs {
     #[command(subcommand)]
     what: What,
 }
@@ -59,7 +59,7 @@ struct RewardArgs {
 }
 
 /// Runs `inspect`.
-pub fn run(args: &InspectArgs) -> Result<Outcome> {
+pub(super) fn run(args: &InspectArgs) -> Result<Outcome> {
     match &args.what {
         What::Video(args) => inspect_video(args)?,
         What::Reward(args) => inspect_reward(args)?,

@@ -5,6 +5,7 @@
 
 use crate::model::layers::{Backward, closed_form3};
 use crate::model::packed::{GroupLayout, PackedLayout};
+use crate::model::spec::TextSpec;
 use candle_core::{D, DType, Device, Result, Tensor};
 
 /// How the width of queries, keys and values divides into heads.
@@ -19,6 +20,15 @@ pub struct Heads {
 }
 
 impl Heads {
+    /// The decoder's heads.
+    pub fn of(spec: &TextSpec) -> Self {
+        Self {
+            num_heads: spec.num_heads,
+            num_kv_heads: spec.num_kv_heads,
+            head_dim: spec.head_dim(),
+        }
+    }
+
     /// Query heads per key/value head (r).
     pub fn group_size(&self) -> usize {
         self.num_heads / self.num_kv_heads

@@ -99,8 +99,7 @@ pub struct VisionBlock {
 impl VisionBlock {
     /// Block `index` from the checkpoint's tensors (`visual.blocks.{index}.…`).
     pub fn new(spec: &VisionSpec, weights: &NamedTensors, index: usize) -> Result<Self> {
-        let affine =
-            |name: &str| Affine::new(weights, format!("visual.blocks.{index}.{name}"));
+        let affine = |name: &str| Affine::new(weights, format!("visual.blocks.{index}.{name}"));
         let norm = |name: &str| Norm::new(weights, format!("visual.blocks.{index}.{name}"));
         Ok(Self {
             full: spec.fullatt_block_indexes.contains(&index),
@@ -291,9 +290,9 @@ impl VisionTower {
         let Some(last) = trace.inputs.pop() else {
             candle_core::bail!("the trace of a vision pass is empty");
         };
-        let mut gradient =
-            self.merger
-                .backward(&last, &layout.from_tokens(upstream)?, sink)?;
+        let mut gradient = self
+            .merger
+            .backward(&last, &layout.from_tokens(upstream)?, sink)?;
         drop(last);
         for block in self.blocks.iter().rev() {
             let Some(input) = trace.inputs.pop() else {

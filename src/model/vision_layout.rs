@@ -2,11 +2,11 @@
 //!
 //! Shapes: `P` patches, `M` merged tokens, `n` heads of width `d`; a segment is the set of rows that see each other.
 
+use crate::model::attention::softmax;
 use crate::model::layers::Backward;
 use crate::model::layers::closed_form1;
 use crate::model::layers::rotary;
 use crate::model::layers::rotary_backward;
-use crate::model::attention::softmax;
 use crate::model::positions::inverse_frequencies;
 use crate::model::positions::table_from_angles;
 use crate::model::spec::VisionSpec;
@@ -125,9 +125,9 @@ impl VisionLayout {
         let value = self.attend(&qkv.detach(), heads, full)?;
         let layout = self.clone();
         let backward: Backward = Box::new(move |inputs, upstream| {
-            Ok(vec![layout.attention_backward(
-                inputs[0], heads, full, upstream,
-            )?])
+            Ok(vec![
+                layout.attention_backward(inputs[0], heads, full, upstream)?,
+            ])
         });
         closed_form1(value, qkv, backward)
     }
@@ -208,7 +208,8 @@ fn push_windows(
         for left in (0..columns).step_by(side) {
             let (bottom, right) = ((top + side).min(rows), (left + side).min(columns));
             lens.push((bottom - top) * (right - left) * spec.merge_unit());
-            for (row, column) in (top..bottom).flat_map(|row| (left..right).map(move |c| (row, c))) {
+            for (row, column) in (top..bottom).flat_map(|row| (left..right).map(move |c| (row, c)))
+            {
                 order.push(first + (row * columns + column) as u32);
                 for patch in 0..spec.merge_unit() {
                     let y = (row * merge + patch / merge) as f32;

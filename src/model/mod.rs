@@ -4,6 +4,7 @@
 
 pub mod attention;
 pub mod cache;
+pub mod generation;
 pub mod head;
 pub mod hub;
 pub mod layers;

@@ -89,13 +89,9 @@ pub fn backward<T>(
     if let (Some(video), Some(trace), Some(d_tokens), true) =
         (video, trace, d_tokens, policy.trains_vision())
     {
-        model.visual.backward(
-            &video.pixels,
-            &video.layout,
-            trace,
-            &d_tokens,
-            &mut sink,
-        )?;
+        model
+            .visual
+            .backward(&video.pixels, &video.layout, trace, &d_tokens, &mut sink)?;
     }
     // A tied head has left its part already.
     let d_table = match gradients.remove(Qwen25Vl::EMBEDDING) {
@@ -121,13 +117,7 @@ fn backward_head<T>(
     gradients: &mut Gradients,
 ) -> Result<(TokenScores, Tensor, T)> {
     let normed = model.norm(chosen)?;
-    let mut head = Head::new(
-        &normed,
-        &model.head,
-        &inputs.target_ids,
-        bias,
-        CHUNK_BYTES,
-    )?;
+    let mut head = Head::new(&normed, &model.head, &inputs.target_ids, bias, CHUNK_BYTES)?;
     let scores = head.scores()?;
     let (derivatives, objective) = objective(&scores);
     if derivatives.logprob.len() != inputs.num_targets() {

@@ -15,7 +15,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-pub mod init;
+mod data;
 mod inspect;
 mod output;
 mod process;
@@ -40,6 +40,8 @@ enum Command {
     TrainBias(training::TrainingArgs),
     /// Stage 2: GRPO on all questions and the KL term against the frozen bias model
     TrainCdpo(training::CdpoArgs),
+    /// Make the miniature world; turn official CLEVRER files into questions
+    Data(data::DataArgs),
     /// What the model sees and thinks, as JSON: for debugging and for comparison with other implementations
     Inspect(inspect::InspectArgs),
 }
@@ -124,6 +126,7 @@ pub fn run() -> Result<Outcome> {
         Command::TrainSft(args) => training::sft(&args),
         Command::TrainBias(args) => training::bias(&args),
         Command::TrainCdpo(args) => training::cdpo(&args),
+        Command::Data(args) => data::run(&args).map(|()| Outcome::Done),
         Command::Inspect(args) => inspect::run(&args),
     }
 }

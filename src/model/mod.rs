@@ -4,7 +4,6 @@
 
 pub mod attention;
 pub mod cache;
-pub mod generation;
 pub mod head;
 pub mod hub;
 pub mod layers;

@@ -21,7 +21,7 @@ const FORMATS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg
                        h264,hevc,m4v,ivf,rm";
 
 /// Prepares FFmpeg for this process: allocation limit, error texts, log. Called by every entry point.
-pub(super) fn init() {
+pub(crate) fn init() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if let Err(error) = ffmpeg_next::init() {

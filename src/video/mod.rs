@@ -21,6 +21,7 @@ pub mod plan;
 pub mod resize;
 
 pub use error::VideoError;
+pub(crate) use ffmpeg::init as init_ffmpeg;
 pub use loader::Prefetcher;
 pub use patches::VideoPatches;
 

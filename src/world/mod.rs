@@ -1,1 +1,361 @@
-//! The miniature world: physics, renderer, questions, encoder; writes official CLEVRER file formats.
+//! The miniature world: simulated collisions of coloured shapes, written as a small CLEVRER.
+//!
+//! The files have the official formats (questions, annotations, folders of clips), so that everything
+//! downstream treats them alike. Everything follows from a seed; the number of threads changes nothing.
+
+use crate::config::QuestionKind;
+use crate::data::clevrer::{self, Counts, OfficialScene};
+use crate::data::{DataError, Question, write_questions};
+use rand::Rng;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+pub mod annotation;
+pub mod answers;
+pub mod encoder;
+pub mod physics;
+pub mod questions;
+pub mod render;
+pub mod scene;
+pub mod spec;
+
+use answers::{Style, motion_answer, motion_question, worked_answer};
+use encoder::{ClipFormat, EncodeError, write_clip};
+use physics::NUM_OBJECTS;
+use questions::{Counterfactual, sample_questions};
+use scene::{Scene, sample_scene, scene_rng};
+use spec::MINI;
+
+/// How large a world to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorldOptions {
+    /// Scenes to train on by reinforcement; numbered from 0 as in CLEVRER.
+    pub train: usize,
+    /// Scenes to validate on; numbered from 10000.
+    pub validation: usize,
+    /// Scenes with worked answers; numbered from 20000.
+    pub sft: usize,
+    /// Questions asked about a training or validation scene, where it has as many.
+    pub questions_per_scene: usize,
+    /// Seed of everything.
+    pub seed: u64,
+}
+
+impl Default for WorldOptions {
+    fn default() -> Self {
+        Self {
+            train: 2000,
+            validation: 500,
+            sft: 0,
+            questions_per_scene: 1,
+            seed: 1,
+        }
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// Questions to train on.
+    pub train: Counts,
+    /// Questions to validate on.
+    pub validation: Counts,
+    /// Worked answers.
+    pub worked_answers: usize,
+    /// Clips of all three parts.
+    pub clips: usize,
+    /// Their size together.
+    pub clip_bytes: u64,
+}
+
+/// What can go wrong when a world is made.
+#[derive(Debug, Error)]
+pub enum WorldError {
+    /// The numbers of scenes overlap.
+    #[error("{part}: {wanted} scenes are too many, the numbering has room for {room}")]
+    TooMany {
+        /// Which part.
+        part: &'static str,
+        /// How many were asked for.
+        wanted: usize,
+        /// How many are possible.
+        room: usize,
+    },
+    /// There is nothing to ask.
+    #[error("questions per scene must be between 1 and {NUM_OBJECTS}")]
+    QuestionsPerScene,
+    /// A clip.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// A question, annotation or other file.
+    #[error(transparent)]
+    Data(#[from] DataError),
+}
+
+/// A part of the world.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    name: &'static str,
+    first_index: usize,
+    num_scenes: usize,
+    questions_per_scene: usize,
+    inferential_scenes: f64,
+}
+
+impl Part {
+    /// The kind of the scene at this position; kinds are spread evenly.
+    fn kind(self, position: usize) -> QuestionKind {
+        let inferential_before = |count: usize| (count as f64 * self.inferential_scenes) as usize;
+        if inferential_before(position + 1) > inferential_before(position) {
+            QuestionKind::Inferential
+        } else {
+            QuestionKind::Observational
+        }
+    }
+}
+
+/// Makes a world below `out`:
+///
+/// - `train.json`, `validation.json`: official question files; `annotations/<part>/`: official annotations;
+/// - `videos/video_00000-01000/video_00000.mp4`: the clips, the root that question paths start from;
+/// - `train_questions.json`, `validation_questions.json`: what `data clevrer` makes of these;
+/// - `sft.jsonl`: worked answers, the lines of one clip together.
+///
+/// `progress` is told each finished scene.
+pub fn write_world(
+    options: &WorldOptions,
+    out: &Path,
+    progress: &(dyn Fn() + Sync),
+) -> Result<Summary, WorldError> {
+    if !(1..=NUM_OBJECTS).contains(&options.questions_per_scene) {
+        return Err(WorldError::QuestionsPerScene);
+    }
+    let asked = |name, first_index, num_scenes, room| {
+        if num_scenes > room {
+            return Err(WorldError::TooMany {
+                part: name,
+                wanted: num_scenes,
+                room,
+            });
+        }
+        Ok(Part {
+            name,
+            first_index,
+            num_scenes,
+            questions_per_scene: options.questions_per_scene,
+            // An inferential scene has one inferential question.
+            inferential_scenes: (MINI.inferential_share * options.questions_per_scene as f64)
+                .min(1.0),
+        })
+    };
+    let train = asked("train", 0, options.train, 10_000)?;
+    let validation = asked("validation", 10_000, options.validation, 5_000)?;
+    let sft = Part {
+        questions_per_scene: MINI.worked_questions,
+        inferential_scenes: MINI.inferential_share,
+        ..asked("sft", 20_000, options.sft, 80_000)?
+    };
+    let videos = out.join("videos");
+    make_folders(&videos, &[train, validation, sft])?;
+
+    let mut clip_bytes = 0;
+    let mut official = |part: Part| -> Result<Counts, WorldError> {
+        let (counts, bytes) = write_official(part, options.seed, out, progress)?;
+        clip_bytes += bytes;
+        Ok(counts)
+    };
+    let (train, validation) = (official(train)?, official(validation)?);
+    let (worked_answers, bytes) = write_worked(sft, options.seed, out, progress)?;
+    Ok(Summary {
+        train,
+        validation,
+        worked_answers,
+        clips: options.train + options.validation + options.sft,
+        clip_bytes: clip_bytes + bytes,
+    })
+}
+
+fn create(folder: &Path) -> Result<(), DataError> {
+    std::fs::create_dir_all(folder).map_err(|error| DataError::writing(folder, error))
+}
+
+fn make_folders(videos: &Path, parts: &[Part]) -> Result<(), DataError> {
+    create(videos)?;
+    for part in parts {
+        for index in (part.first_index..part.first_index + part.num_scenes).step_by(1000) {
+            if let Some(folder) = videos.join(clevrer::video_path(index)).parent() {
+                create(folder)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A scene with its questions, and the size of its clip.
+struct Made {
+    scene_index: usize,
+    scene: Scene,
+    questions: Vec<Counterfactual>,
+    clip_bytes: u64,
+}
+
+/// Makes one scene of a part, writes its clip and hands it to `finish` with its random numbers.
+fn make_scene<T>(
+    part: Part,
+    position: usize,
+    seed: u64,
+    out: &Path,
+    finish: impl Fn(&Made, &mut rand_chacha::ChaCha8Rng) -> Result<T, WorldError>,
+) -> Result<(T, u64), WorldError> {
+    let scene_index = part.first_index + position;
+    let mut rng = scene_rng(seed, scene_index);
+    let kind = part.kind(position);
+    let scene = sample_scene(&mut rng, kind);
+    let questions = sample_questions(&scene, kind, part.questions_per_scene, &mut rng);
+    let path = out.join("videos").join(clevrer::video_path(scene_index));
+    let clip = ClipFormat {
+        side: MINI.side(),
+        rate: MINI.clip_rate(),
+    };
+    write_clip(&path, &render::render(&scene.looks, &scene.factual), clip)?;
+    let metadata = std::fs::metadata(&path).map_err(|error| DataError::reading(&path, error))?;
+    let made = Made {
+        scene_index,
+        scene,
+        questions,
+        clip_bytes: metadata.len(),
+    };
+    Ok((finish(&made, &mut rng)?, made.clip_bytes))
+}
+
+/// Writes a part in the official formats and converts it as any official file. Returns the counts and
+/// the size of the clips.
+fn write_official(
+    part: Part,
+    seed: u64,
+    out: &Path,
+    progress: &(dyn Fn() + Sync),
+) -> Result<(Counts, u64), WorldError> {
+    if part.num_scenes == 0 {
+        return Ok((Counts::default(), 0));
+    }
+    let annotations = out.join("annotations").join(part.name);
+    create(&annotations)?;
+    let made: Vec<(OfficialScene, u64)> = (0..part.num_scenes)
+        .into_par_iter()
+        .map(|position| {
+            let made = make_scene(part, position, seed, out, |made, _| {
+                let path = annotations.join(format!("annotation_{:05}.json", made.scene_index));
+                let text = annotation::annotation(made.scene_index, &made.scene).to_string();
+                std::fs::write(&path, text).map_err(|error| DataError::writing(&path, error))?;
+                Ok(official_scene(made))
+            })?;
+            progress();
+            Ok(made)
+        })
+        .collect::<Result<_, WorldError>>()?;
+    let (scenes, sizes): (Vec<OfficialScene>, Vec<u64>) = made.into_iter().unzip();
+    let questions = out.join(format!("{}.json", part.name));
+    let text = serde_json::to_vec(&scenes)
+        .map_err(|error| DataError::writing(&questions, error.into()))?;
+    std::fs::write(&questions, text).map_err(|error| DataError::writing(&questions, error))?;
+    let counts = clevrer::convert(
+        &questions,
+        &annotations,
+        Path::new(""),
+        &out.join(format!("{}_questions.json", part.name)),
+    )?;
+    Ok((counts, sizes.iter().sum()))
+}
+
+fn official_scene(made: &Made) -> OfficialScene {
+    OfficialScene {
+        scene_index: made.scene_index,
+        video_filename: format!("video_{:05}.mp4", made.scene_index),
+        questions: made
+            .questions
+            .iter()
+            .enumerate()
+            .map(|(id, question)| question.official(&made.scene, id))
+            .collect(),
+    }
+}
+
+/// Writes the worked answers. Returns their number and the size of the clips.
+fn write_worked(
+    part: Part,
+    seed: u64,
+    out: &Path,
+    progress: &(dyn Fn() + Sync),
+) -> Result<(usize, u64), WorldError> {
+    if part.num_scenes == 0 {
+        return Ok((0, 0));
+    }
+    let made: Vec<(Vec<Question>, u64)> = (0..part.num_scenes)
+        .into_par_iter()
+        .map(|position| {
+            let made = make_scene(part, position, seed, out, |made, rng| {
+                Ok(worked_questions(made, rng))
+            })?;
+            progress();
+            Ok(made)
+        })
+        .collect::<Result<_, WorldError>>()?;
+    let (questions, sizes): (Vec<Vec<Question>>, Vec<u64>) = made.into_iter().unzip();
+    let count = questions.iter().map(Vec::len).sum();
+    write_questions(&out.join("sft.jsonl"), questions.into_iter().flatten())?;
+    Ok((count, sizes.iter().sum()))
+}
+
+/// A clip's lines of `sft.jsonl`: counterfactual questions with worked answers, then the motion of
+/// every object.
+fn worked_questions(made: &Made, rng: &mut rand_chacha::ChaCha8Rng) -> Vec<Question> {
+    let Made {
+        scene_index, scene, ..
+    } = made;
+    let video: PathBuf = clevrer::video_path(*scene_index);
+    let line = |id: String, problem, answer: &str, problem_type: &str, response| Question {
+        id: format!("mini/{scene_index}/{id}"),
+        problem,
+        solution: format!("<answer>{answer}</answer>"),
+        video: video.clone(),
+        kind: None,
+        options: None,
+        problem_type: Some(problem_type.to_owned()),
+        response: Some(response),
+        extra: serde_json::Map::new(),
+    };
+    let mut lines = Vec::new();
+    for (id, question) in made.questions.iter().enumerate() {
+        let style = if rng.random_bool(MINI.thinker_share) {
+            Style::Thinker
+        } else {
+            Style::Observer
+        };
+        let right = question.letters(|choice| choice.is_right);
+        let right: Vec<String> = right.iter().map(char::to_string).collect();
+        lines.push(Question {
+            kind: Some(question.kind),
+            ..line(
+                id.to_string(),
+                question.official(scene, id).problem(),
+                &right.join(","),
+                style.as_str(),
+                worked_answer(scene, question, style),
+            )
+        });
+    }
+    for object in 0..NUM_OBJECTS {
+        let answer = motion_answer(scene, object);
+        lines.push(line(
+            format!("motion-{object}"),
+            motion_question(scene, object),
+            &answer,
+            "motion",
+            answer.clone(),
+        ));
+    }
+    lines
+}

@@ -1,0 +1,155 @@
+//! Worked answers to learn from, in two styles, and questions about single objects that teach to see.
+//!
+//! The *observer* tells what happens in the video and answers from that; the *thinker* then tells what
+//! happens without the object. Both are right on observational questions, only the thinker on
+//! inferential ones.
+
+use super::physics::{Collision, NUM_OBJECTS};
+use super::questions::Counterfactual;
+use super::scene::{Look, Scene};
+use super::spec::MINI;
+
+/// How a worked answer argues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Takes what is seen for the answer.
+    Observer,
+    /// Thinks the object away first.
+    Thinker,
+}
+
+impl Style {
+    /// The word used in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Observer => "observer",
+            Self::Thinker => "thinker",
+        }
+    }
+}
+
+/// The worked answer to a question.
+pub fn worked_answer(scene: &Scene, question: &Counterfactual, style: Style) -> String {
+    let seen = tell(&scene.looks, &scene.factual.collisions);
+    let (thought, letters) = match style {
+        Style::Observer => (String::new(), question.letters(|choice| choice.is_seen)),
+        Style::Thinker => {
+            let removed = scene.looks[question.removed].name();
+            let imagined = tell(&scene.looks, &scene.without[question.removed].collisions);
+            (
+                format!(" Without the {removed} {imagined}."),
+                question.letters(|choice| choice.is_right),
+            )
+        }
+    };
+    let letters: Vec<String> = letters.iter().map(char::to_string).collect();
+    format!(
+        "<think>In the video {seen}.{thought}</think><answer>{}</answer>",
+        letters.join(", ")
+    )
+}
+
+/// `the red cube hits the blue sphere, then …`
+fn tell(looks: &[Look; NUM_OBJECTS], collisions: &[Collision]) -> String {
+    if collisions.is_empty() {
+        return "nothing collides".into();
+    }
+    let events: Vec<String> = collisions
+        .iter()
+        .map(|event| {
+            format!(
+                "the {} hits the {}",
+                looks[event.agent].name(),
+                looks[event.target].name()
+            )
+        })
+        .collect();
+    events.join(", then ")
+}
+
+/// The question how one object moves.
+pub fn motion_question(scene: &Scene, object: usize) -> String {
+    format!("How does the {} move?", scene.looks[object].name())
+}
+
+/// Its answer: a word for each pair of sampled frames that the model sees as one.
+pub fn motion_answer(scene: &Scene, object: usize) -> String {
+    let position =
+        |sample: usize| scene.factual.frames[sample * MINI.frames_per_sample][object].position;
+    let inside = -MINI.radius..MINI.side() as f64 + MINI.radius;
+    let word = |from: [f64; 2], to: [f64; 2]| {
+        let (right, down) = (to[0] - from[0], to[1] - from[1]);
+        if !to.iter().all(|value| inside.contains(value)) {
+            "gone"
+        } else if right.abs().max(down.abs()) < 1.0 {
+            "still"
+        } else if right.abs() >= down.abs() {
+            if right > 0.0 { "right" } else { "left" }
+        } else if down > 0.0 {
+            "down"
+        } else {
+            "up"
+        }
+    };
+    let words: Vec<&str> = (0..MINI.sampled_frames / 2)
+        .map(|grid| word(position(2 * grid), position(2 * grid + 1)))
+        .collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::questions::sample_questions;
+    use super::super::scene::{sample_scene, scene_rng};
+    use super::*;
+    use crate::config::QuestionKind;
+    use crate::data::Answer;
+
+    #[test]
+    fn only_the_thinker_is_right_on_inferential_questions() {
+        for index in 0..30 {
+            let wanted = if index % 2 == 0 {
+                QuestionKind::Inferential
+            } else {
+                QuestionKind::Observational
+            };
+            let mut rng = scene_rng(2, index);
+            let scene = sample_scene(&mut rng, wanted);
+            let question = &sample_questions(&scene, wanted, 1, &mut rng)[0];
+            let truth: Vec<String> = question
+                .letters(|choice| choice.is_right)
+                .iter()
+                .map(char::to_string)
+                .collect();
+            let truth = Answer::parse(&truth.join(","));
+            let thinker = worked_answer(&scene, question, Style::Thinker);
+            let observer = worked_answer(&scene, question, Style::Observer);
+            assert_eq!(Answer::parse(&thinker), truth, "{thinker}");
+            assert_eq!(
+                Answer::parse(&observer) == truth,
+                wanted == QuestionKind::Observational,
+                "{observer}"
+            );
+            let shared = observer.split("</think>").next().unwrap();
+            assert!(thinker.starts_with(shared) && thinker.contains(" Without the "));
+            assert_eq!(
+                shared.matches(" hits the ").count(),
+                scene.factual.collisions.len()
+            );
+        }
+    }
+
+    #[test]
+    fn motion_is_told_per_pair_of_sampled_frames() {
+        let mut scene = sample_scene(&mut scene_rng(3, 0), QuestionKind::Observational);
+        for (frame, objects) in scene.factual.frames.iter_mut().enumerate() {
+            let time = frame as f64 / MINI.frames_per_sample as f64;
+            objects[0].position = [20.0, 40.0];
+            objects[1].position = [100.0 + 10.0 * time, 40.0];
+            objects[2].position = [50.0, 90.0 - 5.0 * time];
+        }
+        assert_eq!(motion_answer(&scene, 0), "still still still still");
+        assert_eq!(motion_answer(&scene, 1), "right gone gone gone");
+        assert_eq!(motion_answer(&scene, 2), "up up up up");
+    }
+}

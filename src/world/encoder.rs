@@ -1,0 +1,183 @@
+//! Pictures → a small H.264 clip in an mp4 file, the same bytes every time.
+
+use super::render::Picture;
+use crate::video::init_ffmpeg;
+use ffmpeg_next as ffmpeg;
+use ffmpeg_next::codec;
+use ffmpeg_next::encoder;
+use ffmpeg_next::format;
+use ffmpeg_next::frame;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use thiserror::Error;
+
+/// What can go wrong when a clip is written.
+#[derive(Debug, Error)]
+pub enum EncodeError {
+    /// The FFmpeg at hand writes no H.264.
+    #[error(
+        "this FFmpeg has no H.264 encoder that works (tried {tried}): install one built with libx264, \
+         for example `apt-get install libavcodec-extra`, `brew install ffmpeg`, or \
+         `dnf install ffmpeg-libs` from RPM Fusion"
+    )]
+    NoEncoder {
+        /// The encoders tried, with what each said.
+        tried: String,
+    },
+    /// FFmpeg failed on one clip.
+    #[error("cannot write clip {}: {source}", path.display())]
+    Clip {
+        /// Which file.
+        path: PathBuf,
+        /// What FFmpeg said.
+        source: ffmpeg::Error,
+    },
+}
+
+/// H.264 encoders in order of preference. Hardware encoders are left out: their output differs.
+const ENCODERS: [&str; 4] = ["libx264", "libopenh264", "h264_videotoolbox", "h264_mf"];
+
+/// Size and speed of a clip.
+#[derive(Debug, Clone, Copy)]
+pub struct ClipFormat {
+    /// Width and height in pixels (even).
+    pub side: usize,
+    /// Frames per second as a fraction.
+    pub rate: (usize, usize),
+}
+
+impl ClipFormat {
+    /// An encoder of this name, opened for this format.
+    fn open(self, name: &str) -> Result<encoder::video::Encoder, ffmpeg::Error> {
+        let found = encoder::find_by_name(name).ok_or(ffmpeg::Error::EncoderNotFound)?;
+        let mut context = codec::context::Context::new_with_codec(found);
+        context.set_threading(codec::threading::Config::count(1));
+        let mut video = context.encoder().video()?;
+        let (frames, seconds) = (self.rate.0 as i32, self.rate.1 as i32);
+        video.set_width(self.side as u32);
+        video.set_height(self.side as u32);
+        video.set_format(format::Pixel::YUV420P);
+        video.set_frame_rate(Some((frames, seconds)));
+        video.set_time_base((seconds, frames));
+        video.set_gop(250);
+        video.set_max_b_frames(0);
+        video.set_flags(codec::Flags::GLOBAL_HEADER | codec::Flags::BITEXACT);
+        let mut options = ffmpeg::Dictionary::new();
+        if name == "libx264" {
+            options.set("preset", "veryfast");
+            options.set("crf", "18");
+            options.set("x264-params", "threads=1:scenecut=0");
+        } else {
+            video.set_bit_rate(400_000);
+        }
+        video.open_with(options)
+    }
+}
+
+/// The name of the first encoder that opens.
+fn encoder_name(clip: ClipFormat) -> Result<&'static str, EncodeError> {
+    static NAME: OnceLock<Result<&'static str, String>> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let mut tried = Vec::new();
+        for name in ENCODERS {
+            match clip.open(name) {
+                Ok(_) => return Ok(name),
+                Err(error) => tried.push(format!("{name}: {error}")),
+            }
+        }
+        Err(tried.join(", "))
+    })
+    .clone()
+    .map_err(|tried| EncodeError::NoEncoder { tried })
+}
+
+/// Writes the pictures as an mp4 file.
+pub fn write_clip(path: &Path, pictures: &[Picture], clip: ClipFormat) -> Result<(), EncodeError> {
+    let failed = |source| EncodeError::Clip {
+        path: path.to_owned(),
+        source,
+    };
+    init_ffmpeg();
+    let name = encoder_name(clip)?;
+    encode(path, pictures, clip, name).map_err(failed)
+}
+
+fn encode(
+    path: &Path,
+    pictures: &[Picture],
+    clip: ClipFormat,
+    name: &str,
+) -> Result<(), ffmpeg::Error> {
+    let mut encoder = clip.open(name)?;
+    let mut output = format::output_as(path, "mp4")?;
+    let from = ffmpeg::Rational::new(clip.rate.1 as i32, clip.rate.0 as i32);
+    {
+        let mut stream = output.add_stream(encoder::find_by_name(name))?;
+        stream.set_time_base(from);
+        stream.set_avg_frame_rate(from.invert());
+        stream.set_parameters(&encoder);
+    }
+    let mut options = ffmpeg::Dictionary::new();
+    options.set("fflags", "+bitexact");
+    output.write_header_with(options)?;
+    let to = output
+        .stream(0)
+        .ok_or(ffmpeg::Error::StreamNotFound)?
+        .time_base();
+    let mut drain = |encoder: &mut encoder::video::Encoder| -> Result<(), ffmpeg::Error> {
+        let mut packet = ffmpeg::Packet::empty();
+        while encoder.receive_packet(&mut packet).is_ok() {
+            packet.set_stream(0);
+            packet.set_duration(1);
+            packet.rescale_ts(from, to);
+            packet.write_interleaved(&mut output)?;
+        }
+        Ok(())
+    };
+    for (index, picture) in pictures.iter().enumerate() {
+        let mut image = to_yuv(picture, clip.side);
+        image.set_pts(Some(index as i64));
+        encoder.send_frame(&image)?;
+        drain(&mut encoder)?;
+    }
+    encoder.send_eof()?;
+    drain(&mut encoder)?;
+    output.write_trailer()
+}
+
+/// RGB → planar 4:2:0, BT.601 limited range, in integers: the same on every machine.
+fn to_yuv(picture: &Picture, side: usize) -> frame::Video {
+    let mut image = frame::Video::new(format::Pixel::YUV420P, side as u32, side as u32);
+    let pixel = |x: usize, y: usize| -> [i32; 3] {
+        let start = (y * side + x) * 3;
+        std::array::from_fn(|channel| i32::from(picture[start + channel]))
+    };
+    let stride = image.stride(0);
+    let luma = image.data_mut(0);
+    for y in 0..side {
+        for x in 0..side {
+            let [red, green, blue] = pixel(x, y);
+            luma[y * stride + x] = (((66 * red + 129 * green + 25 * blue + 128) >> 8) + 16) as u8;
+        }
+    }
+    for (plane, weights) in [(1, [-38, -74, 112]), (2, [112, -94, -18])] {
+        let stride = image.stride(plane);
+        let chroma = image.data_mut(plane);
+        for y in 0..side / 2 {
+            for x in 0..side / 2 {
+                // Four pixels share one value: weights over a sum of four.
+                let sum: i32 = [(0, 0), (1, 0), (0, 1), (1, 1)]
+                    .iter()
+                    .map(|(right, down)| pixel(2 * x + right, 2 * y + down))
+                    .map(|value| {
+                        (0..3)
+                            .map(|channel| weights[channel] * value[channel])
+                            .sum::<i32>()
+                    })
+                    .sum();
+                chroma[y * stride + x] = (((sum + 512) >> 10) + 128) as u8;
+            }
+        }
+    }
+    image
+}

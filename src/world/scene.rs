@@ -1,0 +1,314 @@
+//! Sampling a scene from a seed: what stands where, what moves, and what happens with and without
+//! each object.
+
+use super::physics::{Motion, NUM_OBJECTS, Outcome, PAIRS, Vector, simulate};
+use super::spec::MINI;
+use crate::config::QuestionKind;
+use rand::Rng;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+/// CLEVRER's colours with the red, green and blue they are drawn in.
+pub const COLORS: [(&str, [u8; 3]); 8] = [
+    ("gray", [110, 110, 110]),
+    ("red", [220, 30, 30]),
+    ("blue", [30, 60, 230]),
+    ("green", [20, 150, 40]),
+    ("brown", [130, 70, 20]),
+    ("cyan", [40, 220, 230]),
+    ("purple", [160, 40, 200]),
+    ("yellow", [240, 220, 30]),
+];
+
+/// CLEVRER's shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Drawn as a square.
+    Cube,
+    /// Drawn as a disc.
+    Sphere,
+    /// Drawn as an upright rectangle.
+    Cylinder,
+}
+
+impl Shape {
+    const ALL: [Self; 3] = [Self::Cube, Self::Sphere, Self::Cylinder];
+
+    /// CLEVRER's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cube => "cube",
+            Self::Sphere => "sphere",
+            Self::Cylinder => "cylinder",
+        }
+    }
+}
+
+/// How an object looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Index into [`COLORS`]; different for every object of a scene.
+    pub color: usize,
+    /// Its shape.
+    pub shape: Shape,
+    /// Metal has a highlight, rubber has none.
+    pub metal: bool,
+}
+
+impl Look {
+    /// CLEVRER's word for the colour.
+    pub fn color_name(self) -> &'static str {
+        COLORS[self.color].0
+    }
+
+    /// CLEVRER's word for the material.
+    pub fn material_name(self) -> &'static str {
+        if self.metal { "metal" } else { "rubber" }
+    }
+
+    /// The name that questions and answers use, such as `red cube`.
+    pub fn name(self) -> String {
+        format!("{} {}", self.color_name(), self.shape.name())
+    }
+}
+
+/// A scene and the truth about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scene {
+    /// How the objects look.
+    pub looks: [Look; NUM_OBJECTS],
+    /// Where they start and how they move then.
+    pub start: [Motion; NUM_OBJECTS],
+    /// What the clip shows.
+    pub factual: Outcome,
+    /// What happens when the object of that index is removed.
+    pub without: Vec<Outcome>,
+}
+
+impl Scene {
+    /// The pairs of objects that are left when one is removed.
+    pub fn pairs_without(removed: usize) -> [(usize, usize); 3] {
+        let mut pairs = [(0, 0); 3];
+        let left = PAIRS
+            .iter()
+            .filter(|pair| pair.0 != removed && pair.1 != removed);
+        for (slot, pair) in pairs.iter_mut().zip(left) {
+            *slot = *pair;
+        }
+        pairs
+    }
+
+    /// The kind of the question about this object's removal; none when some outcome has no right or
+    /// no wrong option, seen or true.
+    pub fn question_kind(&self, removed: usize) -> Option<QuestionKind> {
+        let pairs = Self::pairs_without(removed);
+        let seen = pairs.map(|pair| self.factual.collide(pair));
+        let truth = pairs.map(|pair| self.without[removed].collide(pair));
+        let is_open = |options: [bool; 3]| options.contains(&true) && options.contains(&false);
+        if !is_open(seen) || !is_open(truth) {
+            None
+        } else if seen == truth {
+            Some(QuestionKind::Observational)
+        } else {
+            Some(QuestionKind::Inferential)
+        }
+    }
+
+    /// The objects whose removal gives a question of this kind.
+    pub fn removals(&self, kind: QuestionKind) -> Vec<usize> {
+        (0..NUM_OBJECTS)
+            .filter(|removed| self.question_kind(*removed) == Some(kind))
+            .collect()
+    }
+}
+
+/// The random numbers of one scene: they depend on the world's seed and the scene's index alone.
+pub fn scene_rng(seed: u64, scene_index: usize) -> ChaCha8Rng {
+    let mut bytes = [0u8; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&(scene_index as u64).to_le_bytes());
+    ChaCha8Rng::from_seed(bytes)
+}
+
+/// Draws scenes until one fits: a clear video, and questions of the wanted kind. A scene for
+/// observational questions has no inferential one.
+pub fn sample_scene(rng: &mut ChaCha8Rng, wanted: QuestionKind) -> Scene {
+    loop {
+        let Some(start) = sample_start(rng) else {
+            continue;
+        };
+        let factual = simulate(&start, None);
+        if !is_clear(&factual) {
+            continue;
+        }
+        let scene = Scene {
+            looks: sample_looks(rng),
+            start,
+            factual,
+            without: (0..NUM_OBJECTS)
+                .map(|removed| simulate(&start, Some(removed)))
+                .collect(),
+        };
+        let inferential = !scene.removals(QuestionKind::Inferential).is_empty();
+        let fits = match wanted {
+            QuestionKind::Inferential => inferential,
+            QuestionKind::Observational => {
+                !inferential && !scene.removals(QuestionKind::Observational).is_empty()
+            }
+        };
+        if fits {
+            return scene;
+        }
+    }
+}
+
+/// Whether every collision and every miss of a factual outcome can be seen.
+fn is_clear(outcome: &Outcome) -> bool {
+    let events = &outcome.collisions;
+    (1..=MINI.max_events).contains(&events.len())
+        && events.iter().all(|event| {
+            event.impact_speed >= MINI.min_impact_speed
+                && event.impact_offset <= MINI.max_impact_offset
+                && event.time <= MINI.latest_event
+        })
+        && events
+            .windows(2)
+            .all(|pair| pair[1].time - pair[0].time >= MINI.min_event_distance)
+        && PAIRS
+            .iter()
+            .zip(outcome.gaps)
+            .all(|(pair, gap)| gap >= MINI.min_gap || outcome.collide(*pair))
+}
+
+fn sample_looks(rng: &mut ChaCha8Rng) -> [Look; NUM_OBJECTS] {
+    let mut colors: [usize; COLORS.len()] = std::array::from_fn(|color| color);
+    colors.shuffle(rng);
+    std::array::from_fn(|index| Look {
+        color: colors[index],
+        shape: Shape::ALL[rng.random_range(0..Shape::ALL.len())],
+        metal: rng.random_bool(0.5),
+    })
+}
+
+/// Places the objects and starts one or two of them towards another; none when a mover has nothing
+/// in its row or column.
+fn sample_start(rng: &mut ChaCha8Rng) -> Option<[Motion; NUM_OBJECTS]> {
+    let cells = sample_cells(rng);
+    let mut start = cells.map(|(column, row)| {
+        let mut place = |cell: usize| {
+            (cell as f64 + 0.5) * MINI.cell + rng.random_range(-MINI.jitter..=MINI.jitter)
+        };
+        Motion {
+            position: [place(column), place(row)],
+            velocity: [0.0; 2],
+        }
+    });
+    let num_movers = 1 + usize::from(rng.random_bool(MINI.two_movers_share));
+    let mut movers: [usize; NUM_OBJECTS] = std::array::from_fn(|index| index);
+    movers.shuffle(rng);
+    for &mover in &movers[..num_movers] {
+        let in_line: Vec<usize> = (0..NUM_OBJECTS)
+            .filter(|other| {
+                *other != mover
+                    && (cells[*other].0 == cells[mover].0 || cells[*other].1 == cells[mover].1)
+            })
+            .collect();
+        if in_line.is_empty() {
+            return None;
+        }
+        let target = in_line[rng.random_range(0..in_line.len())];
+        let speed = rng.random_range(MINI.min_speed..=MINI.max_speed);
+        start[mover].velocity = towards(start[mover].position, start[target].position, speed);
+    }
+    Some(start)
+}
+
+/// Different cells (column, row): mostly three in one row or column and one anywhere.
+fn sample_cells(rng: &mut ChaCha8Rng) -> [(usize, usize); NUM_OBJECTS] {
+    let side = MINI.cells_per_side;
+    let mut all: Vec<(usize, usize)> = (0..side * side)
+        .map(|cell| (cell % side, cell / side))
+        .collect();
+    all.shuffle(rng);
+    if rng.random_bool(MINI.line_share) {
+        let line = rng.random_range(0..side);
+        let left_out = rng.random_range(0..side);
+        let is_row = rng.random_bool(0.5);
+        let in_line = |(column, row): (usize, usize)| {
+            let (across, along) = if is_row { (row, column) } else { (column, row) };
+            across == line && along != left_out
+        };
+        // Stable: the cells of the line first, the others in their shuffled order.
+        all.sort_by_key(|cell| !in_line(*cell));
+    }
+    let mut cells: [(usize, usize); NUM_OBJECTS] = std::array::from_fn(|index| all[index]);
+    cells.shuffle(rng);
+    cells
+}
+
+fn towards(from: Vector, to: Vector, speed: f64) -> Vector {
+    let way = [to[0] - from[0], to[1] - from[1]];
+    let distance = (way[0] * way[0] + way[1] * way[1]).sqrt();
+    way.map(|part| part / distance * speed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(kind: QuestionKind, index: usize) -> Scene {
+        sample_scene(&mut scene_rng(5, index), kind)
+    }
+
+    #[test]
+    fn a_scene_depends_on_seed_and_index_only() {
+        let scene = sample(QuestionKind::Observational, 3);
+        assert_eq!(scene, sample(QuestionKind::Observational, 3));
+        assert_ne!(scene, sample(QuestionKind::Observational, 4));
+        assert_ne!(
+            scene.start,
+            sample_scene(&mut scene_rng(6, 3), QuestionKind::Observational).start
+        );
+    }
+
+    #[test]
+    fn the_truth_is_what_the_simulation_without_the_object_says() {
+        for index in 0..20 {
+            let kind = if index % 2 == 0 {
+                QuestionKind::Inferential
+            } else {
+                QuestionKind::Observational
+            };
+            let scene = sample(kind, index);
+            assert_eq!(scene.factual, simulate(&scene.start, None));
+            for removed in 0..NUM_OBJECTS {
+                let again = simulate(&scene.start, Some(removed));
+                assert_eq!(scene.without[removed], again);
+                assert!(
+                    again
+                        .collisions
+                        .iter()
+                        .all(|event| event.agent != removed && event.target != removed)
+                );
+            }
+            assert!(!scene.removals(kind).is_empty());
+            if kind == QuestionKind::Observational {
+                assert!(scene.removals(QuestionKind::Inferential).is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn objects_differ_in_colour_and_stand_apart() {
+        for index in 0..50 {
+            let scene = sample(QuestionKind::Observational, index);
+            for (first, second) in PAIRS {
+                assert_ne!(scene.looks[first].color, scene.looks[second].color);
+                let (a, b) = (scene.start[first].position, scene.start[second].position);
+                let distance = (a[0] - b[0]).hypot(a[1] - b[1]);
+                assert!(distance > 2.0 * MINI.radius);
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@
 
 pub mod attention;
 pub mod cache;
+pub mod device;
 pub mod head;
 pub mod hub;
 pub mod layers;

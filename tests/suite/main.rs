@@ -4,3 +4,4 @@ mod golden_model;
 mod optimizer;
 mod parity_engine;
 mod prompt;
+mod generate;

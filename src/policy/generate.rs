@@ -8,7 +8,6 @@ use crate::model::positions::PositionError;
 use crate::policy::decode::Decoding;
 use crate::policy::inputs::PackedGroup;
 use crate::policy::inputs::PackedInputs;
-use crate::policy::logprobs::video_features;
 use crate::policy::sampler::CompletionSeed;
 use crate::policy::sampler::Draw;
 use crate::policy::sampler::QuestionSeed;
@@ -123,15 +122,10 @@ pub fn generate(
         .iter()
         .map(|prompt| PackedGroup::of_completions(prompt, []))
         .collect();
-    let inputs = PackedInputs::new(model.spec(), &groups)?;
-    let features = video_features(model, &inputs)?;
-    let (mut decoding, mut logits) = Decoding::start(
-        model.text(),
-        &inputs,
-        features.as_ref(),
-        &vec![config.group_size; prompts.len()],
-        config.max_new_tokens,
-    )?;
+    let inputs = PackedInputs::new(&model.spec, &groups)?;
+    let rows_per_prompt = vec![config.group_size; prompts.len()];
+    let (mut decoding, mut logits) =
+        Decoding::start(model, &inputs, &rows_per_prompt, config.max_new_tokens)?;
     let sampler = Sampler::new(config, processor.banned_ids());
     let mut rows = new_rows(seeds, config.group_size);
     let mut running: Vec<usize> = (0..rows.len()).collect();

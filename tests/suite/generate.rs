@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use videothinker::config::{SamplingConfig, Wording};
 use videothinker::model::Qwen25Vl;
-use videothinker::model::spec::{SpecialTokens, Spec, TextSpec, VisionSpec};
+use videothinker::model::spec::{Spec, SpecialTokens, TextSpec, VisionSpec};
 use videothinker::model::weights::init_weights;
 use videothinker::policy::generate::{
     Completion, Finish, GenerateError, Observer, generate, unobserved,
@@ -67,7 +67,9 @@ fn model(processor: &Processor) -> Qwen25Vl {
 fn clip(grid_thw: [usize; 3], phase: f32) -> Arc<VideoPatches> {
     let count = grid_thw.iter().product::<usize>() * VideoPatches::PATCH_DIM;
     Arc::new(VideoPatches {
-        values: (0..count).map(|i| (i as f32 * 0.013 + phase).sin()).collect(),
+        values: (0..count)
+            .map(|i| (i as f32 * 0.013 + phase).sin())
+            .collect(),
         grid_thw,
         second_per_grid: 1.0,
     })
@@ -78,13 +80,18 @@ fn prompts(processor: &Processor) -> Vec<Prompt> {
     let ask = |text, video| processor.prompt(text, Wording::Training, video).unwrap();
     vec![
         ask("What would happen?", Some(clip([2, 4, 6], 0.0))),
-        ask("What would happen without the red cube?", Some(clip([3, 4, 4], 1.0))),
+        ask(
+            "What would happen without the red cube?",
+            Some(clip([3, 4, 4], 1.0)),
+        ),
         ask("Which of the following?", None),
     ]
 }
 
 fn seeds() -> Vec<QuestionSeed> {
-    (0..3).map(|i| QuestionSeed::new(42, 7, &format!("q{i}"))).collect()
+    (0..3)
+        .map(|i| QuestionSeed::new(42, 7, &format!("q{i}")))
+        .collect()
 }
 
 fn sampling(group_size: usize, max_new_tokens: usize) -> SamplingConfig {
@@ -121,9 +128,13 @@ fn the_samplers_log_probabilities_are_those_of_the_training_path() {
             PackedGroup::of_completions(prompt, group.iter().map(|c| c.token_ids.as_slice()))
         })
         .collect();
-    let inputs = PackedInputs::new(model.spec(), &packed).unwrap();
+    let inputs = PackedInputs::new(&model.spec, &packed).unwrap();
     let scores = logprobs::score(&model, &inputs, None).unwrap();
-    let sampled: Vec<f32> = groups.iter().flatten().flat_map(|c| c.logprobs.clone()).collect();
+    let sampled: Vec<f32> = groups
+        .iter()
+        .flatten()
+        .flat_map(|c| c.logprobs.clone())
+        .collect();
     assert_eq!(sampled.len(), scores.logprob.len());
     let worst = sampled
         .iter()
@@ -135,7 +146,10 @@ fn the_samplers_log_probabilities_are_those_of_the_training_path() {
     let banned = processor.banned_ids();
     let flat: Vec<&Completion> = groups.iter().flatten().collect();
     let stopped = flat.iter().filter(|c| c.finish == Finish::Stop).count();
-    assert!(0 < stopped && stopped < flat.len(), "both endings: {stopped}");
+    assert!(
+        0 < stopped && stopped < flat.len(),
+        "both endings: {stopped}"
+    );
     for completion in flat {
         let (last, before) = completion.token_ids.split_last().unwrap();
         let ends = |id: &u32| processor.eos_ids().contains(id);
@@ -143,7 +157,10 @@ fn the_samplers_log_probabilities_are_those_of_the_training_path() {
         assert_eq!(ends(last), completion.finish == Finish::Stop);
         assert!(completion.finish == Finish::Stop || completion.token_ids.len() == 120);
         assert!(completion.token_ids.iter().all(|id| !banned.contains(id)));
-        assert_eq!(completion.text, processor.decode(&completion.token_ids).unwrap());
+        assert_eq!(
+            completion.text,
+            processor.decode(&completion.token_ids).unwrap()
+        );
     }
 }
 
@@ -180,11 +197,13 @@ fn greedy_completions_follow_the_best_token_of_a_whole_pass() {
                 let mut tried = ids[..end].to_vec();
                 tried.push(id);
                 let packed = [PackedGroup::of_completions(prompt, [tried.as_slice()])];
-                let inputs = PackedInputs::new(model.spec(), &packed).unwrap();
+                let inputs = PackedInputs::new(&model.spec, &packed).unwrap();
                 logprobs::score(&model, &inputs, None).unwrap().logprob[end]
             };
             let best = score(ids[end]);
-            let rivals = [0, 65, 120, 300, 377].into_iter().filter(|id| *id != ids[end]);
+            let rivals = [0, 65, 120, 300, 377]
+                .into_iter()
+                .filter(|id| *id != ids[end]);
             assert!(rivals.into_iter().all(|id| score(id) <= best + 1e-5));
         }
     }
@@ -207,7 +226,11 @@ fn the_observer_sees_every_token_and_may_stop() {
     let mut left = 3;
     let stopped = run(&model, &[0], &sampling(2, 9), &mut |_| {
         left -= 1;
-        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if left == 0 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     });
     assert!(matches!(stopped, Err(GenerateError::Interrupted)));
     assert_eq!(left, 0);
@@ -219,6 +242,9 @@ fn given_completions_end_as_they_are_said_to() {
     let text = "<think>x</think><answer>A</answer>";
     let stop = Completion::given(&processor, text, Finish::Stop).unwrap();
     let length = Completion::given(&processor, text, Finish::Length).unwrap();
-    assert_eq!(stop.token_ids.split_last(), Some((&processor.end_of_turn(), length.token_ids.as_slice())));
+    assert_eq!(
+        stop.token_ids.split_last(),
+        Some((&processor.end_of_turn(), length.token_ids.as_slice()))
+    );
     assert_eq!(processor.decode(&stop.token_ids).unwrap(), text);
 }

@@ -1,7 +1,9 @@
 //! The integration tests, one binary: candle links slowly.
+mod docs;
 mod engine;
+mod generate;
 mod golden_model;
+mod layers;
 mod optimizer;
 mod parity_engine;
 mod prompt;
-mod generate;

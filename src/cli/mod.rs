@@ -16,6 +16,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 mod data;
+pub mod init;
 mod inspect;
 mod output;
 mod process;

@@ -5,6 +5,7 @@
 pub mod attention;
 pub mod cache;
 pub mod device;
+pub mod generation;
 pub mod head;
 pub mod hub;
 pub mod layers;

@@ -3,15 +3,15 @@
 //! Shapes: `N` packed rows, `H` hidden, `n`/`m` query and key/value heads of width `d`.
 
 use crate::model::attention::{Heads, attention, attention_backward};
-use crate::model::cache::{KvCache, LayerCache, SlotPlan};
+use crate::model::cache::{LayerCache, SlotPlan};
 use crate::model::layers::{
     linear, rms_norm, rms_norm_backward, rotary, rotary_backward, sum_rows, swiglu,
     swiglu_backward, weight_gradient,
 };
 use crate::model::packed::PackedLayout;
-use crate::model::spec::{Spec, TextSpec};
+use crate::model::spec::TextSpec;
 use crate::model::weights::NamedTensors;
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 /// Receives a parameter's name and gradient as soon as it is known.
 pub type GradientSink<'a> = dyn FnMut(&str, Tensor) -> Result<()> + 'a;
@@ -226,142 +226,5 @@ impl DecoderLayer {
 
     fn emit(&self, sink: &mut GradientSink, name: &str, gradient: Tensor) -> Result<()> {
         sink(&format!("{}{name}", self.prefix), gradient)
-    }
-}
-
-/// The decoder: embedding, layers, final norm, head.
-#[derive(Debug, Clone)]
-pub struct TextModel {
-    spec: TextSpec,
-    embedding: Tensor,
-    layers: Vec<DecoderLayer>,
-    norm: Tensor,
-    head: Tensor,
-}
-
-impl TextModel {
-    /// Name of the embedding, which is also the head where the two are tied.
-    pub const EMBEDDING: &'static str = "model.embed_tokens.weight";
-    /// Name of the final norm.
-    pub const NORM: &'static str = "model.norm.weight";
-    /// Name of a head of its own.
-    pub const HEAD: &'static str = "lm_head.weight";
-
-    /// The decoder from the checkpoint's tensors.
-    pub fn new(spec: &Spec, weights: &NamedTensors) -> Result<Self> {
-        let embedding = weights.get(Self::EMBEDDING)?;
-        let head = if spec.tie_word_embeddings {
-            embedding.clone()
-        } else {
-            weights.get(Self::HEAD)?
-        };
-        let layers = (0..spec.text.num_layers)
-            .map(|index| DecoderLayer::new(&spec.text, weights, index))
-            .collect::<Result<_>>()?;
-        Ok(Self {
-            spec: spec.text.clone(),
-            embedding,
-            layers,
-            norm: weights.get(Self::NORM)?,
-            head,
-        })
-    }
-
-    /// The decoder's sizes.
-    pub fn spec(&self) -> &TextSpec {
-        &self.spec
-    }
-
-    /// The layers, first to last.
-    pub fn layers(&self) -> &[DecoderLayer] {
-        &self.layers
-    }
-
-    /// The embedding `[V, H]`.
-    pub fn embedding(&self) -> &Tensor {
-        &self.embedding
-    }
-
-    /// The head `[V, H]`.
-    pub fn head(&self) -> &Tensor {
-        &self.head
-    }
-
-    /// The final norm's weight `[H]`.
-    pub fn norm(&self) -> &Tensor {
-        &self.norm
-    }
-
-    /// Rows of the embedding: ids `[N]` → `[N, H]`.
-    pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        self.embedding.index_select(ids, 0)
-    }
-
-    /// Embedded rows `[N, H]` through all layers, before the final norm.
-    pub fn forward_packed(
-        &self,
-        x: &Tensor,
-        cos: &Tensor,
-        sin: &Tensor,
-        layout: &PackedLayout,
-    ) -> Result<Tensor> {
-        self.layers.iter().try_fold(x.clone(), |x, layer| {
-            layer.forward_packed(&x, cos, sin, layout)
-        })
-    }
-
-    /// The final norm: `[N, H]` → `[N, H]`.
-    pub fn normed(&self, x: &Tensor) -> Result<Tensor> {
-        rms_norm(x, &self.norm, self.spec.rms_norm_eps)
-    }
-
-    /// Final norm and head: `[N, H]` → `[N, V]` in f32.
-    pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        linear(&self.normed(x)?, &self.head, None)?.to_dtype(DType::F32)
-    }
-
-    /// Prompts packed as `layout` (no completions), once: their cache and their outputs `[N, H]` before the norm.
-    ///
-    /// `rows_per_prompt[i]` rows will continue prompt `i` by at most `capacity` tokens each.
-    pub fn prefill(
-        &self,
-        x: &Tensor,
-        (cos, sin): (&Tensor, &Tensor),
-        layout: &PackedLayout,
-        rows_per_prompt: &[usize],
-        capacity: usize,
-    ) -> Result<(KvCache, Tensor)> {
-        let mut x = x.clone();
-        let mut prefilled = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
-            let (y, k, v) = layer.prefill(&x, cos, sin, layout)?;
-            x = y;
-            prefilled.push((k, v));
-        }
-        let cache = KvCache::new(
-            prefilled,
-            layout,
-            Heads::of(&self.spec),
-            rows_per_prompt,
-            capacity,
-        )?;
-        Ok((cache, x))
-    }
-
-    /// One new token per cached row: ids `[B]` → outputs `[B, H]` before the norm.
-    pub fn decode(
-        &self,
-        ids: &Tensor,
-        cos: &Tensor,
-        sin: &Tensor,
-        cache: &mut KvCache,
-    ) -> Result<Tensor> {
-        let mut x = self.embed(ids)?;
-        let (layers, plan) = cache.parts();
-        for (layer, cached) in self.layers.iter().zip(layers) {
-            x = layer.decode(&x, cos, sin, cached, plan)?;
-        }
-        cache.advance();
-        Ok(x)
     }
 }

@@ -1,15 +1,16 @@
 //! Token-by-token continuation of several prompts as rows of one batch.
 
+use crate::model::Qwen25Vl;
 use crate::model::cache::KvCache;
-use crate::model::positions::{Positions, rotary_table};
-use crate::model::text::TextModel;
+use crate::model::positions::Positions;
 use crate::policy::inputs::PackedInputs;
+use crate::policy::logprobs::video_tokens;
 use candle_core::{Result, Tensor};
 
 /// A running generation: each prompt went through the model once, its rows share the prompt's keys and values.
 #[derive(Debug)]
 pub struct Decoding<'a> {
-    text: &'a TextModel,
+    model: &'a Qwen25Vl,
     cache: KvCache,
     /// Position of each row's next token.
     next: Vec<u32>,
@@ -18,20 +19,19 @@ pub struct Decoding<'a> {
 impl<'a> Decoding<'a> {
     /// Prefills the prompts of `inputs` (groups without suffixes).
     ///
-    /// `rows_per_prompt[i]` rows will continue prompt `i`, in this order, by at most `capacity` tokens each.
-    /// `features` are the clips' features in the order of `inputs.video_rows`. Returns the logits `[B, V]` (f32) from
-    /// which each row's first token is drawn.
+    /// `rows_per_prompt[i]` rows will continue prompt `i`, in this order, by at most `capacity` tokens each. Returns the
+    /// logits `[B, V]` (f32) from which each row's first token is drawn.
     pub fn start(
-        text: &'a TextModel,
+        model: &'a Qwen25Vl,
         inputs: &PackedInputs,
-        features: Option<&Tensor>,
         rows_per_prompt: &[usize],
         capacity: usize,
     ) -> Result<(Self, Tensor)> {
-        let rows = inputs.embed(text, features)?;
-        let (cache, output) = text.prefill(
-            &rows.embedded,
-            (&rows.cos, &rows.sin),
+        let video = video_tokens(model, inputs)?;
+        let embedded = model.embed(&inputs.token_ids, &inputs.video_rows, video.as_ref())?;
+        let (cache, output) = model.prefill(
+            &embedded,
+            &inputs.positions,
             &inputs.layout,
             rows_per_prompt,
             capacity,
@@ -49,14 +49,14 @@ impl<'a> Decoding<'a> {
         let device = output.device();
         let last = output.index_select(&Tensor::new(last_rows, device)?, 0)?;
         let prompt_of_row: Vec<u32> = cache.group_of_row().iter().map(|&g| g as u32).collect();
-        let logits = text
+        let logits = model
             .logits(&last)?
             .index_select(&Tensor::new(prompt_of_row.as_slice(), device)?, 0)?;
         let next = prompt_of_row
             .iter()
             .map(|&prompt| inputs.next_positions[prompt as usize])
             .collect();
-        Ok((Self { text, cache, next }, logits))
+        Ok((Self { model, cache, next }, logits))
     }
 
     /// Rows that are still being continued (B).
@@ -72,17 +72,14 @@ impl<'a> Decoding<'a> {
                 self.cache.capacity()
             );
         }
-        let device = self.text.embedding().device();
         let positions = Positions {
             axes: [self.next.clone(), self.next.clone(), self.next.clone()],
         };
-        let (cos, sin) = rotary_table(self.text.spec(), &positions, device)?;
-        let ids = Tensor::new(tokens, device)?;
-        let output = self.text.decode(&ids, &cos, &sin, &mut self.cache)?;
+        let output = self.model.decode(tokens, &positions, &mut self.cache)?;
         for next in &mut self.next {
             *next += 1;
         }
-        self.text.logits(&output)
+        self.model.logits(&output)
     }
 
     /// Keeps only these rows (ascending), the others have ended.

@@ -7,13 +7,11 @@
 use crate::model::packed::GroupLayout;
 use crate::model::packed::PackedLayout;
 use crate::model::positions::{
-    PositionError, Positions, TextAfterVideo, VideoSpan, prompt_positions, rotary_table,
+    PositionError, Positions, TextAfterVideo, VideoSpan, prompt_positions,
 };
 use crate::model::spec::Spec;
-use crate::model::text::TextModel;
 use crate::prompt::Prompt;
 use crate::video::VideoPatches;
-use candle_core::{Result as TensorResult, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -80,37 +78,7 @@ pub struct PackedInputs {
     pub suffix_targets: Vec<Vec<Range<usize>>>,
 }
 
-/// A pass's rows on the model's device.
-#[derive(Debug, Clone)]
-pub struct DeviceRows {
-    /// Embedded rows, video features in place `[N, H]`.
-    pub embedded: Tensor,
-    /// Cosines of the rotary angles `[N, d/2]`.
-    pub cos: Tensor,
-    /// Sines of the rotary angles `[N, d/2]`.
-    pub sin: Tensor,
-}
-
 impl PackedInputs {
-    /// Embeds the rows: tokens by table, video rows by `features [M, H]` in the order of [`Self::video_rows`].
-    pub fn embed(&self, text: &TextModel, features: Option<&Tensor>) -> TensorResult<DeviceRows> {
-        let device = text.embedding().device();
-        let embedded = text.embed(&Tensor::new(self.token_ids.as_slice(), device)?)?;
-        let embedded = match features {
-            None => embedded,
-            Some(features) => {
-                let mut source: Vec<u32> = (0..self.num_rows() as u32).collect();
-                for (feature, &row) in self.video_rows.iter().enumerate() {
-                    source[row as usize] = (self.num_rows() + feature) as u32;
-                }
-                Tensor::cat(&[&embedded, features], 0)?
-                    .index_select(&Tensor::new(source, device)?, 0)?
-            }
-        };
-        let (cos, sin) = rotary_table(text.spec(), &self.positions, device)?;
-        Ok(DeviceRows { embedded, cos, sin })
-    }
-
     /// Packs `groups` for the model that `spec` describes.
     pub fn new(spec: &Spec, groups: &[PackedGroup]) -> Result<Self, PositionError> {
         let mut packed = Self {

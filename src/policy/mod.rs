@@ -1,6 +1,152 @@
-//! The trainable policy (tracked and detached views of one storage) and the frozen model.
+//! The trainable policy (one storage, tracked and detached views of it) and the frozen model.
+
+use crate::model::Qwen25Vl;
+use crate::model::head::{BiasRows, TokenScores};
+use crate::model::spec::{CheckpointError, Spec};
+use crate::model::weights;
+use crate::model::weights::NamedTensors;
+use crate::policy::inputs::PackedInputs;
+use candle_core::{DType, Device, Result, Tensor, Var};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 pub mod decode;
 pub mod generate;
 pub mod inputs;
+pub mod logprobs;
 pub mod sampler;
+
+/// Start of the names of the vision tower's tensors.
+const VISION: &str = "visual.";
+
+/// A model that is being trained.
+///
+/// Every trainable tensor is a [`Var`]; [`Self::model`] reads the same storage, so an optimizer step is seen at once.
+#[derive(Debug)]
+pub struct Policy {
+    vars: BTreeMap<String, Var>,
+    frozen: NamedTensors,
+    model: Qwen25Vl,
+}
+
+impl Policy {
+    /// Reads a checkpoint folder. Without `train_vision` the tower's tensors are plain: no gradient is computed.
+    pub fn load(
+        folder: &Path,
+        dtype: DType,
+        device: &Device,
+        train_vision: bool,
+    ) -> std::result::Result<Self, CheckpointError> {
+        let spec = Spec::load(folder)?;
+        let tensors = weights::load(folder, &spec, dtype, device)?;
+        Ok(Self::new(&spec, tensors, train_vision)?)
+    }
+
+    /// A policy of these tensors, which it takes over.
+    pub fn new(spec: &Spec, tensors: NamedTensors, train_vision: bool) -> Result<Self> {
+        let (mut vars, mut frozen) = (BTreeMap::new(), NamedTensors::default());
+        for (name, tensor) in tensors {
+            if train_vision || !name.starts_with(VISION) {
+                vars.insert(name, Var::from_tensor(&tensor)?);
+            } else {
+                frozen.insert(name, tensor.detach());
+            }
+        }
+        let model = Qwen25Vl::new(spec, &views(&vars, &frozen, Var::as_detached_tensor))?;
+        Ok(Self {
+            vars,
+            frozen,
+            model,
+        })
+    }
+
+    /// The model over detached views: rollout, scoring and the layer-by-layer backward pass record no graph.
+    pub fn model(&self) -> &Qwen25Vl {
+        &self.model
+    }
+
+    /// The model over the variables themselves: candle records a graph (tests compare with it).
+    pub fn tracked(&self) -> Result<Qwen25Vl> {
+        let tensors = views(&self.vars, &self.frozen, |var| var.as_tensor().clone());
+        Qwen25Vl::new(&self.model.spec, &tensors)
+    }
+
+    /// The trainable tensors by name.
+    pub fn vars(&self) -> &BTreeMap<String, Var> {
+        &self.vars
+    }
+
+    /// All tensors by name, for saving.
+    pub fn tensors(&self) -> NamedTensors {
+        views(&self.vars, &self.frozen, Var::as_detached_tensor)
+    }
+
+    /// Whether the vision tower is trained.
+    pub fn trains_vision(&self) -> bool {
+        self.frozen.is_empty()
+    }
+}
+
+fn views(
+    vars: &BTreeMap<String, Var>,
+    frozen: &NamedTensors,
+    view: impl Fn(&Var) -> Tensor,
+) -> NamedTensors {
+    vars.iter()
+        .map(|(name, var)| (name.clone(), view(var)))
+        .chain(
+            frozen
+                .iter()
+                .map(|(name, tensor)| (name.to_owned(), tensor.clone())),
+        )
+        .collect()
+}
+
+/// A model that is only read, such as the bias model.
+#[derive(Debug)]
+pub struct FrozenModel {
+    model: Qwen25Vl,
+}
+
+impl FrozenModel {
+    /// Reads a checkpoint folder.
+    pub fn load(
+        folder: &Path,
+        dtype: DType,
+        device: &Device,
+    ) -> std::result::Result<Self, CheckpointError> {
+        let spec = Spec::load(folder)?;
+        let tensors = weights::load(folder, &spec, dtype, device)?;
+        Ok(Self::new(&spec, &tensors)?)
+    }
+
+    /// A frozen model of these tensors.
+    pub fn new(spec: &Spec, tensors: &NamedTensors) -> Result<Self> {
+        Ok(Self {
+            model: Qwen25Vl::new(spec, tensors)?,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Qwen25Vl {
+        &self.model
+    }
+
+    /// Log-probability and entropy it gives to every target of `inputs`.
+    pub fn score(&self, inputs: &PackedInputs) -> Result<TokenScores> {
+        logprobs::score(&self.model, inputs, None)
+    }
+
+    /// Its normed output `[R, H]` at the target rows, from which [`Self::bias_rows`] makes exact divergences.
+    pub fn target_hidden(&self, inputs: &PackedInputs) -> Result<Tensor> {
+        logprobs::target_hidden(&self.model, inputs)
+    }
+
+    /// The bias model's side of an exact divergence, from [`Self::target_hidden`].
+    pub fn bias_rows<'a>(&'a self, hidden: &'a Tensor) -> BiasRows<'a> {
+        BiasRows {
+            hidden,
+            weight: &self.model.head,
+        }
+    }
+}

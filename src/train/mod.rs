@@ -6,6 +6,7 @@ use anyhow::Result;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+pub mod backward;
 pub mod checkpoint;
 pub mod console;
 pub mod files;

@@ -1,0 +1,151 @@
+//! Gradients of a packed pass, one layer at a time.
+//!
+//! The forward pass keeps each layer's input and nothing else. The backward pass goes from the head to the first
+//! layer, computes each layer again from its input, and has its weight gradients before it turns to the next. What
+//! follows from the log-probabilities is the caller's: GRPO, CDPO and a supervised step differ in one closure.
+
+use crate::model::Qwen25Vl;
+use crate::model::head::{BiasRows, CHUNK_BYTES, Head, TokenScores};
+use crate::model::layers::rms_norm_backward;
+use crate::policy::Policy;
+use crate::policy::inputs::PackedInputs;
+use candle_core::{DType, Result, Tensor};
+use std::collections::BTreeMap;
+
+/// Gradient of each trainable tensor, by name.
+pub type Gradients = BTreeMap<String, Tensor>;
+
+/// Derivatives of the loss with respect to what the head gives to each target.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Derivatives {
+    /// ∂loss/∂logprob.
+    pub logprob: Vec<f32>,
+    /// ∂loss/∂KL over the vocabulary; empty when the loss has no such term.
+    pub full_kl: Vec<f32>,
+}
+
+/// What one pass gives.
+#[derive(Debug)]
+pub struct Pass<T> {
+    /// Scores of the targets under the weights before the update.
+    pub scores: TokenScores,
+    /// Gradient of every trainable tensor.
+    pub gradients: Gradients,
+    /// What the caller's closure returned beside the derivatives.
+    pub objective: T,
+}
+
+/// Scores the targets of `inputs`, asks `objective` for the loss's derivatives, and carries them back to every
+/// trainable tensor.
+///
+/// `bias` (the bias model's rows for the same inputs) is given when the loss uses exact divergences.
+pub fn backward<T>(
+    policy: &Policy,
+    inputs: &PackedInputs,
+    bias: Option<BiasRows>,
+    objective: impl FnOnce(&TokenScores) -> (Derivatives, T),
+) -> Result<Pass<T>> {
+    let model = policy.model();
+    let video = match inputs.videos.as_slice() {
+        [] => None,
+        videos => Some(model.video_input(videos)?),
+    };
+    let traced = video
+        .as_ref()
+        .map(|video| model.visual.forward_traced(&video.pixels, &video.layout))
+        .transpose()?;
+    let (tokens, trace) = traced.unzip();
+    let mut output = model.embed(&inputs.token_ids, &inputs.video_rows, tokens.as_ref())?;
+    drop(tokens);
+    let (cos, sin) = model.rotary(&inputs.positions)?;
+    let mut layer_inputs = Vec::with_capacity(model.layers.len());
+    for layer in &model.layers {
+        let next = layer.forward_packed(&output, &cos, &sin, &inputs.layout)?;
+        layer_inputs.push(std::mem::replace(&mut output, next));
+    }
+
+    let mut gradients = Gradients::new();
+    let target_rows = Tensor::new(inputs.target_rows.as_slice(), model.device())?;
+    let chosen = output.index_select(&target_rows, 0)?;
+    let (shape, dtype) = (output.shape().clone(), output.dtype());
+    drop(output);
+    let (scores, d_chosen, objective) =
+        backward_head(model, &chosen, inputs, bias, objective, &mut gradients)?;
+    // Rows that predict several targets (a prompt's last) add up, in f32.
+    let mut upstream = Tensor::zeros(&shape, DType::F32, model.device())?
+        .index_add(&target_rows, &d_chosen.to_dtype(DType::F32)?, 0)?
+        .to_dtype(dtype)?;
+
+    let mut sink = |name: &str, gradient: Tensor| {
+        gradients.insert(name.to_owned(), gradient);
+        Ok(())
+    };
+    while let Some(input) = layer_inputs.pop() {
+        let layer = &model.layers[layer_inputs.len()];
+        upstream = layer.backward(&input, &cos, &sin, &inputs.layout, &upstream, &mut sink)?;
+    }
+    let (d_table, d_tokens) =
+        model.embed_backward(&inputs.token_ids, &inputs.video_rows, &upstream)?;
+    if let (Some(video), Some(trace), Some(d_tokens), true) =
+        (video, trace, d_tokens, policy.trains_vision())
+    {
+        model
+            .visual
+            .backward(&video.pixels, &video.layout, trace, &d_tokens, &mut sink)?;
+    }
+    // A tied head has left its part already.
+    let d_table = match gradients.remove(Qwen25Vl::EMBEDDING) {
+        Some(d_head) => (d_head + d_table)?,
+        None => d_table,
+    };
+    gradients.insert(Qwen25Vl::EMBEDDING.to_owned(), d_table);
+    fill_in(policy, &mut gradients)?;
+    Ok(Pass {
+        scores,
+        gradients,
+        objective,
+    })
+}
+
+/// Head, loss and final norm over the target rows `chosen [R, H]`; returns the gradient with respect to them.
+fn backward_head<T>(
+    model: &Qwen25Vl,
+    chosen: &Tensor,
+    inputs: &PackedInputs,
+    bias: Option<BiasRows>,
+    objective: impl FnOnce(&TokenScores) -> (Derivatives, T),
+    gradients: &mut Gradients,
+) -> Result<(TokenScores, Tensor, T)> {
+    let normed = model.norm(chosen)?;
+    let mut head = Head::new(&normed, &model.head, &inputs.target_ids, bias, CHUNK_BYTES)?;
+    let scores = head.scores()?;
+    let (derivatives, objective) = objective(&scores);
+    if derivatives.logprob.len() != inputs.num_targets() {
+        candle_core::bail!(
+            "{} derivatives for {} targets",
+            derivatives.logprob.len(),
+            inputs.num_targets()
+        );
+    }
+    let (d_normed, d_head) = head.backward(&derivatives.logprob, &derivatives.full_kl)?;
+    let (d_chosen, d_norm) =
+        rms_norm_backward(chosen, &model.norm, model.spec.text.rms_norm_eps, &d_normed)?;
+    let name = if model.spec.tie_word_embeddings {
+        Qwen25Vl::EMBEDDING
+    } else {
+        Qwen25Vl::HEAD
+    };
+    gradients.insert(name.to_owned(), d_head);
+    gradients.insert(Qwen25Vl::NORM.to_owned(), d_norm);
+    Ok((scores, d_chosen, objective))
+}
+
+/// A pass without a clip does not reach the tower: its gradients are zero, not absent.
+fn fill_in(policy: &Policy, gradients: &mut Gradients) -> Result<()> {
+    for (name, var) in policy.vars() {
+        if !gradients.contains_key(name) {
+            gradients.insert(name.clone(), var.as_detached_tensor().zeros_like()?);
+        }
+    }
+    Ok(())
+}

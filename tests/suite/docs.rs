@@ -1,0 +1,277 @@
+//! The README says what the program does: every setting, every command and every flag it names.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use videothinker::config::Config;
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// A field or variant of `src/config.rs` and its doc comment on one line.
+struct Item {
+    name: String,
+    /// The type of a field; empty for a variant.
+    kind: String,
+    doc: String,
+}
+
+/// Structs and enums of `src/config.rs` with their fields or variants.
+fn parse_config_source(source: &str) -> BTreeMap<String, Vec<Item>> {
+    let mut types = BTreeMap::new();
+    let mut current: Option<(String, Vec<Item>)> = None;
+    let mut doc = String::new();
+    for line in source.lines() {
+        let header = line
+            .strip_prefix("pub struct ")
+            .or_else(|| line.strip_prefix("pub enum "));
+        if let Some(rest) = header {
+            current = Some((rest.trim_end_matches(" {").to_owned(), Vec::new()));
+            doc.clear();
+        } else if line == "}" {
+            current = current.and_then(|(name, items)| {
+                types.insert(name, items);
+                None
+            });
+        } else if let Some(text) = line.trim_start().strip_prefix("/// ") {
+            if !doc.is_empty() {
+                doc.push(' ');
+            }
+            doc.push_str(text);
+        } else if let Some((_, items)) = &mut current
+            && let Some(body) = line.trim().strip_suffix(',')
+            && !body.contains('(')
+        {
+            let (name, kind) = body
+                .strip_prefix("pub ")
+                .and_then(|field| field.split_once(": "))
+                .unwrap_or((body, ""));
+            items.push(Item {
+                name: name.to_owned(),
+                kind: kind.to_owned(),
+                doc: std::mem::take(&mut doc),
+            });
+        }
+    }
+    types
+}
+
+/// `FooBar` as serde writes it: `lowercase` for one word, `snake_case` for several.
+fn snake_case(name: &str) -> String {
+    let mut text = String::new();
+    for (index, c) in name.chars().enumerate() {
+        if c.is_uppercase() && index > 0 {
+            text.push('_');
+        }
+        text.extend(c.to_lowercase());
+    }
+    text
+}
+
+/// The configuration table as it should stand in the README.
+fn config_table() -> String {
+    let source = read("src/config.rs");
+    let types = parse_config_source(&source);
+    let defaults = toml::Table::try_from(Config::default()).unwrap();
+    let mut text = String::from("| key | default | meaning |\n| --- | --- | --- |\n");
+    for item in &types["Config"] {
+        match types.get(&item.kind) {
+            None => push_row(
+                &mut text,
+                &item.name,
+                defaults.get(&item.name),
+                item,
+                &types,
+            ),
+            Some(fields) => {
+                for field in fields {
+                    let default = defaults[&item.name].get(&field.name);
+                    push_row(
+                        &mut text,
+                        &format!("{}.{}", item.name, field.name),
+                        default,
+                        field,
+                        &types,
+                    );
+                }
+            }
+        }
+    }
+    text
+}
+
+fn push_row(
+    text: &mut String,
+    key: &str,
+    default: Option<&toml::Value>,
+    item: &Item,
+    types: &BTreeMap<String, Vec<Item>>,
+) {
+    let default = default.map_or_else(|| "–".to_owned(), |value| format!("`{value}`"));
+    let inner = item
+        .kind
+        .trim_start_matches("Option<")
+        .trim_start_matches("Vec<");
+    let mut meaning = item.doc.clone();
+    if let Some(variants) = types.get(inner.trim_end_matches('>')) {
+        for (index, variant) in variants.iter().enumerate() {
+            meaning.push_str(if index == 0 { "<br>" } else { " · " });
+            let doc = variant.doc.trim_end_matches('.');
+            meaning.push_str(&format!("`{}`: {doc}", snake_case(&variant.name)));
+        }
+    }
+    text.push_str(&format!(
+        "| `{key}` | {default} | {} |\n",
+        meaning.replace('|', "\\|")
+    ));
+}
+
+#[test]
+fn the_configuration_table_is_that_of_the_source() {
+    let readme = read("README.md");
+    let (open, close) = ("<!-- config -->\n", "<!-- /config -->");
+    let (before, rest) = readme.split_once(open).unwrap();
+    let (table, after) = rest.split_once(close).unwrap();
+    let wanted = config_table();
+    if std::env::var_os("UPDATE_README").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+        std::fs::write(path, format!("{before}{open}{wanted}{close}{after}")).unwrap();
+        return;
+    }
+    assert_eq!(
+        table, wanted,
+        "run UPDATE_README=1 scripts/test.sh --test suite docs"
+    );
+}
+
+#[test]
+fn every_setting_is_in_the_table() {
+    let table = config_table();
+    let defaults = toml::Table::try_from(Config::default()).unwrap();
+    let mut keys = vec![
+        "model.bias_model".to_owned(),
+        "data.samples".into(),
+        "kl.token_cap".into(),
+    ];
+    for (section, value) in &defaults {
+        match value.as_table() {
+            Some(fields) => keys.extend(fields.keys().map(|key| format!("{section}.{key}"))),
+            None => keys.push(section.clone()),
+        }
+    }
+    assert!(keys.len() > 40, "{keys:?}");
+    for key in keys {
+        assert!(
+            table.contains(&format!("| `{key}` |")),
+            "`{key}` has no row"
+        );
+    }
+}
+
+fn help(words: &[&str]) -> String {
+    let output = assert_cmd::Command::cargo_bin("videothinker")
+        .unwrap()
+        .args(words)
+        .arg("--help")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "videothinker {} --help fails",
+        words.join(" ")
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The command lines in the code blocks of a file: lines that call the program, continued lines joined.
+fn command_lines(text: &str) -> Vec<String> {
+    let joined = text.replace("\\\n", " ");
+    joined
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("videothinker "))
+        .map(|line| {
+            line.split(" #")
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        })
+        .collect()
+}
+
+/// Checks that a command and all its flags exist.
+fn check_command(line: &str) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let nested = ["data", "inspect"].contains(&words[0]);
+    let verb = &words[..if nested { 2 } else { 1 }];
+    let help = help(verb);
+    for flag in words
+        .iter()
+        .filter(|word| word.starts_with("--") && **word != "--help")
+    {
+        let known = help
+            .split(|c: char| c.is_whitespace() || ",[]<>=".contains(c))
+            .any(|word| word == *flag);
+        assert!(known, "`videothinker {}` has no {flag}", verb.join(" "));
+    }
+}
+
+#[test]
+fn every_command_of_the_readme_exists() {
+    let lines = command_lines(&read("README.md"));
+    assert!(lines.len() > 10, "{lines:?}");
+    for line in lines {
+        check_command(&line);
+    }
+}
+
+#[test]
+fn every_command_of_the_program_is_in_the_readme() {
+    let lines = command_lines(&read("README.md"));
+    let listed = |verb: &str| lines.iter().any(|line| line.starts_with(verb));
+    for (parent, prefix) in [
+        (&[][..], ""),
+        (&["data"][..], "data "),
+        (&["inspect"][..], "inspect "),
+    ] {
+        let text = help(parent);
+        let commands = text.split("Commands:\n").nth(1).unwrap();
+        for line in commands.lines().take_while(|line| !line.is_empty()) {
+            // A command stands two spaces in; further in, its description goes on.
+            let Some(verb) = line
+                .strip_prefix("  ")
+                .filter(|rest| !rest.starts_with(' '))
+            else {
+                continue;
+            };
+            let verb = verb.split_whitespace().next().unwrap();
+            if verb != "help" {
+                assert!(
+                    listed(&format!("{prefix}{verb}")),
+                    "the README does not show `{prefix}{verb}`"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_config_file_loads() {
+    let mut found = 0;
+    for folder in ["configs/mini", "configs/clevrer", "configs/eval"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let loaded = Config::load(Some(&path), &[], videothinker::config::Verb::Inspect);
+            assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(
+                text.starts_with("# "),
+                "{}: a first line says what it is for",
+                path.display()
+            );
+            found += 1;
+        }
+    }
+    assert!(found >= 11, "{found}");
+}

@@ -37,6 +37,10 @@ pub struct Question {
     /// A worked answer to learn from (`train-sft` only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<String>,
+    /// What single video tokens show (`train-sft` only): index of the token in its order of grids, rows
+    /// and columns, and its words. Tokens that are not named show nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grounding: Option<Vec<(usize, String)>>,
     /// Whatever else the source has: kept, not interpreted.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
@@ -171,6 +175,7 @@ mod tests {
             options: options.map(|texts| texts.iter().map(ToString::to_string).collect()),
             problem_type: None,
             response: None,
+            grounding: None,
             extra: serde_json::Map::new(),
         }
     }

@@ -4,10 +4,11 @@
 //! happens without the object. Both are right on observational questions, only the thinker on
 //! inferential ones.
 
-use super::physics::{Collision, NUM_OBJECTS};
+use super::physics::{Collision, NUM_OBJECTS, Vector};
 use super::questions::Counterfactual;
 use super::scene::{Look, Scene};
 use super::spec::MINI;
+use std::collections::BTreeMap;
 
 /// How a worked answer argues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,27 +75,67 @@ pub fn motion_question(scene: &Scene, object: usize) -> String {
 
 /// Its answer: a word for each pair of sampled frames that the model sees as one.
 pub fn motion_answer(scene: &Scene, object: usize) -> String {
-    let position =
-        |sample: usize| scene.factual.frames[sample * MINI.frames_per_sample][object].position;
     let inside = -MINI.radius..MINI.side() as f64 + MINI.radius;
-    let word = |from: [f64; 2], to: [f64; 2]| {
-        let (right, down) = (to[0] - from[0], to[1] - from[1]);
-        if !to.iter().all(|value| inside.contains(value)) {
-            "gone"
-        } else if right.abs().max(down.abs()) < 1.0 {
-            "still"
-        } else if right.abs() >= down.abs() {
-            if right > 0.0 { "right" } else { "left" }
-        } else if down > 0.0 {
-            "down"
-        } else {
-            "up"
-        }
-    };
-    let words: Vec<&str> = (0..MINI.sampled_frames / 2)
-        .map(|grid| word(position(2 * grid), position(2 * grid + 1)))
+    let words: Vec<&str> = (0..MINI.num_grids())
+        .map(|grid| {
+            let [from, to] = seen_in(scene, grid, object);
+            if to.iter().all(|value| inside.contains(value)) {
+                direction(from, to)
+            } else {
+                "gone"
+            }
+        })
         .collect();
     words.join(" ")
+}
+
+/// The question what stands in the picture.
+pub const INVENTORY_QUESTION: &str = "What is there?";
+
+/// Its answer, in CLEVRER's order of colours.
+pub fn inventory_answer(scene: &Scene) -> String {
+    let mut looks = scene.looks;
+    looks.sort_by_key(|look| look.color);
+    looks.map(Look::name).join("; ")
+}
+
+/// What each video token shows: its index (grids, rows, columns) and the words for colour, shape and
+/// motion of the objects whose centre lies in it. Tokens that are not named show nothing.
+pub fn grounding(scene: &Scene) -> Vec<(usize, String)> {
+    let side = MINI.cells_per_side;
+    let mut tokens: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for grid in 0..MINI.num_grids() {
+        for (object, look) in scene.looks.iter().enumerate() {
+            let [from, to] = seen_in(scene, grid, object);
+            let cell = [0, 1].map(|axis| (f64::midpoint(from[axis], to[axis]) / MINI.cell).floor());
+            if cell.iter().all(|place| (0.0..side as f64).contains(place)) {
+                let token = (grid * side + cell[1] as usize) * side + cell[0] as usize;
+                let words = format!("{} {}", look.name(), direction(from, to));
+                tokens.entry(token).or_default().push(words);
+            }
+        }
+    }
+    let joined = |(token, words): (usize, Vec<String>)| (token, words.join(" "));
+    tokens.into_iter().map(joined).collect()
+}
+
+/// Where an object is in the two sampled frames of a temporal grid.
+fn seen_in(scene: &Scene, grid: usize, object: usize) -> [Vector; 2] {
+    [2 * grid, 2 * grid + 1]
+        .map(|sample| scene.factual.frames[sample * MINI.frames_per_sample][object].position)
+}
+
+fn direction(from: Vector, to: Vector) -> &'static str {
+    let (right, down) = (to[0] - from[0], to[1] - from[1]);
+    if right.abs().max(down.abs()) < MINI.still {
+        "still"
+    } else if right.abs() >= down.abs() {
+        if right > 0.0 { "right" } else { "left" }
+    } else if down > 0.0 {
+        "down"
+    } else {
+        "up"
+    }
 }
 
 #[cfg(test)]
@@ -151,5 +192,38 @@ mod tests {
         assert_eq!(motion_answer(&scene, 0), "still still still still");
         assert_eq!(motion_answer(&scene, 1), "right gone gone gone");
         assert_eq!(motion_answer(&scene, 2), "up up up up");
+
+        // Object 0 rests in row 1, column 0: token 4 of the first grid of 16.
+        let name = scene.looks[0].name();
+        let tokens = grounding(&scene);
+        for token in [4, 20, 36, 52] {
+            assert!(
+                tokens.contains(&(token, format!("{name} still"))),
+                "{tokens:?}"
+            );
+        }
+        // Object 1 is in column 3 at the start and then out of the picture.
+        let leaving = format!("{} right", scene.looks[1].name());
+        assert_eq!(
+            tokens
+                .iter()
+                .filter(|(_, words)| words.contains(&leaving))
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn the_inventory_names_everything_in_the_order_of_colours() {
+        let mut scene = sample_scene(&mut scene_rng(3, 0), QuestionKind::Observational);
+        for (look, color) in scene.looks.iter_mut().zip([7, 0, 3, 1]) {
+            look.color = color;
+        }
+        let answer = inventory_answer(&scene);
+        let colors: Vec<&str> = answer
+            .split("; ")
+            .filter_map(|name| name.split(' ').next())
+            .collect();
+        assert_eq!(colors, ["gray", "red", "green", "yellow"]);
     }
 }

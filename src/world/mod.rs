@@ -7,9 +7,10 @@ use crate::config::QuestionKind;
 use crate::data::clevrer::{self, Counts, OfficialScene};
 use crate::data::{DataError, Question, write_questions};
 use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use thiserror::Error;
 
 pub mod annotation;
@@ -21,7 +22,8 @@ pub mod render;
 pub mod scene;
 pub mod spec;
 
-use answers::{Style, motion_answer, motion_question, worked_answer};
+use answers::{INVENTORY_QUESTION, Style, grounding, inventory_answer};
+use answers::{motion_answer, motion_question, worked_answer};
 use encoder::{ClipFormat, EncodeError, write_clip};
 use physics::NUM_OBJECTS;
 use questions::{Counterfactual, sample_questions};
@@ -207,7 +209,7 @@ fn make_scene<T>(
     position: usize,
     seed: u64,
     out: &Path,
-    finish: impl Fn(&Made, &mut rand_chacha::ChaCha8Rng) -> Result<T, WorldError>,
+    finish: impl Fn(&Made, &mut ChaCha8Rng) -> Result<T, WorldError>,
 ) -> Result<(T, u64), WorldError> {
     let scene_index = part.first_index + position;
     let mut rng = scene_rng(seed, scene_index);
@@ -309,53 +311,80 @@ fn write_worked(
     Ok((count, sizes.iter().sum()))
 }
 
-/// A clip's lines of `sft.jsonl`: counterfactual questions with worked answers, then the motion of
-/// every object.
-fn worked_questions(made: &Made, rng: &mut rand_chacha::ChaCha8Rng) -> Vec<Question> {
-    let Made {
-        scene_index, scene, ..
-    } = made;
-    let video: PathBuf = clevrer::video_path(*scene_index);
-    let line = |id: String, problem, answer: &str, problem_type: &str, response| Question {
-        id: format!("mini/{scene_index}/{id}"),
-        problem,
-        solution: format!("<answer>{answer}</answer>"),
-        video: video.clone(),
-        kind: None,
-        options: None,
-        problem_type: Some(problem_type.to_owned()),
-        response: Some(response),
-        extra: serde_json::Map::new(),
-    };
+/// A clip's lines of `sft.jsonl`: counterfactual questions with worked answers, then what is there and
+/// how each object moves. The first line says what each video token shows.
+fn worked_questions(made: &Made, rng: &mut ChaCha8Rng) -> Vec<Question> {
+    let scene = &made.scene;
     let mut lines = Vec::new();
-    for (id, question) in made.questions.iter().enumerate() {
+    for id in 0..MINI.worked_questions {
+        // A scene with fewer questions is asked again, with options in another order.
+        let again = &made.questions[id % made.questions.len()];
+        let question = match made.questions.get(id) {
+            Some(question) => Some(question.clone()),
+            None => Counterfactual::sample(scene, again.removed, rng),
+        };
         let style = if rng.random_bool(MINI.thinker_share) {
             Style::Thinker
         } else {
             Style::Observer
         };
-        let right = question.letters(|choice| choice.is_right);
-        let right: Vec<String> = right.iter().map(char::to_string).collect();
-        lines.push(Question {
-            kind: Some(question.kind),
-            ..line(
-                id.to_string(),
-                question.official(scene, id).problem(),
-                &right.join(","),
-                style.as_str(),
-                worked_answer(scene, question, style),
-            )
-        });
+        lines.extend(question.map(|question| {
+            let right = question.letters(|choice| choice.is_right);
+            let right: Vec<String> = right.iter().map(char::to_string).collect();
+            Question {
+                kind: Some(question.kind),
+                ..worked_line(
+                    made.scene_index,
+                    &id.to_string(),
+                    style.as_str(),
+                    question.official(scene, id).problem(),
+                    (right.join(","), worked_answer(scene, &question, style)),
+                )
+            }
+        }));
     }
+    let plain = |id: &str, problem_type, problem, answer: String| {
+        let answers = (answer.clone(), answer);
+        worked_line(made.scene_index, id, problem_type, problem, answers)
+    };
+    lines.push(plain(
+        "inventory",
+        "inventory",
+        INVENTORY_QUESTION.to_owned(),
+        inventory_answer(scene),
+    ));
     for object in 0..NUM_OBJECTS {
-        let answer = motion_answer(scene, object);
-        lines.push(line(
-            format!("motion-{object}"),
-            motion_question(scene, object),
-            &answer,
+        lines.push(plain(
+            &format!("motion-{object}"),
             "motion",
-            answer.clone(),
+            motion_question(scene, object),
+            motion_answer(scene, object),
         ));
     }
+    if let Some(first) = lines.first_mut() {
+        first.grounding = Some(grounding(scene));
+    }
     lines
+}
+
+/// One line of `sft.jsonl` from the right answer and the worked one.
+fn worked_line(
+    scene_index: usize,
+    id: &str,
+    problem_type: &str,
+    problem: String,
+    (answer, response): (String, String),
+) -> Question {
+    Question {
+        id: format!("mini/{scene_index}/{id}"),
+        problem,
+        solution: format!("<answer>{answer}</answer>"),
+        video: clevrer::video_path(scene_index),
+        kind: None,
+        options: None,
+        problem_type: Some(problem_type.to_owned()),
+        response: Some(response),
+        grounding: None,
+        extra: serde_json::Map::new(),
+    }
 }

@@ -33,7 +33,7 @@ pub struct Counterfactual {
 
 impl Counterfactual {
     /// The question about one removal, with its options shuffled; none where it would not be fair.
-    fn sample(scene: &Scene, removed: usize, rng: &mut ChaCha8Rng) -> Option<Self> {
+    pub fn sample(scene: &Scene, removed: usize, rng: &mut ChaCha8Rng) -> Option<Self> {
         let kind = scene.question_kind(removed)?;
         let mut pairs = Scene::pairs_without(removed);
         pairs.shuffle(rng);

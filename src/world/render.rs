@@ -7,15 +7,6 @@ use super::spec::MINI;
 /// One picture: `[side, side, 3]` bytes, row-major, red green blue.
 pub type Picture = Vec<u8>;
 
-/// Half width and half height of a shape, as shares of the radius.
-fn half_extent(shape: Shape) -> (f64, f64) {
-    match shape {
-        Shape::Cube => (0.87, 0.87),
-        Shape::Sphere => (1.0, 1.0),
-        Shape::Cylinder => (0.58, 1.0),
-    }
-}
-
 /// Every frame of the clip.
 pub fn render(looks: &[Look; NUM_OBJECTS], outcome: &Outcome) -> Vec<Picture> {
     let floor = floor();
@@ -46,42 +37,48 @@ fn floor() -> Picture {
     picture
 }
 
-/// Draws one object with its edge smoothed over a pixel.
+/// Draws one object with its edges smoothed over a pixel.
 fn draw(picture: &mut Picture, look: Look, center: [f64; 2]) {
     let side = MINI.side();
-    let radius = MINI.radius;
-    let (half_width, half_height) = half_extent(look.shape);
     let color = COLORS[look.color].1.map(f64::from);
     let range = |center: f64| {
         let clamp = |value: f64| value.clamp(0.0, side as f64) as usize;
-        clamp((center - radius - 1.0).floor())..clamp((center + radius + 2.0).floor())
+        clamp((center - MINI.radius - 1.0).floor())..clamp((center + MINI.radius + 2.0).floor())
     };
     for row in range(center[1]) {
         for column in range(center[0]) {
             let x = column as f64 + 0.5 - center[0];
             let y = row as f64 + 0.5 - center[1];
-            let outside = match look.shape {
-                Shape::Sphere => (x * x + y * y).sqrt() - radius,
-                Shape::Cube | Shape::Cylinder => {
-                    (x.abs() - half_width * radius).max(y.abs() - half_height * radius)
-                }
-            };
-            let coverage = (0.5 - outside).clamp(0.0, 1.0);
-            let shine = if look.metal { highlight(x, y) } else { 0.0 };
+            let (body, light) = coverage(look.shape, x, y);
             let start = (row * side + column) * 3;
             for (value, paint) in picture[start..start + 3].iter_mut().zip(color) {
-                let paint = paint + (255.0 - paint) * shine;
-                *value = (f64::from(*value) * (1.0 - coverage) + paint * coverage).round() as u8;
+                let paint = (paint + LIGHT * light).min(255.0);
+                *value = (f64::from(*value) * (1.0 - body) + paint * body).round() as u8;
             }
         }
     }
 }
 
-/// How much of white the highlight of metal adds at this offset from the centre.
-fn highlight(x: f64, y: f64) -> f64 {
-    let (x, y) = (x + 0.25 * MINI.radius, y + 0.4 * MINI.radius);
-    let outside = (x * x + y * y).sqrt() - 0.22 * MINI.radius;
-    0.6 * (0.5 - outside).clamp(0.0, 1.0)
+/// Added to the colour where an object is light.
+const LIGHT: f64 = 90.0;
+
+/// How much of the pixel at this offset from the centre is the object, and how much of it is light.
+fn coverage(shape: Shape, x: f64, y: f64) -> (f64, f64) {
+    let radius = MINI.radius;
+    // From the signed distance to an edge, negative inside.
+    let inside = |distance: f64| (0.5 - distance).clamp(0.0, 1.0);
+    let disc = |x: f64, y: f64, radius: f64| inside((x * x + y * y).sqrt() - radius);
+    let block = |half_width: f64, half_height: f64| {
+        inside((x.abs() - half_width * radius).max(y.abs() - half_height * radius))
+    };
+    match shape {
+        Shape::Cube => (block(0.9, 0.9), 0.0),
+        Shape::Sphere => {
+            let highlight = disc(x + 0.3 * radius, y + 0.3 * radius, 0.1f64.sqrt() * radius);
+            (disc(x, y, radius), highlight)
+        }
+        Shape::Cylinder => (block(0.8, 1.0), inside(y + 0.45 * radius)),
+    }
 }
 
 #[cfg(test)]
@@ -104,7 +101,7 @@ mod tests {
         for (shape, corner_is_red, side_is_red) in [
             (Shape::Cube, true, true),
             (Shape::Sphere, false, true),
-            (Shape::Cylinder, false, false),
+            (Shape::Cylinder, true, true),
         ] {
             let mut picture = floor();
             draw(&mut picture, red(shape), [56.0, 56.0]);
@@ -115,7 +112,7 @@ mod tests {
                 "{shape:?}"
             );
             assert_eq!(
-                pixel(&picture, 64, 56) == COLORS[1].1,
+                pixel(&picture, 63, 56) == COLORS[1].1,
                 side_is_red,
                 "{shape:?}"
             );
@@ -125,6 +122,10 @@ mod tests {
                 value != COLORS[1].1 && value != pixel(&empty, x, 56)
             });
             assert!(mixed, "{shape:?} has a hard edge");
+            let light = COLORS[1].1.map(|value| value.saturating_add(LIGHT as u8));
+            let light_at = |x, y| pixel(&picture, x, y) == light;
+            assert_eq!(light_at(52, 52), shape == Shape::Sphere);
+            assert_eq!(light_at(60, 47), shape == Shape::Cylinder);
         }
     }
 

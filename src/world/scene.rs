@@ -24,11 +24,11 @@ pub const COLORS: [(&str, [u8; 3]); 8] = [
 /// CLEVRER's shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
-    /// Drawn as a square.
+    /// Drawn as a plain square.
     Cube,
-    /// Drawn as a disc.
+    /// Drawn as a disc with a highlight.
     Sphere,
-    /// Drawn as an upright rectangle.
+    /// Drawn as an upright rectangle with a light lid.
     Cylinder,
 }
 
@@ -52,8 +52,6 @@ pub struct Look {
     pub color: usize,
     /// Its shape.
     pub shape: Shape,
-    /// Metal has a highlight, rubber has none.
-    pub metal: bool,
 }
 
 impl Look {
@@ -62,9 +60,9 @@ impl Look {
         COLORS[self.color].0
     }
 
-    /// CLEVRER's word for the material.
+    /// CLEVRER's word for the material: everything is dull.
     pub fn material_name(self) -> &'static str {
-        if self.metal { "metal" } else { "rubber" }
+        "rubber"
     }
 
     /// The name that questions and answers use, such as `red cube`.
@@ -187,7 +185,6 @@ fn sample_looks(rng: &mut ChaCha8Rng) -> [Look; NUM_OBJECTS] {
     std::array::from_fn(|index| Look {
         color: colors[index],
         shape: Shape::ALL[rng.random_range(0..Shape::ALL.len())],
-        metal: rng.random_bool(0.5),
     })
 }
 

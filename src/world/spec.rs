@@ -50,6 +50,8 @@ pub struct WorldSpec {
     pub inferential_share: f64,
     /// Share of *thinkers* among the worked answers; the others are *observers*.
     pub thinker_share: f64,
+    /// An object that moves less than this in one sampled frame is called still.
+    pub still: f64,
     /// Counterfactual questions per clip in the worked answers.
     pub worked_questions: usize,
 }
@@ -62,29 +64,35 @@ pub const MINI: WorldSpec = WorldSpec {
     radius: 10.5,
     line_share: 0.8,
     two_movers_share: 0.8,
-    min_speed: 11.0,
-    max_speed: 16.0,
-    friction: 1.3,
+    min_speed: 6.0,
+    max_speed: 9.0,
+    friction: 0.4,
     restitution: 0.95,
     substeps: 20,
     sampled_frames: 8,
     frames_per_sample: 2,
     samples_per_second: 2,
     max_events: 4,
-    min_impact_speed: 3.0,
+    min_impact_speed: 2.0,
     max_impact_offset: 0.35,
     min_gap: 2.5,
-    min_event_distance: 0.4,
+    min_event_distance: 0.5,
     latest_event: 6.0,
     inferential_share: 0.25,
     thinker_share: 0.55,
-    worked_questions: 2,
+    still: 0.7,
+    worked_questions: 3,
 };
 
 impl WorldSpec {
     /// Side of the square picture, in pixels.
     pub const fn side(&self) -> usize {
         self.cells_per_side * self.cell as usize
+    }
+
+    /// Temporal grids: the model sees two sampled frames as one.
+    pub const fn num_grids(&self) -> usize {
+        self.sampled_frames / 2
     }
 
     /// Frames of a clip. With `7 m + 1` frames, eight evenly spaced ones are all exact.

@@ -1,0 +1,191 @@
+//! The questions of each step with their clips, decoded ahead.
+
+use crate::config::BadVideoPolicy;
+use crate::config::Config;
+use crate::data::Dataset;
+use crate::data::Question;
+use crate::data::shuffle::permutation;
+use crate::video::Prefetcher;
+use crate::video::VideoPatches;
+use anyhow::Context;
+use anyhow::Result;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A question with its clip, ready for a prompt.
+#[derive(Debug, Clone)]
+pub struct Lesson<'a> {
+    /// The question.
+    pub question: &'a Question,
+    /// Its clip.
+    pub video: Arc<VideoPatches>,
+}
+
+/// Hands out questions in the run's order; their clips are decoded on other threads.
+pub struct Feed<'a> {
+    questions: Vec<&'a Question>,
+    /// Next of `questions`.
+    due: usize,
+    clips: Prefetcher,
+    on_bad_video: BadVideoPolicy,
+    skipped: usize,
+}
+
+impl<'a> Feed<'a> {
+    /// Starts decoding for `questions`, in this order.
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn start(questions: Vec<&'a Question>, config: &Config) -> Result<Self> {
+        let jobs: Vec<PathBuf> = questions.iter().map(|q| q.video.clone()).collect();
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let clips = Prefetcher::new(
+            jobs,
+            config.video.clone(),
+            config.train.prefetch_mib << 20,
+            (cores / 2).clamp(1, 8),
+        )
+        .context("cannot start the video threads")?;
+        Ok(Self {
+            questions,
+            due: 0,
+            clips,
+            on_bad_video: config.data.on_bad_video,
+            skipped: 0,
+        })
+    }
+
+    /// The next `count` questions. One whose clip cannot be used is an error, or, with `on_bad_video = "skip"`, is
+    /// missing from the result: nothing takes its place.
+    ///
+    /// # Errors
+    /// A clip that cannot be used, named with its question.
+    pub fn next_lessons(&mut self, count: usize) -> Result<Vec<Lesson<'a>>> {
+        let end = (self.due + count).min(self.questions.len());
+        let mut lessons = Vec::with_capacity(count);
+        for question in &self.questions[self.due..end] {
+            let Some(loaded) = self.clips.next() else {
+                break;
+            };
+            match loaded {
+                Ok((_, video)) => lessons.push(Lesson { question, video }),
+                Err(error) if self.on_bad_video == BadVideoPolicy::Skip => {
+                    self.skipped += 1;
+                    tracing::warn!("question {} skipped: {error}", question.id);
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("question {}", question.id));
+                }
+            }
+        }
+        self.due = end;
+        Ok(lessons)
+    }
+
+    /// Questions left out since the start because of their clip.
+    pub fn skipped(&self) -> usize {
+        self.skipped
+    }
+}
+
+/// The questions at positions `from..to` of the run's order.
+pub fn in_order(dataset: &Dataset, from: usize, to: usize) -> Vec<&Question> {
+    (from..to).map(|index| dataset.question_at(index)).collect()
+}
+
+/// Positions `from..to` of an order for supervised steps: clips are shuffled anew in every epoch, the questions of one
+/// clip stand together, so that a step computes what they share once.
+pub fn in_clip_order(dataset: &Dataset, seed: u64, from: usize, to: usize) -> Vec<&Question> {
+    let mut by_clip: BTreeMap<&Path, Vec<&Question>> = BTreeMap::new();
+    for question in dataset.questions() {
+        by_clip.entry(&question.video).or_default().push(question);
+    }
+    let clips: Vec<Vec<&Question>> = by_clip.into_values().collect();
+    let count = dataset.len();
+    let mut ordered = Vec::with_capacity(to.saturating_sub(from));
+    let mut position = from;
+    while position < to {
+        let epoch = position / count;
+        let start = epoch * count;
+        let questions = permutation(&[seed, epoch as u64], clips.len())
+            .into_iter()
+            .flat_map(|clip| &clips[clip])
+            .skip(position - start)
+            .take(to - position);
+        ordered.extend(questions);
+        position = (start + count).min(to);
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DataConfig;
+
+    /// Six questions about three clips (the files hold no video).
+    fn dataset() -> (tempfile::TempDir, Dataset) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut lines = String::new();
+        for index in 0..6 {
+            let clip = format!("{}.mp4", index % 3);
+            std::fs::write(folder.path().join(&clip), "no video").unwrap();
+            lines.push_str(&format!(
+                "{{\"id\":\"q{index}\",\"problem\":\"Q?\",\"solution\":\"A\",\"video\":\"{clip}\"}}\n"
+            ));
+        }
+        let questions = folder.path().join("q.jsonl");
+        std::fs::write(&questions, lines).unwrap();
+        let config = DataConfig {
+            questions,
+            video_root: folder.path().to_owned(),
+            ..DataConfig::default()
+        };
+        let dataset = Dataset::load(&config, 1).unwrap();
+        (folder, dataset)
+    }
+
+    #[test]
+    fn clip_order_keeps_clips_together_and_resumes_anywhere() {
+        let (_folder, dataset) = dataset();
+        let ids = |from, to| -> Vec<&str> {
+            in_clip_order(&dataset, 7, from, to)
+                .iter()
+                .map(|question| question.id.as_str())
+                .collect()
+        };
+        let all = ids(0, 15);
+        assert_eq!(all.len(), 15);
+        for epoch in [&all[..6], &all[6..12]] {
+            let mut sorted = epoch.to_vec();
+            sorted.sort_unstable();
+            assert_eq!(sorted, ["q0", "q1", "q2", "q3", "q4", "q5"]);
+        }
+        let clips: Vec<_> = in_clip_order(&dataset, 7, 0, 6)
+            .iter()
+            .map(|question| question.video.clone())
+            .collect();
+        assert!(clips.chunks(2).all(|pair| pair[0] == pair[1]));
+        assert_eq!(ids(4, 15), all[4..]);
+    }
+
+    #[test]
+    fn a_bad_clip_is_an_error_or_skipped_and_never_replaced() {
+        let (_folder, dataset) = dataset();
+        let mut config = Config::default();
+        let questions = in_order(&dataset, 0, 4);
+        let mut feed = Feed::start(questions.clone(), &config).unwrap();
+        let message = format!("{:#}", feed.next_lessons(2).unwrap_err());
+        assert!(
+            message.contains(&questions[0].id) && message.contains(".mp4"),
+            "{message}"
+        );
+        config.data.on_bad_video = BadVideoPolicy::Skip;
+        let mut feed = Feed::start(questions, &config).unwrap();
+        assert!(feed.next_lessons(3).unwrap().is_empty());
+        assert!(feed.next_lessons(3).unwrap().is_empty());
+        assert_eq!(feed.skipped(), 4);
+    }
+}

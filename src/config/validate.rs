@@ -49,7 +49,7 @@ pub fn is_hub_id(name: &str) -> bool {
             && !part.starts_with('.')
             && part
                 .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+                .all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c))
     };
     match name.split_once('/') {
         Some((owner, model)) => {

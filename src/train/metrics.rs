@@ -6,7 +6,6 @@
 use super::files::JsonLines;
 use super::tensorboard::EventFile;
 use anyhow::Result;
-use serde::Deserialize;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -15,9 +14,9 @@ use std::time::Instant;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
-/// A line of `metrics.jsonl`. Names follow TRL where TRL has one; what does not apply is left out.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
+/// A line of `metrics.jsonl`. Names follow TRL where TRL has one; what does not apply is left out, and a number that is
+/// not finite is `null`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct StepMetrics {
     /// Optimizer steps done, counted from 1.
     pub step: usize,
@@ -33,16 +32,16 @@ pub struct StepMetrics {
     pub skipped_update: u8,
     /// Questions left out so far because their clip cannot be used.
     pub skipped_videos: usize,
-    /// Share of answer tokens that were the most likely ones (`train-sft`).
+    /// Mean entropy of the policy over the tokens learned from, nats; absent in a step without questions.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mean_token_accuracy: Option<f64>,
+    pub entropy: Option<f64>,
     /// What only the RL verbs have.
     #[serde(flatten)]
     pub rl: Option<RlMetrics>,
 }
 
 /// The RL part of a line.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct RlMetrics {
     /// Mean of R over all completions of the step.
     pub reward: f64,
@@ -74,8 +73,12 @@ pub struct RlMetrics {
     /// Share of completions cut off at the longest length.
     #[serde(rename = "completions/clipped_ratio")]
     pub clipped_ratio: f64,
-    /// Mean entropy of the policy over completion tokens, nats.
-    pub entropy: f64,
+    /// Share of tokens whose ratio is clipped from below (0 with one update per sample).
+    #[serde(rename = "clip_ratio/low_mean")]
+    pub clip_low: f64,
+    /// Share of tokens whose ratio is clipped from above.
+    #[serde(rename = "clip_ratio/high_mean")]
+    pub clip_high: f64,
     /// Mean divergence from the bias model per token; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
@@ -94,7 +97,7 @@ pub struct RlMetrics {
 }
 
 /// A line of `timings.jsonl`: what differs between two equal runs.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct StepTimings {
     /// The step.
     pub step: usize,
@@ -237,6 +240,7 @@ mod tests {
         StepMetrics {
             step,
             loss: 0.1 * step as f64,
+            entropy: Some(0.5),
             rl: Some(RlMetrics {
                 reward: 1.5,
                 kl: Some(0.25),

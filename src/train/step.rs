@@ -1,0 +1,374 @@
+//! One RL step, top to bottom: question → prompt → completions → rewards → advantages → bias log-probs → backward →
+//! optimizer → metrics.
+
+use super::Objective;
+use super::Trainer;
+use super::feed::Lesson;
+use super::mean;
+use super::metrics::RlMetrics;
+use super::metrics::StepMetrics;
+use super::metrics::Stopwatch;
+use super::replay::Replayed;
+use crate::config::BadVideoPolicy;
+use crate::config::KlConfig;
+use crate::config::KlEstimator;
+use crate::config::QuestionKind;
+use crate::config::Wording;
+use crate::data::Question;
+use crate::policy::generate::Completion;
+use crate::policy::generate::Finish;
+use crate::policy::inputs::PackedGroup;
+use crate::policy::inputs::PackedInputs;
+use crate::policy::sampler::QuestionSeed;
+use crate::prompt::Prompt;
+use crate::prompt::PromptError;
+use crate::rl::Group;
+use crate::rl::loss::CompletionTerms;
+use crate::rl::loss::LossOutput;
+use crate::rl::loss::policy_loss;
+use crate::train::backward::Derivatives;
+use crate::train::backward::backward;
+use anyhow::Context;
+use anyhow::Result;
+use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A line of `rollouts.jsonl`.
+#[derive(Debug, Clone, Serialize)]
+pub struct RolloutLine<'a> {
+    /// The step.
+    pub step: usize,
+    /// Which question.
+    pub question_id: &'a str,
+    /// The paper's split, where known.
+    pub kind: Option<QuestionKind>,
+    /// The clip.
+    pub video: &'a Path,
+    /// The right answer.
+    pub solution: &'a str,
+    /// What the policy wrote.
+    pub completion: &'a str,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Accuracy reward, unweighted.
+    pub accuracy: f64,
+    /// Format reward, unweighted.
+    pub format: f64,
+    /// R: the weighted sum.
+    pub reward: f64,
+    /// A: the reward against its group.
+    pub advantage: f64,
+    /// Mean divergence from the bias model per token; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of the completion.
+    pub completion_tokens: usize,
+}
+
+impl Trainer<'_> {
+    /// One optimizer step on `lessons`; `replayed` gives their completions instead of the sampler.
+    pub(super) fn reinforced_step(
+        &mut self,
+        objective: &Objective,
+        lessons: &[Lesson],
+        replayed: Option<&[Replayed]>,
+        watch: &mut Stopwatch,
+    ) -> Result<StepMetrics> {
+        let (questions, prompts) = self.prompts(lessons)?;
+        if prompts.is_empty() {
+            return Ok(self.empty_step());
+        }
+        let completions = match replayed {
+            Some(replayed) => self.replayed(&questions, replayed)?,
+            None => watch.time("generate", || self.sample(&questions, &prompts))?,
+        };
+        let groups: Vec<Group> = questions
+            .iter()
+            .zip(prompts)
+            .zip(completions)
+            .map(|((question, prompt), completions)| {
+                Group::score(
+                    question.id.clone(),
+                    question.kind,
+                    prompt,
+                    completions,
+                    &question.solution,
+                    &self.config.reward,
+                    self.config.objective.loss,
+                )
+            })
+            .collect();
+        let inputs = pack(&groups, self)?;
+
+        let kl = KlConfig {
+            coefficient: self.state.kl_coefficient,
+            ..self.config.kl.clone()
+        };
+        let (mut bias_logprobs, mut bias_hidden) = (None, None);
+        if let Objective::Cdpo(bias) = objective {
+            watch.time("bias", || -> Result<()> {
+                if kl.estimator == KlEstimator::Full {
+                    bias_hidden = Some(bias.target_hidden(&inputs)?);
+                } else {
+                    bias_logprobs = Some(bias.score(&inputs)?.logprob);
+                }
+                Ok(())
+            })?;
+        }
+        let bias_rows = match (objective, &bias_hidden) {
+            (Objective::Cdpo(bias), Some(hidden)) => Some(bias.bias_rows(hidden)),
+            _ => None,
+        };
+        let kl = matches!(objective, Objective::Cdpo(_)).then_some(&kl);
+        let pass = watch.time("backward", || {
+            backward(&self.policy, &inputs, bias_rows, |scores| {
+                let bias = bias_logprobs.as_deref();
+                let full = kl
+                    .is_some_and(|kl| kl.estimator == KlEstimator::Full)
+                    .then_some(scores.full_kl.as_slice());
+                let terms = loss_terms(&groups, &inputs, &scores.logprob, bias, full);
+                let longest = self.config.sampling.max_new_tokens;
+                let output = policy_loss(&terms, &self.config.objective, kl, longest);
+                let derivatives = Derivatives {
+                    logprob: output.d_logprob.clone(),
+                    full_kl: output.d_full_kl.clone(),
+                };
+                (derivatives, output)
+            })
+        })?;
+        let loss = pass.objective;
+
+        let update = watch.time("update", || self.update(loss.loss, &pass.gradients))?;
+        self.state.num_tokens += groups.iter().map(count_tokens).sum::<u64>();
+        let lines = rollout_lines(self.state.step + 1, &questions, &groups, &inputs, &loss);
+        for line in &lines {
+            self.rollouts.append(line)?;
+        }
+        if !update.applied {
+            self.dump_bad_step(loss.loss, update.grad_norm, serde_json::to_value(&lines)?)?;
+        }
+        let gap = self.sampler_gap(&groups, &inputs, &pass.scores.logprob);
+        Ok(StepMetrics {
+            loss: loss.loss,
+            grad_norm: update.grad_norm,
+            skipped_update: u8::from(!update.applied),
+            entropy: Some(mean(&pass.scores.entropy)),
+            rl: Some(RlMetrics {
+                kl_coefficient: kl.map(|kl| kl.coefficient),
+                sampler_logp_gap: gap,
+                ..rl_metrics(&groups, &inputs, &loss)
+            }),
+            ..self.empty_step()
+        })
+    }
+
+    /// The questions that can be asked, and their prompts.
+    fn prompts<'q>(&mut self, lessons: &[Lesson<'q>]) -> Result<(Vec<&'q Question>, Vec<Prompt>)> {
+        let (mut questions, mut prompts) = (Vec::new(), Vec::new());
+        for lesson in lessons {
+            let question = lesson.question;
+            let video = Some(Arc::clone(&lesson.video));
+            match self
+                .processor
+                .prompt(&question.text(), Wording::Training, video)
+            {
+                Ok(prompt) => {
+                    questions.push(question);
+                    prompts.push(prompt);
+                }
+                Err(error @ PromptError::TooLong { .. })
+                    if self.config.data.on_bad_video == BadVideoPolicy::Skip =>
+                {
+                    self.skip(question, &error);
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("question {}", question.id));
+                }
+            }
+        }
+        Ok((questions, prompts))
+    }
+
+    /// G completions of each prompt, seeded by run, step, question and number.
+    fn sample(&self, questions: &[&Question], prompts: &[Prompt]) -> Result<Vec<Vec<Completion>>> {
+        let step = self.state.step as u64 + 1;
+        let seeds: Vec<QuestionSeed> = questions
+            .iter()
+            .map(|question| QuestionSeed::new(self.config.seed, step, &question.id))
+            .collect();
+        generate(self, prompts, &seeds)
+    }
+
+    fn replayed(
+        &self,
+        questions: &[&Question],
+        replayed: &[Replayed],
+    ) -> Result<Vec<Vec<Completion>>> {
+        questions
+            .iter()
+            .map(|question| {
+                let line = replayed
+                    .iter()
+                    .find(|line| line.question_id == question.id)
+                    .with_context(|| format!("no replayed completions for {}", question.id))?;
+                line.completions
+                    .iter()
+                    .map(|completion| completion.completion(&self.processor))
+                    .collect::<Result<Vec<_>>>()
+                    .with_context(|| format!("question {}", question.id))
+            })
+            .collect()
+    }
+
+    /// Largest difference between what the sampler and the training path give a sampled token. Both are the same
+    /// quantity only at temperature 1.
+    fn sampler_gap(
+        &self,
+        groups: &[Group],
+        inputs: &PackedInputs,
+        logprob: &[f32],
+    ) -> Option<f64> {
+        if (self.config.sampling.temperature - 1.0).abs() > f64::EPSILON {
+            return None;
+        }
+        let trained = inputs.per_suffix(logprob);
+        let sampled = groups.iter().flat_map(|group| &group.rollouts);
+        sampled
+            .zip(trained.into_iter().flatten())
+            .flat_map(|(rollout, trained)| rollout.completion.logprobs.iter().zip(trained))
+            .map(|(a, b)| f64::from((a - b).abs()))
+            .reduce(f64::max)
+    }
+}
+
+fn pack(groups: &[Group], trainer: &Trainer) -> Result<PackedInputs> {
+    let packed: Vec<PackedGroup> = groups
+        .iter()
+        .map(|group| {
+            let completions = group.rollouts.iter();
+            PackedGroup::of_completions(
+                &group.prompt,
+                completions.map(|rollout| rollout.completion.token_ids.as_slice()),
+            )
+        })
+        .collect();
+    Ok(PackedInputs::new(&trainer.policy.model().spec, &packed)?)
+}
+
+fn loss_terms<'a>(
+    groups: &[Group],
+    inputs: &PackedInputs,
+    logprob: &'a [f32],
+    bias: Option<&'a [f32]>,
+    full: Option<&'a [f32]>,
+) -> Vec<Vec<CompletionTerms<'a>>> {
+    groups
+        .iter()
+        .zip(&inputs.suffix_targets)
+        .map(|(group, ranges)| {
+            group
+                .rollouts
+                .iter()
+                .zip(ranges)
+                .map(|(rollout, range)| CompletionTerms {
+                    advantage: rollout.advantage,
+                    logprob: &logprob[range.clone()],
+                    // One update per sample: the old policy is this one and the ratio 1.
+                    old_logprob: None,
+                    bias_logprob: bias.map(|bias| &bias[range.clone()]),
+                    full_kl: full.map(|full| &full[range.clone()]),
+                })
+                .collect()
+        })
+        .collect()
+}
+
+fn count_tokens(group: &Group) -> u64 {
+    let completions = group.rollouts.iter();
+    let completions: usize = completions.map(|r| r.completion.token_ids.len()).sum();
+    (group.prompt.token_ids.len() + completions) as u64
+}
+
+fn rollout_lines<'a>(
+    step: usize,
+    questions: &[&'a Question],
+    groups: &'a [Group],
+    inputs: &PackedInputs,
+    loss: &LossOutput,
+) -> Vec<RolloutLine<'a>> {
+    let mut lines = Vec::new();
+    for ((question, group), ranges) in questions.iter().zip(groups).zip(&inputs.suffix_targets) {
+        for (rollout, range) in group.rollouts.iter().zip(ranges) {
+            lines.push(RolloutLine {
+                step,
+                question_id: &question.id,
+                kind: question.kind,
+                video: &question.video,
+                solution: &question.solution,
+                completion: &rollout.completion.text,
+                finish: rollout.completion.finish,
+                accuracy: rollout.reward.accuracy,
+                format: rollout.reward.format,
+                reward: rollout.total,
+                advantage: rollout.advantage,
+                kl: loss.kl.get(range.clone()).filter(|kl| !kl.is_empty()).map(mean),
+                prompt_tokens: group.prompt.token_ids.len(),
+                completion_tokens: rollout.completion.token_ids.len(),
+            });
+        }
+    }
+    lines
+}
+
+/// What the rewards, lengths and divergences of a step are on average.
+fn rl_metrics(groups: &[Group], inputs: &PackedInputs, loss: &LossOutput) -> RlMetrics {
+    let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
+    let count = rollouts().count().max(1) as f64;
+    let average = |value: &dyn Fn(&crate::rl::Rollout) -> f64| rollouts().map(value).sum::<f64>() / count;
+    let accuracy_of = |kind: QuestionKind| {
+        let of_kind: Vec<f64> = groups
+            .iter()
+            .filter(|group| group.kind == Some(kind))
+            .flat_map(|group| &group.rollouts)
+            .map(|rollout| rollout.reward.accuracy)
+            .collect();
+        (!of_kind.is_empty()).then(|| of_kind.iter().sum::<f64>() / of_kind.len() as f64)
+    };
+    let kl_of = |wanted: Option<QuestionKind>| {
+        let values: Vec<f32> = groups
+            .iter()
+            .zip(&inputs.suffix_targets)
+            .filter(|(group, _)| wanted.is_none() || group.kind == wanted)
+            .flat_map(|(_, ranges)| ranges)
+            .filter_map(|range| loss.kl.get(range.clone()))
+            .flatten()
+            .copied()
+            .collect();
+        (!values.is_empty()).then(|| mean(&values))
+    };
+    let stds: Vec<f64> = groups.iter().map(Group::reward_std).collect();
+    let num_groups = groups.len().max(1) as f64;
+    RlMetrics {
+        reward: average(&|rollout| rollout.total),
+        reward_std: stds.iter().sum::<f64>() / num_groups,
+        accuracy: average(&|rollout| rollout.reward.accuracy),
+        format: average(&|rollout| rollout.reward.format),
+        accuracy_observational: accuracy_of(QuestionKind::Observational),
+        accuracy_inferential: accuracy_of(QuestionKind::Inferential),
+        frac_reward_zero_std: stds.iter().filter(|&&std| std == 0.0).count() as f64 / num_groups,
+        mean_length: average(&|rollout| rollout.completion.token_ids.len() as f64),
+        clipped_ratio: average(&|rollout| {
+            f64::from(u8::from(rollout.completion.finish == Finish::Length))
+        }),
+        clip_low: loss.clip_low_fraction,
+        clip_high: loss.clip_high_fraction,
+        kl: kl_of(None),
+        kl_observational: kl_of(Some(QuestionKind::Observational)),
+        kl_inferential: kl_of(Some(QuestionKind::Inferential)),
+        kl_coefficient: None,
+        sampler_logp_gap: None,
+    }
+}

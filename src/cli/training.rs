@@ -9,6 +9,7 @@ use crate::train::Resume;
 use crate::train::RunOptions;
 use anyhow::Result;
 use clap::Args;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Arguments of every training verb.
@@ -50,9 +51,13 @@ fn start(args: &TrainingArgs, verb: Verb, replay: Option<PathBuf>) -> Result<Out
     let config = args.settings.load(verb)?;
     let options = RunOptions {
         resume: args.resume.clone(),
-        dry_run: args.dry_run,
         replay,
     };
+    if args.dry_run {
+        let text = train::dry_run(&config, verb, &options)?;
+        std::io::stdout().write_all(text.as_bytes())?;
+        return Ok(Outcome::Done);
+    }
     Ok(match train::run(&config, verb, &options)? {
         Ending::Finished => Outcome::Done,
         Ending::Stopped => Outcome::Stopped,

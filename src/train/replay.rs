@@ -69,19 +69,11 @@ impl ReplayedText {
     /// # Errors
     /// When the tokenizer fails, or the text is empty and cut off, so that there is no token at all.
     pub fn completion(&self, processor: &Processor) -> Result<Completion> {
-        let mut token_ids = processor.encode(&self.text)?;
-        if self.finish == Finish::Stop {
-            token_ids.push(processor.end_of_turn());
-        }
-        if token_ids.is_empty() {
+        let completion = Completion::given(processor, &self.text, self.finish)?;
+        if completion.token_ids.is_empty() {
             bail!("an empty completion with finish \"length\" has no token to learn from");
         }
-        Ok(Completion {
-            token_ids,
-            text: self.text.clone(),
-            finish: self.finish,
-            logprobs: Vec::new(),
-        })
+        Ok(completion)
     }
 }
 

@@ -17,6 +17,8 @@ use crate::config::Wording;
 use crate::data::Question;
 use crate::policy::generate::Completion;
 use crate::policy::generate::Finish;
+use crate::policy::generate::generate;
+use crate::policy::generate::unobserved;
 use crate::policy::inputs::PackedGroup;
 use crate::policy::inputs::PackedInputs;
 use crate::policy::sampler::QuestionSeed;
@@ -199,7 +201,15 @@ impl Trainer<'_> {
             .iter()
             .map(|question| QuestionSeed::new(self.config.seed, step, &question.id))
             .collect();
-        generate(self, prompts, &seeds)
+        let completions = generate(
+            self.policy.model(),
+            &self.processor,
+            prompts,
+            &seeds,
+            &self.config.sampling,
+            &mut unobserved,
+        )?;
+        Ok(completions)
     }
 
     fn replayed(

@@ -1,0 +1,228 @@
+//! What a step works with: the policy, its optimizer, where the run stands, and where its records go.
+
+use super::checkpoint;
+use super::checkpoint::TrainerState;
+use super::files::JsonLines;
+use super::metrics::StepMetrics;
+use super::optimizer::AdamW;
+use super::optimizer::Gradients;
+use super::optimizer::Update;
+use super::optimizer::learning_rate;
+use crate::config::Config;
+use crate::data::Question;
+use crate::model::device;
+use crate::model::hub;
+use crate::model::weights;
+use crate::model::weights::NamedTensors;
+use crate::policy::FrozenModel;
+use crate::policy::Policy;
+use crate::prompt::Processor;
+use anyhow::Context;
+use anyhow::Result;
+use candle_core::DType;
+use candle_core::Device;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// What the RL stages differ in.
+#[derive(Debug)]
+pub enum Objective {
+    /// Rewards alone.
+    Grpo,
+    /// Rewards, and the divergence from this frozen model.
+    Cdpo(FrozenModel),
+}
+
+impl Objective {
+    /// Loads the bias model where the config names one.
+    ///
+    /// # Errors
+    /// When the model cannot be loaded, or speaks another vocabulary than the policy.
+    pub fn load(config: &Config, policy: &Policy) -> Result<Self> {
+        let Some(name) = &config.model.bias_model else {
+            return Ok(Self::Grpo);
+        };
+        let folder = hub::resolve(name).context("model.bias_model")?;
+        let (dtype, device) = (device::dtype(&config.model), policy.model().device());
+        let bias = FrozenModel::load(&folder, dtype, device).context("model.bias_model")?;
+        let (own, other) = (&policy.model().spec, &bias.model().spec);
+        if own.text.vocab_size != other.text.vocab_size || own.tokens != other.tokens {
+            anyhow::bail!(
+                "model.bias_model {name} has another vocabulary than the policy ({} and {} tokens): its log-probabilities \
+                 cannot be compared",
+                other.text.vocab_size,
+                own.text.vocab_size
+            );
+        }
+        Ok(Self::Cdpo(bias))
+    }
+}
+
+/// What a step works with.
+pub struct Trainer<'a> {
+    pub(super) config: &'a Config,
+    pub(super) policy: Policy,
+    pub(super) processor: Processor,
+    pub(super) optimizer: AdamW,
+    pub(super) state: TrainerState,
+    pub(super) rollouts: JsonLines,
+    bad_steps: JsonLines,
+    /// The model folder whose tokenizer and processor files go into checkpoints.
+    source: PathBuf,
+}
+
+impl<'a> Trainer<'a> {
+    /// Loads the policy from the config's model, or, with its optimizer, from a checkpoint.
+    ///
+    /// # Errors
+    /// A model that cannot be loaded; a state that does not fit it.
+    pub fn load(
+        config: &'a Config,
+        checkpoint: Option<&Path>,
+        state: TrainerState,
+        run: &Path,
+    ) -> Result<Self> {
+        let source = match checkpoint {
+            Some(folder) => folder.to_path_buf(),
+            None => hub::resolve(&config.model.path).context("model.path")?,
+        };
+        let device = device::choose(&config.model)?;
+        let dtype = device::dtype(&config.model);
+        let processor = Processor::load(&source)?
+            .with_max_prompt_tokens(config.sampling.max_prompt_tokens);
+        let policy = Policy::load(&source, dtype, &device, config.model.train_vision)?;
+        let parameters = policy.vars().iter();
+        let parameters = parameters.map(|(name, var)| (name.clone(), var.clone()));
+        let mut optimizer = AdamW::new(parameters, &config.optimizer)?;
+        if let Some(folder) = checkpoint {
+            let saved = read_optimizer(folder, &device)?;
+            optimizer
+                .load_state(&saved)
+                .with_context(|| format!("the optimizer state of {}", folder.display()))?;
+        }
+        Ok(Self {
+            rollouts: JsonLines::open_at(&run.join("rollouts.jsonl"), state.step)?,
+            bad_steps: JsonLines::open_at(&run.join("bad_steps.jsonl"), state.step)?,
+            config,
+            policy,
+            processor,
+            optimizer,
+            state,
+            source,
+        })
+    }
+
+    /// Moves the weights, unless loss or gradients are not finite.
+    pub(super) fn update(&mut self, loss: f64, gradients: &Gradients) -> Result<Update> {
+        let update = if loss.is_finite() {
+            self.optimizer.step(gradients, self.learning_rate())?
+        } else {
+            Update {
+                grad_norm: f64::NAN,
+                applied: false,
+            }
+        };
+        self.state.bad_steps = if update.applied {
+            0
+        } else {
+            self.state.bad_steps + 1
+        };
+        Ok(update)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        learning_rate(
+            &self.config.optimizer,
+            self.state.step,
+            self.config.train.steps,
+        )
+    }
+
+    /// The line of a step in which nothing has happened yet.
+    pub(super) fn empty_step(&self) -> StepMetrics {
+        StepMetrics {
+            step: self.state.step + 1,
+            learning_rate: self.learning_rate(),
+            num_tokens: self.state.num_tokens,
+            ..StepMetrics::default()
+        }
+    }
+
+    /// Writes what a step without an update was made of to `bad_steps.jsonl`.
+    pub(super) fn dump_bad_step(
+        &mut self,
+        loss: f64,
+        grad_norm: f64,
+        sample: serde_json::Value,
+    ) -> Result<()> {
+        let step = self.state.step + 1;
+        tracing::warn!(
+            "step {step}: loss {loss}, gradient norm {grad_norm}: not finite, no update; the sample is in bad_steps.jsonl"
+        );
+        self.bad_steps.append(&json!({
+            "step": step,
+            "loss": loss.to_string(),
+            "grad_norm": grad_norm.to_string(),
+            "sample": sample,
+        }))
+    }
+
+    /// Counts and logs a question that is left out.
+    pub(super) fn skip(&mut self, question: &Question, why: &dyn std::error::Error) {
+        self.state.skipped_videos += 1;
+        tracing::warn!("question {} skipped: {why}", question.id);
+    }
+
+    /// Writes a checkpoint into `folder`: a model folder, and `trainer/`.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let tensors = self.policy.tensors();
+        weights::save_folder(&tensors, &self.source, folder, weights::SHARD_BYTES)?;
+        checkpoint::write_state(folder, &self.state, self.config)?;
+        let mut state = NamedTensors::default();
+        for (name, tensor) in self.optimizer.state()? {
+            // The format has no 64-bit integers here; the counts stay exact in f32 up to 2^24 updates.
+            let tensor = match tensor.dtype() {
+                DType::I64 => tensor.to_dtype(DType::F32)?,
+                _ => tensor,
+            };
+            state.insert(name, tensor);
+        }
+        let optimizer = optimizer_folder(folder);
+        std::fs::create_dir_all(&optimizer)?;
+        weights::save(&state, &optimizer, weights::SHARD_BYTES)?;
+        Ok(())
+    }
+}
+
+fn optimizer_folder(checkpoint: &Path) -> PathBuf {
+    checkpoint::trainer_folder(checkpoint).join("optimizer")
+}
+
+/// The optimizer's tensors of a checkpoint, from one file or several.
+fn read_optimizer(
+    checkpoint: &Path,
+    device: &Device,
+) -> Result<BTreeMap<String, candle_core::Tensor>> {
+    let folder = optimizer_folder(checkpoint);
+    let mut names: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<_>>()?;
+    names.retain(|name| name.extension().is_some_and(|end| end == "safetensors"));
+    names.sort();
+    let mut tensors = BTreeMap::new();
+    for name in names {
+        let file = candle_core::safetensors::load(&name, device)
+            .with_context(|| format!("cannot read {}", name.display()))?;
+        tensors.extend(file);
+    }
+    if let Some(updates) = tensors.get_mut("updates") {
+        *updates = updates.to_dtype(DType::I64)?;
+    }
+    Ok(tensors)
+}

@@ -5,7 +5,6 @@ use crate::config::DivergenceGuard;
 use crate::config::Verb;
 use crate::data::Dataset;
 use crate::data::Question;
-use crate::model::device;
 use crate::model::hub;
 use crate::model::spec::Spec;
 use anyhow::Context;
@@ -139,7 +138,7 @@ pub fn run(config: &Config, verb: Verb, options: &RunOptions) -> Result<Ending> 
     };
     let trainer = Trainer::load(config, checkpoint.as_deref(), state, dir.path())?;
     let device = trainer.policy.model().device();
-    dir.describe(config, verb, &device::describe(device))?;
+    dir.describe(config, verb, device)?;
     let task = if verb == Verb::TrainSft {
         Task::Supervised
     } else {

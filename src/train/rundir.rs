@@ -7,6 +7,8 @@ use crate::config::Schedule;
 use crate::config::Verb;
 use anyhow::Context;
 use anyhow::Result;
+use candle_core::Device;
+use candle_core::DeviceLocation;
 use serde_json::json;
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -90,7 +92,7 @@ impl RunDir {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn describe(&self, config: &Config, verb: Verb, device: &str) -> Result<()> {
+    pub fn describe(&self, config: &Config, verb: Verb, device: &Device) -> Result<()> {
         let text = config
             .to_toml()
             .context("the config cannot be written as TOML")?;
@@ -138,7 +140,7 @@ fn take_lock(path: &Path) -> Result<File> {
 }
 
 /// What one needs to know to understand the numbers of this run.
-fn environment(verb: Verb, device: &str) -> serde_json::Value {
+fn environment(verb: Verb, device: &Device) -> serde_json::Value {
     let cpu = std::fs::read_to_string("/proc/cpuinfo")
         .ok()
         .and_then(|text| {
@@ -150,7 +152,11 @@ fn environment(verb: Verb, device: &str) -> serde_json::Value {
         "commit": option_env!("VIDEOTHINKER_COMMIT"),
         "candle": "0.11.1",
         "command": verb.as_str(),
-        "device": device,
+        "device": match device.location() {
+            DeviceLocation::Cpu => "cpu".to_owned(),
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        },
         "threads": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         "cpu": cpu,
         "os": std::env::consts::OS,

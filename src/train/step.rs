@@ -204,7 +204,7 @@ impl Trainer<'_> {
         let completions = generate(
             self.policy.model(),
             &self.processor,
-            prompts,
+            &prompts.iter().collect::<Vec<_>>(),
             &seeds,
             &self.config.sampling,
             &mut unobserved,

@@ -88,7 +88,7 @@ impl<'a> Trainer<'a> {
             Some(folder) => folder.to_path_buf(),
             None => hub::resolve(&config.model.path).context("model.path")?,
         };
-        let device = device::choose(&config.model)?;
+        let device = device::device(&config.model)?;
         let dtype = device::dtype(&config.model);
         let processor = Processor::load(&source)?
             .with_max_prompt_tokens(config.sampling.max_prompt_tokens);

@@ -47,6 +47,15 @@ enum Command {
     Inspect(inspect::InspectArgs),
 }
 
+impl Command {
+    fn trains(&self) -> bool {
+        matches!(
+            self,
+            Self::TrainSft(_) | Self::TrainBias(_) | Self::TrainCdpo(_)
+        )
+    }
+}
+
 /// Which settings: a file and changes to it.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigArgs {
@@ -123,6 +132,9 @@ pub fn run() -> Result<Outcome> {
     process::tune_allocator();
     let cli = Cli::parse();
     start_logging();
+    if !cli.command.trains() {
+        process::end_quietly_on_closed_pipe();
+    }
     match cli.command {
         Command::TrainSft(args) => training::sft(&args),
         Command::TrainBias(args) => training::bias(&args),

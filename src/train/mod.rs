@@ -115,7 +115,10 @@ pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions) -> Result<Stri
     )?;
     let folder = hub::resolve(&config.model.path).context("model.path")?;
     let memory = Memory::estimate(&Spec::load(&folder)?, config, verb);
-    writeln!(text, "Memory, at the longest prompts and completions:\n{memory}")?;
+    writeln!(
+        text,
+        "Memory, at the longest prompts and completions:\n{memory}"
+    )?;
     Ok(text)
 }
 
@@ -204,7 +207,11 @@ fn starting_point(
     };
     let (state, before) = checkpoint::read_state(&path)?;
     rundir::check_same_config(&path, &before, config)?;
-    if let Some((_, later)) = checkpoints.complete()?.pop().filter(|(step, _)| *step > state.step) {
+    if let Some((_, later)) = checkpoints
+        .complete()?
+        .pop()
+        .filter(|(step, _)| *step > state.step)
+    {
         return Err(RunDirError::Occupied {
             path: dir.path().to_path_buf(),
             checkpoint: format!("{}, later than {}", later.display(), path.display()),
@@ -225,12 +232,7 @@ struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    fn in_order(
-        dataset: &'a Dataset,
-        config: &Config,
-        verb: Verb,
-        state: &TrainerState,
-    ) -> Self {
+    fn in_order(dataset: &'a Dataset, config: &Config, verb: Verb, state: &TrainerState) -> Self {
         let end = config.train.steps * config.train.questions_per_step;
         let questions = if verb == Verb::TrainSft {
             feed::in_clip_order(dataset, config.seed, state.next_question, end)
@@ -269,13 +271,16 @@ fn plan_replay<'a>(
     let questions = replayed
         .iter()
         .map(|line| {
-            by_id.get(line.question_id.as_str()).copied().with_context(|| {
-                format!(
-                    "the replay file names question {}, which {} does not have",
-                    line.question_id,
-                    config.data.questions.display()
-                )
-            })
+            by_id
+                .get(line.question_id.as_str())
+                .copied()
+                .with_context(|| {
+                    format!(
+                        "the replay file names question {}, which {} does not have",
+                        line.question_id,
+                        config.data.questions.display()
+                    )
+                })
         })
         .collect::<Result<Vec<_>>>()?;
     let available = questions.len().div_ceil(config.train.questions_per_step);
@@ -421,7 +426,9 @@ fn in_brief(metrics: &StepMetrics) -> String {
             metrics.loss, metrics.grad_norm
         );
     };
-    let kl = rl.kl.map_or_else(String::new, |kl| format!(" · KL {kl:.4}"));
+    let kl = rl
+        .kl
+        .map_or_else(String::new, |kl| format!(" · KL {kl:.4}"));
     format!(
         "reward {:.3} · accuracy {:.3} · format {:.3}{kl} · length {:.0}",
         rl.reward, rl.accuracy, rl.format, rl.mean_length

@@ -87,9 +87,9 @@ impl Trainer<'_> {
         for lesson in lessons {
             let question = lesson.question;
             let video = Arc::clone(&lesson.video);
-            let prompt =
-                self.processor
-                    .prompt(&question.text(), Wording::Training, Some(video));
+            let prompt = self
+                .processor
+                .prompt(&question.text(), Wording::Training, Some(video));
             let prompt = match prompt {
                 Err(error @ PromptError::TooLong { .. })
                     if self.config.data.on_bad_video == BadVideoPolicy::Skip =>

@@ -235,12 +235,7 @@ impl Trainer<'_> {
 
     /// Largest difference between what the sampler and the training path give a sampled token. Both are the same
     /// quantity only at temperature 1.
-    fn sampler_gap(
-        &self,
-        groups: &[Group],
-        inputs: &PackedInputs,
-        logprob: &[f32],
-    ) -> Option<f64> {
+    fn sampler_gap(&self, groups: &[Group], inputs: &PackedInputs, logprob: &[f32]) -> Option<f64> {
         if (self.config.sampling.temperature - 1.0).abs() > f64::EPSILON {
             return None;
         }
@@ -324,7 +319,11 @@ fn rollout_lines<'a>(
                 format: rollout.reward.format,
                 reward: rollout.total,
                 advantage: rollout.advantage,
-                kl: loss.kl.get(range.clone()).filter(|kl| !kl.is_empty()).map(mean),
+                kl: loss
+                    .kl
+                    .get(range.clone())
+                    .filter(|kl| !kl.is_empty())
+                    .map(mean),
                 prompt_tokens: group.prompt.token_ids.len(),
                 completion_tokens: rollout.completion.token_ids.len(),
             });
@@ -337,7 +336,8 @@ fn rollout_lines<'a>(
 fn rl_metrics(groups: &[Group], inputs: &PackedInputs, loss: &LossOutput) -> RlMetrics {
     let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
     let count = rollouts().count().max(1) as f64;
-    let average = |value: &dyn Fn(&crate::rl::Rollout) -> f64| rollouts().map(value).sum::<f64>() / count;
+    let average =
+        |value: &dyn Fn(&crate::rl::Rollout) -> f64| rollouts().map(value).sum::<f64>() / count;
     let accuracy_of = |kind: QuestionKind| {
         let of_kind: Vec<f64> = groups
             .iter()

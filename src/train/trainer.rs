@@ -90,8 +90,8 @@ impl<'a> Trainer<'a> {
         };
         let device = device::device(&config.model)?;
         let dtype = device::dtype(&config.model);
-        let processor = Processor::load(&source)?
-            .with_max_prompt_tokens(config.sampling.max_prompt_tokens);
+        let processor =
+            Processor::load(&source)?.with_max_prompt_tokens(config.sampling.max_prompt_tokens);
         let policy = Policy::load(&source, dtype, &device, config.model.train_vision)?;
         let parameters = policy.vars().iter();
         let parameters = parameters.map(|(name, var)| (name.clone(), var.clone()));

@@ -2,13 +2,32 @@
 
 use super::ConfigArgs;
 use super::Outcome;
+use super::eval::model_folder;
 use super::output;
 use crate::config::AccuracyRule;
+use crate::config::Config;
 use crate::config::Verb;
+use crate::config::Wording;
+use crate::model::device;
+use crate::model::positions::TextAfterVideo;
+use crate::model::positions::VideoSpan;
+use crate::model::positions::prompt_positions;
+use crate::model::spec::Spec;
+use crate::policy::FrozenModel;
+use crate::policy::generate::Completion;
+use crate::policy::generate::Finish;
+use crate::policy::inputs::PackedGroup;
+use crate::policy::inputs::PackedInputs;
+use crate::policy::logprobs;
+use crate::prompt::Processor;
+use crate::prompt::Prompt;
 use crate::rl::Reward;
+use crate::rl::loss::CompletionTerms;
+use crate::rl::loss::policy_loss;
 use crate::rl::reward;
 use crate::video;
 use crate::video::Frames;
+use crate::video::VideoPatches;
 use anyhow::Context;
 use anyhow::Result;
 use clap::Args;
@@ -31,6 +50,10 @@ pub(super) struct InspectArgs {
 enum What {
     /// Frames, sizes, grid and token count of a clip
     Video(VideoArgs),
+    /// The text, token ids and position ids of a prompt, placeholders expanded
+    Prompt(PromptArgs),
+    /// Log-probability of every token of given completions
+    Logprobs(LogprobsArgs),
     /// Accuracy and format of {completion, solution} lines, a JSON object each
     Reward(RewardArgs),
     /// The settings as the program sees them
@@ -42,11 +65,48 @@ struct VideoArgs {
     /// The clip
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// A model folder or hub id, whose patches the clip is to fit
+    #[arg(long, value_name = "DIR")]
+    model: Option<String>,
     #[command(flatten)]
     settings: ConfigArgs,
     /// Write `frames` (u8, [T, 3, H, W], resized) and `pixel_values` (f32, [t·h·w, 1176], normalised) to this file
     #[arg(long, value_name = "OUT.safetensors")]
     save: Option<PathBuf>,
+}
+
+/// What makes a prompt.
+#[derive(Debug, Args)]
+struct PromptArgs {
+    /// A model folder or hub id
+    #[arg(long, value_name = "DIR")]
+    model: String,
+    /// The clip
+    #[arg(long, value_name = "FILE")]
+    video: PathBuf,
+    /// The question
+    #[arg(long, value_name = "TEXT")]
+    question: String,
+    /// Which words follow the question
+    #[arg(long, value_enum, default_value = "training")]
+    wording: Wording,
+    #[command(flatten)]
+    settings: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+struct LogprobsArgs {
+    #[command(flatten)]
+    prompt: PromptArgs,
+    /// What the model could answer (repeatable)
+    #[arg(long = "completion", value_name = "TEXT", required = true, num_args = 1..)]
+    completions: Vec<String>,
+    /// Do not append the end-of-turn token
+    #[arg(long)]
+    no_eos: bool,
+    /// Also score with this model: adds its log-probabilities and each token's divergence as `[kl]` measures it
+    #[arg(long, value_name = "DIR")]
+    bias_model: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +122,8 @@ struct RewardArgs {
 pub(super) fn run(args: &InspectArgs) -> Result<Outcome> {
     match &args.what {
         What::Video(args) => inspect_video(args)?,
+        What::Prompt(args) => inspect_prompt(args)?,
+        What::Logprobs(args) => inspect_logprobs(args)?,
         What::Reward(args) => inspect_reward(args)?,
         What::Config(args) => output::json(&args.load(Verb::Inspect)?)?,
     }
@@ -70,6 +132,15 @@ pub(super) fn run(args: &InspectArgs) -> Result<Outcome> {
 
 fn inspect_video(args: &VideoArgs) -> Result<()> {
     let config = args.settings.load(Verb::Inspect)?;
+    if let Some(model) = &args.model {
+        let spec = Spec::load(&model_folder(model)?)?;
+        anyhow::ensure!(
+            spec.vision.patch_dim() == VideoPatches::PATCH_DIM,
+            "{model}: its patches have {} values, those made here {}",
+            spec.vision.patch_dim(),
+            VideoPatches::PATCH_DIM
+        );
+    }
     let (clip, frames) = video::load(&args.file, &config.video)?;
     if let Some(path) = &args.save {
         save_frames(path, &frames).with_context(|| format!("cannot write {}", path.display()))?;
@@ -85,7 +156,7 @@ fn save_frames(path: &Path, frames: &Frames) -> Result<()> {
         .flat_map(|value| value.to_le_bytes())
         .collect();
     let rows = patches.grid_thw.iter().product();
-    let columns = video::VideoPatches::PATCH_DIM;
+    let columns = VideoPatches::PATCH_DIM;
     let tensors = [
         (
             "frames",
@@ -97,6 +168,139 @@ fn save_frames(path: &Path, frames: &Frames) -> Result<()> {
         ),
     ];
     Ok(safetensors::serialize_to_file(tensors, None, path)?)
+}
+
+impl PromptArgs {
+    fn prompt(&self, config: &Config, processor: &Processor) -> Result<Prompt> {
+        let (_, patches) = video::load_patches(&self.video, &config.video)?;
+        Ok(processor.prompt(&self.question, self.wording, Some(patches))?)
+    }
+}
+
+/// What `inspect prompt` prints.
+#[derive(Debug, Serialize)]
+struct PromptView<'a> {
+    text: &'a str,
+    prompt_ids: &'a [u32],
+    position_ids: [Vec<u32>; 3],
+}
+
+fn inspect_prompt(args: &PromptArgs) -> Result<()> {
+    let config = args.settings.load(Verb::Inspect)?;
+    let folder = model_folder(&args.model)?;
+    let processor =
+        Processor::load(&folder)?.with_max_prompt_tokens(config.sampling.max_prompt_tokens);
+    let prompt = args.prompt(&config, &processor)?;
+    let clips: Vec<VideoSpan> = prompt
+        .video
+        .iter()
+        .map(|clip| VideoSpan::from(clip.as_ref()))
+        .collect();
+    let (positions, _) = prompt_positions(
+        &Spec::load(&folder)?,
+        &prompt.token_ids,
+        &clips,
+        TextAfterVideo::default(),
+    )?;
+    output::json(&PromptView {
+        text: &prompt.text,
+        prompt_ids: &prompt.token_ids,
+        position_ids: positions.axes,
+    })
+}
+
+/// What `inspect logprobs` prints.
+#[derive(Debug, Serialize)]
+struct LogprobsView {
+    completions: Vec<ScoredCompletion>,
+}
+
+#[derive(Debug, Serialize)]
+struct ScoredCompletion {
+    token_ids: Vec<u32>,
+    logprobs: Vec<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bias_logprobs: Option<Vec<f32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kl: Option<Vec<f32>>,
+}
+
+fn inspect_logprobs(args: &LogprobsArgs) -> Result<()> {
+    let config = args.prompt.settings.load(Verb::Inspect)?;
+    let folder = model_folder(&args.prompt.model)?;
+    let device = device::device(&config.model)?;
+    let dtype = device::dtype(&config.model);
+    let processor =
+        Processor::load(&folder)?.with_max_prompt_tokens(config.sampling.max_prompt_tokens);
+    let prompt = args.prompt.prompt(&config, &processor)?;
+    let finish = if args.no_eos {
+        Finish::Length
+    } else {
+        Finish::Stop
+    };
+    let completions = args
+        .completions
+        .iter()
+        .map(|text| Completion::given(&processor, text, finish))
+        .collect::<Result<Vec<_>, _>>()?;
+    let tokens = completions.iter().map(|one| one.token_ids.as_slice());
+    let group = PackedGroup::of_completions(&prompt, tokens);
+    let model = FrozenModel::load(&folder, dtype, &device)?;
+    let inputs = PackedInputs::new(&model.model().spec, &[group])?;
+    let bias = match &args.bias_model {
+        Some(name) => Some(FrozenModel::load(&model_folder(name)?, dtype, &device)?),
+        None => None,
+    };
+    let bias_hidden = bias
+        .as_ref()
+        .map(|bias| bias.target_hidden(&inputs))
+        .transpose()?;
+    let rows = bias
+        .as_ref()
+        .zip(bias_hidden.as_ref())
+        .map(|(bias, hidden)| bias.bias_rows(hidden));
+    let scores = logprobs::score(model.model(), &inputs, rows)?;
+    let bias_scores = bias.as_ref().map(|bias| bias.score(&inputs)).transpose()?;
+    let of_first_group = |values: &[f32]| -> Vec<Vec<f32>> {
+        inputs.per_suffix(values)[0]
+            .iter()
+            .map(|values| values.to_vec())
+            .collect()
+    };
+    let mut view = LogprobsView {
+        completions: completions
+            .into_iter()
+            .zip(of_first_group(&scores.logprob))
+            .map(|(completion, logprobs)| ScoredCompletion {
+                token_ids: completion.token_ids,
+                logprobs,
+                bias_logprobs: None,
+                kl: None,
+            })
+            .collect(),
+    };
+    if let Some(bias_scores) = bias_scores {
+        let bias = of_first_group(&bias_scores.logprob);
+        let full = of_first_group(&scores.full_kl);
+        for ((one, bias), full) in view.completions.iter_mut().zip(bias).zip(full) {
+            one.kl = Some(divergence(&config, &one.logprobs, &bias, &full));
+            one.bias_logprobs = Some(bias);
+        }
+    }
+    output::json(&view)
+}
+
+/// Each token's divergence as the loss of `train-cdpo` measures it.
+fn divergence(config: &Config, logprob: &[f32], bias: &[f32], full: &[f32]) -> Vec<f32> {
+    let terms = CompletionTerms {
+        advantage: 0.0,
+        logprob,
+        old_logprob: None,
+        bias_logprob: Some(bias),
+        full_kl: Some(full),
+    };
+    let limit = config.sampling.max_new_tokens;
+    policy_loss(&[vec![terms]], &config.objective, Some(&config.kl), limit).kl
 }
 
 /// A line of the input of `inspect reward`; other fields are ignored.

@@ -15,7 +15,9 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+mod ask;
 mod data;
+mod eval;
 pub mod init;
 mod inspect;
 mod output;
@@ -43,6 +45,10 @@ enum Command {
     TrainCdpo(training::CdpoArgs),
     /// Make the miniature world; turn official CLEVRER files into questions
     Data(data::DataArgs),
+    /// Answer a benchmark and score it, or show finished scores side by side
+    Eval(eval::EvalArgs),
+    /// Ask one question about one clip
+    Ask(ask::AskArgs),
     /// What the model sees and thinks, as JSON: for debugging and for comparison with other implementations
     Inspect(inspect::InspectArgs),
 }
@@ -140,6 +146,8 @@ pub fn run() -> Result<Outcome> {
         Command::TrainBias(args) => training::bias(&args),
         Command::TrainCdpo(args) => training::cdpo(&args),
         Command::Data(args) => data::run(&args).map(|()| Outcome::Done),
+        Command::Eval(args) => eval::run(&args),
+        Command::Ask(args) => ask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
     }
 }

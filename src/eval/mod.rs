@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 mod fingerprint;
 mod log;
+pub mod respond;
 pub mod score;
 pub mod table;
 

@@ -1,0 +1,100 @@
+//! `ask`: one question about one clip, the answer printed as it is written.
+
+use super::ConfigArgs;
+use super::Outcome;
+use super::eval::model_folder;
+use super::output;
+use crate::config::Verb;
+use crate::config::Wording;
+use crate::eval::respond::Respondent;
+use crate::policy::generate::Finish;
+use crate::prompt::tokenizer::TextStream;
+use crate::video;
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+/// Arguments of `ask`.
+#[derive(Debug, Args)]
+pub(super) struct AskArgs {
+    /// A model folder or hub id
+    #[arg(long, value_name = "DIR")]
+    model: String,
+    /// The clip
+    #[arg(long, value_name = "FILE")]
+    video: PathBuf,
+    /// The question
+    #[arg(long, value_name = "TEXT")]
+    question: String,
+    /// Which words follow the question
+    #[arg(long, value_enum, default_value = "training")]
+    wording: Wording,
+    /// Always take the most likely token
+    #[arg(long)]
+    greedy: bool,
+    /// Longest answer in tokens [default: sampling.max_new_tokens]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// Print {text, token_ids, finish} instead of the bare answer
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: ConfigArgs,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    text: &'a str,
+    token_ids: &'a [u32],
+    finish: Finish,
+}
+
+/// Runs `ask`.
+pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
+    let mut config = args.settings.load(Verb::Inspect)?;
+    if let Some(limit) = args.max_tokens {
+        config.sampling.max_new_tokens = limit;
+    }
+    let temperature = if args.greedy {
+        0.0
+    } else {
+        config.sampling.temperature
+    };
+    let folder = model_folder(&args.model)?;
+    let (_, patches) = video::load_patches(&args.video, &config.video)?;
+    let respondent = Respondent::load(&folder, &config, temperature)?;
+    let processor = respondent.processor();
+    let prompt = processor.prompt(&args.question, args.wording, Some(patches))?;
+    let mut stream = TextStream::new(processor.tokenizer());
+    let mut shown = Ok(());
+    let completions = respondent.answer(&[&prompt], &[&args.question], &mut |token| {
+        if args.json {
+            return ControlFlow::Continue(());
+        }
+        shown = stream
+            .push(token.id)
+            .map_err(anyhow::Error::from)
+            .and_then(|text| output::text(&text));
+        if shown.is_ok() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
+    shown?;
+    for completion in completions? {
+        if args.json {
+            output::json(&Answer {
+                text: &completion.text,
+                token_ids: &completion.token_ids,
+                finish: completion.finish,
+            })?;
+        } else {
+            output::text("\n")?;
+        }
+    }
+    Ok(Outcome::Done)
+}

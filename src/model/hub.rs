@@ -205,3 +205,140 @@ fn explain(error: &ApiError, settings: &HubSettings) -> String {
     };
     format!("{advice} ({}: {text})", settings.endpoint)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::BufRead;
+    use std::io::BufReader;
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::net::TcpStream;
+
+    const FILES: [(&str, &str); 4] = [
+        ("config.json", "{\"model_type\": \"qwen2_5_vl\"}"),
+        ("model.safetensors", "weights"),
+        ("tokenizer.json", "{}"),
+        ("pytorch_model.bin", "not wanted"),
+    ];
+
+    fn settings(cache: &Path, endpoint: &str, offline: bool) -> HubSettings {
+        HubSettings {
+            cache: cache.to_path_buf(),
+            endpoint: endpoint.into(),
+            token: Some("secret".into()),
+            offline,
+        }
+    }
+
+    /// One request of the hub's protocol: a model's file list, or a file from an offset on.
+    fn answer(stream: TcpStream) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream);
+        let (mut path, mut start, mut authorised) = (String::new(), 0, false);
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            let line = line.trim().to_lowercase();
+            if let Some(rest) = line.strip_prefix("get ") {
+                path = rest.split(' ').next().unwrap().to_owned();
+            } else if let Some(range) = line.strip_prefix("range: bytes=") {
+                start = range.split('-').next().unwrap().parse().unwrap();
+            } else if line == "authorization: bearer secret" {
+                authorised = true;
+            } else if line.is_empty() {
+                break;
+            }
+        }
+        let names = FILES.map(|(name, _)| format!("{{\"rfilename\": \"{name}\"}}"));
+        let list = format!("{{\"siblings\": [{}], \"sha\": \"abc\"}}", names.join(","));
+        let file = FILES
+            .iter()
+            .find(|(name, _)| path.ends_with(&format!("/{name}")));
+        let (status, body) = match file {
+            _ if !authorised => ("401 Unauthorized", ""),
+            Some((_, body)) => ("206 Partial Content", *body),
+            None if path.starts_with("/api/models/owner/model") => ("200 OK", list.as_str()),
+            None => ("404 Not Found", ""),
+        };
+        let part = &body[start.min(body.len())..];
+        write!(
+            reader.into_inner(),
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nContent-Range: bytes {start}-{}/{}\r\nETag: \"{}\"\r\n\
+             X-Repo-Commit: abc\r\nConnection: close\r\n\r\n{part}",
+            part.len(),
+            body.len(),
+            body.len(),
+            path.replace('/', "-"),
+        )
+    }
+
+    fn serve() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                answer(stream).unwrap();
+            }
+        });
+        format!("http://{address}")
+    }
+
+    #[test]
+    fn a_hub_id_is_downloaded_once_and_then_found_offline() {
+        let cache = tempfile::tempdir().unwrap();
+        let folder = resolve_with("owner/model", &settings(cache.path(), &serve(), false)).unwrap();
+        for (name, body) in &FILES[..3] {
+            assert_eq!(std::fs::read_to_string(folder.join(name)).unwrap(), *body);
+        }
+        assert!(!folder.join("pytorch_model.bin").exists());
+        let nowhere = "http://127.0.0.1:1";
+        let offline = resolve_with("owner/model", &settings(cache.path(), nowhere, true)).unwrap();
+        assert_eq!(offline, folder);
+        let unreachable =
+            resolve_with("owner/model", &settings(cache.path(), nowhere, false)).unwrap();
+        assert_eq!(unreachable, folder);
+    }
+
+    #[test]
+    fn an_incomplete_cache_names_the_missing_shard() {
+        let cache = tempfile::tempdir().unwrap();
+        let snapshot = cache.path().join("models--owner--model/snapshots/abc");
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::create_dir_all(cache.path().join("models--owner--model/refs")).unwrap();
+        std::fs::write(cache.path().join("models--owner--model/refs/main"), "abc").unwrap();
+        std::fs::write(snapshot.join("config.json"), "{}").unwrap();
+        std::fs::write(
+            snapshot.join("model.safetensors.index.json"),
+            "{\"weight_map\": {\"a\": \"model-00001-of-00001.safetensors\"}}",
+        )
+        .unwrap();
+        let offline = settings(cache.path(), "http://127.0.0.1:1", true);
+        let error = resolve_with("owner/model", &offline)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("model-00001-of-00001.safetensors"),
+            "{error}"
+        );
+        std::fs::write(snapshot.join("model-00001-of-00001.safetensors"), "").unwrap();
+        assert_eq!(resolve_with("owner/model", &offline).unwrap(), snapshot);
+    }
+
+    #[test]
+    fn what_is_neither_folder_nor_model_is_explained() {
+        let cache = tempfile::tempdir().unwrap();
+        let online = settings(cache.path(), &serve(), false);
+        let message = |name: &str, settings: &HubSettings| {
+            resolve_with(name, settings).unwrap_err().to_string()
+        };
+        assert!(message("runs/base/missing", &online).contains("not a hub id"));
+        assert!(message("owner/other", &online).contains("knows no model"));
+        let refused = HubSettings {
+            token: None,
+            ..online.clone()
+        };
+        assert!(message("owner/model", &refused).contains("HF_TOKEN"));
+        let empty = cache.path().to_str().unwrap().to_owned();
+        assert!(message(&empty, &online).contains("no config.json"));
+    }
+}

@@ -668,3 +668,94 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| self.bad(name, format!("{value} is not a whole number")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn golden(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden/model")
+            .join(name)
+    }
+
+    /// Loads the golden configuration after `change`.
+    fn load_changed(change: impl FnOnce(&mut Value)) -> Result<Spec, CheckpointError> {
+        let mut config = read_json(&golden("tiny/config.json"))?;
+        change(&mut config);
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        Spec::load(folder.path())
+    }
+
+    #[test]
+    fn flat_and_nested_forms_say_the_same() {
+        let flat = Spec::load(&golden("tiny")).unwrap();
+        let mut nested = Spec::load(&golden("bias")).unwrap();
+        // transformers kept only the first end-of-turn id in that folder's generation_config.json.
+        assert_eq!(nested.tokens.eos, [272]);
+        nested.tokens.eos = vec![272, 270];
+        assert_eq!(flat, nested);
+        assert_eq!(flat.text.mrope_section, [2, 1, 1]);
+        assert_eq!(flat.tokens.eos, [272, 270]);
+        assert_eq!(flat.vision.fullatt_block_indexes, [1, 3]);
+        assert!(flat.tie_word_embeddings);
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let spec = Spec::load(&golden("tiny")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, value: Value| {
+            std::fs::write(folder.path().join(name), value.to_string()).unwrap();
+        };
+        write("config.json", spec.to_config_json("float32"));
+        write("generation_config.json", spec.to_generation_json());
+        assert_eq!(Spec::load(folder.path()).unwrap(), spec);
+    }
+
+    #[test]
+    fn errors_name_file_and_field() {
+        let message = |change: &dyn Fn(&mut Value)| load_changed(change).unwrap_err().to_string();
+        let missing = message(&|config| {
+            config.as_object_mut().unwrap().remove("hidden_size");
+        });
+        assert!(
+            missing.contains("config.json: field `hidden_size` is missing"),
+            "{missing}"
+        );
+        let negative = message(&|config| config["vision_config"]["depth"] = json!(-1));
+        assert!(negative.contains("`vision_config.depth`: -1"), "{negative}");
+        let rope = message(&|config| config["rope_scaling"]["type"] = json!("yarn"));
+        assert!(rope.contains("`rope_scaling.type`: `yarn`"), "{rope}");
+        let sections =
+            message(&|config| config["rope_scaling"]["mrope_section"] = json!([2, 2, 2]));
+        assert!(sections.contains("must add up to 4"), "{sections}");
+        let other = message(&|config| config["model_type"] = json!("qwen3_vl"));
+        assert!(other.contains("qwen3_vl"), "{other}");
+        let heads = message(&|config| config["num_key_value_heads"] = json!(3));
+        assert!(heads.contains("cannot share"), "{heads}");
+    }
+
+    #[test]
+    fn end_of_turn_ids_come_from_the_tokenizer_when_nothing_else_names_them() {
+        let mut config = read_json(&golden("tiny/config.json")).unwrap();
+        for name in ["eos_token_id", "pad_token_id"] {
+            config.as_object_mut().unwrap().remove(name);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let tokenizer = json!({ "added_tokens": [
+            { "id": 270, "content": "<|endoftext|>" }, { "id": 272, "content": "<|im_end|>" } ] });
+        std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        let tokens = Spec::load(folder.path()).unwrap().tokens;
+        assert_eq!((tokens.eos, tokens.pad), (vec![272, 270], 270));
+        let generation = json!({ "eos_token_id": [270, 272], "pad_token_id": 270 });
+        std::fs::write(
+            folder.path().join("generation_config.json"),
+            generation.to_string(),
+        )
+        .unwrap();
+        assert_eq!(Spec::load(folder.path()).unwrap().tokens.eos, [272, 270]);
+    }
+}

@@ -493,12 +493,13 @@ fn write_file(
     })
 }
 
-/// Random weights for a new model: norms 1, biases 0, the rest normal with standard deviation `std`.
+/// Random weights for a new model: norms 1, biases 0, the embedding normal with standard deviation `embedding_std`,
+/// linear layers normal with 1/√(inputs).
 ///
 /// The projections that write into the residual stream are divided by √(2 · layers), so that depth does not enlarge it.
 pub fn init_weights(
     spec: &Spec,
-    std: f64,
+    embedding_std: f64,
     seed: u64,
     dtype: DType,
     device: &Device,
@@ -515,19 +516,22 @@ pub fn init_weights(
         let writes_residual = [".o_proj.", ".down_proj.", ".attn.proj."]
             .iter()
             .any(|part| name.contains(part));
-        let scale = if writes_residual {
-            std / (2.0 * layers as f64).sqrt()
-        } else {
-            std
-        };
         let count = shape.elem_count();
+        let inputs = shape.dims().iter().skip(1).product::<usize>();
+        let std = if name.ends_with("embed_tokens.weight") || name.starts_with("lm_head") {
+            embedding_std
+        } else if writes_residual {
+            1.0 / (inputs as f64 * 2.0 * layers as f64).sqrt()
+        } else {
+            1.0 / (inputs as f64).sqrt()
+        };
         let values: Vec<f32> = if is_norm {
             vec![1.0; count]
         } else if name.ends_with(".bias") {
             vec![0.0; count]
         } else {
             (0..count)
-                .map(|_| (standard_normal(&mut generator) * scale) as f32)
+                .map(|_| (standard_normal(&mut generator) * std) as f32)
                 .collect()
         };
         let tensor = Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?;
@@ -540,4 +544,71 @@ pub fn init_weights(
 fn standard_normal(generator: &mut ChaCha8Rng) -> f64 {
     let radius = (-2.0 * (1.0 - generator.random::<f64>()).ln()).sqrt();
     radius * (std::f64::consts::TAU * generator.random::<f64>()).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn golden() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model/tiny")
+    }
+
+    #[test]
+    fn a_new_model_has_every_tensor_and_depends_only_on_the_seed() {
+        let spec = Spec::load(&golden()).unwrap();
+        let new = |seed| init_weights(&spec, 0.05, seed, DType::F32, &Device::Cpu).unwrap();
+        let (first, again, other) = (new(1), new(1), new(2));
+        let shapes: BTreeMap<String, Shape> = first
+            .iter()
+            .map(|(name, tensor)| (name.to_owned(), tensor.shape().clone()))
+            .collect();
+        assert_eq!(shapes, expected_shapes(&spec));
+        let values = |tensors: &NamedTensors, name: &str| -> Vec<f32> {
+            let tensor = tensors.get(name).unwrap();
+            tensor.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let name = "model.embed_tokens.weight";
+        assert_eq!(values(&first, name), values(&again, name));
+        assert_ne!(values(&first, name), values(&other, name));
+        let embedding = values(&first, name);
+        let square: f32 = embedding.iter().map(|value| value * value).sum();
+        let deviation = (square / embedding.len() as f32).sqrt();
+        assert!((deviation - 0.05).abs() < 0.002, "{deviation}");
+        let norms = values(&first, "visual.blocks.0.norm1.weight");
+        assert!(norms.iter().all(|&value| value == 1.0));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_named() {
+        let spec = Spec::load(&golden()).unwrap();
+        let tensors = init_weights(&spec, 0.05, 1, DType::F32, &Device::Cpu).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.safetensors");
+        std::os::unix::fs::symlink("/dev/full", &file).unwrap();
+        let error = save(&tensors, folder.path(), SHARD_BYTES).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, CheckpointError::DiskFull { .. }), "{text}");
+        assert!(text.contains("model.safetensors: no space left"), "{text}");
+    }
+
+    #[test]
+    fn damaged_and_absent_files_are_named() {
+        let spec = Spec::load(&golden()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let message = || {
+            load(folder.path(), &spec, DType::F32, &Device::Cpu)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(message().contains("neither model.safetensors nor"));
+        let index =
+            json!({ "weight_map": { "model.norm.weight": "model-00001-of-00002.safetensors" } });
+        write_json(&folder.path().join(INDEX), &index).unwrap();
+        assert!(message().contains("model-00001-of-00002.safetensors: No such file"));
+        let whole = std::fs::read(golden().join("model.safetensors")).unwrap();
+        std::fs::write(folder.path().join("model.safetensors"), &whole[..1000]).unwrap();
+        assert!(message().contains("model.safetensors: not a valid safetensors file"));
+    }
 }

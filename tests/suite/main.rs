@@ -6,4 +6,5 @@ mod golden_model;
 mod layers;
 mod optimizer;
 mod parity_engine;
+mod parity_model;
 mod prompt;

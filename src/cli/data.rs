@@ -1,7 +1,9 @@
 //! `data mini | clevrer`: makes and converts question files.
 
+use super::init::write_untrained;
 use crate::data::clevrer;
 use crate::data::clevrer::Counts;
+use crate::data::read_questions;
 use crate::world::Summary;
 use crate::world::WorldOptions;
 use crate::world::write_world;
@@ -49,6 +51,9 @@ struct MiniArgs {
     /// Seed of everything
     #[arg(long, default_value_t = WorldOptions::default().seed)]
     seed: u64,
+    /// Also write an untrained miniature model here, its tokenizer made from the worked answers (needs --sft)
+    #[arg(long, value_name = "DIR", requires = "sft")]
+    model: Option<PathBuf>,
     /// Print the counts as JSON
     #[arg(long)]
     json: bool,
@@ -96,6 +101,13 @@ fn mini(args: &MiniArgs) -> Result<String> {
     )?);
     let summary = write_world(&options, &args.out, &|| bar.inc(1))?;
     bar.finish_and_clear();
+    if let Some(folder) = &args.model {
+        let worked = read_questions(&args.out.join("sft.jsonl"))?;
+        let corpus = worked
+            .into_iter()
+            .flat_map(|question| [question.text(), question.response.unwrap_or_default()]);
+        write_untrained(folder, corpus, args.seed)?;
+    }
     if args.json {
         return Ok(serde_json::to_string(&summary)? + "\n");
     }

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# The whole experiment in miniature, on a CPU: builds the program, makes the miniature world, trains the bias model, the
+# GRPO baseline and the CDPO policy from the base model in data/mini/, evaluates all four and prints the table.
+# Run it again to continue after an interruption.
+#
+#   scripts/quickstart.sh [--yes]     --yes: install missing system packages without asking
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=lib/packages.sh
+. scripts/lib/packages.sh
+
+case "${1:-}" in
+  "") ;;
+  --yes) export ASSUME_YES=1 ;;
+  *) sed -n '2,6s/^# \{0,1\}//p' "$0"; [ "$1" = --help ] && exit 0 || exit 2 ;;
+esac
+
+runs=runs/mini
+run=target/release/videothinker
+times=()
+
+phase() { # NAME COMMAND…
+  local name=$1 start=$SECONDS
+  shift
+  printf '\n== %s\n' "$name"
+  "$@"
+  times+=("$(printf '%-28s %3d min %02d s' "$name" $(((SECONDS - start) / 60)) $(((SECONDS - start) % 60)))")
+}
+
+# Made under another name first, so that an interruption leaves no half of a world.
+make_world() {
+  [ -d $runs/world ] && return
+  rm -rf $runs/world.part
+  $run data mini --out $runs/world.part
+  mv $runs/world.part $runs/world
+}
+
+last_checkpoint() { ls -d "$runs/$1"/checkpoints/step-* | sort | tail -n 1; }
+
+evaluate() { # NAME MODEL
+  $run eval --config configs/mini/eval.toml --model "$2" --out "$runs/eval/$1"
+}
+
+require_rust
+phase "system packages" require_packages
+phase "build" cargo build --release --locked
+mkdir -p $runs
+phase "miniature world" make_world
+phase "stage 1: bias model" $run train-bias --config configs/mini/bias.toml
+phase "stage 2: CDPO" $run train-cdpo --config configs/mini/cdpo.toml
+phase "baseline: GRPO" $run train-cdpo --config configs/mini/grpo.toml
+phase "evaluate base" evaluate base data/mini
+phase "evaluate bias model" evaluate bias "$(last_checkpoint bias)"
+phase "evaluate GRPO baseline" evaluate grpo "$(last_checkpoint grpo)"
+phase "evaluate CDPO" evaluate cdpo "$(last_checkpoint cdpo)"
+
+printf '\nTime per phase\n'
+printf '  %s\n' "${times[@]}"
+printf '\nAccuracy on the validation questions, %%, with 95 %% confidence intervals\n\n'
+$run eval --table "base=$runs/eval/base" "bias model=$runs/eval/bias" "GRPO baseline=$runs/eval/grpo" "CDPO=$runs/eval/cdpo"
+cat <<END
+
+Where to look
+  $runs/{bias,grpo,cdpo}/metrics.jsonl    one line per training step
+  $runs/{bias,grpo,cdpo}/rollouts.jsonl   every completion with its rewards
+  $runs/{bias,grpo,cdpo}/checkpoints/     models that transformers and vLLM load
+  $runs/eval/*/outputs.jsonl              every answer
+END

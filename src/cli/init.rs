@@ -23,6 +23,8 @@ use std::path::Path;
 const VOCABULARY: usize = 768;
 /// Standard deviation of the embedding's initial values.
 const EMBEDDING_STD: f64 = 0.05;
+/// What the label of a video token says where no object is: one token, like the words of the worked answers.
+const EMPTY_CELL: &str = "object nothing object nothing";
 /// What the chat template adds around every question.
 const CHAT_WORDS: &str = "system\nYou are a helpful assistant.\nuser\nassistant\n";
 
@@ -73,6 +75,7 @@ pub fn write_untrained(
     // Twice, because a pair of tokens that stands only once in the corpus is not merged.
     let around = [
         CHAT_WORDS.to_owned(),
+        EMPTY_CELL.to_owned(),
         question_text("", Wording::Training),
         question_text("", Wording::Evaluation),
     ];
@@ -143,6 +146,8 @@ mod tests {
             .unwrap()
             .prompt("What will happen?", Wording::Training, None)
             .unwrap();
+        let empty = Processor::load(a.path()).unwrap().encode(" nothing");
+        assert_eq!(empty.unwrap().len(), 1);
         assert!(prompt.token_ids.len() < 70, "{}", prompt.token_ids.len());
         assert!(
             prompt

@@ -571,3 +571,100 @@ fn frame_rate(track: &ffmpeg_next::Stream, index: &PacketIndex) -> Option<f64> {
         Some(index.total_frames() as f64 / seconds).filter(usable)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIPS: [&str; 12] = [
+        "h264.mp4",
+        "gops.mp4",
+        "open_gop.mp4",
+        "h264_444_odd.mp4",
+        "odd.webm",
+        "vp9.webm",
+        "vfr.mp4",
+        "full_range.mp4",
+        "large.mp4",
+        "mpeg4.avi",
+        "edit_list.mp4",
+        "rotated.mp4",
+    ];
+
+    fn open_clip(name: &str) -> Reader {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/video/clips");
+        Reader::open(&folder.join(name), &Arc::default()).unwrap()
+    }
+
+    fn frames(reader: &mut Reader, indices: &[usize]) -> Vec<Vec<u8>> {
+        let mut frames = vec![Vec::new(); indices.len()];
+        let mut keep = |slot: usize, rgb: &[u8]| frames[slot] = rgb.to_vec();
+        reader.read(indices, &mut keep).unwrap();
+        frames
+    }
+
+    /// Every frame, decoded from the first packet and told apart by output order alone.
+    fn all_frames(name: &str) -> Vec<Vec<u8>> {
+        let mut reader = open_clip(name);
+        reader.index = reader.index.without_times();
+        let everything: Vec<usize> = (0..reader.total_frames()).collect();
+        frames(&mut reader, &everything)
+    }
+
+    #[test]
+    fn chosen_frames_equal_those_of_a_full_decode() {
+        for name in CLIPS {
+            let all = all_frames(name);
+            assert!(
+                all.windows(2).all(|pair| pair[0] != pair[1]),
+                "{name}: frames must differ"
+            );
+            for (first, step) in [(0, 1), (1, 7), (5, 11), (all.len() - 1, 1)] {
+                let indices: Vec<usize> = (first..all.len()).step_by(step).collect();
+                let found = frames(&mut open_clip(name), &indices);
+                let equal = found
+                    .iter()
+                    .zip(&indices)
+                    .all(|(frame, &i)| *frame == all[i]);
+                assert!(equal, "{name}: frames {first}, +{step}");
+            }
+        }
+    }
+
+    #[test]
+    fn packets_read_again_from_the_file_give_the_same_frames() {
+        for name in ["gops.mp4", "open_gop.mp4", "vp9.webm", "edit_list.mp4"] {
+            let mut kept = open_clip(name);
+            let mut reread = open_clip(name);
+            reread.source.kept = None;
+            let last = kept.total_frames() - 1;
+            for indices in [vec![last], vec![2, last], vec![0, 1, last / 2]] {
+                let found = frames(&mut reread, &indices);
+                assert_eq!(found, frames(&mut kept, &indices), "{name} {indices:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_quarter_turn_moves_the_bottom_left_pixel_to_the_top_left() {
+        // 2 wide, 3 high; the red channel counts the pixels.
+        let image: Vec<u8> = (0..6).flat_map(|i| [i, 0, 0]).collect();
+        let red = |rotation: Rotation| -> Vec<u8> {
+            let turned = rotation.apply(&image, [2, 3]);
+            turned.chunks_exact(3).map(|pixel| pixel[0]).collect()
+        };
+        assert_eq!(red(Rotation::Quarter), [4, 2, 0, 5, 3, 1]);
+        assert_eq!(red(Rotation::Half), [5, 4, 3, 2, 1, 0]);
+        assert_eq!(red(Rotation::ThreeQuarters), [1, 3, 5, 0, 2, 4]);
+    }
+
+    #[test]
+    fn a_stopped_reader_says_so() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/video/clips");
+        let mut reader = Reader::open(&folder.join("h264.mp4"), &stop).unwrap();
+        stop.store(true, Ordering::Relaxed);
+        let result = reader.read(&[0], &mut |_, _| {});
+        assert!(matches!(result, Err(VideoError::Stopped { .. })));
+    }
+}

@@ -90,3 +90,87 @@ impl PacketIndex {
         ranges
     }
 }
+
+#[cfg(test)]
+impl PacketIndex {
+    /// The same packets, told apart by output order only.
+    pub(super) fn without_times(&self) -> Self {
+        Self {
+            packets: self.packets.clone(),
+            display: self.display.clone(),
+            timed: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Packets in file order: presentation time, key.
+    fn index(packets: &[(i64, bool)]) -> PacketIndex {
+        let info = |&(pts, key): &(i64, bool)| PacketInfo {
+            pts: Some(pts),
+            duration: 1,
+            key,
+            hidden: false,
+        };
+        PacketIndex::new(packets.iter().map(info).collect())
+    }
+
+    #[test]
+    fn frames_are_in_display_order() {
+        let index = index(&[(0, true), (3, false), (1, false), (2, false)]);
+        let shown: Vec<usize> = (0..4).map(|frame| index.packet_of(frame)).collect();
+        assert_eq!(shown, [0, 2, 3, 1]);
+        assert!(index.is_timed());
+        assert_eq!(index.duration(), Some(4));
+    }
+
+    #[test]
+    fn only_groups_with_targets_are_decoded() {
+        let index = index(&[
+            (0, true),
+            (1, false),
+            (2, true),
+            (3, false),
+            (4, true),
+            (5, false),
+        ]);
+        assert_eq!(index.ranges(&[1, 5].into()), [0..2, 4..6]);
+        assert_eq!(index.ranges(&[1, 2].into()), std::slice::from_ref(&(0..3)));
+    }
+
+    #[test]
+    fn a_leading_picture_needs_the_group_before() {
+        // The key packet at time 4 is followed by a picture shown before it.
+        let index = index(&[(0, true), (1, false), (4, true), (3, false), (5, false)]);
+        assert_eq!(index.ranges(&[3].into()), std::slice::from_ref(&(0..4)));
+        assert_eq!(index.ranges(&[4].into()), std::slice::from_ref(&(2..5)));
+    }
+
+    #[test]
+    fn repeated_or_absent_times_are_not_trusted() {
+        assert!(!index(&[(0, true), (0, false)]).is_timed());
+        let untimed = PacketInfo {
+            pts: None,
+            duration: 1,
+            key: true,
+            hidden: false,
+        };
+        assert!(!PacketIndex::new(vec![untimed; 2]).is_timed());
+    }
+
+    #[test]
+    fn hidden_packets_are_not_frames() {
+        let packet = |pts, hidden| PacketInfo {
+            pts: Some(pts),
+            duration: 1,
+            key: pts == 0,
+            hidden,
+        };
+        let index = PacketIndex::new(vec![packet(0, true), packet(1, true), packet(2, false)]);
+        assert_eq!((index.len(), index.total_frames()), (3, 1));
+        assert_eq!(index.packet_of(0), 2);
+    }
+}

@@ -95,3 +95,24 @@ fn normalisation_tables() -> [[f32; 256]; 3] {
         std::array::from_fn(|byte| (byte as f32 - mean) / std)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merge_blocks_stay_together() {
+        let order: Vec<_> = block_order(2, 4).collect();
+        let expected = [
+            (0, 0),
+            (0, 1),
+            (1, 0),
+            (1, 1),
+            (0, 2),
+            (0, 3),
+            (1, 2),
+            (1, 3),
+        ];
+        assert_eq!(order, expected);
+    }
+}

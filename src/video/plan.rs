@@ -81,3 +81,42 @@ pub fn frame_size(
     };
     Some([h as usize, w as usize])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clevrer_clip_gives_ten_frames() {
+        let config = VideoConfig::default();
+        assert_eq!(frame_count(128, 25.0, &config), Some(10));
+        let indices = frame_indices(128, 10);
+        assert_eq!(indices, [0, 14, 28, 42, 56, 71, 85, 99, 113, 127]);
+        assert_eq!(frame_size(320, 480, 100_352.0, 153_664.0), Some([308, 476]));
+    }
+
+    #[test]
+    fn unusable_clips_give_nothing() {
+        let config = VideoConfig::default();
+        assert_eq!(frame_count(1, 25.0, &config), None);
+        assert_eq!(frame_count(100, 0.0, &config), None);
+        assert_eq!(frame_count(100, f64::NAN, &config), None);
+        assert_eq!(frame_size(1, 201, 784.0, 78_400.0), None);
+        assert_eq!(frame_size(0, 20, 784.0, 78_400.0), None);
+    }
+
+    #[test]
+    fn many_frames_share_the_clip_budget() {
+        let config = VideoConfig {
+            max_pixels: usize::MAX,
+            ..VideoConfig::default()
+        };
+        assert_eq!(frame_max_pixels(16, &config), 768.0 * 784.0);
+        assert_eq!(
+            frame_max_pixels(600, &config),
+            128_000.0 * 784.0 * 0.9 / 600.0 * 2.0
+        );
+        // Never below min_pixels and a twentieth.
+        assert_eq!(frame_max_pixels(100_000, &config), 105_369.0);
+    }
+}

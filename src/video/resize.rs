@@ -245,3 +245,55 @@ pub fn has_fma() -> bool {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flat_frame_stays_flat() {
+        for target in [[28, 28], [56, 84], [140, 28]] {
+            let frame = [17, 130, 255].repeat(50 * 37);
+            let mut output = vec![0; target[0] * target[1] * 3];
+            Resizer::new([50, 37], target).resize(&frame, &mut output);
+            assert!(output.chunks_exact(3).all(|pixel| pixel == [17, 130, 255]));
+        }
+    }
+
+    #[test]
+    fn portable_code_differs_by_one_at_most() {
+        let frame: Vec<u8> = (0..61 * 47 * 3u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        let mut resizer = Resizer::new([61, 47], [28, 56]);
+        let mut fast = vec![0; 28 * 56 * 3];
+        let mut portable = fast.clone();
+        resizer.resize(&frame, &mut fast);
+        resizer.filter_rows::<false>(&frame);
+        resizer.filter_columns::<false>(&mut portable);
+        let largest = fast
+            .iter()
+            .zip(&portable)
+            .map(|(a, b)| a.abs_diff(*b))
+            .max();
+        assert!(largest <= Some(1), "{largest:?}");
+    }
+
+    #[test]
+    fn weights_of_a_position_sum_to_one() {
+        for (input, output) in [(320, 252), (100, 364), (7, 28), (1080, 28)] {
+            let taps = Taps::new(input, output);
+            for i in 0..output {
+                let (low, weights) = taps.at(i);
+                assert!(low + weights.len() <= input);
+                assert!((weights.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn halves_round_to_even() {
+        let rounded = [0.5f32, 1.5, 2.5, 254.5, 255.4, 300.0, -3.0].map(to_byte);
+        assert_eq!(rounded, [0, 2, 2, 254, 255, 255, 0]);
+    }
+}

@@ -1,0 +1,413 @@
+//! Clips against golden files of qwen-vl-utils, decord, torchvision and transformers; bad clips; prefetching.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use videothinker::config::VideoConfig;
+use videothinker::video::resize::{Resizer, has_fma};
+use videothinker::video::{Frames, Prefetcher, VideoError, load, load_patches, plan};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/video")
+        .join(name)
+}
+
+fn clip(name: &str) -> PathBuf {
+    golden("clips").join(name)
+}
+
+fn golden_json(name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(golden(name)).unwrap()).unwrap()
+}
+
+fn config(value: &Value) -> VideoConfig {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// A budget that keeps the tests fast.
+fn small() -> VideoConfig {
+    VideoConfig {
+        fps: 6.0,
+        min_pixels: 4 * 784,
+        max_pixels: 16 * 784,
+        ..VideoConfig::default()
+    }
+}
+
+/// Bit equality with PyTorch and swscale holds with their x86-64 vector code only.
+fn bits_are_comparable() -> bool {
+    let comparable = has_fma();
+    if !comparable {
+        eprintln!("skipped: bit equality needs an x86-64 CPU with AVX2 and FMA");
+    }
+    comparable
+}
+
+/// CRC-32 (IEEE), as zlib.crc32.
+fn crc32(bytes: &[u8]) -> u32 {
+    let table: [u32; 256] = std::array::from_fn(|i| {
+        (0..8).fold(i as u32, |crc, _| {
+            (crc >> 1) ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 }
+        })
+    });
+    !bytes.iter().fold(!0, |crc, &byte| {
+        (crc >> 8) ^ table[(crc as u8 ^ byte) as usize]
+    })
+}
+
+#[test]
+fn crc32_is_zlibs() {
+    assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+}
+
+#[test]
+fn frame_counts_and_indices_are_those_of_qwen_vl_utils() {
+    let table = golden_json("plan.json");
+    let rows = table["counts"].as_array().unwrap();
+    assert!(rows.len() >= 200);
+    for row in rows {
+        let total = row["total"].as_u64().unwrap() as usize;
+        let fps = row["fps"].as_f64().unwrap();
+        let count = plan::frame_count(total, fps, &config(&row["config"]));
+        let expected = row["count"].as_u64().map(|count| count as usize);
+        assert_eq!(count, expected, "{row}");
+        let indices: Vec<usize> = serde_json::from_value(row["indices"].clone()).unwrap();
+        if let Some(count) = count {
+            assert_eq!(plan::frame_indices(total, count), indices, "{row}");
+        }
+    }
+}
+
+#[test]
+fn sizes_are_those_of_qwen_vl_utils() {
+    let table = golden_json("plan.json");
+    let rows = table["sizes"].as_array().unwrap();
+    assert!(rows.iter().any(|row| row["size"].is_null()));
+    for row in rows {
+        let number = |key: &str| row[key].as_u64().unwrap() as usize;
+        let size = plan::frame_size(
+            number("height"),
+            number("width"),
+            number("min_pixels") as f64,
+            number("max_pixels") as f64,
+        );
+        let expected: Option<[usize; 2]> = serde_json::from_value(row["size"].clone()).unwrap();
+        assert_eq!(size, expected, "{row}");
+    }
+}
+
+#[test]
+fn clips_are_described_as_by_qwen_vl_utils() {
+    for case in golden_json("frames.json")["cases"].as_array().unwrap() {
+        let file = case["file"].as_str().unwrap();
+        let (found, frames) = load(&clip(file), &config(&case["config"])).unwrap();
+        let found = serde_json::to_value(&found).unwrap();
+        let expected = case["clip"].as_object().unwrap();
+        let keys = |value: &Value| {
+            value
+                .as_object()
+                .unwrap()
+                .keys()
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&found), keys(&case["clip"]), "{file}");
+        for (key, value) in expected {
+            match value.as_f64().filter(|_| value.is_f64()) {
+                Some(number) => {
+                    let error = (found[key].as_f64().unwrap() - number).abs();
+                    assert!(error < 1e-9 * number.abs(), "{file} {key}: {}", found[key]);
+                }
+                None => assert_eq!(&found[key], value, "{file} {key}"),
+            }
+        }
+        assert_eq!(frames.values.len(), frames.shape.iter().product::<usize>());
+    }
+}
+
+#[test]
+fn frames_are_bit_equal_to_the_reference() {
+    if !bits_are_comparable() {
+        return;
+    }
+    let cases = golden_json("frames.json");
+    let cases = cases["cases"].as_array().unwrap();
+    assert!(cases.len() >= 12);
+    for case in cases {
+        let file = case["file"].as_str().unwrap();
+        let (_, frames) = load(&clip(file), &config(&case["config"])).unwrap();
+        let frame_bytes = frames.shape[1..].iter().product::<usize>();
+        let found: Vec<u32> = frames.values.chunks_exact(frame_bytes).map(crc32).collect();
+        let expected: Vec<u32> = serde_json::from_value(case["crc32"].clone()).unwrap();
+        let reference = case["reference"].as_str().unwrap();
+        assert_eq!(found, expected, "{file}, reference: {reference}");
+    }
+}
+
+#[test]
+fn resize_is_bit_equal_to_torchvision() {
+    let bytes = std::fs::read(golden("arrays.safetensors")).unwrap();
+    let arrays = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for i in 0..5 {
+        let source = arrays.tensor(&format!("resize.{i}.source")).unwrap();
+        let target = arrays.tensor(&format!("resize.{i}.target")).unwrap();
+        let size = |shape: &[usize]| [shape[0], shape[1]];
+        let mut found = vec![0; target.data().len()];
+        Resizer::new(size(source.shape()), size(target.shape())).resize(source.data(), &mut found);
+        let differing = found.iter().zip(target.data()).filter(|(a, b)| a != b);
+        let largest = found
+            .iter()
+            .zip(target.data())
+            .map(|(a, b)| a.abs_diff(*b))
+            .max();
+        if has_fma() {
+            assert_eq!(differing.count(), 0, "case {i}");
+        } else {
+            assert!(largest <= Some(1), "case {i}: {largest:?}");
+        }
+    }
+}
+
+#[test]
+fn patches_are_those_of_transformers() {
+    let bytes = std::fs::read(golden("arrays.safetensors")).unwrap();
+    let arrays = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for i in 0..3 {
+        let frames = arrays.tensor(&format!("patches.{i}.frames")).unwrap();
+        let shape: [usize; 4] = frames.shape().try_into().unwrap();
+        let frames = Frames {
+            values: frames.data().to_vec(),
+            shape,
+            second_per_grid: 1.0,
+        };
+        let patches = frames.patches();
+        let grid: Vec<usize> = arrays
+            .tensor(&format!("patches.{i}.grid_thw"))
+            .unwrap()
+            .data()
+            .chunks_exact(8)
+            .map(|b| u64::from_le_bytes(b.try_into().unwrap()) as usize)
+            .collect();
+        assert_eq!(patches.grid_thw.to_vec(), grid);
+        let expected = arrays.tensor(&format!("patches.{i}.values")).unwrap();
+        let expected: Vec<f32> = expected
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
+        assert_eq!(patches.values.len(), expected.len());
+        let error = patches.values.iter().zip(&expected);
+        let error = error.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(error <= 1e-6, "case {i}: {error}");
+    }
+}
+
+#[test]
+fn patches_carry_grid_and_time() {
+    let (clip, patches) = load_patches(&clip("h264.mp4"), &small()).unwrap();
+    assert_eq!(patches.grid_thw, clip.grid_thw);
+    assert_eq!(patches.num_tokens(), clip.video_tokens);
+    assert_eq!(patches.values.len(), clip.video_tokens * 4 * 1176);
+    // 14 of 64 frames at 25 frames per second.
+    assert!((patches.second_per_grid - 2.0 / (14.0 / 64.0 * 25.0)).abs() < 1e-12);
+}
+
+/// The error of a clip that must not load, which must name the clip.
+fn refusal(path: &Path) -> VideoError {
+    let error = load(path, &small()).expect_err("a bad clip was loaded");
+    assert_eq!(error.path(), path);
+    assert!(error.to_string().contains(&path.display().to_string()));
+    error
+}
+
+#[test]
+fn bad_clips_are_refused_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let whole = std::fs::read(clip("h264.mp4")).unwrap();
+    let noise: Vec<u8> = (0..20_000u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+
+    let error = refusal(&folder.path().join("absent.mp4"));
+    assert!(matches!(error, VideoError::NotFound { .. }), "{error}");
+    let error = refusal(folder.path());
+    assert!(matches!(error, VideoError::NotAFile { .. }), "{error}");
+    let error = refusal(&file("empty.mp4", b""));
+    assert!(matches!(error, VideoError::Empty { .. }), "{error}");
+    let error = refusal(&file("noise.mp4", &noise));
+    assert!(matches!(error, VideoError::NotAVideo { .. }), "{error}");
+    let error = refusal(&file("cut_off.mp4", &whole[..whole.len() / 2]));
+    assert!(matches!(error, VideoError::NotAVideo { .. }), "{error}");
+    let error = refusal(&clip("sound_only.mp4"));
+    assert!(matches!(error, VideoError::NoVideoTrack { .. }), "{error}");
+    assert!(error.to_string().contains("only sound"), "{error}");
+    let error = refusal(&clip("one_frame.mp4"));
+    assert!(
+        matches!(error, VideoError::TooFewFrames { total: 1, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_playlist_does_not_open_other_files() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(clip("h264.mp4"), folder.path().join("other.mp4")).unwrap();
+    for (name, text) in [
+        (
+            "hls.mp4",
+            "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nother.mp4\n#EXT-X-ENDLIST\n",
+        ),
+        ("concat.mp4", "ffconcat version 1.0\nfile other.mp4\n"),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let error = refusal(&path);
+        assert!(matches!(error, VideoError::NotAVideo { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_pipe_is_refused_without_waiting_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe.mp4");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    if made.is_ok_and(|status| status.success()) {
+        assert!(matches!(refusal(&path), VideoError::NotAFile { .. }));
+    } else {
+        eprintln!("skipped: no mkfifo command here");
+    }
+}
+
+#[test]
+fn odd_names_are_plain_names() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a:b.mp4", "http:x.mp4", "50% of %d.mp4", "ä ö.mp4"] {
+        let path = folder.path().join(name);
+        std::fs::copy(clip("h264.mp4"), &path).unwrap();
+        assert_eq!(load(&path, &small()).unwrap().0.total_frames, 64, "{name}");
+    }
+}
+
+#[test]
+fn a_cut_off_stream_gives_the_frames_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(clip("vp9.webm")).unwrap();
+    let path = folder.path().join("cut_off.webm");
+    std::fs::write(&path, &whole[..whole.len() * 6 / 10]).unwrap();
+    let (clip, frames) = load(&path, &small()).unwrap();
+    assert!(
+        (4..48).contains(&clip.total_frames),
+        "{}",
+        clip.total_frames
+    );
+    assert_eq!(frames.shape[0], clip.indices.len());
+}
+
+#[test]
+fn damaged_bytes_never_stop_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(clip("h264.mp4")).unwrap();
+    let path = folder.path().join("damaged.mp4");
+    for seed in 0..24u32 {
+        let mut bytes = whole.clone();
+        for k in 0..30u32 {
+            let random = (seed * 1000 + k).wrapping_mul(2_654_435_761);
+            let at = random as usize % bytes.len();
+            bytes[at] ^= 1 << (random >> 29);
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        match load(&path, &small()) {
+            Ok((clip, frames)) => assert_eq!(frames.shape[0], clip.indices.len()),
+            Err(error) => assert_eq!(error.path(), path),
+        }
+    }
+}
+
+#[test]
+fn contradicting_pixel_bounds_are_named() {
+    let config = VideoConfig {
+        min_pixels: 20_000,
+        max_pixels: 10_000,
+        ..small()
+    };
+    let error = load(&clip("h264.mp4"), &config).unwrap_err();
+    assert!(
+        error.to_string().contains("video.min_pixels = 20000"),
+        "{error}"
+    );
+}
+
+#[test]
+fn prefetching_keeps_the_order_and_passes_errors_on() {
+    let names = [
+        "h264.mp4",
+        "vfr.mp4",
+        "absent.mp4",
+        "odd.webm",
+        "odd.webm",
+        "h264.mp4",
+    ];
+    let jobs: Vec<PathBuf> = names.iter().map(|name| clip(name)).collect();
+    let prefetcher = Prefetcher::new(jobs.clone(), small(), 64 << 20, 3).unwrap();
+    let results: Vec<_> = prefetcher.collect();
+    assert_eq!(results.len(), jobs.len());
+    for (result, path) in results.iter().zip(&jobs) {
+        assert_eq!(*result, load_patches(path, &small()));
+    }
+    assert!(results[2].is_err());
+    let patches = |i: usize| &results[i].as_ref().unwrap().1;
+    assert!(
+        Arc::ptr_eq(patches(3), patches(4)),
+        "equal neighbours are decoded once"
+    );
+}
+
+#[test]
+fn prefetching_reuses_a_clip_that_is_still_held() {
+    let jobs = vec![clip("h264.mp4"), clip("odd.webm"), clip("h264.mp4")];
+    let mut prefetcher = Prefetcher::new(jobs, small(), 0, 2).unwrap();
+    let first = prefetcher.next().unwrap().unwrap().1;
+    prefetcher.next().unwrap().unwrap();
+    let third = prefetcher.next().unwrap().unwrap().1;
+    assert!(Arc::ptr_eq(&first, &third));
+    assert!(prefetcher.next().is_none());
+}
+
+#[test]
+fn prefetching_stays_within_its_memory() {
+    let jobs = vec![
+        clip("h264.mp4"),
+        clip("odd.webm"),
+        clip("vfr.mp4"),
+        clip("gops.mp4"),
+    ];
+    let count = jobs.len();
+    let mut prefetcher = Prefetcher::new(jobs, small(), 0, 3).unwrap();
+    for _ in 0..count {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(
+            prefetcher.ready() <= 1,
+            "no room for more than the clip that is due"
+        );
+        prefetcher.next().unwrap().unwrap();
+    }
+    assert!(prefetcher.next().is_none());
+}
+
+#[test]
+fn dropping_a_prefetcher_ends_it() {
+    let jobs = vec![clip("h264.mp4"); 50];
+    let alternating = jobs
+        .into_iter()
+        .enumerate()
+        .map(|(i, job)| if i % 2 == 0 { job } else { clip("vfr.mp4") });
+    let mut prefetcher = Prefetcher::new(alternating.collect(), small(), 1 << 30, 2).unwrap();
+    prefetcher.next().unwrap().unwrap();
+    drop(prefetcher);
+}

@@ -17,7 +17,9 @@ fn clip_to_patches(criterion: &mut Criterion) {
     match load(&clip, &config) {
         Ok((_, frames)) => {
             group.throughput(Throughput::Bytes(frames.values.len() as u64));
-            group.bench_function("patches", |bencher| bencher.iter(|| black_box(&frames).patches()));
+            group.bench_function("patches", |bencher| {
+                bencher.iter(|| black_box(&frames).patches())
+            });
         }
         Err(error) => panic!("{error}"),
     }

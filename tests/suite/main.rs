@@ -8,3 +8,4 @@ mod optimizer;
 mod parity_engine;
 mod parity_model;
 mod prompt;
+mod video;

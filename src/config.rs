@@ -37,6 +37,8 @@ pub struct Config {
     pub optimizer: OptimizerConfig,
     /// Length of the run.
     pub train: TrainConfig,
+    /// What `train-sft` learns beside the worked answers.
+    pub sft: SftConfig,
     /// When checkpoints are written and how many are kept.
     pub checkpoint: CheckpointConfig,
     /// How `eval` asks.
@@ -57,6 +59,7 @@ impl Default for Config {
             kl: KlConfig::default(),
             optimizer: OptimizerConfig::default(),
             train: TrainConfig::default(),
+            sft: SftConfig::default(),
             checkpoint: CheckpointConfig::default(),
             eval: EvalConfig::default(),
         }
@@ -415,6 +418,22 @@ impl Default for TrainConfig {
             questions_per_step: 2,
             max_bad_steps: 5,
             prefetch_mib: 512,
+        }
+    }
+}
+
+/// `[sft]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SftConfig {
+    /// Weight of the loss on what single video tokens show (a question's `grounding`).
+    pub grounding_weight: f64,
+}
+
+impl Default for SftConfig {
+    fn default() -> Self {
+        Self {
+            grounding_weight: 1.0,
         }
     }
 }

@@ -96,7 +96,8 @@ pub fn write_untrained(
     Ok(())
 }
 
-/// Normal values of standard deviation 1/√fan-in (the embedding's is fixed); norms 1, biases 0.
+/// Normal values of standard deviation 1/√fan-in (the embedding's is fixed), divided by √(2·layers) where a result is
+/// added to the residual stream; norms 1, biases 0.
 fn initial_weights(spec: &Spec, seed: u64) -> candle_core::Result<NamedTensors> {
     let unscaled = init_weights(spec, 1.0, seed, DType::F32, &Device::Cpu)?;
     unscaled.map(|name, tensor| {
@@ -104,6 +105,17 @@ fn initial_weights(spec: &Spec, seed: u64) -> candle_core::Result<NamedTensors> 
             return Ok(tensor.clone());
         }
         let fan_in = tensor.elem_count() / tensor.dim(0)?;
+        let layers = if name.starts_with("visual.") {
+            spec.vision.depth
+        } else {
+            spec.text.num_layers
+        };
+        let adds = ["o_proj.weight", "down_proj.weight", "attn.proj.weight"];
+        let fan_in = if adds.iter().any(|suffix| name.ends_with(suffix)) {
+            fan_in * 2 * layers
+        } else {
+            fan_in
+        };
         if name == "model.embed_tokens.weight" {
             tensor * EMBEDDING_STD
         } else {

@@ -290,6 +290,7 @@ fn label(
         options: None,
         problem_type: Some(problem_type.into()),
         response: None,
+        wording: None,
         grounding: None,
         extra: serde_json::Map::new(),
     }))

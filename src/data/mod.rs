@@ -1,6 +1,7 @@
 //! Questions: what is asked about which clip, the right answer, and the order a run takes them in.
 
 use crate::config::QuestionKind;
+use crate::config::Wording;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -37,6 +38,9 @@ pub struct Question {
     /// A worked answer to learn from (`train-sft` only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<String>,
+    /// The text put around the problem when it is not the training wording (`train-sft` only).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wording: Option<Wording>,
     /// What single video tokens show (`train-sft` only): index of the token in its order of grids, rows
     /// and columns, and its words. Tokens that are not named show nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,6 +179,7 @@ mod tests {
             options: options.map(|texts| texts.iter().map(ToString::to_string).collect()),
             problem_type: None,
             response: None,
+            wording: None,
             grounding: None,
             extra: serde_json::Map::new(),
         }

@@ -116,6 +116,13 @@ impl PackedInputs {
             .collect()
     }
 
+    /// Adds targets beside those of the suffixes: `row` is to predict `token_id`. They stand behind all others, in
+    /// no range of [`Self::suffix_targets`].
+    pub fn push_target(&mut self, row: u32, token_id: u32) {
+        self.target_rows.push(row);
+        self.target_ids.push(token_id);
+    }
+
     fn push_group(&mut self, spec: &Spec, group: &PackedGroup) -> Result<(), PositionError> {
         let spans: Vec<VideoSpan> = group.video.iter().map(|video| (&***video).into()).collect();
         let (positions, next) =

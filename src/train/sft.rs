@@ -7,6 +7,7 @@ use super::metrics::Stopwatch;
 use crate::config::BadVideoPolicy;
 use crate::config::Wording;
 use crate::data::Dataset;
+use crate::data::Question;
 use crate::policy::inputs::PackedGroup;
 use crate::policy::inputs::PackedInputs;
 use crate::policy::inputs::Suffix;
@@ -17,6 +18,7 @@ use crate::video::VideoPatches;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A question with its worked answer as tokens.
@@ -25,11 +27,27 @@ struct Example {
     /// Tokens of the prompt; those after it are learned.
     prompt_len: usize,
     video: Arc<VideoPatches>,
+    /// Words that video tokens are to predict, where the question has them.
+    grounding: Option<Grounding>,
+}
+
+/// What the tokens of a clip show.
+type Grounding = BTreeMap<usize, Vec<u32>>;
+
+/// Weight of the video tokens that show nothing against those that show something: most of a picture is empty.
+const EMPTY_WEIGHT: f64 = 0.3;
+/// What a video token predicts that shows nothing.
+const NOTHING: &str = " nothing";
+
+/// Targets of a supervised step and their weights; the weights of each part add up to its share of the loss.
+struct Supervision {
+    inputs: PackedInputs,
+    weights: Vec<f32>,
 }
 
 /// Refuses data without worked answers before anything is loaded.
 pub(super) fn check_responses(dataset: &Dataset) -> Result<()> {
-    let without = |question: &&crate::data::Question| question.response.is_none();
+    let without = |question: &&Question| question.response.is_none();
     match dataset.questions().iter().find(without) {
         Some(question) => bail!(
             "question {} has no `response`: train-sft learns from worked answers",
@@ -50,17 +68,18 @@ impl Trainer<'_> {
         if examples.is_empty() {
             return Ok(self.empty_step());
         }
-        let groups = group_by_clip(&examples);
-        let inputs = PackedInputs::new(&self.policy.model().spec, &groups)?;
-        let weight = 1.0 / inputs.num_targets() as f64;
+        let Supervision { inputs, weights } = self.supervision(&examples)?;
         let pass = watch.time("backward", || {
             backward(&self.policy, &inputs, None, |scores| {
-                let total: f64 = scores.logprob.iter().map(|&p| f64::from(p)).sum();
+                let weighted = scores.logprob.iter().zip(&weights);
+                let loss: f64 = weighted
+                    .map(|(&logprob, &weight)| -f64::from(weight) * f64::from(logprob))
+                    .sum();
                 let derivatives = Derivatives {
-                    logprob: vec![-weight as f32; scores.logprob.len()],
+                    logprob: weights.iter().map(|weight| -weight).collect(),
                     full_kl: Vec::new(),
                 };
-                (derivatives, -weight * total)
+                (derivatives, loss)
             })
         })?;
         self.state.num_tokens += examples
@@ -82,14 +101,71 @@ impl Trainer<'_> {
         })
     }
 
+    /// The mean over answer tokens, and `grounding_weight` times what video tokens are to show: the mean over
+    /// those that show something plus [`EMPTY_WEIGHT`] times the mean over those that do not.
+    fn supervision(&self, examples: &[Example]) -> Result<Supervision> {
+        let groups = group_by_clip(examples);
+        let mut inputs = PackedInputs::new(&self.policy.model().spec, &groups)?;
+        let mut weights = vec![1.0 / inputs.num_targets() as f32; inputs.num_targets()];
+        let scale = self.config.sft.grounding_weight;
+        if scale == 0.0 {
+            return Ok(Supervision { inputs, weights });
+        }
+        let nothing = self.processor.encode(NOTHING)?;
+        let mut first_token = 0;
+        let (mut shown, mut empty) = (Vec::new(), Vec::new());
+        for clip in examples.chunk_by(|a, b| Arc::ptr_eq(&a.video, &b.video)) {
+            let num_tokens = clip[0].video.num_tokens();
+            for grounding in clip.iter().filter_map(|example| example.grounding.as_ref()) {
+                for token in 0..num_tokens {
+                    let row = inputs.video_rows[first_token + token];
+                    match grounding.get(&token) {
+                        Some(words) => shown.push((row, words.as_slice())),
+                        None => empty.push((row, nothing.as_slice())),
+                    }
+                }
+            }
+            first_token += num_tokens;
+        }
+        for (rows, share) in [(shown, scale), (empty, scale * EMPTY_WEIGHT)] {
+            for &(row, words) in &rows {
+                for &word in words {
+                    inputs.push_target(row, word);
+                    weights.push((share / (rows.len() * words.len()) as f64) as f32);
+                }
+            }
+        }
+        Ok(Supervision { inputs, weights })
+    }
+
+    /// A question's words for video tokens as ids.
+    fn grounding(&self, lesson: &Lesson) -> Result<Option<Grounding>> {
+        let Some(tokens) = &lesson.question.grounding else {
+            return Ok(None);
+        };
+        let num_tokens = lesson.video.num_tokens();
+        let ids = tokens.iter().map(|(token, words)| {
+            if *token >= num_tokens {
+                bail!(
+                    "question {}: `grounding` names video token {token}, the clip has {num_tokens} at this size",
+                    lesson.question.id
+                );
+            }
+            Ok((*token, self.processor.encode(&format!(" {words}"))?))
+        });
+        ids.collect::<Result<_>>().map(Some)
+    }
+
     fn examples(&mut self, lessons: &[Lesson]) -> Result<Vec<Example>> {
         let mut examples = Vec::with_capacity(lessons.len());
         for lesson in lessons {
             let question = lesson.question;
             let video = Arc::clone(&lesson.video);
-            let prompt = self
-                .processor
-                .prompt(&question.text(), Wording::Training, Some(video));
+            let prompt = self.processor.prompt(
+                &question.text(),
+                question.wording.unwrap_or(Wording::Training),
+                Some(video),
+            );
             let prompt = match prompt {
                 Err(error @ PromptError::TooLong { .. })
                     if self.config.data.on_bad_video == BadVideoPolicy::Skip =>
@@ -108,6 +184,7 @@ impl Trainer<'_> {
                 token_ids,
                 prompt_len,
                 video: Arc::clone(&lesson.video),
+                grounding: self.grounding(lesson)?,
             });
         }
         Ok(examples)
@@ -168,6 +245,7 @@ mod tests {
             token_ids: ids.to_vec(),
             prompt_len,
             video: Arc::clone(video),
+            grounding: None,
         };
         let examples = [
             example(&[1, 2, 3, 9, 50, 51], 4, &first),

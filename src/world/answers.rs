@@ -4,7 +4,7 @@
 //! happens without the object. Both are right on observational questions, only the thinker on
 //! inferential ones.
 
-use super::physics::{Collision, NUM_OBJECTS, Vector};
+use super::physics::{Collision, Vector};
 use super::questions::Counterfactual;
 use super::scene::{Look, Scene};
 use super::spec::MINI;
@@ -29,16 +29,19 @@ impl Style {
     }
 }
 
-/// The worked answer to a question.
+/// The worked answer to a question. Every event that an option names is followed by that option's letter.
 pub fn worked_answer(scene: &Scene, question: &Counterfactual, style: Style) -> String {
-    let seen = tell(&scene.looks, &scene.factual.collisions);
+    let seen = tell(scene, question, &scene.factual.collisions);
     let (thought, letters) = match style {
         Style::Observer => (String::new(), question.letters(|choice| choice.is_seen)),
         Style::Thinker => {
             let removed = scene.looks[question.removed].name();
-            let imagined = tell(&scene.looks, &scene.without[question.removed].collisions);
+            let imagined = &scene.without[question.removed].collisions;
             (
-                format!(" Without the {removed} {imagined}."),
+                format!(
+                    " Without the {removed} {}.",
+                    tell(scene, question, imagined)
+                ),
                 question.letters(|choice| choice.is_right),
             )
         }
@@ -50,18 +53,24 @@ pub fn worked_answer(scene: &Scene, question: &Counterfactual, style: Style) -> 
     )
 }
 
-/// `the red cube hits the blue sphere, then …`
-fn tell(looks: &[Look; NUM_OBJECTS], collisions: &[Collision]) -> String {
+/// `the red cube hits the blue sphere (B), then …`
+fn tell(scene: &Scene, question: &Counterfactual, collisions: &[Collision]) -> String {
     if collisions.is_empty() {
         return "nothing collides".into();
     }
+    let name = |object: usize| scene.looks[object].name();
     let events: Vec<String> = collisions
         .iter()
         .map(|event| {
+            let option: String = question
+                .letters(|choice| choice.is_between(event.agent, event.target))
+                .iter()
+                .map(|letter| format!(" ({letter})"))
+                .collect();
             format!(
-                "the {} hits the {}",
-                looks[event.agent].name(),
-                looks[event.target].name()
+                "the {} hits the {}{option}",
+                name(event.agent),
+                name(event.target)
             )
         })
         .collect();

@@ -4,6 +4,7 @@
 //! downstream treats them alike. Everything follows from a seed; the number of threads changes nothing.
 
 use crate::config::QuestionKind;
+use crate::config::Wording;
 use crate::data::clevrer::{self, Counts, OfficialScene};
 use crate::data::{DataError, Question, write_questions};
 use rand::Rng;
@@ -345,7 +346,10 @@ fn worked_questions(made: &Made, rng: &mut ChaCha8Rng) -> Vec<Question> {
     }
     let plain = |id: &str, problem_type, problem, answer: String| {
         let answers = (answer.clone(), answer);
-        worked_line(made.scene_index, id, problem_type, problem, answers)
+        Question {
+            wording: Some(Wording::None),
+            ..worked_line(made.scene_index, id, problem_type, problem, answers)
+        }
     };
     lines.push(plain(
         "inventory",
@@ -384,6 +388,7 @@ fn worked_line(
         options: None,
         problem_type: Some(problem_type.to_owned()),
         response: Some(response),
+        wording: None,
         grounding: None,
         extra: serde_json::Map::new(),
     }

@@ -19,6 +19,13 @@ pub struct Choice {
     pub is_seen: bool,
 }
 
+impl Choice {
+    /// Whether the option names these two objects, in either order.
+    pub fn is_between(&self, first: usize, second: usize) -> bool {
+        self.pair == (first, second) || self.pair == (second, first)
+    }
+}
+
 /// What happens without one object? Every pair of the others is an option; at least one is right, at
 /// least one is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]

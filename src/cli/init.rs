@@ -1,14 +1,14 @@
 //! The miniature model before it has learnt anything: its sizes, its tokenizer, its random weights.
 
 use crate::config::Wording;
+use crate::model::export::save;
+use crate::model::export::write_json;
 use crate::model::spec::Spec;
 use crate::model::spec::SpecialTokens;
 use crate::model::spec::TextSpec;
 use crate::model::spec::VisionSpec;
 use crate::model::weights::NamedTensors;
 use crate::model::weights::init_weights;
-use crate::model::weights::save;
-use crate::model::weights::write_json;
 use crate::prompt::template::question_text;
 use crate::prompt::tokenizer::END_OF_TEXT;
 use crate::prompt::tokenizer::TextTokenizer;

@@ -1,6 +1,7 @@
 //! From what the user calls a model to a folder: a path as it is, a hub id through the Hugging Face cache.
 
-use crate::model::spec::CheckpointError;
+use crate::model::checkpoint_error::CheckpointError;
+use crate::model::config_file::read_json;
 use hf_hub::Cache;
 use hf_hub::Repo;
 use hf_hub::RepoType;
@@ -132,7 +133,7 @@ fn cached(name: &str, repo: &Repo, settings: &HubSettings) -> Result<PathBuf, Ch
     let index = files
         .get("model.safetensors.index.json")
         .ok_or_else(|| missing("model.safetensors"))?;
-    let index = crate::model::spec::read_json(&index)?;
+    let index = read_json(&index)?;
     let shards = index["weight_map"].as_object().into_iter().flatten();
     for shard in shards.filter_map(|(_, shard)| shard.as_str()) {
         if files.get(shard).is_none() {

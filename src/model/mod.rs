@@ -4,7 +4,10 @@
 
 pub mod attention;
 pub mod cache;
+pub mod checkpoint_error;
+mod config_file;
 pub mod device;
+pub mod export;
 pub mod generation;
 pub mod head;
 pub mod hub;
@@ -17,11 +20,11 @@ pub mod vision;
 pub mod vision_layout;
 pub mod weights;
 
+use crate::model::checkpoint_error::CheckpointError;
 use crate::model::layers::rms_norm;
 use crate::model::packed::PackedLayout;
 use crate::model::positions::Positions;
 use crate::model::positions::rotary_table;
-use crate::model::spec::CheckpointError;
 use crate::model::spec::Spec;
 use crate::model::spec::VisionSpec;
 use crate::model::text::DecoderLayer;

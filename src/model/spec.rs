@@ -1,11 +1,13 @@
 //! The checkpoint's `config.json` as a type.
 
+use crate::model::checkpoint_error::CheckpointError;
+use crate::model::config_file::Fields;
+use crate::model::config_file::read_json;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::path::PathBuf;
 
 /// Colours of a pixel.
 pub(crate) const IN_CHANNELS: usize = 3;
@@ -112,113 +114,6 @@ pub struct SpecialTokens {
     pub eos: Vec<u32>,
     /// `<|endoftext|>`, used as padding.
     pub pad: u32,
-}
-
-/// Why a checkpoint cannot be used; every message names the file.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The disk is full.
-    #[error(
-        "{path}: no space left on the device ({bytes} bytes to write): free some or set output_dir to another disk"
-    )]
-    DiskFull {
-        /// The file being written.
-        path: PathBuf,
-        /// Its whole size.
-        bytes: u64,
-    },
-    /// A file is not JSON.
-    #[error("{path}: not valid JSON: {reason}")]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// Line, column and what is wrong there.
-        reason: String,
-    },
-    /// A field is absent.
-    #[error("{path}: field `{field}` is missing")]
-    MissingField {
-        /// The file.
-        path: PathBuf,
-        /// The field, with its parents.
-        field: String,
-    },
-    /// A field has a value that cannot be used.
-    #[error("{path}: field `{field}`: {reason}")]
-    BadField {
-        /// The file.
-        path: PathBuf,
-        /// The field, with its parents.
-        field: String,
-        /// What is wrong and what would be right.
-        reason: String,
-    },
-    /// No weights in the folder.
-    #[error("{folder}: neither model.safetensors nor model.safetensors.index.json is there")]
-    NoWeights {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// A weight file is damaged.
-    #[error("{path}: not a valid safetensors file: {reason}")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What the reader said.
-        reason: String,
-    },
-    /// Tensors and configuration disagree.
-    #[error("{folder}: the weights do not fit config.json{}", list_mismatches(.missing, .unexpected, .misshapen))]
-    Tensors {
-        /// The folder.
-        folder: PathBuf,
-        /// Tensors the configuration asks for and no file holds.
-        missing: Vec<String>,
-        /// Tensors the model has no place for.
-        unexpected: Vec<String>,
-        /// `name: expected […], found […]`.
-        misshapen: Vec<String>,
-    },
-    /// Neither a folder nor something the hub knows.
-    #[error("{name}: {reason}")]
-    NotFound {
-        /// What was asked for.
-        name: String,
-        /// What was tried and what to do.
-        reason: String,
-    },
-    /// A tensor operation failed (out of memory, no such device).
-    #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
-}
-
-impl CheckpointError {
-    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io {
-            path: path.to_path_buf(),
-            source,
-        }
-    }
-}
-
-fn list_mismatches(missing: &[String], unexpected: &[String], misshapen: &[String]) -> String {
-    [
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("wrong shape", misshapen),
-    ]
-    .iter()
-    .filter(|(_, names)| !names.is_empty())
-    .map(|(what, names)| format!("\n  {what} ({}): {}", names.len(), names.join(", ")))
-    .collect()
 }
 
 impl Spec {
@@ -372,7 +267,7 @@ impl TextSpec {
             mrope_section,
         };
         check_heads(text, spec.hidden_size, spec.num_heads)?;
-        if spec.num_heads % spec.num_kv_heads != 0 {
+        if !spec.num_heads.is_multiple_of(spec.num_kv_heads) {
             return Err(text.bad(
                 "num_key_value_heads",
                 format!(
@@ -550,128 +445,10 @@ fn check_heads(fields: Fields, hidden: usize, heads: usize) -> Result<(), Checkp
     }
 }
 
-pub(crate) fn read_json(path: &Path) -> Result<Value, CheckpointError> {
-    let text = std::fs::read_to_string(path).map_err(|source| CheckpointError::io(path, source))?;
-    serde_json::from_str(&text).map_err(|error| CheckpointError::Json {
-        path: path.to_path_buf(),
-        reason: error.to_string(),
-    })
-}
-
-/// One object of a JSON file; its errors name the file and the field.
-#[derive(Clone, Copy)]
-struct Fields<'a> {
-    path: &'a Path,
-    value: &'a Value,
-    parent: &'a str,
-}
-
-impl<'a> Fields<'a> {
-    fn new(path: &'a Path, value: &'a Value, parent: &'a str) -> Self {
-        Self {
-            path,
-            value,
-            parent,
-        }
-    }
-
-    fn get(&self, name: &str) -> Option<&'a Value> {
-        self.value.get(name)
-    }
-
-    fn child(&self, name: &'a str) -> Option<Self> {
-        let value = self.get(name).filter(|value| value.is_object())?;
-        Some(Self::new(self.path, value, name))
-    }
-
-    fn text(&self, name: &str) -> Option<&'a str> {
-        self.get(name).and_then(Value::as_str)
-    }
-
-    fn full_name(&self, name: &str) -> String {
-        if self.parent.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{}.{name}", self.parent)
-        }
-    }
-
-    fn missing(&self, name: &str) -> CheckpointError {
-        CheckpointError::MissingField {
-            path: self.path.to_path_buf(),
-            field: self.full_name(name),
-        }
-    }
-
-    fn bad(&self, name: &str, reason: String) -> CheckpointError {
-        CheckpointError::BadField {
-            path: self.path.to_path_buf(),
-            field: self.full_name(name),
-            reason,
-        }
-    }
-
-    fn number(&self, name: &str) -> Result<f64, CheckpointError> {
-        let value = self.get(name).ok_or_else(|| self.missing(name))?;
-        value
-            .as_f64()
-            .filter(|number| *number > 0.0)
-            .ok_or_else(|| self.bad(name, format!("{value} is not a positive number")))
-    }
-
-    fn size(&self, name: &str) -> Result<usize, CheckpointError> {
-        let value = self.get(name).ok_or_else(|| self.missing(name))?;
-        self.as_size(name, value).and_then(|size| match size {
-            0 => Err(self.bad(name, "must not be 0".into())),
-            size => Ok(size),
-        })
-    }
-
-    fn size_or(&self, name: &str, default: usize) -> Result<usize, CheckpointError> {
-        match self.get(name) {
-            Some(_) => self.size(name),
-            None => Ok(default),
-        }
-    }
-
-    fn sizes(&self, name: &str) -> Result<Vec<usize>, CheckpointError> {
-        let value = self.get(name).ok_or_else(|| self.missing(name))?;
-        let list = value
-            .as_array()
-            .ok_or_else(|| self.bad(name, format!("{value} is not a list")))?;
-        list.iter().map(|item| self.as_size(name, item)).collect()
-    }
-
-    fn id(&self, name: &str) -> Result<u32, CheckpointError> {
-        let ids = self.ids(name)?;
-        ids.first()
-            .copied()
-            .ok_or_else(|| self.bad(name, "holds no id".into()))
-    }
-
-    /// A single id or a list of ids.
-    fn ids(&self, name: &str) -> Result<Vec<u32>, CheckpointError> {
-        let value = self.get(name).ok_or_else(|| self.missing(name))?;
-        let items = value
-            .as_array()
-            .map_or(std::slice::from_ref(value), Vec::as_slice);
-        items
-            .iter()
-            .map(|item| self.as_size(name, item).map(|id| id as u32))
-            .collect()
-    }
-
-    fn as_size(&self, name: &str, value: &Value) -> Result<usize, CheckpointError> {
-        value
-            .as_u64()
-            .map(|size| size as usize)
-            .ok_or_else(|| self.bad(name, format!("{value} is not a whole number")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     fn golden(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -62,7 +62,7 @@ struct Norm {
 }
 
 impl Norm {
-    fn new(weights: &NamedTensors, name: String) -> Result<Self> {
+    fn new(weights: &NamedTensors, name: &str) -> Result<Self> {
         let name = format!("{name}.weight");
         Ok(Self {
             weight: weights.get(&name)?,
@@ -100,7 +100,7 @@ impl VisionBlock {
     /// Block `index` from the checkpoint's tensors (`visual.blocks.{index}.…`).
     pub fn new(spec: &VisionSpec, weights: &NamedTensors, index: usize) -> Result<Self> {
         let affine = |name: &str| Affine::new(weights, format!("visual.blocks.{index}.{name}"));
-        let norm = |name: &str| Norm::new(weights, format!("visual.blocks.{index}.{name}"));
+        let norm = |name: &str| Norm::new(weights, &format!("visual.blocks.{index}.{name}"));
         Ok(Self {
             full: spec.fullatt_block_indexes.contains(&index),
             heads: spec.num_heads,
@@ -170,7 +170,7 @@ struct Merger {
 impl Merger {
     fn new(weights: &NamedTensors) -> Result<Self> {
         Ok(Self {
-            norm: Norm::new(weights, "visual.merger.ln_q".into())?,
+            norm: Norm::new(weights, "visual.merger.ln_q")?,
             first: Affine::new(weights, "visual.merger.mlp.0".into())?,
             second: Affine::new(weights, "visual.merger.mlp.2".into())?,
         })
@@ -290,9 +290,9 @@ impl VisionTower {
         let Some(last) = trace.inputs.pop() else {
             candle_core::bail!("the trace of a vision pass is empty");
         };
-        let mut gradient = self
-            .merger
-            .backward(&last, &layout.from_tokens(upstream)?, sink)?;
+        let mut gradient =
+            self.merger
+                .backward(&last, &layout.tokens_to_windows(upstream)?, sink)?;
         drop(last);
         for block in self.blocks.iter().rev() {
             let Some(input) = trace.inputs.pop() else {

@@ -116,7 +116,7 @@ impl VisionLayout {
     }
 
     /// Merged rows from the placeholders' order to window order.
-    pub(crate) fn from_tokens(&self, tokens: &Tensor) -> Result<Tensor> {
+    pub(crate) fn tokens_to_windows(&self, tokens: &Tensor) -> Result<Tensor> {
         tokens.index_select(&self.token_order, 0)
     }
 

@@ -1,8 +1,9 @@
 //! The trainable policy (one storage, tracked and detached views of it) and the frozen model.
 
 use crate::model::Qwen25Vl;
+use crate::model::checkpoint_error::CheckpointError;
 use crate::model::head::{BiasRows, TokenScores};
-use crate::model::spec::{CheckpointError, Spec};
+use crate::model::spec::Spec;
 use crate::model::weights;
 use crate::model::weights::NamedTensors;
 use crate::policy::inputs::PackedInputs;

@@ -11,8 +11,8 @@ use super::optimizer::learning_rate;
 use crate::config::Config;
 use crate::data::Question;
 use crate::model::device;
+use crate::model::export;
 use crate::model::hub;
-use crate::model::weights;
 use crate::model::weights::NamedTensors;
 use crate::policy::FrozenModel;
 use crate::policy::Policy;
@@ -181,7 +181,7 @@ impl<'a> Trainer<'a> {
     /// When the disk refuses.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let tensors = self.policy.tensors();
-        weights::save_folder(&tensors, &self.source, folder, weights::SHARD_BYTES)?;
+        export::save_folder(&tensors, &self.source, folder, export::SHARD_BYTES)?;
         checkpoint::write_state(folder, &self.state, self.config)?;
         let mut state = NamedTensors::default();
         for (name, tensor) in self.optimizer.state()? {
@@ -194,7 +194,7 @@ impl<'a> Trainer<'a> {
         }
         let optimizer = optimizer_folder(folder);
         std::fs::create_dir_all(&optimizer)?;
-        weights::save(&state, &optimizer, weights::SHARD_BYTES)?;
+        export::save(&state, &optimizer, export::SHARD_BYTES)?;
         Ok(())
     }
 }

@@ -92,11 +92,7 @@ mod tests {
 
     #[test]
     fn shapes_have_their_colour_extent_and_soft_edges() {
-        let red = |shape| Look {
-            color: 1,
-            shape,
-            metal: false,
-        };
+        let red = |shape| Look { color: 1, shape };
         let empty = floor();
         for (shape, corner_is_red, side_is_red) in [
             (Shape::Cube, true, true),
@@ -135,7 +131,6 @@ mod tests {
         let look = Look {
             color: 2,
             shape: Shape::Sphere,
-            metal: true,
         };
         draw(&mut picture, look, [-4.0, 118.0]);
         assert_ne!(picture, floor());

@@ -1,4 +1,7 @@
 //! The integration tests, one binary: candle links slowly.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod docs;
 mod engine;
 mod generate;

@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::path::PathBuf;
 use videothinker::model::Qwen25Vl;
+use videothinker::model::checkpoint_error::CheckpointError;
+use videothinker::model::export;
 use videothinker::model::packed::GroupLayout;
 use videothinker::model::packed::PackedLayout;
 use videothinker::model::positions::Positions;
 use videothinker::model::positions::TextAfterVideo;
 use videothinker::model::positions::VideoSpan;
 use videothinker::model::positions::prompt_positions;
-use videothinker::model::spec::CheckpointError;
 use videothinker::model::spec::Spec;
 use videothinker::model::vision_layout::VisionLayout;
 use videothinker::model::weights;
@@ -309,19 +310,19 @@ fn equal(a: &NamedTensors, b: &NamedTensors) {
     assert_eq!(a.len(), b.len());
     for ((name, tensor), (other, same)) in a.iter().zip(b.iter()) {
         assert_eq!(name, other);
-        assert_eq!(difference(tensor, same), 0.0, "{name}");
+        assert_eq!(difference(tensor, same).to_bits(), 0, "{name}");
     }
 }
 
 #[test]
 fn saving_and_loading_changes_nothing() {
     let cpu = Device::Cpu;
-    for (folder, shard_bytes, files) in [("tiny", weights::SHARD_BYTES, 1), ("bias", 60_000, 0)] {
+    for (folder, shard_bytes, files) in [("tiny", export::SHARD_BYTES, 1), ("bias", 60_000, 0)] {
         let source = golden_folder(folder);
         let spec = Spec::load(&source).unwrap();
         let tensors = weights::load(&source, &spec, DType::F32, &cpu).unwrap();
         let target = tempfile::tempdir().unwrap();
-        weights::save_folder(&tensors, &source, target.path(), shard_bytes).unwrap();
+        export::save_folder(&tensors, &source, target.path(), shard_bytes).unwrap();
         assert_eq!(Spec::load(target.path()).unwrap(), spec);
         equal(
             &weights::load(target.path(), &spec, DType::F32, &cpu).unwrap(),
@@ -345,7 +346,7 @@ fn half_precision_is_named_in_the_saved_configuration() {
     let spec = Spec::load(&source).unwrap();
     let tensors = weights::load(&source, &spec, DType::BF16, &Device::Cpu).unwrap();
     let target = tempfile::tempdir().unwrap();
-    weights::save_folder(&tensors, &source, target.path(), weights::SHARD_BYTES).unwrap();
+    export::save_folder(&tensors, &source, target.path(), export::SHARD_BYTES).unwrap();
     let config = std::fs::read_to_string(target.path().join("config.json")).unwrap();
     assert!(config.contains("bfloat16") && !config.contains("float32"));
     let again = weights::load(target.path(), &spec, DType::BF16, &Device::Cpu).unwrap();
@@ -371,7 +372,7 @@ fn both_families_of_names_load() {
         )])
         .collect();
     let folder = tempfile::tempdir().unwrap();
-    weights::save(&renamed, folder.path(), weights::SHARD_BYTES).unwrap();
+    export::save(&renamed, folder.path(), export::SHARD_BYTES).unwrap();
     equal(
         &weights::load(folder.path(), &spec, DType::F32, &Device::Cpu).unwrap(),
         &tensors,
@@ -394,7 +395,7 @@ fn every_tensor_that_does_not_fit_is_named_at_once() {
         tensors.get(Qwen25Vl::NORM).unwrap(),
     );
     let folder = tempfile::tempdir().unwrap();
-    weights::save(&tensors, folder.path(), weights::SHARD_BYTES).unwrap();
+    export::save(&tensors, folder.path(), export::SHARD_BYTES).unwrap();
     let error = weights::load(folder.path(), &spec, DType::F32, &Device::Cpu).unwrap_err();
     let text = error.to_string();
     let CheckpointError::Tensors {

@@ -1,0 +1,114 @@
+//! Why a checkpoint cannot be read or written.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Why a checkpoint cannot be used; every message names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The disk is full.
+    #[error(
+        "{path}: no space left on the device ({bytes} bytes to write): free some or set output_dir to another disk"
+    )]
+    DiskFull {
+        /// The file being written.
+        path: PathBuf,
+        /// Its whole size.
+        bytes: u64,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not JSON.
+    #[error("{path}: not valid JSON: {reason}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what is wrong there.
+        reason: String,
+    },
+    /// A field is absent.
+    #[error("{path}: field `{field}` is missing")]
+    MissingField {
+        /// The file.
+        path: PathBuf,
+        /// The field, with its parents.
+        field: String,
+    },
+    /// A field has a value that cannot be used.
+    #[error("{path}: field `{field}`: {reason}")]
+    BadField {
+        /// The file.
+        path: PathBuf,
+        /// The field, with its parents.
+        field: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// No weights in the folder.
+    #[error("{folder}: neither model.safetensors nor model.safetensors.index.json is there")]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A weight file is damaged.
+    #[error("{path}: not a valid safetensors file: {reason}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        reason: String,
+    },
+    /// Tensors and configuration disagree.
+    #[error("{folder}: the weights do not fit config.json{}", list_mismatches(.missing, .unexpected, .misshapen))]
+    Tensors {
+        /// The folder.
+        folder: PathBuf,
+        /// Tensors the configuration asks for and no file holds.
+        missing: Vec<String>,
+        /// Tensors the model has no place for.
+        unexpected: Vec<String>,
+        /// `name: expected […], found […]`.
+        misshapen: Vec<String>,
+    },
+    /// Neither a folder nor something the hub knows.
+    #[error("{name}: {reason}")]
+    NotFound {
+        /// What was asked for.
+        name: String,
+        /// What was tried and what to do.
+        reason: String,
+    },
+    /// A tensor operation failed (out of memory, no such device).
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl CheckpointError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+}
+
+fn list_mismatches(missing: &[String], unexpected: &[String], misshapen: &[String]) -> String {
+    [
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("wrong shape", misshapen),
+    ]
+    .iter()
+    .filter(|(_, names)| !names.is_empty())
+    .fold(String::new(), |text, (what, names)| {
+        format!("{text}\n  {what} ({}): {}", names.len(), names.join(", "))
+    })
+}

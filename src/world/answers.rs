@@ -151,18 +151,13 @@ fn direction(from: Vector, to: Vector) -> &'static str {
 mod tests {
     use super::super::questions::sample_questions;
     use super::super::scene::{sample_scene, scene_rng};
+    use super::super::spec::Topic;
     use super::*;
-    use crate::config::QuestionKind;
     use crate::data::Answer;
 
     #[test]
     fn only_the_thinker_is_right_on_inferential_questions() {
-        for index in 0..30 {
-            let wanted = if index % 2 == 0 {
-                QuestionKind::Inferential
-            } else {
-                QuestionKind::Observational
-            };
+        for (index, wanted) in MINI.topics(30, 1).into_iter().enumerate() {
             let mut rng = scene_rng(2, index);
             let scene = sample_scene(&mut rng, wanted);
             let question = &sample_questions(&scene, wanted, 1, &mut rng)[0];
@@ -177,7 +172,7 @@ mod tests {
             assert_eq!(Answer::parse(&thinker), truth, "{thinker}");
             assert_eq!(
                 Answer::parse(&observer) == truth,
-                wanted == QuestionKind::Observational,
+                wanted != Topic::Inferential,
                 "{observer}"
             );
             let shared = observer.split("</think>").next().unwrap();
@@ -191,7 +186,7 @@ mod tests {
 
     #[test]
     fn motion_is_told_per_pair_of_sampled_frames() {
-        let mut scene = sample_scene(&mut scene_rng(3, 0), QuestionKind::Observational);
+        let mut scene = sample_scene(&mut scene_rng(3, 0), Topic::InvolvedOfTwo);
         for (frame, objects) in scene.factual.frames.iter_mut().enumerate() {
             let time = frame as f64 / MINI.frames_per_sample as f64;
             objects[0].position = [20.0, 40.0];
@@ -224,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_inventory_names_everything_in_the_order_of_colours() {
-        let mut scene = sample_scene(&mut scene_rng(3, 0), QuestionKind::Observational);
+        let mut scene = sample_scene(&mut scene_rng(3, 0), Topic::InvolvedOfTwo);
         for (look, color) in scene.looks.iter_mut().zip([7, 0, 3, 1]) {
             look.color = color;
         }

@@ -3,13 +3,12 @@
 //! The files have the official formats (questions, annotations, folders of clips), so that everything
 //! downstream treats them alike. Everything follows from a seed; the number of threads changes nothing.
 
-use crate::config::QuestionKind;
 use crate::config::Wording;
 use crate::data::clevrer::{self, Counts, OfficialScene};
 use crate::data::{DataError, Question, write_questions};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use serde::Serialize;
 use std::path::Path;
 use thiserror::Error;
@@ -29,7 +28,7 @@ use encoder::{ClipFormat, EncodeError, write_clip};
 use physics::NUM_OBJECTS;
 use questions::{Counterfactual, sample_questions};
 use scene::{Scene, sample_scene, scene_rng};
-use spec::MINI;
+use spec::{MINI, Topic};
 
 /// How large a world to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,19 +103,6 @@ struct Part {
     first_index: usize,
     num_scenes: usize,
     questions_per_scene: usize,
-    inferential_scenes: f64,
-}
-
-impl Part {
-    /// The kind of the scene at this position; kinds are spread evenly.
-    fn kind(self, position: usize) -> QuestionKind {
-        let inferential_before = |count: usize| (count as f64 * self.inferential_scenes) as usize;
-        if inferential_before(position + 1) > inferential_before(position) {
-            QuestionKind::Inferential
-        } else {
-            QuestionKind::Observational
-        }
-    }
 }
 
 /// Makes a world below `out`:
@@ -148,16 +134,12 @@ pub fn write_world(
             first_index,
             num_scenes,
             questions_per_scene: options.questions_per_scene,
-            // An inferential scene has one inferential question.
-            inferential_scenes: (MINI.inferential_share * options.questions_per_scene as f64)
-                .min(1.0),
         })
     };
     let train = asked("train", 0, options.train, 10_000)?;
     let validation = asked("validation", 10_000, options.validation, 5_000)?;
     let sft = Part {
         questions_per_scene: MINI.worked_questions,
-        inferential_scenes: MINI.inferential_share,
         ..asked("sft", 20_000, options.sft, 80_000)?
     };
     let videos = out.join("videos");
@@ -207,16 +189,15 @@ struct Made {
 /// Makes one scene of a part, writes its clip and hands it to `finish` with its random numbers.
 fn make_scene<T>(
     part: Part,
-    position: usize,
+    (position, topic): (usize, Topic),
     seed: u64,
     out: &Path,
     finish: impl Fn(&Made, &mut ChaCha8Rng) -> Result<T, WorldError>,
 ) -> Result<(T, u64), WorldError> {
     let scene_index = part.first_index + position;
     let mut rng = scene_rng(seed, scene_index);
-    let kind = part.kind(position);
-    let scene = sample_scene(&mut rng, kind);
-    let questions = sample_questions(&scene, kind, part.questions_per_scene, &mut rng);
+    let scene = sample_scene(&mut rng, topic);
+    let questions = sample_questions(&scene, topic, part.questions_per_scene, &mut rng);
     let path = out.join("videos").join(clevrer::video_path(scene_index));
     let clip = ClipFormat {
         side: MINI.side(),
@@ -246,10 +227,12 @@ fn write_official(
     }
     let annotations = out.join("annotations").join(part.name);
     create(&annotations)?;
-    let made: Vec<(OfficialScene, u64)> = (0..part.num_scenes)
+    let topics = MINI.topics(part.num_scenes, part.questions_per_scene);
+    let made: Vec<(OfficialScene, u64)> = topics
         .into_par_iter()
-        .map(|position| {
-            let made = make_scene(part, position, seed, out, |made, _| {
+        .enumerate()
+        .map(|place| {
+            let made = make_scene(part, place, seed, out, |made, _| {
                 let path = annotations.join(format!("annotation_{:05}.json", made.scene_index));
                 let text = annotation::annotation(made.scene_index, &made.scene).to_string();
                 std::fs::write(&path, text).map_err(|error| DataError::writing(&path, error))?;
@@ -296,10 +279,13 @@ fn write_worked(
     if part.num_scenes == 0 {
         return Ok((0, 0));
     }
-    let made: Vec<(Vec<Question>, u64)> = (0..part.num_scenes)
+    // The topics are those of the first questions; the others are extra practice.
+    let made: Vec<(Vec<Question>, u64)> = MINI
+        .topics(part.num_scenes, 1)
         .into_par_iter()
-        .map(|position| {
-            let made = make_scene(part, position, seed, out, |made, rng| {
+        .enumerate()
+        .map(|place| {
+            let made = make_scene(part, place, seed, out, |made, rng| {
                 Ok(worked_questions(made, rng))
             })?;
             progress();

@@ -2,6 +2,7 @@
 
 use super::physics::NUM_OBJECTS;
 use super::scene::{Look, Scene};
+use super::spec::Topic;
 use crate::config::QuestionKind;
 use crate::data::clevrer::{OfficialAnswer, OfficialChoice, OfficialQuestion};
 use rand::Rng;
@@ -123,70 +124,91 @@ fn select(program: &mut Vec<String>, look: Look) {
     );
 }
 
-/// Up to `count` questions about a scene: one of the wanted kind, then observational ones, then the rest.
+/// Up to `count` questions about a scene: one of this topic, then observational ones, then the rest.
 pub fn sample_questions(
     scene: &Scene,
-    wanted: QuestionKind,
+    topic: Topic,
     count: usize,
     rng: &mut ChaCha8Rng,
 ) -> Vec<Counterfactual> {
     let mut order: Vec<usize> = (0..NUM_OBJECTS).collect();
     order.shuffle(rng);
-    let mut questions: Vec<Counterfactual> = order
+    if let Some(first) = order
+        .iter()
+        .position(|removed| scene.topic(*removed) == Some(topic))
+    {
+        order.swap(0, first);
+    }
+    order[1..].sort_by_key(|removed| scene.question_kind(*removed));
+    order
         .into_iter()
         .filter_map(|removed| Counterfactual::sample(scene, removed, rng))
-        .collect();
-    if let Some(first) = questions
-        .iter()
-        .position(|question| question.kind == wanted)
-    {
-        questions.swap(0, first);
-    }
-    if let Some(others) = questions.get_mut(1..) {
-        others.sort_by_key(|question| question.kind);
-    }
-    questions.truncate(count);
-    questions
+        .take(count)
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::scene::{sample_scene, scene_rng};
+    use super::super::spec::MINI;
     use super::*;
 
     #[test]
     fn every_question_is_fair_and_its_kind_is_what_its_options_say() {
-        for index in 0..40 {
-            let wanted = if index % 2 == 0 {
-                QuestionKind::Inferential
-            } else {
-                QuestionKind::Observational
-            };
+        for (index, topic) in MINI.topics(40, 1).into_iter().enumerate() {
             let mut rng = scene_rng(11, index);
-            let scene = sample_scene(&mut rng, wanted);
-            let questions = sample_questions(&scene, wanted, 3, &mut rng);
-            assert_eq!(questions[0].kind, wanted);
+            let scene = sample_scene(&mut rng, topic);
+            let questions = sample_questions(&scene, topic, 3, &mut rng);
+            assert_eq!(scene.topic(questions[0].removed), Some(topic));
             for question in &questions {
                 let right = question.letters(|choice| choice.is_right);
                 let seen = question.letters(|choice| choice.is_seen);
                 assert!((1..3).contains(&right.len()) && (1..3).contains(&seen.len()));
                 assert_eq!(question.kind == QuestionKind::Observational, right == seen);
+                let removed = question.removed;
                 assert!(
                     question
                         .choices
                         .iter()
-                        .all(|choice| choice.pair.0 != question.removed
-                            && choice.pair.1 != question.removed)
+                        .all(|choice| choice.pair.0 != removed && choice.pair.1 != removed)
                 );
             }
         }
     }
 
     #[test]
+    fn no_constant_answer_is_good() {
+        let mut answers = std::collections::BTreeMap::new();
+        let topics = MINI.topics(600, 1);
+        for (index, topic) in topics.iter().enumerate() {
+            let mut rng = scene_rng(12, index);
+            let scene = sample_scene(&mut rng, *topic);
+            let question = &sample_questions(&scene, *topic, 1, &mut rng)[0];
+            *answers
+                .entry(question.letters(|choice| choice.is_right))
+                .or_insert(0) += 1;
+        }
+        let best = answers.values().max().unwrap();
+        assert!(*best < 600 * 3 / 10, "{answers:?}");
+        let with_letter = |letter: char| -> usize {
+            answers
+                .iter()
+                .filter(|(letters, _)| letters.contains(&letter))
+                .map(|(_, count)| count)
+                .sum()
+        };
+        let counts = ['A', 'B', 'C'].map(with_letter);
+        assert!(
+            counts.iter().max().unwrap() - counts.iter().min().unwrap() < 75,
+            "{counts:?}"
+        );
+    }
+
+    #[test]
     fn official_questions_read_like_clevrer() {
         let mut rng = scene_rng(1, 0);
-        let scene = sample_scene(&mut rng, QuestionKind::Observational);
-        let question = &sample_questions(&scene, QuestionKind::Observational, 1, &mut rng)[0];
+        let scene = sample_scene(&mut rng, Topic::InvolvedOfTwo);
+        let question = &sample_questions(&scene, Topic::InvolvedOfTwo, 1, &mut rng)[0];
         let official = question.official(&scene, 4);
         let removed = scene.looks[question.removed];
         assert_eq!(

@@ -2,7 +2,7 @@
 //! each object.
 
 use super::physics::{Motion, NUM_OBJECTS, Outcome, PAIRS, Vector, simulate};
-use super::spec::MINI;
+use super::spec::{MINI, Topic};
 use crate::config::QuestionKind;
 use rand::Rng;
 use rand::SeedableRng;
@@ -113,10 +113,29 @@ impl Scene {
         }
     }
 
-    /// The objects whose removal gives a question of this kind.
-    pub fn removals(&self, kind: QuestionKind) -> Vec<usize> {
+    /// The topic of the question about this object's removal; none when it is not fair or not among
+    /// those that are asked first.
+    pub fn topic(&self, removed: usize) -> Option<Topic> {
+        if self.question_kind(removed)? == QuestionKind::Inferential {
+            return Some(Topic::Inferential);
+        }
+        let collisions = &self.factual.collisions;
+        let is_involved = collisions
+            .iter()
+            .any(|event| event.agent == removed || event.target == removed);
+        match (is_involved, collisions.len()) {
+            (true, 2) => Some(Topic::InvolvedOfTwo),
+            (true, 3..) => Some(Topic::InvolvedOfMore),
+            (false, 1) => Some(Topic::BystanderOfOne),
+            (false, 2) => Some(Topic::BystanderOfTwo),
+            _ => None,
+        }
+    }
+
+    /// The objects whose removal gives a question of this topic.
+    pub fn removals(&self, topic: Topic) -> Vec<usize> {
         (0..NUM_OBJECTS)
-            .filter(|removed| self.question_kind(*removed) == Some(kind))
+            .filter(|removed| self.topic(*removed) == Some(topic))
             .collect()
     }
 }
@@ -129,9 +148,8 @@ pub fn scene_rng(seed: u64, scene_index: usize) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(bytes)
 }
 
-/// Draws scenes until one fits: a clear video, and questions of the wanted kind. A scene for
-/// observational questions has no inferential one.
-pub fn sample_scene(rng: &mut ChaCha8Rng, wanted: QuestionKind) -> Scene {
+/// Draws scenes until one fits: a clear video, and a question of the wanted topic.
+pub fn sample_scene(rng: &mut ChaCha8Rng, topic: Topic) -> Scene {
     loop {
         let Some(start) = sample_start(rng) else {
             continue;
@@ -148,14 +166,7 @@ pub fn sample_scene(rng: &mut ChaCha8Rng, wanted: QuestionKind) -> Scene {
                 .map(|removed| simulate(&start, Some(removed)))
                 .collect(),
         };
-        let inferential = !scene.removals(QuestionKind::Inferential).is_empty();
-        let fits = match wanted {
-            QuestionKind::Inferential => inferential,
-            QuestionKind::Observational => {
-                !inferential && !scene.removals(QuestionKind::Observational).is_empty()
-            }
-        };
-        if fits {
+        if !scene.removals(topic).is_empty() {
             return scene;
         }
     }
@@ -254,31 +265,25 @@ fn towards(from: Vector, to: Vector, speed: f64) -> Vector {
 mod tests {
     use super::*;
 
-    fn sample(kind: QuestionKind, index: usize) -> Scene {
-        sample_scene(&mut scene_rng(5, index), kind)
+    fn sample(topic: Topic, index: usize) -> Scene {
+        sample_scene(&mut scene_rng(5, index), topic)
     }
 
     #[test]
     fn a_scene_depends_on_seed_and_index_only() {
-        let scene = sample(QuestionKind::Observational, 3);
-        assert_eq!(scene, sample(QuestionKind::Observational, 3));
-        assert_ne!(scene, sample(QuestionKind::Observational, 4));
-        assert_ne!(
-            scene.start,
-            sample_scene(&mut scene_rng(6, 3), QuestionKind::Observational).start
-        );
+        let scene = sample(Topic::InvolvedOfTwo, 3);
+        assert_eq!(scene, sample(Topic::InvolvedOfTwo, 3));
+        assert_ne!(scene, sample(Topic::InvolvedOfTwo, 4));
+        let other = sample_scene(&mut scene_rng(6, 3), Topic::InvolvedOfTwo);
+        assert_ne!(scene.start, other.start);
     }
 
     #[test]
     fn the_truth_is_what_the_simulation_without_the_object_says() {
-        for index in 0..20 {
-            let kind = if index % 2 == 0 {
-                QuestionKind::Inferential
-            } else {
-                QuestionKind::Observational
-            };
-            let scene = sample(kind, index);
+        for (index, topic) in MINI.topics(25, 1).into_iter().enumerate() {
+            let scene = sample(topic, index);
             assert_eq!(scene.factual, simulate(&scene.start, None));
+            assert!(is_clear(&scene.factual));
             for removed in 0..NUM_OBJECTS {
                 let again = simulate(&scene.start, Some(removed));
                 assert_eq!(scene.without[removed], again);
@@ -289,17 +294,25 @@ mod tests {
                         .all(|event| event.agent != removed && event.target != removed)
                 );
             }
-            assert!(!scene.removals(kind).is_empty());
-            if kind == QuestionKind::Observational {
-                assert!(scene.removals(QuestionKind::Inferential).is_empty());
-            }
+            let changes = |removed: usize| {
+                Scene::pairs_without(removed).iter().any(|pair| {
+                    scene.factual.collide(*pair) != scene.without[removed].collide(*pair)
+                })
+            };
+            let removals = scene.removals(topic);
+            assert!(!removals.is_empty());
+            assert!(
+                removals
+                    .iter()
+                    .all(|removed| changes(*removed) == (topic == Topic::Inferential))
+            );
         }
     }
 
     #[test]
     fn objects_differ_in_colour_and_stand_apart() {
         for index in 0..50 {
-            let scene = sample(QuestionKind::Observational, index);
+            let scene = sample(Topic::BystanderOfOne, index);
             for (first, second) in PAIRS {
                 assert_ne!(scene.looks[first].color, scene.looks[second].color);
                 let (a, b) = (scene.start[first].position, scene.start[second].position);

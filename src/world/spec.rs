@@ -3,6 +3,22 @@
 //! Lengths are pixels of the rendered picture. Time is counted in *sampled* frames: those that a model
 //! sees at two frames per second. The clip holds further frames between them for people to watch.
 
+/// What a question is like: quotas keep trivial removals from crowding out the others, and the number of
+/// collisions from giving the kind away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// The removal changes which of the options happen.
+    Inferential,
+    /// Observational; two collisions, the removed object takes part in one.
+    InvolvedOfTwo,
+    /// Observational; three collisions or more, the removed object takes part.
+    InvolvedOfMore,
+    /// Observational; one collision, the removed object takes no part.
+    BystanderOfOne,
+    /// Observational; two collisions, the removed object takes no part.
+    BystanderOfTwo,
+}
+
 /// The numbers of the world. [`MINI`] is the one that is used; the type documents it.
 #[derive(Debug, Clone, Copy)]
 pub struct WorldSpec {
@@ -46,8 +62,8 @@ pub struct WorldSpec {
     pub min_event_distance: f64,
     /// The last factual collision happens at this time at the latest: its effect is seen.
     pub latest_event: f64,
-    /// Share of inferential questions.
-    pub inferential_share: f64,
+    /// Share of each topic among the questions.
+    pub topic_shares: [(Topic, f64); 5],
     /// Share of *thinkers* among the worked answers; the others are *observers*.
     pub thinker_share: f64,
     /// An object that moves less than this in one sampled frame is called still.
@@ -78,7 +94,13 @@ pub const MINI: WorldSpec = WorldSpec {
     min_gap: 2.5,
     min_event_distance: 0.5,
     latest_event: 6.0,
-    inferential_share: 0.25,
+    topic_shares: [
+        (Topic::Inferential, 0.25),
+        (Topic::InvolvedOfTwo, 0.25),
+        (Topic::InvolvedOfMore, 0.20),
+        (Topic::BystanderOfOne, 0.12),
+        (Topic::BystanderOfTwo, 0.18),
+    ],
     thinker_share: 0.55,
     still: 0.7,
     worked_questions: 3,
@@ -88,6 +110,32 @@ impl WorldSpec {
     /// Side of the square picture, in pixels.
     pub const fn side(&self) -> usize {
         self.cells_per_side * self.cell as usize
+    }
+
+    /// The topic of each scene's first question, spread evenly: at every place the topic that is most
+    /// behind its share. With several questions a scene, the further ones are observational, so scenes
+    /// with an inferential one are more frequent accordingly.
+    pub fn topics(&self, num_scenes: usize, questions_per_scene: usize) -> Vec<Topic> {
+        let mut shares = self.topic_shares;
+        let inferential = (shares[0].1 * questions_per_scene as f64).min(1.0);
+        let others = (1.0 - inferential) / (1.0 - shares[0].1);
+        for (topic, share) in &mut shares {
+            *share = match topic {
+                Topic::Inferential => inferential,
+                _ => *share * others,
+            };
+        }
+        let mut counts = [0.0; 5];
+        (1..=num_scenes)
+            .map(|place| {
+                let behind = |index: usize| shares[index].1 * place as f64 - counts[index];
+                let most = (0..shares.len())
+                    .max_by(|left, right| behind(*left).total_cmp(&behind(*right)))
+                    .unwrap_or(0);
+                counts[most] += 1.0;
+                shares[most].0
+            })
+            .collect()
     }
 
     /// Temporal grids: the model sees two sampled frames as one.
@@ -107,5 +155,45 @@ impl WorldSpec {
             self.clip_frames() * self.samples_per_second,
             self.sampled_frames,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(topics: &[Topic], wanted: Topic) -> f64 {
+        topics.iter().filter(|topic| **topic == wanted).count() as f64 / topics.len() as f64
+    }
+
+    #[test]
+    fn topics_keep_their_shares_from_the_start() {
+        let total: f64 = MINI.topic_shares.iter().map(|(_, share)| share).sum();
+        assert!((total - 1.0).abs() < 1e-12);
+        let topics = MINI.topics(1000, 1);
+        for (topic, wanted) in MINI.topic_shares {
+            assert!((share(&topics, topic) - wanted).abs() < 0.002, "{topic:?}");
+            assert!(
+                (share(&topics[..100], topic) - wanted).abs() < 0.02,
+                "{topic:?}"
+            );
+        }
+        assert!((share(&MINI.topics(1000, 2), Topic::Inferential) - 0.5).abs() < 0.002);
+        assert!(
+            MINI.topics(10, 4)
+                .iter()
+                .all(|topic| *topic == Topic::Inferential)
+        );
+    }
+
+    #[test]
+    fn a_clip_sampled_at_the_paper_s_rate_gives_the_sampled_frames() {
+        let (frames, seconds) = MINI.clip_rate();
+        let duration = MINI.clip_frames() as f64 * seconds as f64 / frames as f64;
+        assert_eq!(
+            duration * MINI.samples_per_second as f64,
+            MINI.sampled_frames as f64
+        );
+        assert_eq!(MINI.side(), 112);
     }
 }

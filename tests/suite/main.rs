@@ -12,3 +12,4 @@ mod parity_engine;
 mod parity_model;
 mod prompt;
 mod video;
+mod world;

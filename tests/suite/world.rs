@@ -1,0 +1,359 @@
+//! The miniature world on disk: deterministic, true, and readable as a CLEVRER.
+
+use assert_cmd::Command;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+use videothinker::config::DataConfig;
+use videothinker::config::QuestionKind;
+use videothinker::config::VideoConfig;
+use videothinker::data::Answer;
+use videothinker::data::Dataset;
+use videothinker::data::Question;
+use videothinker::data::clevrer;
+use videothinker::data::read_questions;
+use videothinker::video;
+use videothinker::world::WorldOptions;
+use videothinker::world::physics::Motion;
+use videothinker::world::physics::NUM_OBJECTS;
+use videothinker::world::physics::simulate;
+use videothinker::world::render::render;
+use videothinker::world::scene::sample_scene;
+use videothinker::world::scene::scene_rng;
+use videothinker::world::spec::MINI;
+use videothinker::world::write_world;
+
+const SMALL: WorldOptions = WorldOptions {
+    train: 12,
+    validation: 8,
+    sft: 6,
+    questions_per_scene: 1,
+    seed: 9,
+};
+
+fn small_world() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write_world(&SMALL, folder.path(), &|| ()).unwrap();
+    folder
+}
+
+/// Every file below a folder with its bytes.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().to_owned();
+                found.insert(name, std::fs::read(path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_seed_gives_the_same_bytes_on_any_number_of_threads() {
+    let make = |threads: usize, seed: u64| {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        let options = WorldOptions { seed, ..SMALL };
+        let summary = pool
+            .install(|| write_world(&options, folder.path(), &|| ()))
+            .unwrap();
+        (summary, files(folder.path()))
+    };
+    let (summary, one) = make(1, 9);
+    let (_, three) = make(3, 9);
+    assert_eq!(one.len(), 12 + 8 + 6 + 12 + 8 + 5);
+    assert!(one == three, "the number of threads changes a file");
+    assert_eq!(summary.clips, 26);
+    let clips: usize = one
+        .iter()
+        .filter(|(name, _)| name.starts_with("videos"))
+        .map(|(_, bytes)| bytes.len())
+        .sum();
+    assert_eq!(summary.clip_bytes, clips as u64);
+    assert!(clips / 26 < 12_000, "{} bytes a clip", clips / 26);
+    let (_, other) = make(2, 10);
+    assert!(other["train.json".as_ref() as &Path] != one["train.json".as_ref() as &Path]);
+}
+
+/// Runs the world again from nothing but the official files.
+#[test]
+fn answers_and_kinds_follow_from_simulating_the_annotated_start() {
+    let folder = small_world();
+    let questions = read_questions(&folder.path().join("train_questions.json")).unwrap();
+    assert_eq!(questions.len(), SMALL.train);
+    let mut position = 0;
+    clevrer::for_each_scene(&folder.path().join("train.json"), |scene| {
+        let annotations = folder.path().join("annotations/train");
+        let annotation = clevrer::read_annotation(&annotations, scene.scene_index)?;
+        let name = format!("annotation_{:05}.json", scene.scene_index);
+        let start = start_of(&json(&annotations.join(name)));
+        let factual = simulate(&start, None);
+        let annotated: Vec<[u32; 2]> = annotation
+            .collision
+            .iter()
+            .map(|event| event.object_ids)
+            .collect();
+        let simulated: Vec<[u32; 2]> = factual
+            .collisions
+            .iter()
+            .map(|event| [event.agent as u32, event.target as u32])
+            .collect();
+        assert_eq!(annotated, simulated);
+
+        let official = &scene.questions[0];
+        let question = &questions[position];
+        let mut right = Vec::new();
+        let mut seen = Vec::new();
+        for (choice, letter) in official.choices.iter().zip('A'..) {
+            let claim =
+                clevrer::program::claim(&choice.program, &official.program, &annotation).unwrap();
+            let pair = (claim.pair.0 as usize, claim.pair.1 as usize);
+            if simulate(&start, Some(claim.removed as usize)).collide(pair) {
+                right.push(letter.to_string());
+            }
+            if factual.collide(pair) {
+                seen.push(letter.to_string());
+            }
+        }
+        assert_eq!(question.answer(), Answer::parse(&right.join(",")));
+        let kind = if right == seen {
+            QuestionKind::Observational
+        } else {
+            QuestionKind::Inferential
+        };
+        assert_eq!(question.kind, Some(kind));
+        assert_eq!(question.id, format!("clevrer/{}/0", scene.scene_index));
+        position += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(position, SMALL.train);
+    let inferential = questions
+        .iter()
+        .filter(|question| question.kind == Some(QuestionKind::Inferential));
+    assert_eq!(inferential.count(), 3);
+}
+
+/// Where the objects are in the first frame of an annotation, and how they move then.
+fn start_of(annotation: &Value) -> [Motion; NUM_OBJECTS] {
+    std::array::from_fn(|object| {
+        let object = &annotation["motion_trajectory"][0]["objects"][object];
+        let plane = |name: &str| [0, 1].map(|axis| object[name][axis].as_f64().unwrap());
+        Motion {
+            position: plane("location"),
+            velocity: plane("velocity").map(|part| part * MINI.frames_per_sample as f64),
+        }
+    })
+}
+
+#[test]
+fn the_official_files_have_the_official_fields() {
+    let folder = small_world();
+    let scenes = json(&folder.path().join("validation.json"));
+    let scene = &scenes[0];
+    assert_eq!(scene["scene_index"], 10_000);
+    assert_eq!(scene["video_filename"], "video_10000.mp4");
+    let question = &scene["questions"][0];
+    assert_eq!(question["question_type"], "counterfactual");
+    for field in ["question_id", "question", "program", "choices"] {
+        assert!(!question[field].is_null(), "{field}");
+    }
+    for field in ["choice_id", "choice", "program", "answer"] {
+        assert!(!question["choices"][2][field].is_null(), "{field}");
+    }
+    let annotation = json(
+        &folder
+            .path()
+            .join("annotations/validation/annotation_10000.json"),
+    );
+    assert_eq!(
+        annotation["motion_trajectory"].as_array().unwrap().len(),
+        15
+    );
+    let object = &annotation["motion_trajectory"][14]["objects"][3];
+    for field in [
+        "object_id",
+        "location",
+        "orientation",
+        "velocity",
+        "angular_velocity",
+        "inside_camera_view",
+    ] {
+        assert!(!object[field].is_null(), "{field}");
+    }
+    assert_eq!(annotation["object_property"].as_array().unwrap().len(), 4);
+    assert!(annotation["collision"][0]["frame_id"].as_u64().unwrap() < 15);
+}
+
+#[test]
+fn a_clip_shows_what_was_rendered() {
+    let folder = small_world();
+    let topics = MINI.topics(SMALL.train, 1);
+    let side = MINI.side();
+    let config = VideoConfig {
+        min_pixels: side * side,
+        max_pixels: side * side,
+        ..VideoConfig::default()
+    };
+    for (index, topic) in topics.into_iter().enumerate().take(4) {
+        let path = folder
+            .path()
+            .join("videos")
+            .join(clevrer::video_path(index));
+        let (clip, frames) = video::load(&path, &config).unwrap();
+        // The paper's two frames per second take exactly the frames that the world counts time in.
+        assert_eq!(clip.indices, [0, 2, 4, 6, 8, 10, 12, 14]);
+        assert_eq!(
+            (clip.total_frames, clip.sample_fps, clip.second_per_grid),
+            (15, 2.0, 1.0)
+        );
+        assert_eq!(clip.resized, [side, side]);
+        let scene = sample_scene(&mut scene_rng(SMALL.seed, index), topic);
+        let pictures = render(&scene.looks, &scene.factual);
+        let pixels = side * side;
+        for (sample, frame) in clip.indices.iter().enumerate() {
+            let mut total = 0;
+            for (position, expected) in pictures[*frame].iter().enumerate() {
+                let (pixel, channel) = (position / 3, position % 3);
+                let shown = frames.values[(sample * 3 + channel) * pixels + pixel];
+                total += usize::from(shown.abs_diff(*expected));
+            }
+            let mean = total as f64 / (3 * pixels) as f64;
+            assert!(
+                mean < 5.0,
+                "clip {index}, frame {frame}: mean difference {mean}"
+            );
+        }
+    }
+}
+
+#[test]
+fn worked_answers_come_by_clip_with_what_every_token_shows() {
+    let folder = small_world();
+    let config = DataConfig {
+        questions: folder.path().join("sft.jsonl"),
+        video_root: folder.path().join("videos"),
+        ..DataConfig::default()
+    };
+    let dataset = Dataset::load(&config, 0).unwrap();
+    let lines: Vec<&[Question]> = dataset
+        .questions()
+        .chunk_by(|a, b| a.video == b.video)
+        .collect();
+    assert_eq!(lines.len(), SMALL.sft);
+    let mut styles = BTreeMap::new();
+    for clip in lines {
+        assert_eq!(clip.len(), MINI.worked_questions + 1 + NUM_OBJECTS);
+        let grounding = clip[0].grounding.as_ref().unwrap();
+        assert!(!grounding.is_empty() && grounding.iter().all(|(token, _)| *token < 64));
+        assert!(
+            clip[1..]
+                .iter()
+                .all(|question| question.grounding.is_none())
+        );
+        for question in &clip[..MINI.worked_questions] {
+            let style = question.problem_type.clone().unwrap();
+            let response = question.response.as_deref().unwrap();
+            let is_right = Answer::parse(response) == question.answer();
+            let observational = question.kind == Some(QuestionKind::Observational);
+            assert_eq!(is_right, observational || style == "thinker", "{response}");
+            *styles.entry(style).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(styles.len(), 2, "{styles:?}");
+}
+
+#[test]
+fn the_commands_print_counts_and_name_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::cargo_bin("videothinker")
+            .unwrap()
+            .current_dir(folder.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let mini = [
+        "data",
+        "mini",
+        "--out",
+        "w",
+        "--train",
+        "4",
+        "--validation",
+        "4",
+        "--seed",
+        "3",
+        "--json",
+    ];
+    let (code, stdout, stderr) = run(&mini);
+    assert_eq!(code, Some(0), "{stderr}");
+    let counts: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(counts["train"]["inferential"], 1);
+    assert_eq!(counts["validation"]["observational"], 3);
+
+    let clevrer = [
+        "data",
+        "clevrer",
+        "--questions",
+        "w/train.json",
+        "--annotations",
+        "w/annotations/train",
+        "--video-prefix",
+        "train",
+        "--out",
+    ];
+    let (code, stdout, _) = run(&[&clevrer[..], &["again.jsonl"]].concat());
+    assert_eq!(code, Some(0));
+    assert!(
+        stdout.contains("13674 of 18473")
+            && stdout.contains("4 questions, 3 observational (75.0 %)"),
+        "{stdout}"
+    );
+    let again = read_questions(&folder.path().join("again.jsonl")).unwrap();
+    let first = read_questions(&folder.path().join("w/train_questions.json")).unwrap();
+    assert_eq!(again[2].problem, first[2].problem);
+    assert_eq!(again[2].video, Path::new("train").join(&first[2].video));
+
+    let wrong = [
+        "data",
+        "clevrer",
+        "--questions",
+        "w/train.json",
+        "--annotations",
+        "w/annotations/validation",
+        "--out",
+        "x.json",
+    ];
+    let (code, stdout, stderr) = run(&wrong);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.contains("annotation_00000.json"), "{stderr}");
+    let (code, _, stderr) = run(&["data", "mini", "--out", "y", "--train", "20000"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        stderr.contains("train") && stderr.contains("10000"),
+        "{stderr}"
+    );
+}

@@ -1,5 +1,10 @@
 //! One clip from file to patches, and the stages after decoding by themselves.
 
+#![expect(
+    missing_docs,
+    reason = "criterion_group! makes functions without documentation"
+)]
+
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::path::PathBuf;

@@ -10,10 +10,8 @@ use crate::model::layers::rms_norm_backward;
 use crate::policy::Policy;
 use crate::policy::inputs::PackedInputs;
 use candle_core::{DType, Result, Tensor};
-use std::collections::BTreeMap;
 
-/// Gradient of each trainable tensor, by name.
-pub type Gradients = BTreeMap<String, Tensor>;
+pub use crate::train::optimizer::Gradients;
 
 /// Derivatives of the loss with respect to what the head gives to each target.
 #[derive(Debug, Clone, PartialEq, Default)]

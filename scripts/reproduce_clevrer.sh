@@ -21,10 +21,10 @@ fetch() {
 
 # An archive is unpacked once; the marker is written last.
 unpack() {
-  [ -e "$data/$2/.complete" ] && return
+  [ -e "$data/$1.unpacked" ] && return
   mkdir -p "$data/$2"
   unzip -q -o "$data/$1" -d "$data/$2"
-  touch "$data/$2/.complete"
+  touch "$data/$1.unpacked"
 }
 
 mkdir -p $data
@@ -33,7 +33,7 @@ for split in train validation; do
   fetch annotations/$split/annotation_$split.zip annotation_$split.zip
   fetch videos/$split/video_$split.zip video_$split.zip
   unpack annotation_$split.zip annotations/$split
-  unpack video_$split.zip videos/$split
+  unpack video_$split.zip videos
 done
 if [ "${1:-}" = --download-only ]; then exit; fi
 
@@ -44,7 +44,7 @@ run=target/release/videothinker
 
 for split in train validation; do
   [ -e $data/$split.json ] || $run data clevrer --questions $data/questions_$split.json \
-    --annotations $data/annotations/$split --videos $data/videos --out $data/$split.json
+    --annotations $data/annotations/$split --out $data/$split.json
 done
 
 base=Qwen/Qwen2.5-VL-3B-Instruct

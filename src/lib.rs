@@ -7,7 +7,6 @@ pub mod eval;
 pub mod model;
 pub mod policy;
 pub mod prompt;
-pub mod report;
 pub mod rl;
 pub mod train;
 pub mod video;

@@ -4,8 +4,10 @@
 
 mod docs;
 mod engine;
+mod eval;
 mod generate;
 mod golden_model;
+mod inspect;
 mod layers;
 mod optimizer;
 mod parity_engine;

@@ -1,1 +1,0 @@
-//! Machine-readable views of a run directory.

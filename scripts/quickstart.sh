@@ -41,6 +41,13 @@ evaluate() { # NAME MODEL
   $run eval --config configs/mini/eval.toml --model "$2" --out "$runs/eval/$1"
 }
 
+# Seconds per step and peak memory of a run, from its log of times.
+cost() { # NAME
+  sed -E 's/.*"step_time":([0-9.e+-]+).*"memory\/peak_bytes":([0-9]+).*/\1 \2/' "$runs/$1/timings.jsonl" |
+    awk -v name="$1" '{ time += $1; if ($2 > peak) peak = $2 }
+      END { printf "  %-6s %4d steps, %.2f s per step, peak memory %.0f MB\n", name, NR, time / NR, peak / 1e6 }'
+}
+
 require_rust
 phase "system packages" require_packages
 phase "build" cargo build --release --locked
@@ -56,6 +63,8 @@ phase "evaluate CDPO" evaluate cdpo "$(last_checkpoint cdpo)"
 
 printf '\nTime per phase\n'
 printf '  %s\n' "${times[@]}"
+printf '\nCost of training\n'
+for name in bias cdpo grpo; do cost $name; done
 printf '\nAccuracy on the validation questions, %%, with 95 %% confidence intervals\n\n'
 $run eval --table "base=$runs/eval/base" "bias model=$runs/eval/bias" "GRPO baseline=$runs/eval/grpo" "CDPO=$runs/eval/cdpo"
 cat <<END

@@ -16,7 +16,7 @@
 #SBATCH --signal=USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=runs/slurm-%A_%a.txt
+#SBATCH --output=slurm-%A_%a.txt
 set -uo pipefail
 
 binary=${VIDEOTHINKER:-target/release/videothinker}

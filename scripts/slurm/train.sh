@@ -13,7 +13,7 @@
 #SBATCH --signal=USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=runs/slurm-%j.txt
+#SBATCH --output=slurm-%j.txt
 set -uo pipefail
 
 # The binary: built once on the login node with `cargo build --release --locked --features cuda`.

@@ -275,3 +275,29 @@ fn every_config_file_loads() {
     }
     assert!(found >= 11, "{found}");
 }
+
+#[test]
+fn stage_two_names_the_last_checkpoint_of_stage_one() {
+    let load = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("configs")
+            .join(name);
+        Config::load(Some(&path), &[], videothinker::config::Verb::Inspect).unwrap()
+    };
+    for folder in ["mini", "clevrer"] {
+        let bias = load(&format!("{folder}/bias.toml"));
+        let checkpoint = format!(
+            "{}/checkpoints/step-{:06}",
+            bias.output_dir.display(),
+            bias.train.steps
+        );
+        for stage in ["cdpo", "attract"] {
+            let config = load(&format!("{folder}/{stage}.toml"));
+            assert_eq!(
+                config.model.bias_model.as_ref(),
+                Some(&checkpoint),
+                "{folder}/{stage}.toml"
+            );
+        }
+    }
+}

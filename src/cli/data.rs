@@ -68,8 +68,8 @@ struct ClevrerArgs {
     #[arg(long, value_name = "DIR")]
     annotations: PathBuf,
     /// Put before every clip's path `video_00000-01000/video_00000.mp4`
-    #[arg(long, value_name = "DIR", default_value = "")]
-    video_prefix: PathBuf,
+    #[arg(long, value_name = "DIR")]
+    video_prefix: Option<PathBuf>,
     /// Question file to write, .json or .jsonl
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -151,7 +151,7 @@ fn convert(args: &ClevrerArgs) -> Result<String> {
     let counts = clevrer::convert(
         &args.questions,
         &args.annotations,
-        &args.video_prefix,
+        args.video_prefix.as_deref().unwrap_or(Path::new("")),
         &args.out,
     )?;
     if args.json {

@@ -130,7 +130,7 @@ impl Pcg64 {
     fn below_or_equal(&mut self, limit: u64) -> u64 {
         let mask = u64::MAX.checked_shr(limit.leading_zeros()).unwrap_or(0);
         loop {
-            let value = if limit <= u64::from(u32::MAX) {
+            let value = if u32::try_from(limit).is_ok() {
                 u64::from(self.next_u32())
             } else {
                 self.next_u64()

@@ -62,11 +62,10 @@ fn tell(scene: &Scene, question: &Counterfactual, collisions: &[Collision]) -> S
     let events: Vec<String> = collisions
         .iter()
         .map(|event| {
-            let option: String = question
-                .letters(|choice| choice.is_between(event.agent, event.target))
-                .iter()
-                .map(|letter| format!(" ({letter})"))
-                .collect();
+            let options = question.letters(|choice| choice.is_between(event.agent, event.target));
+            let option = options
+                .first()
+                .map_or(String::new(), |letter| format!(" ({letter})"));
             format!(
                 "the {} hits the {}{option}",
                 name(event.agent),

@@ -152,9 +152,9 @@ fn collide(
         impact_offset: across / length(relative).max(1e-9),
     };
     let impulse = approach * f64::midpoint(1.0, MINI.restitution);
-    for axis in 0..2 {
-        objects[first].velocity[axis] -= impulse * normal[axis];
-        objects[second].velocity[axis] += impulse * normal[axis];
+    for (axis, part) in normal.into_iter().enumerate() {
+        objects[first].velocity[axis] -= impulse * part;
+        objects[second].velocity[axis] += impulse * part;
     }
     Some(collision)
 }

@@ -149,7 +149,7 @@ fn miniature(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("miniature");
     group.sample_size(10);
     group.bench_function("generate_2x8x64", |bencher| {
-        bencher.iter(|| setup.generate())
+        bencher.iter(|| setup.generate());
     });
     group.bench_function("cdpo_step_2x8x64", |bencher| bencher.iter(|| setup.step()));
     group.finish();

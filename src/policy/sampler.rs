@@ -219,6 +219,7 @@ fn pick(weight: &impl Fn(usize) -> f64, kept: &[u32], uniform: f64) -> u32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "exact values are meant")]
 mod tests {
     use super::*;
     use candle_core::Device;

@@ -300,6 +300,7 @@ fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "exact values are meant")]
 mod tests {
     use super::*;
 

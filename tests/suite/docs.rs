@@ -134,8 +134,11 @@ fn the_configuration_table_is_that_of_the_source() {
     let (table, after) = rest.split_once(close).unwrap();
     let wanted = config_table();
     if std::env::var_os("UPDATE_README").is_some() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-        std::fs::write(path, format!("{before}{open}{wanted}{close}{after}")).unwrap();
+        // The other tests read the file at the same time.
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let temporary = folder.join("README.md.tmp");
+        std::fs::write(&temporary, format!("{before}{open}{wanted}{close}{after}")).unwrap();
+        std::fs::rename(temporary, folder.join("README.md")).unwrap();
         return;
     }
     assert_eq!(

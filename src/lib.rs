@@ -1,4 +1,24 @@
 //! videothinker: trains a video-language model to reason instead of taking perceptual shortcuts.
+//!
+//! The README says what the program does and how to use it; this is where to start reading the code. Modules import
+//! only from modules earlier in this list:
+//!
+//! - [`config`]: every setting. [`data`]: [`data::Question`] and the order a run takes them in.
+//! - [`video`]: a clip becomes [`video::VideoPatches`]. [`prompt`]: a question and its clip become a [`prompt::Prompt`].
+//! - [`world`]: the miniature world.
+//! - [`model`]: the network. [`policy`]: [`policy::Policy`] is trained, [`policy::FrozenModel`] is only read; both write
+//!   [`policy::generate::Completion`]s.
+//! - [`rl`]: a completion with its reward and advantage is a [`rl::Rollout`], those of one question are a [`rl::Group`].
+//! - [`eval`]: answers and scores. [`train`]: one step, and everything around it. [`cli`]: one file per command.
+//!
+//! # Glossary
+//!
+//! - *observational*, *inferential*: a counterfactual question is observational when taking its options for a report of the
+//!   unmodified video gives the right answer, else inferential.
+//! - *bias model*: the result of stage 1, good at observational questions, frozen in stage 2.
+//! - *GRPO*: G completions per question, each pushed up or down by how its reward compares with its group's.
+//! - *CDPO*: GRPO and a KL term that repels the policy from the bias model.
+//! - *clip*: a video file; *grid*: two of its frames, which share their patches; *patch*: 14 × 14 pixels of a grid.
 
 pub mod cli;
 pub mod config;

@@ -3,6 +3,7 @@
 //! Shapes: `N` rows, `P` prompt rows, `G` completions of at most `C` rows, `n` query heads of width `d` that share
 //! `m` key/value heads (`r = n / m` query heads each). Query heads of one key/value head are folded into rows.
 
+use crate::model::attention_cpu;
 use crate::model::layers::{Backward, closed_form3};
 use crate::model::packed::{GroupLayout, PackedLayout};
 use crate::model::spec::TextSpec;
@@ -67,6 +68,20 @@ fn attention_value(
     heads: Heads,
     layout: &PackedLayout,
 ) -> Result<Tensor> {
+    if attention_cpu::applies(q) {
+        return attention_cpu::forward(q, k, v, heads, layout);
+    }
+    composed_value(q, k, v, heads, layout)
+}
+
+/// The value in candle's operations, on any device and in any number format.
+fn composed_value(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: Heads,
+    layout: &PackedLayout,
+) -> Result<Tensor> {
     let mut parts = Vec::new();
     for group in Group::all(heads, layout, q.device())? {
         let parts_of_group = group.probabilities(q, k, v)?;
@@ -84,6 +99,21 @@ fn attention_value(
 
 /// Gradients of [`attention`] with respect to `q`, `k`, `v`; the probabilities are computed again.
 pub fn attention_backward(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: Heads,
+    layout: &PackedLayout,
+    upstream: &Tensor,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    if attention_cpu::applies(q) {
+        return attention_cpu::backward(q, k, v, heads, layout, upstream);
+    }
+    composed_backward(q, k, v, heads, layout, upstream)
+}
+
+/// The gradients in candle's operations, on any device and in any number format.
+fn composed_backward(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
@@ -383,4 +413,128 @@ pub(crate) fn softmax(scores: &Tensor) -> Result<Tensor> {
         reason = "detached: the callers state the derivative or need none"
     )]
     candle_nn::ops::softmax_last_dim(scores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Var;
+
+    const HEADS: Heads = Heads {
+        num_heads: 4,
+        num_kv_heads: 2,
+        head_dim: 6,
+    };
+
+    fn group(prompt_len: usize, completion_lens: &[usize]) -> GroupLayout {
+        GroupLayout {
+            prompt_len,
+            completion_lens: completion_lens.to_vec(),
+        }
+    }
+
+    /// Ragged and even completions, none at all, of one row, of no row, and sequences of several blocks.
+    fn layouts() -> Vec<PackedLayout> {
+        [
+            vec![group(7, &[1, 5, 3]), group(4, &[2, 2]), group(3, &[])],
+            vec![group(5, &[4])],
+            vec![group(1, &[0, 1, 2]), group(140, &[3, 131])],
+        ]
+        .map(|groups| PackedLayout { groups })
+        .to_vec()
+    }
+
+    fn random(rows: usize, heads: usize) -> Result<Tensor> {
+        Tensor::randn(0f32, 1.0, (rows, heads * HEADS.head_dim), &Device::Cpu)
+    }
+
+    fn close(got: &Tensor, want: &Tensor) -> Result<()> {
+        let error = (got - want)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(error < 2e-5, "off by {error:e}");
+        Ok(())
+    }
+
+    /// Every row by itself: the plain definition.
+    fn by_rows(q: &Tensor, k: &Tensor, v: &Tensor, layout: &PackedLayout) -> Result<Tensor> {
+        let (d, r) = (HEADS.head_dim, HEADS.group_size());
+        let mut start = 0;
+        let mut output = Vec::new();
+        for group in &layout.groups {
+            let prompt: Vec<u32> = (start..start + group.prompt_len as u32).collect();
+            let mut push = |seen: &[u32], row: u32| -> Result<()> {
+                let seen = Tensor::new(seen, &Device::Cpu)?;
+                for head in 0..HEADS.num_heads {
+                    let q = q.narrow(0, row as usize, 1)?.narrow(1, head * d, d)?;
+                    let k = k.index_select(&seen, 0)?.narrow(1, head / r * d, d)?;
+                    let v = v.index_select(&seen, 0)?.narrow(1, head / r * d, d)?;
+                    let scores = (q.matmul(&k.t()?)? * HEADS.scale())?;
+                    output.push(softmax(&scores.contiguous()?)?.matmul(&v)?);
+                }
+                Ok(())
+            };
+            for (i, &row) in prompt.iter().enumerate() {
+                push(&prompt[..=i], row)?;
+            }
+            start += group.prompt_len as u32;
+            for &len in &group.completion_lens {
+                let mut seen = prompt.clone();
+                for row in start..start + len as u32 {
+                    seen.push(row);
+                    push(&seen, row)?;
+                }
+                start += len as u32;
+            }
+        }
+        Tensor::cat(&output, 1)?.reshape(q.shape())
+    }
+
+    #[test]
+    fn both_implementations_follow_the_definition() -> Result<()> {
+        for layout in layouts() {
+            let rows = layout.num_rows();
+            let (q, k, v) = (random(rows, 4)?, random(rows, 2)?, random(rows, 2)?);
+            let want = by_rows(&q, &k, &v, &layout)?;
+            close(&composed_value(&q, &k, &v, HEADS, &layout)?, &want)?;
+            close(&attention_cpu::forward(&q, &k, &v, HEADS, &layout)?, &want)?;
+            let upstream = random(rows, 4)?;
+            let a = composed_backward(&q, &k, &v, HEADS, &layout, &upstream)?;
+            let b = attention_cpu::backward(&q, &k, &v, HEADS, &layout, &upstream)?;
+            close(&a.0, &b.0)?;
+            close(&a.1, &b.1)?;
+            close(&a.2, &b.2)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_derivative_agrees_with_finite_differences() -> Result<()> {
+        let layout = PackedLayout {
+            groups: vec![group(4, &[1, 3])],
+        };
+        let rows = layout.num_rows();
+        let inputs = [random(rows, 4)?, random(rows, 2)?, random(rows, 2)?];
+        let upstream = random(rows, 4)?;
+        let vars: Vec<Var> = inputs.iter().map(Var::from_tensor).collect::<Result<_>>()?;
+        let value = attention(&vars[0], &vars[1], &vars[2], HEADS, &layout)?;
+        let gradients = (value * &upstream)?.sum_all()?.backward()?;
+        for (index, var) in vars.iter().enumerate() {
+            let direction = inputs[index].randn_like(0.0, 1.0)?;
+            let at = |step: f64| -> Result<f32> {
+                let mut moved = inputs.clone();
+                moved[index] = (&moved[index] + (&direction * step)?)?;
+                let value = attention(&moved[0], &moved[1], &moved[2], HEADS, &layout)?;
+                (value * &upstream)?.sum_all()?.to_scalar()
+            };
+            let numeric = (at(1e-2)? - at(-1e-2)?) / 2e-2;
+            let Some(gradient) = gradients.get(var) else {
+                candle_core::bail!("input {index} has no gradient");
+            };
+            let exact = (gradient * &direction)?.sum_all()?.to_scalar::<f32>()?;
+            assert!(
+                (numeric - exact).abs() < 1e-2 * (1.0 + exact.abs()),
+                "{numeric} != {exact}"
+            );
+        }
+        Ok(())
+    }
 }

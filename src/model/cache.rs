@@ -7,6 +7,7 @@
 //! `r` query heads each. Rows of one prompt take `R` slots, the largest number of rows of any prompt.
 
 use crate::model::attention::{Heads, softmax};
+use crate::model::attention_cpu;
 use crate::model::packed::PackedLayout;
 use candle_core::{D, DType, Device, Result, Tensor};
 
@@ -38,6 +39,8 @@ pub struct SlotPlan {
     prompts: usize,
     slots: usize,
     written: usize,
+    /// Each row's prompt and that prompt's tokens.
+    prompt_of_row: Vec<(usize, usize)>,
     /// `None` when every prompt has the same number of rows: then row and slot are the same.
     maps: Option<(Tensor, Tensor)>,
     /// `[Q, 1, 1, P]`: 0 where a prompt has a token, −∞ behind its end; `None` when all are equally long.
@@ -208,6 +211,10 @@ impl SlotPlan {
             prompts,
             slots,
             written,
+            prompt_of_row: group_of_row
+                .iter()
+                .map(|&group| (group, prompt_lens[group]))
+                .collect(),
             maps,
             mask: prompt_mask(prompt_lens, longest, device)?,
         })
@@ -254,17 +261,34 @@ impl LayerCache {
         heads: Heads,
         plan: &SlotPlan,
     ) -> Result<Tensor> {
+        let (b, m, d) = (q.dim(0)?, heads.num_kv_heads, heads.head_dim);
+        self.own_k
+            .slice_set(&k.reshape((b, m, 1, d))?, 2, plan.written)?;
+        self.own_v
+            .slice_set(&v.contiguous()?.reshape((b, m, 1, d))?, 2, plan.written)?;
+        let len = plan.written + 1;
+        if attention_cpu::applies(q) {
+            let cached = attention_cpu::Cached {
+                prompt_k: &self.prompt_k,
+                prompt_v: &self.prompt_v,
+                own_k: &self.own_k,
+                own_v: &self.own_v,
+                own_len: len,
+                prompts: &plan.prompt_of_row,
+            };
+            return attention_cpu::decode(q, &cached, heads);
+        }
+        self.attend(q, len, heads, plan)
+    }
+
+    /// Attention of one query per row in candle's operations, on any device and in any number format.
+    fn attend(&self, q: &Tensor, len: usize, heads: Heads, plan: &SlotPlan) -> Result<Tensor> {
         let (b, m, d, r) = (
             q.dim(0)?,
             heads.num_kv_heads,
             heads.head_dim,
             heads.group_size(),
         );
-        self.own_k
-            .slice_set(&k.reshape((b, m, 1, d))?, 2, plan.written)?;
-        self.own_v
-            .slice_set(&v.contiguous()?.reshape((b, m, 1, d))?, 2, plan.written)?;
-        let len = plan.written + 1;
         let own_k = self.own_k.narrow(2, 0, len)?;
         let own_v = self.own_v.narrow(2, 0, len)?;
 
@@ -301,4 +325,43 @@ fn prompt_mask(lens: &[usize], longest: usize, device: &Device) -> Result<Option
         (lens.len(), 1, 1, longest),
         device,
     )?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::packed::GroupLayout;
+
+    #[test]
+    fn both_implementations_attend_alike_after_rows_have_left() -> Result<()> {
+        let heads = Heads {
+            num_heads: 4,
+            num_kv_heads: 2,
+            head_dim: 6,
+        };
+        let lens = [5, 3, 7];
+        let groups = lens.map(|prompt_len| GroupLayout {
+            prompt_len,
+            completion_lens: vec![],
+        });
+        let layout = PackedLayout {
+            groups: groups.to_vec(),
+        };
+        let random =
+            |rows: usize, width: usize| Tensor::randn(0f32, 1.0, (rows, width), &Device::Cpu);
+        let prefilled = vec![(random(15, 12)?, random(15, 12)?)];
+        let mut cache = KvCache::new(prefilled, &layout, heads, &[3, 1, 2], 4)?;
+        for rows in [&[0, 1, 2, 3, 4, 5][..], &[0, 2, 4, 5], &[0, 1], &[1]] {
+            cache.keep_rows(rows)?;
+            let b = cache.num_rows();
+            let (q, k, v) = (random(b, 24)?, random(b, 12)?, random(b, 12)?);
+            let layer = &cache.layers[0];
+            let fast = layer.append_and_attend(&q, &k, &v, heads, &cache.plan)?;
+            let composed = layer.attend(&q, cache.plan.written + 1, heads, &cache.plan)?;
+            let error = (fast - composed)?.abs()?.max_all()?.to_scalar::<f32>()?;
+            assert!(error < 1e-5, "off by {error:e}");
+            cache.advance();
+        }
+        Ok(())
+    }
 }

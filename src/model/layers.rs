@@ -6,6 +6,8 @@
 //!
 //! Shapes: `N` rows, `H` hidden.
 
+use crate::model::attention_cpu;
+use crate::model::fused_cpu;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, DType, Layout, Result, Shape, Storage, Tensor,
 };
@@ -257,6 +259,18 @@ pub fn rms_norm_backward(
     eps: f64,
     upstream: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
+    if attention_cpu::applies(x) {
+        return fused_cpu::rms_norm_backward(x, weight, eps, upstream);
+    }
+    composed_rms_norm_backward(x, weight, eps, upstream)
+}
+
+fn composed_rms_norm_backward(
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f64,
+    upstream: &Tensor,
+) -> Result<(Tensor, Tensor)> {
     let (dtype, width) = (x.dtype(), weight.dim(0)?);
     let x = x.to_dtype(DType::F32)?;
     let upstream = upstream.to_dtype(DType::F32)?;
@@ -271,7 +285,11 @@ pub fn rms_norm_backward(
 
 /// `silu(gate) · up`, elementwise.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    let value = (gate.detach().silu()? * up.detach())?;
+    let value = if attention_cpu::applies(gate) {
+        fused_cpu::swiglu(gate, up)?
+    } else {
+        (gate.detach().silu()? * up.detach())?
+    };
     let backward: Backward = Box::new(|inputs, upstream| {
         let (d_gate, d_up) = swiglu_backward(inputs[0], inputs[1], upstream)?;
         Ok(vec![d_gate, d_up])
@@ -281,6 +299,17 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 
 /// Gradients of [`swiglu`] with respect to `gate` and `up`.
 pub fn swiglu_backward(gate: &Tensor, up: &Tensor, upstream: &Tensor) -> Result<(Tensor, Tensor)> {
+    if attention_cpu::applies(gate) {
+        return fused_cpu::swiglu_backward(gate, up, upstream);
+    }
+    composed_swiglu_backward(gate, up, upstream)
+}
+
+fn composed_swiglu_backward(
+    gate: &Tensor,
+    up: &Tensor,
+    upstream: &Tensor,
+) -> Result<(Tensor, Tensor)> {
     let sigmoid = candle_nn::ops::sigmoid(gate)?;
     let silu = (gate * &sigmoid)?;
     let d_up = (upstream * &silu)?;
@@ -325,4 +354,108 @@ pub fn seed_gradient(y: &Tensor, upstream: Tensor) -> Result<Tensor> {
     let value = Tensor::zeros((), y.dtype(), y.device())?;
     let backward: Backward = Box::new(move |_, _| Ok(vec![upstream.clone()]));
     closed_form1(value, y, backward)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    fn random(shape: (usize, usize)) -> Result<Tensor> {
+        Tensor::randn(0f32, 1.0, shape, &Device::Cpu)
+    }
+
+    fn close(got: &Tensor, want: &Tensor) -> Result<()> {
+        let error = (got - want)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(error < 2e-5, "off by {error:e}");
+        Ok(())
+    }
+
+    /// Gradients of `(f(x…) · upstream).sum()` as candle's own operations give them.
+    fn direct(
+        inputs: &[Tensor],
+        upstream: &Tensor,
+        f: impl Fn(&[Var]) -> Result<Tensor>,
+    ) -> Result<Vec<Tensor>> {
+        let vars: Vec<Var> = inputs.iter().map(Var::from_tensor).collect::<Result<_>>()?;
+        let gradients = (f(&vars)? * upstream)?.sum_all()?.backward()?;
+        vars.iter()
+            .map(|var| match gradients.get(var) {
+                Some(gradient) => Ok(gradient.clone()),
+                None => candle_core::bail!("an input has no gradient"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn rms_norm_has_the_gradients_of_its_definition() -> Result<()> {
+        let (x, upstream) = (random((150, 128))?, random((150, 128))?);
+        let weight = random((1, 128))?.squeeze(0)?;
+        let want = direct(&[x.clone(), weight.clone()], &upstream, |v| {
+            let root = (v[0].sqr()?.mean_keepdim(D::Minus1)? + 1e-2)?.sqrt()?;
+            v[0].broadcast_div(&root)?.broadcast_mul(&v[1])
+        })?;
+        let tracked = direct(&[x.clone(), weight.clone()], &upstream, |v| {
+            rms_norm(&v[0], &v[1], 1e-2)
+        })?;
+        let composed = composed_rms_norm_backward(&x, &weight, 1e-2, &upstream)?;
+        for got in [tracked, vec![composed.0, composed.1]] {
+            close(&got[0], &want[0])?;
+            close(&(&got[1] / 100.0)?, &(&want[1] / 100.0)?)?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn swiglu_has_the_gradients_of_its_definition() -> Result<()> {
+        let inputs = [random((150, 128))?, random((150, 128))?];
+        let upstream = random((150, 128))?;
+        let want = direct(&inputs, &upstream, |v| v[0].silu()? * v[1].as_tensor())?;
+        let tracked = direct(&inputs, &upstream, |v| swiglu(&v[0], &v[1]))?;
+        let composed = composed_swiglu_backward(&inputs[0], &inputs[1], &upstream)?;
+        for got in [tracked, vec![composed.0, composed.1]] {
+            close(&got[0], &want[0])?;
+            close(&got[1], &want[1])?;
+        }
+        let value = swiglu(&inputs[0], &inputs[1])?;
+        close(&value, &(inputs[0].silu()? * &inputs[1])?)
+    }
+
+    #[test]
+    fn rotary_turns_half_against_half_and_back() -> Result<()> {
+        let x = random((3, 16))?;
+        let angles = random((3, 4))?;
+        let (cos, sin) = (angles.cos()?, angles.sin()?);
+        let turned = rotary(&x, &cos, &sin)?;
+        for (row, head, i) in [(0, 0, 0), (2, 1, 3), (1, 0, 2)] {
+            let at =
+                |x: &Tensor, column: usize| -> Result<f32> { x.get(row)?.get(column)?.to_scalar() };
+            let (a, b) = (at(&x, head * 8 + i)?, at(&x, head * 8 + 4 + i)?);
+            let (c, s) = (at(&cos, i)?, at(&sin, i)?);
+            assert!((at(&turned, head * 8 + i)? - (a * c - b * s)).abs() < 1e-6);
+            assert!((at(&turned, head * 8 + 4 + i)? - (b * c + a * s)).abs() < 1e-6);
+        }
+        close(&rotary_backward(&turned, &cos, &sin)?, &x)?;
+        let upstream = random((3, 16))?;
+        let got = direct(&[x], &upstream, |v| rotary(&v[0], &cos, &sin))?;
+        close(&got[0], &rotary_backward(&upstream, &cos, &sin)?)
+    }
+
+    #[test]
+    fn linear_has_the_gradients_of_a_product() -> Result<()> {
+        let bias = random((1, 4))?.squeeze(0)?;
+        let inputs = [random((7, 5))?, random((4, 5))?, bias];
+        let upstream = random((7, 4))?;
+        let want = direct(&inputs, &upstream, |v| {
+            v[0].matmul(&v[1].t()?)?.broadcast_add(&v[2])
+        })?;
+        let got = direct(&inputs, &upstream, |v| linear(&v[0], &v[1], Some(&v[2])))?;
+        for (got, want) in got.iter().zip(&want) {
+            close(got, want)?;
+        }
+        let want = direct(&inputs[..2], &upstream, |v| v[0].matmul(&v[1].t()?))?;
+        let got = direct(&inputs[..2], &upstream, |v| linear(&v[0], &v[1], None))?;
+        close(&got[0], &want[0])?;
+        close(&got[1], &want[1])
+    }
 }

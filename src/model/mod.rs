@@ -3,11 +3,13 @@
 //! Shapes: `N` rows, `M` video tokens among them, `P` patches, `H` hidden, `V` vocabulary, `D` head width.
 
 pub mod attention;
+mod attention_cpu;
 pub mod cache;
 pub mod checkpoint_error;
 mod config_file;
 pub mod device;
 pub mod export;
+mod fused_cpu;
 pub mod generation;
 pub mod head;
 pub mod hub;

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::config::ConfigError;
 use crate::config::Verb;
 use crate::train::console;
+use crate::train::rundir::RunDirError;
 use anyhow::Result;
 use clap::Args;
 use clap::Parser;
@@ -111,9 +112,12 @@ pub struct BadArgument(pub String);
 
 /// The exit code of a failure: 2 where the arguments or the config are wrong, else 1.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    let usage = error
-        .chain()
-        .any(|cause| cause.is::<ConfigError>() || cause.is::<BadArgument>());
+    let usage = error.chain().any(|cause| {
+        let run_dir = cause.downcast_ref::<RunDirError>();
+        cause.is::<ConfigError>()
+            || cause.is::<BadArgument>()
+            || run_dir.is_some_and(|error| matches!(error, RunDirError::ConfigChanged { .. }))
+    });
     if usage { 2 } else { 1 }
 }
 

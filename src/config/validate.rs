@@ -255,6 +255,7 @@ impl Config {
         check.count("train.questions_per_step", self.train.questions_per_step, 1)?;
         check.count("train.max_bad_steps", self.train.max_bad_steps, 1)?;
         check.count("train.prefetch_mib", self.train.prefetch_mib, 1)?;
+        check.at_least("sft.grounding_weight", self.sft.grounding_weight, 0.0)?;
         check.count("checkpoint.every", self.checkpoint.every, 1)?;
         check.at_least("eval.temperature", self.eval.temperature, 0.0)?;
         check.count("eval.batch_size", self.eval.batch_size, 1)
@@ -399,6 +400,7 @@ mod tests {
             ("kl.token_cap=0", "above 0"),
             ("reward.format_weight=-1", "at least 0"),
             ("model.device=tpu", "must be `auto`"),
+            ("sft.grounding_weight=-1", "at least 0"),
             ("data.samples=0", "at least 1"),
         ] {
             let error = Files::new().load(Verb::TrainBias, &[setting]).unwrap_err();

@@ -13,5 +13,6 @@ mod optimizer;
 mod parity_engine;
 mod parity_model;
 mod prompt;
+mod runs;
 mod video;
 mod world;

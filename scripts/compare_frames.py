@@ -5,7 +5,7 @@
     scripts/compare_frames.py --time 5 CLIP...   and measure CPU time (best of 5, both in one go)
 
 Needs: pip install qwen-vl-utils decord torch torchvision safetensors. Exit code 1 when any clip differs.
-decord can hang on files with edit lists or without an index: each reference run has its own process and 60 seconds.
+decord can hang on files with edit lists or without an index: each reference run has its own process and three minutes.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def reference(arguments, clip, out):
     request = {"element": {"video": str(clip), **VIDEO}, "out": str(out), "repeats": arguments.time or 1}
     try:
         result = subprocess.run([sys.executable, "-c", REFERENCE], input=json.dumps(request), text=True,
-                                capture_output=True, timeout=60)
+                                capture_output=True, timeout=180)
     except subprocess.TimeoutExpired:
         return None, "the reference did not finish"
     if result.returncode != 0:

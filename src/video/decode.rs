@@ -208,8 +208,9 @@ impl Reader {
         sink: &mut dyn FnMut(usize, &[u8]),
     ) -> Result<(), VideoError> {
         let count = wanted.len();
-        let everything = [0..self.index.len()];
-        let (missing, damaged) = self.pass(&everything, false, wanted, sink)?;
+        let everything = 0..self.index.len();
+        let (missing, damaged) =
+            self.pass(std::slice::from_ref(&everything), false, wanted, sink)?;
         if missing > 0 {
             let reason = format!("{missing} of the {count} frames wanted do not come out");
             return Err(self.patience.undecodable(reason));
@@ -403,8 +404,8 @@ impl Rotation {
         };
         let degrees = (b / b.hypot(d)).atan2(a / a.hypot(c)).to_degrees();
         let quarters = (degrees / 90.0).round();
-        // NaN (a degenerate matrix) fails the comparison.
-        if !((degrees - 90.0 * quarters).abs() < 1.0) {
+        let off = (degrees - 90.0 * quarters).abs();
+        if off.is_nan() || off >= 1.0 {
             return Self::None;
         }
         match (quarters as i32).rem_euclid(4) {

@@ -68,9 +68,13 @@ where
         }
         (*context).interrupt_callback = interrupt.interrupt;
         let mut options = options.disown();
-        let code =
-            ffi::avformat_open_input(&mut context, name.as_ptr(), ptr::null_mut(), &mut options);
-        ffi::av_dict_free(&mut options);
+        let code = ffi::avformat_open_input(
+            &raw mut context,
+            name.as_ptr(),
+            ptr::null_mut(),
+            &raw mut options,
+        );
+        ffi::av_dict_free(&raw mut options);
         check(code)?;
         // Probing decodes frames: the pixel limit must reach those decoders too.
         let limit = CString::new(MAX_PIXELS.to_string()).map_err(|_| Error::Bug)?;
@@ -84,7 +88,7 @@ where
             ffi::av_dict_free(dictionary);
         }
         if let Err(error) = check(code) {
-            ffi::avformat_close_input(&mut context);
+            ffi::avformat_close_input(&raw mut context);
             return Err(error);
         }
         Ok(Input::wrap_with_interrupt(context, interrupt.guard))
@@ -269,13 +273,13 @@ impl Scaler {
             let (mut brightness, mut contrast, mut saturation) = (0, 0, 0);
             let code = ffi::sws_getColorspaceDetails(
                 context,
-                &mut inverse,
-                &mut source_range,
-                &mut table,
-                &mut target_range,
-                &mut brightness,
-                &mut contrast,
-                &mut saturation,
+                &raw mut inverse,
+                &raw mut source_range,
+                &raw mut table,
+                &raw mut target_range,
+                &raw mut brightness,
+                &raw mut contrast,
+                &raw mut saturation,
             );
             if code >= 0 {
                 let unspecified = ffi::AVColorSpace::AVCOL_SPC_UNSPECIFIED as i32;
@@ -357,7 +361,7 @@ mod log {
                 arguments,
                 line.as_mut_ptr().cast(),
                 line.len() as i32,
-                &mut prefix,
+                &raw mut prefix,
             );
         }
         let end = line.iter().position(|&b| b == 0).unwrap_or(line.len());

@@ -50,7 +50,9 @@ impl Taps {
                 total += *weight;
             }
             if total != 0.0 {
-                weights.iter_mut().for_each(|weight| *weight /= total);
+                for weight in weights {
+                    *weight /= total;
+                }
             }
             taps.spans.push((low, count));
         }
@@ -227,8 +229,7 @@ fn weighted_sum<const FMA: bool, const N: usize>(
 }
 
 /// Clamps to 0..=255 and rounds half to even: adding 1.5 · 2²³ leaves the rounded integer in the low bits.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "takes on the caller's CPU features")]
+#[inline]
 fn to_byte(value: f32) -> u8 {
     const ROUNDER: f32 = 12_582_912.0;
     (value.clamp(0.0, 255.0) + ROUNDER).to_bits() as u8

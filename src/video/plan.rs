@@ -111,12 +111,10 @@ mod tests {
             max_pixels: usize::MAX,
             ..VideoConfig::default()
         };
-        assert_eq!(frame_max_pixels(16, &config), 768.0 * 784.0);
-        assert_eq!(
-            frame_max_pixels(600, &config),
-            128_000.0 * 784.0 * 0.9 / 600.0 * 2.0
-        );
+        let pixels = |count| frame_max_pixels(count, &config) as usize;
+        assert_eq!(pixels(16), 768 * 784);
+        assert_eq!(pixels(600), 128_000 * 784 * 9 / 10 / 600 * 2);
         // Never below min_pixels and a twentieth.
-        assert_eq!(frame_max_pixels(100_000, &config), 105_369.0);
+        assert_eq!(pixels(100_000), 105_369);
     }
 }

@@ -36,6 +36,7 @@ fn small() -> VideoConfig {
 }
 
 /// Bit equality with PyTorch and swscale holds with their x86-64 vector code only.
+#[expect(clippy::print_stderr, reason = "says why a test is skipped")]
 fn bits_are_comparable() -> bool {
     let comparable = has_fma();
     if !comparable {

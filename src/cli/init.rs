@@ -7,7 +7,6 @@ use crate::model::spec::Spec;
 use crate::model::spec::SpecialTokens;
 use crate::model::spec::TextSpec;
 use crate::model::spec::VisionSpec;
-use crate::model::weights::NamedTensors;
 use crate::model::weights::init_weights;
 use crate::prompt::template::question_text;
 use crate::prompt::tokenizer::END_OF_TEXT;
@@ -92,36 +91,9 @@ pub fn write_untrained(
     };
     let spec = miniature_spec(tokens, tokenizer.vocab_size());
     write_json(&folder.join("config.json"), &spec.to_config_json("float32"))?;
-    save(&initial_weights(&spec, seed)?, folder, u64::MAX)?;
+    let weights = init_weights(&spec, EMBEDDING_STD, seed, DType::F32, &Device::Cpu)?;
+    save(&weights, folder, u64::MAX)?;
     Ok(())
-}
-
-/// Normal values of standard deviation 1/√fan-in (the embedding's is fixed), divided by √(2·layers) where a result is
-/// added to the residual stream; norms 1, biases 0.
-fn initial_weights(spec: &Spec, seed: u64) -> candle_core::Result<NamedTensors> {
-    let unscaled = init_weights(spec, 1.0, seed, DType::F32, &Device::Cpu)?;
-    unscaled.map(|name, tensor| {
-        if tensor.rank() < 2 {
-            return Ok(tensor.clone());
-        }
-        let fan_in = tensor.elem_count() / tensor.dim(0)?;
-        let layers = if name.starts_with("visual.") {
-            spec.vision.depth
-        } else {
-            spec.text.num_layers
-        };
-        let adds = ["o_proj.weight", "down_proj.weight", "attn.proj.weight"];
-        let fan_in = if adds.iter().any(|suffix| name.ends_with(suffix)) {
-            fan_in * 2 * layers
-        } else {
-            fan_in
-        };
-        if name == "model.embed_tokens.weight" {
-            tensor * EMBEDDING_STD
-        } else {
-            tensor / (fan_in as f64).sqrt()
-        }
-    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::model::head::{BiasRows, CHUNK_BYTES, Head, TokenScores};
 use crate::model::layers::rms_norm_backward;
 use crate::policy::Policy;
 use crate::policy::inputs::PackedInputs;
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 pub use crate::train::optimizer::Gradients;
 
@@ -103,6 +103,56 @@ pub fn backward<T>(
         gradients,
         objective,
     })
+}
+
+/// Passes that run side by side: on a CPU one per core, since the operations of one small model do not divide well
+/// among cores; on a GPU one.
+pub fn passes_at_once(device: &Device) -> usize {
+    match device {
+        Device::Cpu => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        _ => 1,
+    }
+}
+
+/// `pass` for each of `parts`, side by side on a CPU and in turn on a GPU; results in the order of the parts.
+pub fn side_by_side<P: Sync, T: Send>(
+    device: &Device,
+    parts: &[P],
+    pass: impl Fn(&P) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    if passes_at_once(device) == 1 || parts.len() < 2 {
+        return parts.iter().map(pass).collect();
+    }
+    std::thread::scope(|scope| {
+        let pass = &pass;
+        let running: Vec<_> = parts
+            .iter()
+            .map(|part| scope.spawn(move || pass(part)))
+            .collect();
+        running
+            .into_iter()
+            .map(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect()
+    })
+}
+
+/// The sum of several passes' gradients, added in their order.
+pub fn add_up(parts: impl IntoIterator<Item = Gradients>) -> Result<Gradients> {
+    let mut parts = parts.into_iter();
+    let mut sum = parts.next().unwrap_or_default();
+    for part in parts {
+        for (name, gradient) in part {
+            let total = match sum.remove(&name) {
+                Some(total) => (total + gradient)?,
+                None => gradient,
+            };
+            sum.insert(name, total);
+        }
+    }
+    Ok(sum)
 }
 
 /// Head, loss and final norm over the target rows `chosen [R, H]`; returns the gradient with respect to them.

@@ -8,12 +8,17 @@ use crate::config::BadVideoPolicy;
 use crate::config::Wording;
 use crate::data::Dataset;
 use crate::data::Question;
+use crate::policy::Policy;
 use crate::policy::inputs::PackedGroup;
 use crate::policy::inputs::PackedInputs;
 use crate::policy::inputs::Suffix;
 use crate::prompt::PromptError;
 use crate::train::backward::Derivatives;
+use crate::train::backward::Pass;
+use crate::train::backward::add_up;
 use crate::train::backward::backward;
+use crate::train::backward::passes_at_once;
+use crate::train::backward::side_by_side;
 use crate::video::VideoPatches;
 use anyhow::Context;
 use anyhow::Result;
@@ -57,6 +62,52 @@ pub(super) fn check_responses(dataset: &Dataset) -> Result<()> {
     }
 }
 
+impl Supervision {
+    /// The weighted cross-entropy and its gradients.
+    fn backward(&self, policy: &Policy) -> candle_core::Result<Pass<f64>> {
+        backward(policy, &self.inputs, None, |scores| {
+            let weighted = scores.logprob.iter().zip(&self.weights);
+            let loss: f64 = weighted
+                .map(|(&logprob, &weight)| -f64::from(weight) * f64::from(logprob))
+                .sum();
+            let derivatives = Derivatives {
+                logprob: self.weights.iter().map(|weight| -weight).collect(),
+                full_kl: Vec::new(),
+            };
+            (derivatives, loss)
+        })
+    }
+}
+
+/// Weight of one target of each sort.
+struct Shares {
+    answer: f32,
+    shown: f32,
+    empty: f32,
+}
+
+impl Shares {
+    fn of(examples: &[Example], grounding_weight: f64) -> Self {
+        let answers: usize = examples
+            .iter()
+            .map(|example| example.token_ids.len() - example.prompt_len)
+            .sum();
+        let (mut shown, mut all) = (0, 0);
+        for example in examples {
+            if let Some(grounding) = &example.grounding {
+                shown += grounding.len();
+                all += example.video.num_tokens();
+            }
+        }
+        let share = |total: f64, count: usize| (total / count.max(1) as f64) as f32;
+        Self {
+            answer: share(1.0, answers),
+            shown: share(grounding_weight, shown),
+            empty: share(grounding_weight * EMPTY_WEIGHT, all - shown),
+        }
+    }
+}
+
 impl Trainer<'_> {
     /// One optimizer step on `lessons`.
     pub(super) fn supervised_step(
@@ -68,26 +119,24 @@ impl Trainer<'_> {
         if examples.is_empty() {
             return Ok(self.empty_step());
         }
-        let Supervision { inputs, weights } = self.supervision(&examples)?;
-        let pass = watch.time("backward", || {
-            backward(&self.policy, &inputs, None, |scores| {
-                let weighted = scores.logprob.iter().zip(&weights);
-                let loss: f64 = weighted
-                    .map(|(&logprob, &weight)| -f64::from(weight) * f64::from(logprob))
-                    .sum();
-                let derivatives = Derivatives {
-                    logprob: weights.iter().map(|weight| -weight).collect(),
-                    full_kl: Vec::new(),
-                };
-                (derivatives, loss)
+        let supervision = self.supervision(&examples)?;
+        let passes = watch.time("backward", || {
+            side_by_side(self.policy.model().device(), &supervision, |part| {
+                part.backward(&self.policy)
             })
         })?;
+        let entropy: Vec<f32> = passes
+            .iter()
+            .flat_map(|pass| &pass.scores.entropy)
+            .copied()
+            .collect();
+        let loss = passes.iter().map(|pass| pass.objective).sum();
+        let gradients = add_up(passes.into_iter().map(|pass| pass.gradients))?;
         self.state.num_tokens += examples
             .iter()
             .map(|example| example.token_ids.len() as u64)
             .sum::<u64>();
-        let loss = pass.objective;
-        let update = watch.time("update", || self.update(loss, &pass.gradients))?;
+        let update = watch.time("update", || self.update(loss, &gradients))?;
         if !update.applied {
             let ids: Vec<&str> = lessons.iter().map(|l| l.question.id.as_str()).collect();
             self.dump_bad_step(loss, update.grad_norm, serde_json::json!(ids))?;
@@ -96,46 +145,51 @@ impl Trainer<'_> {
             loss,
             grad_norm: update.grad_norm,
             skipped_update: u8::from(!update.applied),
-            entropy: Some(super::mean(&pass.scores.entropy)),
+            entropy: Some(super::mean(&entropy)),
             ..self.empty_step()
         })
     }
 
     /// The mean over answer tokens, and `grounding_weight` times what video tokens are to show: the mean over
-    /// those that show something plus [`EMPTY_WEIGHT`] times the mean over those that do not.
-    fn supervision(&self, examples: &[Example]) -> Result<Supervision> {
+    /// those that show something plus [`EMPTY_WEIGHT`] times the mean over those that do not. Clips are divided
+    /// among as many passes as there are cores to run them.
+    fn supervision(&self, examples: &[Example]) -> Result<Vec<Supervision>> {
         let groups = group_by_clip(examples);
-        let mut inputs = PackedInputs::new(&self.policy.model().spec, &groups)?;
-        let mut weights = vec![1.0 / inputs.num_targets() as f32; inputs.num_targets()];
-        let scale = self.config.sft.grounding_weight;
-        if scale == 0.0 {
-            return Ok(Supervision { inputs, weights });
-        }
+        let clips: Vec<&[Example]> = examples
+            .chunk_by(|a, b| Arc::ptr_eq(&a.video, &b.video))
+            .collect();
+        let shares = Shares::of(examples, self.config.sft.grounding_weight);
         let nothing = self.processor.encode(NOTHING)?;
-        let mut first_token = 0;
-        let (mut shown, mut empty) = (Vec::new(), Vec::new());
-        for clip in examples.chunk_by(|a, b| Arc::ptr_eq(&a.video, &b.video)) {
-            let num_tokens = clip[0].video.num_tokens();
-            for grounding in clip.iter().filter_map(|example| example.grounding.as_ref()) {
-                for token in 0..num_tokens {
-                    let row = inputs.video_rows[first_token + token];
-                    match grounding.get(&token) {
-                        Some(words) => shown.push((row, words.as_slice())),
-                        None => empty.push((row, nothing.as_slice())),
+        let per_pass = clips
+            .len()
+            .div_ceil(passes_at_once(self.policy.model().device()));
+        groups
+            .chunks(per_pass)
+            .zip(clips.chunks(per_pass))
+            .map(|(groups, clips)| {
+                let mut inputs = PackedInputs::new(&self.policy.model().spec, groups)?;
+                let mut weights = vec![shares.answer; inputs.num_targets()];
+                let mut first_token = 0;
+                for clip in clips {
+                    let num_tokens = clip[0].video.num_tokens();
+                    for grounding in clip.iter().filter_map(|example| example.grounding.as_ref()) {
+                        for token in 0..num_tokens {
+                            let row = inputs.video_rows[first_token + token];
+                            let (words, share) = match grounding.get(&token) {
+                                Some(words) => (words, shares.shown),
+                                None => (&nothing, shares.empty),
+                            };
+                            for &word in words {
+                                inputs.push_target(row, word);
+                                weights.push(share / words.len() as f32);
+                            }
+                        }
                     }
+                    first_token += num_tokens;
                 }
-            }
-            first_token += num_tokens;
-        }
-        for (rows, share) in [(shown, scale), (empty, scale * EMPTY_WEIGHT)] {
-            for &(row, words) in &rows {
-                for &word in words {
-                    inputs.push_target(row, word);
-                    weights.push((share / (rows.len() * words.len()) as f64) as f32);
-                }
-            }
-        }
-        Ok(Supervision { inputs, weights })
+                Ok(Supervision { inputs, weights })
+            })
+            .collect()
     }
 
     /// A question's words for video tokens as ids.

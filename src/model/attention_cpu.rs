@@ -208,8 +208,8 @@ fn decode_row<'a>(
         let q = Matrix::new(q, first, d);
         let mut column = 0;
         for (len, k, _) in parts {
-            let target = Target::new(&mut scores, column, keys);
-            product([r, len, d], q, k.transposed(), target, false);
+            let mut target = Target::new(&mut scores, column, keys);
+            product([r, len, d], q, k.transposed(), &mut target, false);
             column += len;
         }
         for scores in scores.chunks_exact_mut(keys) {
@@ -218,8 +218,8 @@ fn decode_row<'a>(
         let mut column = 0;
         for (len, _, v) in parts {
             let weights = Matrix::new(&scores, column, keys);
-            let target = Target::new(output, first, d);
-            product([r, d, len], weights, v, target, column > 0);
+            let mut target = Target::new(output, first, d);
+            product([r, d, len], weights, v, &mut target, column > 0);
             column += len;
         }
     }
@@ -283,8 +283,8 @@ impl HeadView {
         let q = self.queries(q, &block.rows);
         for (column, keys) in block.keys() {
             let k = self.keys(k, &keys).transposed();
-            let target = Target::new(scores, column, stride);
-            product([rows, keys.len(), self.dim], q, k, target, false);
+            let mut target = Target::new(scores, column, stride);
+            product([rows, keys.len(), self.dim], q, k, &mut target, false);
         }
         let before = stride - rows;
         for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
@@ -301,8 +301,8 @@ impl HeadView {
         for (column, keys) in block.keys() {
             let weights = Matrix::new(scores, column, stride);
             let v = self.keys(v, &keys);
-            let target = Target::new(output, self.column, self.width);
-            product([rows, self.dim, keys.len()], weights, v, target, add);
+            let mut target = Target::new(output, self.column, self.width);
+            product([rows, self.dim, keys.len()], weights, v, &mut target, add);
             add = true;
         }
     }
@@ -322,11 +322,17 @@ impl HeadView {
         let upstream = self.queries(inputs.upstream, &block.rows);
         for (column, keys) in block.keys() {
             let v = self.keys(inputs.v, &keys).transposed();
-            let target = Target::new(&mut slopes, column, stride);
-            product([rows, keys.len(), dim], upstream, v, target, false);
+            let mut target = Target::new(&mut slopes, column, stride);
+            product([rows, keys.len(), dim], upstream, v, &mut target, false);
             let weights = Matrix::new(&weights, column, stride).transposed();
-            let target = Target::new(gradients.dv, (keys.start - start) * dim, dim);
-            product([keys.len(), dim, rows], weights, upstream, target, true);
+            let mut target = Target::new(gradients.dv, (keys.start - start) * dim, dim);
+            product(
+                [keys.len(), dim, rows],
+                weights,
+                upstream,
+                &mut target,
+                true,
+            );
         }
         for (slopes, weights) in slopes
             .chunks_exact_mut(stride)
@@ -344,10 +350,10 @@ impl HeadView {
         for (column, keys) in block.keys() {
             let slopes = Matrix::new(&slopes, column, stride);
             let k = self.keys(inputs.k, &keys);
-            let target = Target::new(gradients.dq, q_offset, q_width);
-            product([rows, dim, keys.len()], slopes, k, target, add);
+            let mut target = Target::new(gradients.dq, q_offset, q_width);
+            product([rows, dim, keys.len()], slopes, k, &mut target, add);
             add = true;
-            let target = Target::new(gradients.dk, (keys.start - start) * dim, dim);
+            let mut target = Target::new(gradients.dk, (keys.start - start) * dim, dim);
             product(
                 [keys.len(), dim, rows],
                 slopes.transposed(),
@@ -420,7 +426,7 @@ impl<'a> Target<'a> {
 
 /// `target (+)= a · b` for sizes `[rows, columns, inner]`, none of them 0.
 #[expect(unsafe_code, reason = "gemm takes pointers")]
-fn product([m, n, k]: [usize; 3], a: Matrix, b: Matrix, target: Target, add: bool) {
+fn product([m, n, k]: [usize; 3], a: Matrix, b: Matrix, target: &mut Target, add: bool) {
     assert!(
         a.holds(m, k) && b.holds(k, n) && (m - 1) * target.row_stride + n <= target.values.len(),
         "a matrix reaches beyond its slice"

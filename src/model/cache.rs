@@ -53,7 +53,7 @@ impl KvCache {
     /// `prefilled`: keys and values `[N, m·d]` of each layer. `rows_per_prompt[i]` rows will continue prompt `i`,
     /// adding at most `capacity` tokens each.
     pub fn new(
-        prefilled: Vec<(Tensor, Tensor)>,
+        prefilled: &[(Tensor, Tensor)],
         layout: &PackedLayout,
         heads: Heads,
         rows_per_prompt: &[usize],
@@ -350,7 +350,7 @@ mod tests {
         let random =
             |rows: usize, width: usize| Tensor::randn(0f32, 1.0, (rows, width), &Device::Cpu);
         let prefilled = vec![(random(15, 12)?, random(15, 12)?)];
-        let mut cache = KvCache::new(prefilled, &layout, heads, &[3, 1, 2], 4)?;
+        let mut cache = KvCache::new(&prefilled, &layout, heads, &[3, 1, 2], 4)?;
         for rows in [&[0, 1, 2, 3, 4, 5][..], &[0, 2, 4, 5], &[0, 1], &[1]] {
             cache.keep_rows(rows)?;
             let b = cache.num_rows();

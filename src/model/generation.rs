@@ -34,7 +34,7 @@ impl Qwen25Vl {
             prefilled.push((k, v));
         }
         let heads = Heads::of(&self.spec.text);
-        let cache = KvCache::new(prefilled, layout, heads, rows_per_prompt, capacity)?;
+        let cache = KvCache::new(&prefilled, layout, heads, rows_per_prompt, capacity)?;
         Ok((cache, x))
     }
 

@@ -358,7 +358,7 @@ impl HeadView {
                 [keys.len(), dim, rows],
                 slopes.transposed(),
                 q,
-                target,
+                &mut target,
                 true,
             );
         }

@@ -140,6 +140,7 @@ pub fn describe(error: &anyhow::Error) -> String {
 /// Whatever the command fails with; [`exit_code`] says what the process should return.
 pub fn run() -> Result<Outcome> {
     process::tune_allocator();
+    process::tune_threads();
     let cli = Cli::parse();
     start_logging();
     if !cli.command.trains() {

@@ -39,6 +39,21 @@ pub struct LossOutput {
 }
 
 impl LossOutput {
+    /// The loss of a step that was computed in parts: each part's own and its share of the step. The derivatives
+    /// stay with the parts.
+    pub fn together(parts: Vec<(Self, f64)>) -> Self {
+        let mut whole = Self::default();
+        let tokens: usize = parts.iter().map(|(part, _)| part.d_logprob.len()).sum();
+        for (part, share) in parts {
+            let of_tokens = part.d_logprob.len() as f64 / tokens.max(1) as f64;
+            whole.loss += share * part.loss;
+            whole.clip_low_fraction += of_tokens * part.clip_low_fraction;
+            whole.clip_high_fraction += of_tokens * part.clip_high_fraction;
+            whole.kl.extend(part.kl);
+        }
+        whole
+    }
+
     /// Mean divergence over all tokens; 0 without a KL term.
     pub fn mean_kl(&self) -> f64 {
         mean(self.kl.iter().map(|&kl| f64::from(kl)))

@@ -115,11 +115,11 @@ pub fn passes_at_once(device: &Device) -> usize {
 }
 
 /// `pass` for each of `parts`, side by side on a CPU and in turn on a GPU; results in the order of the parts.
-pub fn side_by_side<P: Sync, T: Send>(
+pub fn side_by_side<P: Sync, T: Send, E: Send>(
     device: &Device,
     parts: &[P],
-    pass: impl Fn(&P) -> Result<T> + Sync,
-) -> Result<Vec<T>> {
+    pass: impl Fn(&P) -> std::result::Result<T, E> + Sync,
+) -> std::result::Result<Vec<T>, E> {
     if passes_at_once(device) == 1 || parts.len() < 2 {
         return parts.iter().map(pass).collect();
     }

@@ -36,6 +36,7 @@ pub mod feed;
 pub mod files;
 pub mod metrics;
 pub mod optimizer;
+mod part;
 pub mod replay;
 pub mod rundir;
 mod sft;

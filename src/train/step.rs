@@ -8,10 +8,15 @@ use super::mean;
 use super::metrics::RlMetrics;
 use super::metrics::StepMetrics;
 use super::metrics::Stopwatch;
+use super::part::BiasView;
+use super::part::Outcome;
+use super::part::Part;
+use super::part::Targets;
+use super::part::completion_tokens;
+use super::part::targets_of;
 use super::replay::Replayed;
 use crate::config::BadVideoPolicy;
 use crate::config::KlConfig;
-use crate::config::KlEstimator;
 use crate::config::QuestionKind;
 use crate::config::Wording;
 use crate::data::Question;
@@ -19,17 +24,13 @@ use crate::policy::generate::Completion;
 use crate::policy::generate::Finish;
 use crate::policy::generate::generate;
 use crate::policy::generate::unobserved;
-use crate::policy::inputs::PackedGroup;
-use crate::policy::inputs::PackedInputs;
 use crate::policy::sampler::QuestionSeed;
 use crate::prompt::Prompt;
 use crate::prompt::PromptError;
 use crate::rl::Group;
-use crate::rl::loss::CompletionTerms;
 use crate::rl::loss::LossOutput;
-use crate::rl::loss::policy_loss;
-use crate::train::backward::Derivatives;
-use crate::train::backward::backward;
+use crate::train::backward::passes_at_once;
+use crate::train::backward::side_by_side;
 use anyhow::Context;
 use anyhow::Result;
 use serde::Serialize;
@@ -103,65 +104,49 @@ impl Trainer<'_> {
                 )
             })
             .collect();
-        let inputs = pack(&groups, self)?;
-
+        let device = self.policy.model().device();
+        let parts = self.parts(&groups)?;
         let kl = KlConfig {
             coefficient: self.state.kl_coefficient,
             ..self.config.kl.clone()
         };
-        let (mut bias_logprobs, mut bias_hidden) = (None, None);
-        if let Objective::Cdpo(bias) = objective {
-            watch.time("bias", || -> Result<()> {
-                if kl.estimator == KlEstimator::Full {
-                    bias_hidden = Some(bias.target_hidden(&inputs)?);
-                } else {
-                    bias_logprobs = Some(bias.score(&inputs)?.logprob);
-                }
-                Ok(())
-            })?;
-        }
-        let bias_rows = match (objective, &bias_hidden) {
-            (Objective::Cdpo(bias), Some(hidden)) => Some(bias.bias_rows(hidden)),
-            _ => None,
-        };
         let kl = matches!(objective, Objective::Cdpo(_)).then_some(&kl);
-        let pass = watch.time("backward", || {
-            backward(&self.policy, &inputs, bias_rows, |scores| {
-                let bias = bias_logprobs.as_deref();
-                let full = kl
-                    .is_some_and(|kl| kl.estimator == KlEstimator::Full)
-                    .then_some(scores.full_kl.as_slice());
-                let terms = loss_terms(&groups, &inputs, &scores.logprob, bias, full);
-                let longest = self.config.sampling.max_new_tokens;
-                let output = policy_loss(&terms, &self.config.objective, kl, longest);
-                let derivatives = Derivatives {
-                    logprob: output.d_logprob.clone(),
-                    full_kl: output.d_full_kl.clone(),
-                };
-                (derivatives, output)
+        let bias = watch.time("bias", || {
+            side_by_side(device, &parts, |part| part.ask(objective, kl))
+        })?;
+        let scored: Vec<(Part, BiasView)> = parts.into_iter().zip(bias).collect();
+        let passes = watch.time("backward", || {
+            side_by_side(device, &scored, |(part, bias)| {
+                part.backward(self, objective, bias, kl)
             })
         })?;
-        let loss = pass.objective;
+        let Outcome {
+            loss,
+            logprob,
+            entropy,
+            gradients,
+        } = Outcome::of(passes)?;
+        let targets = targets_of(scored.iter().map(|(part, _)| &part.inputs));
 
-        let update = watch.time("update", || self.update(loss.loss, &pass.gradients))?;
+        let update = watch.time("update", || self.update(loss.loss, &gradients))?;
         self.state.num_tokens += groups.iter().map(count_tokens).sum::<u64>();
-        let lines = rollout_lines(self.state.step + 1, &questions, &groups, &inputs, &loss);
+        let lines = rollout_lines(self.state.step + 1, &questions, &groups, &targets, &loss);
         for line in &lines {
             self.rollouts.append(line)?;
         }
         if !update.applied {
             self.dump_bad_step(loss.loss, update.grad_norm, serde_json::to_value(&lines)?)?;
         }
-        let gap = self.sampler_gap(&groups, &inputs, &pass.scores.logprob);
+        let gap = self.sampler_gap(&groups, &targets, &logprob);
         Ok(StepMetrics {
             loss: loss.loss,
             grad_norm: update.grad_norm,
             skipped_update: u8::from(!update.applied),
-            entropy: Some(mean(&pass.scores.entropy)),
+            entropy: Some(mean(&entropy)),
             rl: Some(RlMetrics {
                 kl_coefficient: kl.map(|kl| kl.coefficient),
                 sampler_logp_gap: gap,
-                ..rl_metrics(&groups, &inputs, &loss)
+                ..rl_metrics(&groups, &targets, &loss)
             }),
             ..self.empty_step()
         })
@@ -201,14 +186,22 @@ impl Trainer<'_> {
             .iter()
             .map(|question| QuestionSeed::new(self.config.seed, step, &question.id))
             .collect();
-        let completions = generate(
-            self.policy.model(),
-            &self.processor,
-            &prompts.iter().collect::<Vec<_>>(),
-            &seeds,
-            &self.config.sampling,
-            &mut unobserved,
-        )?;
+        let model = self.policy.model();
+        let asked: Vec<(&Prompt, QuestionSeed)> = prompts.iter().zip(seeds).collect();
+        let per_batch = asked.len().div_ceil(passes_at_once(model.device()));
+        let batches: Vec<&[(&Prompt, QuestionSeed)]> = asked.chunks(per_batch.max(1)).collect();
+        let completions = side_by_side(model.device(), &batches, |batch| {
+            let (prompts, seeds): (Vec<&Prompt>, Vec<QuestionSeed>) = batch.iter().copied().unzip();
+            generate(
+                model,
+                &self.processor,
+                &prompts,
+                &seeds,
+                &self.config.sampling,
+                &mut unobserved,
+            )
+        })?;
+        let completions = completions.into_iter().flatten().collect();
         Ok(completions)
     }
 
@@ -235,77 +228,35 @@ impl Trainer<'_> {
 
     /// Largest difference between what the sampler and the training path give a sampled token. Both are the same
     /// quantity only at temperature 1.
-    fn sampler_gap(&self, groups: &[Group], inputs: &PackedInputs, logprob: &[f32]) -> Option<f64> {
+    fn sampler_gap(&self, groups: &[Group], targets: &Targets, logprob: &[f32]) -> Option<f64> {
         if (self.config.sampling.temperature - 1.0).abs() > f64::EPSILON {
             return None;
         }
-        let trained = inputs.per_suffix(logprob);
         let sampled = groups.iter().flat_map(|group| &group.rollouts);
         sampled
-            .zip(trained.into_iter().flatten())
-            .flat_map(|(rollout, trained)| rollout.completion.logprobs.iter().zip(trained))
+            .zip(targets.iter().flatten())
+            .flat_map(|(rollout, range)| {
+                let trained = &logprob[range.clone()];
+                rollout.completion.logprobs.iter().zip(trained)
+            })
             .map(|(a, b)| f64::from((a - b).abs()))
             .reduce(f64::max)
     }
 }
 
-fn pack(groups: &[Group], trainer: &Trainer) -> Result<PackedInputs> {
-    let packed: Vec<PackedGroup> = groups
-        .iter()
-        .map(|group| {
-            let completions = group.rollouts.iter();
-            PackedGroup::of_completions(
-                &group.prompt,
-                completions.map(|rollout| rollout.completion.token_ids.as_slice()),
-            )
-        })
-        .collect();
-    Ok(PackedInputs::new(&trainer.policy.model().spec, &packed)?)
-}
-
-fn loss_terms<'a>(
-    groups: &[Group],
-    inputs: &PackedInputs,
-    logprob: &'a [f32],
-    bias: Option<&'a [f32]>,
-    full: Option<&'a [f32]>,
-) -> Vec<Vec<CompletionTerms<'a>>> {
-    groups
-        .iter()
-        .zip(&inputs.suffix_targets)
-        .map(|(group, ranges)| {
-            group
-                .rollouts
-                .iter()
-                .zip(ranges)
-                .map(|(rollout, range)| CompletionTerms {
-                    advantage: rollout.advantage,
-                    logprob: &logprob[range.clone()],
-                    // One update per sample: the old policy is this one and the ratio 1.
-                    old_logprob: None,
-                    bias_logprob: bias.map(|bias| &bias[range.clone()]),
-                    full_kl: full.map(|full| &full[range.clone()]),
-                })
-                .collect()
-        })
-        .collect()
-}
-
 fn count_tokens(group: &Group) -> u64 {
-    let completions = group.rollouts.iter();
-    let completions: usize = completions.map(|r| r.completion.token_ids.len()).sum();
-    (group.prompt.token_ids.len() + completions) as u64
+    (group.prompt.token_ids.len() + completion_tokens(std::slice::from_ref(group))) as u64
 }
 
 fn rollout_lines<'a>(
     step: usize,
     questions: &[&'a Question],
     groups: &'a [Group],
-    inputs: &PackedInputs,
+    targets: &Targets,
     loss: &LossOutput,
 ) -> Vec<RolloutLine<'a>> {
     let mut lines = Vec::new();
-    for ((question, group), ranges) in questions.iter().zip(groups).zip(&inputs.suffix_targets) {
+    for ((question, group), ranges) in questions.iter().zip(groups).zip(targets) {
         for (rollout, range) in group.rollouts.iter().zip(ranges) {
             lines.push(RolloutLine {
                 step,
@@ -333,7 +284,7 @@ fn rollout_lines<'a>(
 }
 
 /// What the rewards, lengths and divergences of a step are on average.
-fn rl_metrics(groups: &[Group], inputs: &PackedInputs, loss: &LossOutput) -> RlMetrics {
+fn rl_metrics(groups: &[Group], targets: &Targets, loss: &LossOutput) -> RlMetrics {
     let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
     let count = rollouts().count().max(1) as f64;
     let average =
@@ -350,7 +301,7 @@ fn rl_metrics(groups: &[Group], inputs: &PackedInputs, loss: &LossOutput) -> RlM
     let kl_of = |wanted: Option<QuestionKind>| {
         let values: Vec<f32> = groups
             .iter()
-            .zip(&inputs.suffix_targets)
+            .zip(targets)
             .filter(|(group, _)| wanted.is_none() || group.kind == wanted)
             .flat_map(|(_, ranges)| ranges)
             .filter_map(|range| loss.kl.get(range.clone()))

@@ -1,0 +1,230 @@
+//! A step's questions in parts that go through the models side by side, and the parts' results put together.
+
+use super::Objective;
+use super::Trainer;
+use crate::config::KlConfig;
+use crate::config::KlEstimator;
+use crate::config::LossKind;
+use crate::model::spec::Spec;
+use crate::policy::inputs::PackedGroup;
+use crate::policy::inputs::PackedInputs;
+use crate::rl::Group;
+use crate::rl::loss::CompletionTerms;
+use crate::rl::loss::LossOutput;
+use crate::rl::loss::policy_loss;
+use crate::train::backward::Derivatives;
+use crate::train::backward::Gradients;
+use crate::train::backward::Pass;
+use crate::train::backward::add_up;
+use crate::train::backward::backward;
+use crate::train::backward::passes_at_once;
+use anyhow::Result;
+use candle_core::Tensor;
+use std::ops::Range;
+
+/// Targets of each completion, question by question, as ranges into a step's tokens.
+pub(super) type Targets = Vec<Vec<Range<usize>>>;
+
+/// Questions that go through the model together.
+pub(super) struct Part<'a> {
+    groups: &'a [Group],
+    pub(super) inputs: PackedInputs,
+    /// Its share of the step's loss.
+    share: f64,
+}
+
+/// What the bias model says of a part's completions.
+pub(super) enum BiasView {
+    /// Stage 1.
+    None,
+    /// Log-probability of each token.
+    Logprob(Vec<f32>),
+    /// Outputs of its last layer, from which exact divergences are computed.
+    Hidden(Tensor),
+}
+
+/// What a part's pass gives.
+pub(super) struct PartPass {
+    pass: Pass<LossOutput>,
+    share: f64,
+}
+
+impl Trainer<'_> {
+    /// The questions divided among the passes that run side by side. A part's share of the loss is that of its
+    /// questions, or in `dapo` that of its tokens.
+    pub(super) fn parts<'g>(&self, groups: &'g [Group]) -> Result<Vec<Part<'g>>> {
+        let model = self.policy.model();
+        let weight = |groups: &[Group]| match self.config.objective.loss {
+            LossKind::Dapo => completion_tokens(groups) as f64,
+            LossKind::Grpo | LossKind::DrGrpo | LossKind::Bnpo => groups.len() as f64,
+        };
+        let per_part = groups.len().div_ceil(passes_at_once(model.device()));
+        groups
+            .chunks(per_part)
+            .map(|part| {
+                Ok(Part {
+                    groups: part,
+                    inputs: pack(part, &model.spec)?,
+                    share: weight(part) / weight(groups),
+                })
+            })
+            .collect()
+    }
+}
+
+impl Part<'_> {
+    /// The bias model's view.
+    pub(super) fn ask(
+        &self,
+        objective: &Objective,
+        kl: Option<&KlConfig>,
+    ) -> candle_core::Result<BiasView> {
+        match (objective, kl) {
+            (Objective::Cdpo(bias), Some(kl)) if kl.estimator == KlEstimator::Full => {
+                bias.target_hidden(&self.inputs).map(BiasView::Hidden)
+            }
+            (Objective::Cdpo(bias), _) => Ok(BiasView::Logprob(bias.score(&self.inputs)?.logprob)),
+            (Objective::Grpo, _) => Ok(BiasView::None),
+        }
+    }
+
+    /// The loss and its gradients.
+    pub(super) fn backward(
+        &self,
+        trainer: &Trainer,
+        objective: &Objective,
+        bias: &BiasView,
+        kl: Option<&KlConfig>,
+    ) -> candle_core::Result<PartPass> {
+        let bias_rows = match (objective, bias) {
+            (Objective::Cdpo(model), BiasView::Hidden(hidden)) => Some(model.bias_rows(hidden)),
+            _ => None,
+        };
+        let bias_logprob = match bias {
+            BiasView::Logprob(logprob) => Some(logprob.as_slice()),
+            _ => None,
+        };
+        let config = trainer.config;
+        let pass = backward(&trainer.policy, &self.inputs, bias_rows, |scores| {
+            let full = bias_rows.is_some().then_some(scores.full_kl.as_slice());
+            let terms = loss_terms(
+                self.groups,
+                &self.inputs,
+                &scores.logprob,
+                bias_logprob,
+                full,
+            );
+            let longest = config.sampling.max_new_tokens;
+            let output = policy_loss(&terms, &config.objective, kl, longest);
+            let scaled = |values: &[f32]| -> Vec<f32> {
+                values
+                    .iter()
+                    .map(|value| value * self.share as f32)
+                    .collect()
+            };
+            let derivatives = Derivatives {
+                logprob: scaled(&output.d_logprob),
+                full_kl: scaled(&output.d_full_kl),
+            };
+            (derivatives, output)
+        })?;
+        Ok(PartPass {
+            pass,
+            share: self.share,
+        })
+    }
+}
+
+/// The parts of a step together.
+pub(super) struct Outcome {
+    pub(super) loss: LossOutput,
+    pub(super) logprob: Vec<f32>,
+    pub(super) entropy: Vec<f32>,
+    pub(super) gradients: Gradients,
+}
+
+impl Outcome {
+    pub(super) fn of(passes: Vec<PartPass>) -> candle_core::Result<Self> {
+        let (mut logprob, mut entropy) = (Vec::new(), Vec::new());
+        let (mut losses, mut gradients) = (Vec::new(), Vec::new());
+        for PartPass { pass, share } in passes {
+            logprob.extend(pass.scores.logprob);
+            entropy.extend(pass.scores.entropy);
+            losses.push((pass.objective, share));
+            gradients.push(pass.gradients);
+        }
+        Ok(Self {
+            loss: LossOutput::together(losses),
+            logprob,
+            entropy,
+            gradients: add_up(gradients)?,
+        })
+    }
+}
+
+/// Where each completion's tokens lie when the parts' tokens stand behind each other.
+pub(super) fn targets_of<'a>(parts: impl Iterator<Item = &'a PackedInputs>) -> Targets {
+    let mut targets = Targets::new();
+    let mut start = 0;
+    for inputs in parts {
+        let moved = |range: &Range<usize>| range.start + start..range.end + start;
+        targets.extend(
+            inputs
+                .suffix_targets
+                .iter()
+                .map(|group| group.iter().map(moved).collect()),
+        );
+        start += inputs.num_targets();
+    }
+    targets
+}
+
+fn pack(groups: &[Group], spec: &Spec) -> Result<PackedInputs> {
+    let packed: Vec<PackedGroup> = groups
+        .iter()
+        .map(|group| {
+            let completions = group.rollouts.iter();
+            PackedGroup::of_completions(
+                &group.prompt,
+                completions.map(|rollout| rollout.completion.token_ids.as_slice()),
+            )
+        })
+        .collect();
+    Ok(PackedInputs::new(spec, &packed)?)
+}
+
+fn loss_terms<'a>(
+    groups: &[Group],
+    inputs: &PackedInputs,
+    logprob: &'a [f32],
+    bias: Option<&'a [f32]>,
+    full: Option<&'a [f32]>,
+) -> Vec<Vec<CompletionTerms<'a>>> {
+    groups
+        .iter()
+        .zip(&inputs.suffix_targets)
+        .map(|(group, ranges)| {
+            group
+                .rollouts
+                .iter()
+                .zip(ranges)
+                .map(|(rollout, range)| CompletionTerms {
+                    advantage: rollout.advantage,
+                    logprob: &logprob[range.clone()],
+                    // One update per sample: the old policy is this one and the ratio 1.
+                    old_logprob: None,
+                    bias_logprob: bias.map(|bias| &bias[range.clone()]),
+                    full_kl: full.map(|full| &full[range.clone()]),
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// Tokens of all completions.
+pub(super) fn completion_tokens(groups: &[Group]) -> usize {
+    let rollouts = groups.iter().flat_map(|group| &group.rollouts);
+    rollouts
+        .map(|rollout| rollout.completion.token_ids.len())
+        .sum()
+}

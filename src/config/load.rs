@@ -214,12 +214,8 @@ fn join(prefix: &str, name: &str) -> String {
 /// Parses a file, reporting unknown keys and wrong types with their line.
 fn read_file(path: &Path, text: &str, origins: &mut Origins) -> Result<Table, ConfigError> {
     let line = |span: &Range<usize>| {
-        let start = span.start.min(text.len());
-        let before = text.as_bytes()[..start].iter();
-        Place::Line(
-            path.to_path_buf(),
-            1 + before.filter(|&&byte| byte == b'\n').count(),
-        )
+        let before = text.get(..span.start).unwrap_or(text);
+        Place::Line(path.to_path_buf(), 1 + before.matches('\n').count())
     };
     let syntax = |error: &toml::de::Error| ConfigError::Syntax {
         place: line(&error.span().unwrap_or(0..0)),
@@ -272,14 +268,11 @@ fn collect_spans(
                 span: name.span(),
             });
         };
-        match (value.get_ref(), expected) {
-            (DeValue::Table(inner), Value::Table(allowed)) => {
-                collect_spans(&key, inner, allowed, spans)?;
-            }
-            _ => {
-                let whole = name.span().start..value.span().end.max(name.span().end);
-                spans.insert(key, whole);
-            }
+        if let (DeValue::Table(inner), Value::Table(allowed)) = (value.get_ref(), expected) {
+            collect_spans(&key, inner, allowed, spans)?;
+        } else {
+            let whole = name.span().start..value.span().end.max(name.span().end);
+            spans.insert(key, whole);
         }
     }
     Ok(())

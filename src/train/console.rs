@@ -89,12 +89,11 @@ impl Progress {
 
     /// Shows that `done` steps are done, with the numbers worth watching.
     pub fn step(&self, done: usize, words: &str) {
-        match &self.bar {
-            Some(bar) => {
-                bar.set_position(done as u64);
-                bar.set_message(words.to_owned());
-            }
-            None => tracing::info!("step {done}/{}: {words}", self.steps),
+        if let Some(bar) = &self.bar {
+            bar.set_position(done as u64);
+            bar.set_message(words.to_owned());
+        } else {
+            tracing::info!("step {done}/{}: {words}", self.steps);
         }
     }
 }

@@ -124,6 +124,7 @@ pub fn in_clip_order(dataset: &Dataset, seed: u64, from: usize, to: usize) -> Ve
 mod tests {
     use super::*;
     use crate::config::DataConfig;
+    use std::fmt::Write;
 
     /// Six questions about three clips (the files hold no video).
     fn dataset() -> (tempfile::TempDir, Dataset) {
@@ -132,9 +133,10 @@ mod tests {
         for index in 0..6 {
             let clip = format!("{}.mp4", index % 3);
             std::fs::write(folder.path().join(&clip), "no video").unwrap();
-            lines.push_str(&format!(
-                "{{\"id\":\"q{index}\",\"problem\":\"Q?\",\"solution\":\"A\",\"video\":\"{clip}\"}}\n"
-            ));
+            let line = serde_json::json!({
+                "id": format!("q{index}"), "problem": "Q?", "solution": "A", "video": clip,
+            });
+            writeln!(lines, "{line}").unwrap();
         }
         let questions = folder.path().join("q.jsonl");
         std::fs::write(&questions, lines).unwrap();

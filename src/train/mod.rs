@@ -328,7 +328,12 @@ impl Run<'_> {
                 .with_context(|| format!("step {}", self.trainer.state.step + 1))?;
             progress.step(self.trainer.state.step, &in_brief(&metrics));
             self.check_health(&metrics)?;
-            if self.trainer.state.step % self.trainer.config.checkpoint.every == 0 {
+            if self
+                .trainer
+                .state
+                .step
+                .is_multiple_of(self.trainer.config.checkpoint.every)
+            {
                 self.save()?;
             }
         }
@@ -415,6 +420,8 @@ impl Run<'_> {
             .save(step, |folder: &Path| self.trainer.save(folder))?;
         self.saved_at = Some(step);
         tracing::info!("saved {}", path.display());
+        // The folder this run came from may be pruned; the newest checkpoint never is.
+        self.trainer.source = path;
         Ok(())
     }
 }

@@ -192,7 +192,7 @@ pub fn check_same_config(checkpoint: &Path, before: &Config, now: &Config) -> Re
             old.get(*key) != new.get(*key)
                 && !FREE_TO_CHANGE.contains(&key.as_str())
                 && !key.starts_with("eval.")
-                && !(longer_is_fine && key.as_str() == "train.steps")
+                && (!longer_is_fine || key.as_str() != "train.steps")
         })
         .map(|key| {
             let show =
@@ -221,8 +221,10 @@ mod tests {
     #[test]
     fn changed_settings_are_named() {
         let before = Config::default();
-        let mut now = Config::default();
-        now.output_dir = "elsewhere".into();
+        let mut now = Config {
+            output_dir: "elsewhere".into(),
+            ..Config::default()
+        };
         now.checkpoint.every = 7;
         check_same_config(Path::new("c"), &before, &now).unwrap();
         now.kl.coefficient = 0.5;

@@ -139,7 +139,7 @@ impl Trainer<'_> {
         let update = watch.time("update", || self.update(loss, &gradients))?;
         if !update.applied {
             let ids: Vec<&str> = lessons.iter().map(|l| l.question.id.as_str()).collect();
-            self.dump_bad_step(loss, update.grad_norm, serde_json::json!(ids))?;
+            self.dump_bad_step(loss, update.grad_norm, &ids)?;
         }
         Ok(StepMetrics {
             loss,

@@ -135,7 +135,7 @@ impl Trainer<'_> {
             self.rollouts.append(line)?;
         }
         if !update.applied {
-            self.dump_bad_step(loss.loss, update.grad_norm, serde_json::to_value(&lines)?)?;
+            self.dump_bad_step(loss.loss, update.grad_norm, &lines)?;
         }
         let gap = self.sampler_gap(&groups, &targets, &logprob);
         Ok(StepMetrics {

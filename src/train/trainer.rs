@@ -21,6 +21,7 @@ use anyhow::Context;
 use anyhow::Result;
 use candle_core::DType;
 use candle_core::Device;
+use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +33,7 @@ pub enum Objective {
     /// Rewards alone.
     Grpo,
     /// Rewards, and the divergence from this frozen model.
-    Cdpo(FrozenModel),
+    Cdpo(Box<FrozenModel>),
 }
 
 impl Objective {
@@ -56,7 +57,7 @@ impl Objective {
                 own.text.vocab_size
             );
         }
-        Ok(Self::Cdpo(bias))
+        Ok(Self::Cdpo(Box::new(bias)))
     }
 }
 
@@ -70,7 +71,7 @@ pub struct Trainer<'a> {
     pub(super) rollouts: JsonLines,
     bad_steps: JsonLines,
     /// The model folder whose tokenizer and processor files go into checkpoints.
-    source: PathBuf,
+    pub(super) source: PathBuf,
 }
 
 impl<'a> Trainer<'a> {
@@ -155,7 +156,7 @@ impl<'a> Trainer<'a> {
         &mut self,
         loss: f64,
         grad_norm: f64,
-        sample: serde_json::Value,
+        sample: &impl Serialize,
     ) -> Result<()> {
         let step = self.state.step + 1;
         tracing::warn!(

@@ -268,6 +268,9 @@ fn an_interrupted_run_goes_on_to_the_same_result() {
 
     let mut parts = Run::new("train-sft");
     parts.set("optimizer.schedule", "cosine");
+    parts
+        .set("checkpoint.every", "1")
+        .set("checkpoint.keep", "1");
     let child = parts.start();
     parts.wait_for_steps(1);
     send("-INT", &child);

@@ -7,6 +7,11 @@ have_ffmpeg() {
   [ -n "${FFMPEG_DIR:-}" ] ||
     { command -v pkg-config >/dev/null 2>&1 && pkg-config --exists libavutil libavcodec libavformat libswscale; }
 }
+# The library alone is not enough: bindgen also reads clang's own headers, which Debian packs separately.
+have_clang_headers() {
+  ! compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
+    compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null
+}
 have_libclang() {
   [ -n "${LIBCLANG_PATH:-}" ] ||
     compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null ||
@@ -21,7 +26,7 @@ missing_packages() {
     apt-get)
       have_compiler || printf '%s\n' gcc libc6-dev
       have_ffmpeg || printf '%s\n' pkg-config libavutil-dev libavcodec-dev libavformat-dev libswscale-dev
-      have_libclang || printf '%s\n' libclang-dev ;;
+      { have_libclang && have_clang_headers; } || printf '%s\n' libclang-dev ;;
     dnf)
       have_compiler || printf '%s\n' gcc
       have_ffmpeg || printf '%s\n' pkgconf-pkg-config ffmpeg-free-devel
@@ -72,7 +77,7 @@ require_packages() {
     if command -v "$candidate" >/dev/null 2>&1; then manager=$candidate; break; fi
   done
   if [ "$manager" = brew ]; then find_brew_libclang; fi
-  if have_compiler && have_ffmpeg && have_libclang; then return 0; fi
+  if have_compiler && have_ffmpeg && have_libclang && have_clang_headers; then return 0; fi
   if [ -z "$manager" ]; then
     echo "Needed: a C compiler, pkg-config, FFmpeg's development files (libavutil, libavcodec, libavformat, libswscale)" \
       "and libclang. No apt, dnf, pacman or brew here: install them by hand, then run this again." >&2

@@ -53,7 +53,7 @@ pub fn worked_answer(scene: &Scene, question: &Counterfactual, style: Style) -> 
     )
 }
 
-/// `the red cube hits the blue sphere (B), then …`
+/// `the red cube and the blue sphere collide (B), then …`, named as an option would name it.
 fn tell(scene: &Scene, question: &Counterfactual, collisions: &[Collision]) -> String {
     if collisions.is_empty() {
         return "nothing collides".into();
@@ -66,10 +66,11 @@ fn tell(scene: &Scene, question: &Counterfactual, collisions: &[Collision]) -> S
             let option = options
                 .first()
                 .map_or(String::new(), |letter| format!(" ({letter})"));
+            let (first, second) = scene.in_color_order(event.agent, event.target);
             format!(
-                "the {} hits the {}{option}",
-                name(event.agent),
-                name(event.target)
+                "the {} and the {} collide{option}",
+                name(first),
+                name(second)
             )
         })
         .collect();
@@ -177,7 +178,7 @@ mod tests {
             let shared = observer.split("</think>").next().unwrap();
             assert!(thinker.starts_with(shared) && thinker.contains(" Without the "));
             assert_eq!(
-                shared.matches(" hits the ").count(),
+                shared.matches(" collide").count(),
                 scene.factual.collisions.len()
             );
         }

@@ -5,14 +5,13 @@ use super::scene::{Look, Scene};
 use super::spec::Topic;
 use crate::config::QuestionKind;
 use crate::data::clevrer::{OfficialAnswer, OfficialChoice, OfficialQuestion};
-use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 /// One option: two objects collide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
-    /// In the order in which they are named.
+    /// In the order in which they are named: that of CLEVRER's colours, so that a pair has one name.
     pub pair: (usize, usize),
     /// Whether they collide without the removed object.
     pub is_right: bool,
@@ -48,11 +47,7 @@ impl Counterfactual {
         let choices = pairs
             .iter()
             .map(|&(first, second)| Choice {
-                pair: if rng.random_bool(0.5) {
-                    (first, second)
-                } else {
-                    (second, first)
-                },
+                pair: scene.in_color_order(first, second),
                 is_right: scene.without[removed].collide((first, second)),
                 is_seen: scene.factual.collide((first, second)),
             })

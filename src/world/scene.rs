@@ -85,6 +85,15 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// Two objects in CLEVRER's order of their colours.
+    pub fn in_color_order(&self, first: usize, second: usize) -> (usize, usize) {
+        if self.looks[first].color <= self.looks[second].color {
+            (first, second)
+        } else {
+            (second, first)
+        }
+    }
+
     /// The pairs of objects that are left when one is removed.
     pub fn pairs_without(removed: usize) -> [(usize, usize); 3] {
         let mut pairs = [(0, 0); 3];

@@ -23,7 +23,7 @@ fn clip_to_patches(criterion: &mut Criterion) {
         Ok((_, frames)) => {
             group.throughput(Throughput::Bytes(frames.values.len() as u64));
             group.bench_function("patches", |bencher| {
-                bencher.iter(|| black_box(&frames).patches())
+                bencher.iter(|| black_box(&frames).patches());
             });
         }
         Err(error) => panic!("{error}"),

@@ -155,7 +155,7 @@ mod tests {
         );
         assert_eq!(permutation(&[0], 9), [4, 5, 2, 6, 3, 8, 7, 0, 1]);
         assert_eq!(
-            permutation(&[1099511627781], 10),
+            permutation(&[1_099_511_627_781], 10),
             [8, 1, 2, 5, 3, 0, 9, 7, 4, 6]
         );
         assert_eq!(
@@ -172,7 +172,7 @@ mod tests {
             .fold(0u64, |digest, row| {
                 digest.wrapping_mul(31).wrapping_add(row as u64)
             });
-        assert_eq!(digest, 17341026694580019316);
+        assert_eq!(digest, 17_341_026_694_580_019_316);
     }
 
     #[test]

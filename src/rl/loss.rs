@@ -338,7 +338,7 @@ mod tests {
         for (got, want) in with.d_full_kl.iter().zip(expected) {
             assert!((got - want).abs() < 1e-6, "{got} != {want}");
         }
-        let divergence = (0.5 / 2.0 + (0.1 + 2.0) / 2.0 / 2.0 + 0.6 / 3.0) / 2.0;
+        let divergence = (0.5 / 2.0 + f64::midpoint(0.1, 2.0) / 2.0 + 0.6 / 3.0) / 2.0;
         assert!((with.loss - (without.loss - 0.5 * divergence)).abs() < 1e-6);
     }
 }

@@ -117,13 +117,13 @@ fn push_row(
         for (index, variant) in variants.iter().enumerate() {
             meaning.push_str(if index == 0 { "<br>" } else { " · " });
             let doc = variant.doc.trim_end_matches('.');
-            meaning.push_str(&format!("`{}`: {doc}", snake_case(&variant.name)));
+            meaning += &format!("`{}`: {doc}", snake_case(&variant.name));
         }
     }
-    text.push_str(&format!(
+    *text += &format!(
         "| `{key}` | {default} | {} |\n",
         meaning.replace('|', "\\|")
-    ));
+    );
 }
 
 #[test]

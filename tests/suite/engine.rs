@@ -11,7 +11,7 @@ use videothinker::model::layers::seed_gradient;
 use videothinker::policy::Policy;
 use videothinker::policy::decode::Decoding;
 use videothinker::policy::inputs::{PackedGroup, PackedInputs, Suffix};
-use videothinker::policy::logprobs::{score, target_hidden, video_tokens};
+use videothinker::policy::logprobs::{score, video_tokens};
 use videothinker::train::backward::{Derivatives, Gradients, backward};
 
 /// One number per target, large and small, of both signs.
@@ -131,7 +131,7 @@ fn every_trainable_parameter_has_a_gradient_that_agrees_with_finite_differences(
         let exact = exact.to_scalar::<f32>().unwrap();
         let before = var.as_detached_tensor().copy().unwrap();
         let step = 2e-2 / (1.0 + f64::from(norm));
-        let mut at = |step: f64| {
+        let at = |step: f64| {
             let moved = (&before + (&direction * step).unwrap()).unwrap();
             var.set(&moved).unwrap();
             weighted(

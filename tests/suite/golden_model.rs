@@ -106,11 +106,11 @@ pub(crate) fn second_prompt() -> Vec<u32> {
     vec![3, 7, 273, 276, 276, 276, 276, 274, 9]
 }
 
+/// Token ids of a prompt, its clip, and its completions.
+pub(crate) type PromptAndCompletions<'a> = (&'a [u32], &'a Arc<VideoPatches>, Vec<&'a [u32]>);
+
 /// Prompts with completions of which every token is a target.
-pub(crate) fn pack(
-    policy: &Policy,
-    groups: &[(&[u32], &Arc<VideoPatches>, Vec<&[u32]>)],
-) -> PackedInputs {
+pub(crate) fn pack(policy: &Policy, groups: &[PromptAndCompletions]) -> PackedInputs {
     let groups: Vec<PackedGroup> = groups
         .iter()
         .map(|(prefix, video, completions)| PackedGroup {

@@ -5,9 +5,11 @@
 //! inferential ones.
 
 use super::physics::{Collision, Vector};
-use super::questions::Counterfactual;
+use super::questions::{Choice, Counterfactual, shuffled_choices};
 use super::scene::{Look, Scene};
 use super::spec::MINI;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
 /// How a worked answer argues.
@@ -76,6 +78,32 @@ fn tell(scene: &Scene, question: &Counterfactual, collisions: &[Collision]) -> S
         .collect();
     events.join(", then ")
 }
+
+/// Practice in finding options: three options, and the same pairs in another order with their letters.
+pub fn lookup(scene: &Scene, removed: usize, rng: &mut ChaCha8Rng) -> (String, String) {
+    let pair = |choice: &Choice| {
+        let (first, second) = choice.pair;
+        let name = |object: usize| scene.looks[object].name();
+        format!("the {} and the {} collide", name(first), name(second))
+    };
+    let mut named: Vec<(char, String)> = shuffled_choices(scene, removed, rng)
+        .iter()
+        .zip('A'..)
+        .map(|(choice, letter)| (letter, pair(choice)))
+        .collect();
+    let mut problem = LOOKUP_QUESTION.to_owned();
+    for (letter, pair) in &named {
+        problem += &format!("\n{letter}. T{}", &pair[1..]);
+    }
+    named.shuffle(rng);
+    let found = named
+        .iter()
+        .map(|(letter, pair)| format!("{pair} ({letter})"));
+    (problem, found.collect::<Vec<_>>().join(", then "))
+}
+
+/// The question of [`lookup`].
+const LOOKUP_QUESTION: &str = "Which is which?";
 
 /// The question how one object moves.
 pub fn motion_question(scene: &Scene, object: usize) -> String {
@@ -181,6 +209,19 @@ mod tests {
                 shared.matches(" collide").count(),
                 scene.factual.collisions.len()
             );
+        }
+    }
+
+    #[test]
+    fn a_lookup_names_each_option_by_its_letter() {
+        let mut rng = scene_rng(4, 0);
+        let scene = sample_scene(&mut rng, Topic::InvolvedOfTwo);
+        let (problem, found) = lookup(&scene, 2, &mut rng);
+        assert_eq!(found.matches(" collide (").count(), 3);
+        for part in found.split(", then ") {
+            let (pair, letter) = part.trim_end_matches(')').split_once(" (").unwrap();
+            let option = format!("\n{letter}. T{}", &pair[1..]);
+            assert!(problem.contains(&option), "{option} is not in {problem}");
         }
     }
 

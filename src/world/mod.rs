@@ -23,7 +23,7 @@ pub mod scene;
 pub mod spec;
 
 use answers::{INVENTORY_QUESTION, Style, grounding, inventory_answer};
-use answers::{motion_answer, motion_question, worked_answer};
+use answers::{lookup, motion_answer, motion_question, worked_answer};
 use encoder::{ClipFormat, EncodeError, write_clip};
 use physics::NUM_OBJECTS;
 use questions::{Counterfactual, sample_questions};
@@ -298,8 +298,8 @@ fn write_worked(
     Ok((count, sizes.iter().sum()))
 }
 
-/// A clip's lines of `sft.jsonl`: counterfactual questions with worked answers, then what is there and
-/// how each object moves. The first line says what each video token shows.
+/// A clip's lines of `sft.jsonl`: counterfactual questions with worked answers, then what is there, practice
+/// in finding options, and how each object moves. The first line says what each video token shows.
 fn worked_questions(made: &Made, rng: &mut ChaCha8Rng) -> Vec<Question> {
     let scene = &made.scene;
     let mut lines = Vec::new();
@@ -344,6 +344,13 @@ fn worked_questions(made: &Made, rng: &mut ChaCha8Rng) -> Vec<Question> {
         inventory_answer(scene),
     ));
     for object in 0..NUM_OBJECTS {
+        let (problem, answer) = lookup(scene, object, rng);
+        lines.push(plain(
+            &format!("lookup-{object}"),
+            "lookup",
+            problem,
+            answer,
+        ));
         lines.push(plain(
             &format!("motion-{object}"),
             "motion",

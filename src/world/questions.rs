@@ -41,21 +41,10 @@ pub struct Counterfactual {
 impl Counterfactual {
     /// The question about one removal, with its options shuffled; none where it would not be fair.
     pub fn sample(scene: &Scene, removed: usize, rng: &mut ChaCha8Rng) -> Option<Self> {
-        let kind = scene.question_kind(removed)?;
-        let mut pairs = Scene::pairs_without(removed);
-        pairs.shuffle(rng);
-        let choices = pairs
-            .iter()
-            .map(|&(first, second)| Choice {
-                pair: scene.in_color_order(first, second),
-                is_right: scene.without[removed].collide((first, second)),
-                is_seen: scene.factual.collide((first, second)),
-            })
-            .collect();
         Some(Self {
             removed,
-            choices,
-            kind,
+            choices: shuffled_choices(scene, removed, rng),
+            kind: scene.question_kind(removed)?,
         })
     }
 
@@ -102,6 +91,18 @@ impl Counterfactual {
             choices: self.choices.iter().enumerate().map(choice).collect(),
         }
     }
+}
+
+/// The pairs that are left when one object is removed, as options in a random order.
+pub fn shuffled_choices(scene: &Scene, removed: usize, rng: &mut ChaCha8Rng) -> Vec<Choice> {
+    let mut pairs = Scene::pairs_without(removed);
+    pairs.shuffle(rng);
+    let choice = |&(first, second): &(usize, usize)| Choice {
+        pair: scene.in_color_order(first, second),
+        is_right: scene.without[removed].collide((first, second)),
+        is_seen: scene.factual.collide((first, second)),
+    };
+    pairs.iter().map(choice).collect()
 }
 
 /// The words of a program that select an object by colour and shape.

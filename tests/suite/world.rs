@@ -258,7 +258,7 @@ fn worked_answers_come_by_clip_with_what_every_token_shows() {
     assert_eq!(lines.len(), SMALL.sft);
     let mut styles = BTreeMap::new();
     for clip in lines {
-        assert_eq!(clip.len(), MINI.worked_questions + 1 + NUM_OBJECTS);
+        assert_eq!(clip.len(), MINI.worked_questions + 1 + 2 * NUM_OBJECTS);
         let grounding = clip[0].grounding.as_ref().unwrap();
         assert!(!grounding.is_empty() && grounding.iter().all(|(token, _)| *token < 64));
         assert!(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the miniature base model in data/mini/ again: a world with worked answers, an untrained model with a tokenizer
-# made from them, supervised training, and the result put in place. About an hour on two cores.
+# made from them, supervised training, and the result put in place. An hour or two on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=lib/packages.sh

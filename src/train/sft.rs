@@ -24,6 +24,7 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A question with its worked answer as tokens.
@@ -87,10 +88,11 @@ struct Shares {
 }
 
 impl Shares {
-    fn of(examples: &[Example], grounding_weight: f64) -> Self {
-        let answers: usize = examples
+    fn of(examples: &[Example], grounding_weight: f64, emphasis: impl Fn(&u32) -> f64) -> Self {
+        let answers: f64 = examples
             .iter()
-            .map(|example| example.token_ids.len() - example.prompt_len)
+            .flat_map(|example| &example.token_ids[example.prompt_len..])
+            .map(emphasis)
             .sum();
         let (mut shown, mut all) = (0, 0);
         for example in examples {
@@ -99,11 +101,11 @@ impl Shares {
                 all += example.video.num_tokens();
             }
         }
-        let share = |total: f64, count: usize| (total / count.max(1) as f64) as f32;
+        let share = |total: f64, count: f64| (total / count.max(1.0)) as f32;
         Self {
             answer: share(1.0, answers),
-            shown: share(grounding_weight, shown),
-            empty: share(grounding_weight * EMPTY_WEIGHT, all - shown),
+            shown: share(grounding_weight, shown as f64),
+            empty: share(grounding_weight * EMPTY_WEIGHT, (all - shown) as f64),
         }
     }
 }
@@ -150,7 +152,7 @@ impl Trainer<'_> {
         })
     }
 
-    /// The mean over answer tokens, and `grounding_weight` times what video tokens are to show: the mean over
+    /// The mean over answer tokens, letters weighted by `letter_weight`, and `grounding_weight` times what video tokens are to show: the mean over
     /// those that show something plus [`EMPTY_WEIGHT`] times the mean over those that do not. Clips are divided
     /// among as many passes as there are cores to run them.
     fn supervision(&self, examples: &[Example]) -> Result<Vec<Supervision>> {
@@ -158,7 +160,15 @@ impl Trainer<'_> {
         let clips: Vec<&[Example]> = examples
             .chunk_by(|a, b| Arc::ptr_eq(&a.video, &b.video))
             .collect();
-        let shares = Shares::of(examples, self.config.sft.grounding_weight);
+        let letters = self.letters()?;
+        let emphasis = |id: &u32| {
+            if letters.contains(id) {
+                self.config.sft.letter_weight
+            } else {
+                1.0
+            }
+        };
+        let shares = Shares::of(examples, self.config.sft.grounding_weight, emphasis);
         let nothing = self.processor.encode(NOTHING)?;
         let per_pass = clips
             .len()
@@ -168,7 +178,10 @@ impl Trainer<'_> {
             .zip(clips.chunks(per_pass))
             .map(|(groups, clips)| {
                 let mut inputs = PackedInputs::new(&self.policy.model().spec, groups)?;
-                let mut weights = vec![shares.answer; inputs.num_targets()];
+                let answers = inputs.target_ids.iter();
+                let mut weights: Vec<f32> = answers
+                    .map(|id| shares.answer * emphasis(id) as f32)
+                    .collect();
                 let mut first_token = 0;
                 for clip in clips {
                     let num_tokens = clip[0].video.num_tokens();
@@ -190,6 +203,19 @@ impl Trainer<'_> {
                 Ok(Supervision { inputs, weights })
             })
             .collect()
+    }
+
+    /// Tokens that are an option's letter.
+    fn letters(&self) -> Result<BTreeSet<u32>> {
+        let mut letters = BTreeSet::new();
+        for letter in 'A'..='F' {
+            for text in [letter.to_string(), format!(" {letter}")] {
+                if let [id] = self.processor.encode(&text)?.as_slice() {
+                    letters.insert(*id);
+                }
+            }
+        }
+        Ok(letters)
     }
 
     /// A question's words for video tokens as ids.

@@ -6,6 +6,7 @@
 
 use crate::model::attention::Heads;
 use crate::model::packed::PackedLayout;
+use crate::model::simd::{dot, softmax, vectorized};
 use candle_core::{CpuStorage, DType, Result, Storage, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -212,9 +213,12 @@ fn decode_row<'a>(
             product([r, len, d], q, k.transposed(), &mut target, false);
             column += len;
         }
-        for scores in scores.chunks_exact_mut(keys) {
-            softmax(scores, heads.scale() as f32);
-        }
+        let scale = heads.scale() as f32;
+        vectorized(|| {
+            for scores in scores.chunks_exact_mut(keys) {
+                softmax(scores, scale);
+            }
+        });
         let mut column = 0;
         for (len, _, v) in parts {
             let weights = Matrix::new(&scores, column, keys);
@@ -286,12 +290,14 @@ impl HeadView {
             let mut target = Target::new(scores, column, stride);
             product([rows, keys.len(), self.dim], q, k, &mut target, false);
         }
-        let before = stride - rows;
-        for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
-            let (seen, hidden) = scores.split_at_mut(before + row + 1);
-            softmax(seen, self.scale);
-            hidden.fill(0.0);
-        }
+        let (before, scale) = (stride - rows, self.scale);
+        vectorized(|| {
+            for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
+                let (seen, hidden) = scores.split_at_mut(before + row + 1);
+                softmax(seen, scale);
+                hidden.fill(0.0);
+            }
+        });
     }
 
     /// `output [rows, width]` of a block: its columns of this head become `scores · v`.
@@ -334,15 +340,18 @@ impl HeadView {
                 true,
             );
         }
-        for (slopes, weights) in slopes
-            .chunks_exact_mut(stride)
-            .zip(weights.chunks_exact(stride))
-        {
-            let along: f32 = slopes.iter().zip(weights).map(|(a, b)| a * b).sum();
-            for (slope, weight) in slopes.iter_mut().zip(weights) {
-                *slope = weight * (*slope - along) * self.scale;
+        let scale = self.scale;
+        vectorized(|| {
+            for (slopes, weights) in slopes
+                .chunks_exact_mut(stride)
+                .zip(weights.chunks_exact(stride))
+            {
+                let along = dot(slopes, weights);
+                for (slope, weight) in slopes.iter_mut().zip(weights) {
+                    *slope = weight * (*slope - along) * scale;
+                }
             }
-        }
+        });
         let q = self.queries(inputs.q, &block.rows);
         let q_width = self.group * dim;
         let q_offset = (block.rows.start - start) * q_width + index * dim;
@@ -362,20 +371,6 @@ impl HeadView {
                 true,
             );
         }
-    }
-}
-
-/// Softmax of `scale · scores`, in place.
-fn softmax(scores: &mut [f32], scale: f32) {
-    let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut total = 0.0;
-    for score in scores.iter_mut() {
-        *score = ((*score - largest) * scale).exp();
-        total += *score;
-    }
-    let inverse = 1.0 / total;
-    for score in scores {
-        *score *= inverse;
     }
 }
 

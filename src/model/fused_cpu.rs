@@ -1,6 +1,7 @@
 //! Elementwise work of [`super::layers`] in one pass over f32 values on a CPU, where memory traffic is what costs.
 
 use crate::model::attention_cpu::with_slices;
+use crate::model::simd::{dot, sigmoid, vectorized};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
@@ -17,9 +18,11 @@ pub(super) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
             .zip(slices[0].par_chunks(CHUNK))
             .zip(slices[1].par_chunks(CHUNK))
             .for_each(|((output, gate), up)| {
-                for ((output, &gate), &up) in output.iter_mut().zip(gate).zip(up) {
-                    *output = gate * sigmoid(gate) * up;
-                }
+                vectorized(|| {
+                    for ((output, &gate), &up) in output.iter_mut().zip(gate).zip(up) {
+                        *output = gate * sigmoid(gate) * up;
+                    }
+                });
             });
         output
     })?;
@@ -43,12 +46,14 @@ pub(super) fn swiglu_backward(
             .for_each(|(chunk, (d_gate, d_up))| {
                 let range = chunk * CHUNK..chunk * CHUNK + d_gate.len();
                 let [gate, up, upstream] = [0, 1, 2].map(|input| &slices[input][range.clone()]);
-                for i in 0..d_gate.len() {
-                    let sigmoid = sigmoid(gate[i]);
-                    let silu = gate[i] * sigmoid;
-                    d_up[i] = upstream[i] * silu;
-                    d_gate[i] = upstream[i] * up[i] * (sigmoid + silu * (1.0 - sigmoid));
-                }
+                vectorized(|| {
+                    for i in 0..d_gate.len() {
+                        let sigmoid = sigmoid(gate[i]);
+                        let silu = gate[i] * sigmoid;
+                        d_up[i] = upstream[i] * silu;
+                        d_gate[i] = upstream[i] * up[i] * (sigmoid + silu * (1.0 - sigmoid));
+                    }
+                });
             });
         (d_gate, d_up)
     })?;
@@ -78,13 +83,15 @@ pub(super) fn rms_norm_backward(
             .zip(upstream.par_chunks(chunk))
             .map(|((dx, x), upstream)| {
                 let mut dw = vec![0f32; width];
-                for ((dx, x), upstream) in dx
-                    .chunks_exact_mut(width)
-                    .zip(x.chunks_exact(width))
-                    .zip(upstream.chunks_exact(width))
-                {
-                    norm_row(dx, &mut dw, x, weight, upstream, eps as f32);
-                }
+                vectorized(|| {
+                    for ((dx, x), upstream) in dx
+                        .chunks_exact_mut(width)
+                        .zip(x.chunks_exact(width))
+                        .zip(upstream.chunks_exact(width))
+                    {
+                        norm_row(dx, &mut dw, x, weight, upstream, eps as f32);
+                    }
+                });
                 dw
             })
             .collect();
@@ -103,18 +110,17 @@ pub(super) fn rms_norm_backward(
 }
 
 /// One row: writes `dx`, adds to `dw`.
+#[inline(always)]
 fn norm_row(dx: &mut [f32], dw: &mut [f32], x: &[f32], weight: &[f32], upstream: &[f32], eps: f32) {
-    let width = x.len() as f32;
-    let square: f32 = x.iter().map(|x| x * x).sum();
-    let inverse = 1.0 / (square / width + eps).sqrt();
-    let along: f32 = (0..x.len()).map(|i| upstream[i] * weight[i] * x[i]).sum();
-    let along = along * inverse * inverse / width;
-    for i in 0..x.len() {
-        dx[i] = (upstream[i] * weight[i] - x[i] * along) * inverse;
-        dw[i] += upstream[i] * x[i] * inverse;
+    let width = x.len();
+    let (weight, upstream) = (&weight[..width], &upstream[..width]);
+    let inverse = 1.0 / (dot(x, x) / width as f32 + eps).sqrt();
+    for ((dx, up), weight) in dx.iter_mut().zip(upstream).zip(weight) {
+        *dx = up * weight;
     }
-}
-
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
+    let along = dot(dx, x) * inverse * inverse / width as f32;
+    for (((dx, dw), x), up) in dx.iter_mut().zip(dw).zip(x).zip(upstream) {
+        *dx = (*dx - x * along) * inverse;
+        *dw += up * x * inverse;
+    }
 }

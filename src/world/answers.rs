@@ -8,7 +8,7 @@ use super::physics::{Collision, Vector};
 use super::questions::{Choice, Counterfactual, shuffled_choices};
 use super::scene::{Look, Scene};
 use super::spec::MINI;
-use rand::seq::SliceRandom;
+use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
@@ -79,14 +79,15 @@ fn tell(scene: &Scene, question: &Counterfactual, collisions: &[Collision]) -> S
     events.join(", then ")
 }
 
-/// Practice in finding options: three options, and the same pairs in another order with their letters.
+/// Practice in finding options: three options, and some of the same pairs with their letters. Pairs are drawn again
+/// and again, so that no letter follows from those before it.
 pub fn lookup(scene: &Scene, removed: usize, rng: &mut ChaCha8Rng) -> (String, String) {
     let pair = |choice: &Choice| {
         let (first, second) = choice.pair;
         let name = |object: usize| scene.looks[object].name();
         format!("the {} and the {} collide", name(first), name(second))
     };
-    let mut named: Vec<(char, String)> = shuffled_choices(scene, removed, rng)
+    let named: Vec<(char, String)> = shuffled_choices(scene, removed, rng)
         .iter()
         .zip('A'..)
         .map(|(choice, letter)| (letter, pair(choice)))
@@ -95,13 +96,15 @@ pub fn lookup(scene: &Scene, removed: usize, rng: &mut ChaCha8Rng) -> (String, S
     for (letter, pair) in &named {
         problem += &format!("\n{letter}. T{}", &pair[1..]);
     }
-    named.shuffle(rng);
-    let found = named
-        .iter()
-        .map(|(letter, pair)| format!("{pair} ({letter})"));
-    (problem, found.collect::<Vec<_>>().join(", then "))
+    let found: Vec<String> = (0..LOOKUP_DRAWS)
+        .filter_map(|_| named.choose(rng))
+        .map(|(letter, pair)| format!("{pair} ({letter})"))
+        .collect();
+    (problem, found.join(", then "))
 }
 
+/// Pairs that the answer of a [`lookup`] names.
+const LOOKUP_DRAWS: usize = 4;
 /// The question of [`lookup`].
 const LOOKUP_QUESTION: &str = "Which is which?";
 
@@ -217,7 +220,7 @@ mod tests {
         let mut rng = scene_rng(4, 0);
         let scene = sample_scene(&mut rng, Topic::InvolvedOfTwo);
         let (problem, found) = lookup(&scene, 2, &mut rng);
-        assert_eq!(found.matches(" collide (").count(), 3);
+        assert_eq!(found.matches(" collide (").count(), LOOKUP_DRAWS);
         for part in found.split(", then ") {
             let (pair, letter) = part.trim_end_matches(')').split_once(" (").unwrap();
             let option = format!("\n{letter}. T{}", &pair[1..]);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the miniature base model in data/mini/ again: a world with worked answers, an untrained model with a tokenizer
-# made from them, supervised training, and the result put in place. An hour or two on two cores.
+# made from them, supervised training, and the result put in place. Somewhat over half an hour on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=lib/packages.sh
@@ -11,7 +11,7 @@ require_rust
 cargo build --release --locked
 run=target/release/videothinker
 
-scenes=${SCENES:-20000}
+scenes=${SCENES:-24000}
 if [ ! -e runs/mini/untrained/config.json ]; then
   $run data mini --out runs/mini/sft_world --train 0 --validation 0 --sft "$scenes" --seed 7 --model runs/mini/untrained
 fi

@@ -428,16 +428,19 @@ impl Default for TrainConfig {
 pub struct SftConfig {
     /// Weight of the loss on what single video tokens show (a question's `grounding`).
     pub grounding_weight: f64,
-    /// Weight of a token that is an option's letter; other tokens count 1. Finding an option is the hardest part of a
-    /// worked answer and a small part of its tokens.
-    pub letter_weight: f64,
+    /// Words whose tokens count more than others, such as those that decide about an answer: they are the hardest and
+    /// a small part of it.
+    pub emphasized: Vec<String>,
+    /// Weight of an emphasized token; other tokens count 1.
+    pub emphasis: f64,
 }
 
 impl Default for SftConfig {
     fn default() -> Self {
         Self {
             grounding_weight: 1.0,
-            letter_weight: 1.0,
+            emphasized: Vec::new(),
+            emphasis: 1.0,
         }
     }
 }

@@ -256,7 +256,7 @@ impl Config {
         check.count("train.max_bad_steps", self.train.max_bad_steps, 1)?;
         check.count("train.prefetch_mib", self.train.prefetch_mib, 1)?;
         check.at_least("sft.grounding_weight", self.sft.grounding_weight, 0.0)?;
-        check.at_least("sft.letter_weight", self.sft.letter_weight, 0.0)?;
+        check.at_least("sft.emphasis", self.sft.emphasis, 0.0)?;
         check.count("checkpoint.every", self.checkpoint.every, 1)?;
         check.at_least("eval.temperature", self.eval.temperature, 0.0)?;
         check.count("eval.batch_size", self.eval.batch_size, 1)

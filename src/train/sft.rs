@@ -152,18 +152,18 @@ impl Trainer<'_> {
         })
     }
 
-    /// The mean over answer tokens, letters weighted by `letter_weight`, and `grounding_weight` times what video tokens are to show: the mean over
-    /// those that show something plus [`EMPTY_WEIGHT`] times the mean over those that do not. Clips are divided
-    /// among as many passes as there are cores to run them.
+    /// The mean over answer tokens, some of them emphasized, and `grounding_weight` times what video tokens are to
+    /// show: the mean over those that show something plus [`EMPTY_WEIGHT`] times the mean over those that do not.
+    /// Clips are divided among as many passes as there are cores to run them.
     fn supervision(&self, examples: &[Example]) -> Result<Vec<Supervision>> {
         let groups = group_by_clip(examples);
         let clips: Vec<&[Example]> = examples
             .chunk_by(|a, b| Arc::ptr_eq(&a.video, &b.video))
             .collect();
-        let letters = self.letters()?;
+        let emphasized = self.emphasized()?;
         let emphasis = |id: &u32| {
-            if letters.contains(id) {
-                self.config.sft.letter_weight
+            if emphasized.contains(id) {
+                self.config.sft.emphasis
             } else {
                 1.0
             }
@@ -205,17 +205,15 @@ impl Trainer<'_> {
             .collect()
     }
 
-    /// Tokens that are an option's letter.
-    fn letters(&self) -> Result<BTreeSet<u32>> {
-        let mut letters = BTreeSet::new();
-        for letter in 'A'..='F' {
-            for text in [letter.to_string(), format!(" {letter}")] {
-                if let [id] = self.processor.encode(&text)?.as_slice() {
-                    letters.insert(*id);
-                }
+    /// First tokens of the emphasized words, as a text's first word and behind another.
+    fn emphasized(&self) -> Result<BTreeSet<u32>> {
+        let mut tokens = BTreeSet::new();
+        for word in &self.config.sft.emphasized {
+            for text in [word.clone(), format!(" {word}")] {
+                tokens.extend(self.processor.encode(&text)?.first());
             }
         }
-        Ok(letters)
+        Ok(tokens)
     }
 
     /// A question's words for video tokens as ids.

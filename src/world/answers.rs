@@ -4,12 +4,10 @@
 //! happens without the object. Both are right on observational questions, only the thinker on
 //! inferential ones.
 
-use super::physics::{Collision, Vector};
-use super::questions::{Choice, Counterfactual, shuffled_choices};
+use super::physics::Vector;
+use super::questions::{Choice, Counterfactual};
 use super::scene::{Look, Scene};
 use super::spec::MINI;
-use rand::seq::IndexedRandom;
-use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
 /// How a worked answer argues.
@@ -31,19 +29,17 @@ impl Style {
     }
 }
 
-/// The worked answer to a question. Every event that an option names is followed by that option's letter.
+/// The worked answer to a question: option by option, what happens in the video, and for the thinker once more
+/// without the object.
 pub fn worked_answer(scene: &Scene, question: &Counterfactual, style: Style) -> String {
-    let seen = tell(scene, question, &scene.factual.collisions);
+    let seen = go_through(scene, question, |choice| choice.is_seen);
     let (thought, letters) = match style {
         Style::Observer => (String::new(), question.letters(|choice| choice.is_seen)),
         Style::Thinker => {
             let removed = scene.looks[question.removed].name();
-            let imagined = &scene.without[question.removed].collisions;
+            let imagined = go_through(scene, question, |choice| choice.is_right);
             (
-                format!(
-                    " Without the {removed} {}.",
-                    tell(scene, question, imagined)
-                ),
+                format!(" Without the {removed} {imagined}."),
                 question.letters(|choice| choice.is_right),
             )
         }
@@ -55,58 +51,54 @@ pub fn worked_answer(scene: &Scene, question: &Counterfactual, style: Style) -> 
     )
 }
 
-/// `the red cube and the blue sphere collide (B), then …`, named as an option would name it.
-fn tell(scene: &Scene, question: &Counterfactual, collisions: &[Collision]) -> String {
-    if collisions.is_empty() {
-        return "nothing collides".into();
-    }
+/// `A: the red cube and the blue sphere collide, B: the red cube and the gray sphere do not, …`
+fn go_through(
+    scene: &Scene,
+    question: &Counterfactual,
+    happens: impl Fn(&Choice) -> bool,
+) -> String {
+    let options = question.choices.iter().zip('A'..).map(|(choice, letter)| {
+        let verdict = if happens(choice) { "collide" } else { "do not" };
+        format!("{letter}: {} {verdict}", pair(scene, choice.pair))
+    });
+    options.collect::<Vec<_>>().join(", ")
+}
+
+/// `the red cube and the blue sphere`, in CLEVRER's order of colours.
+fn pair(scene: &Scene, (first, second): (usize, usize)) -> String {
+    let (first, second) = scene.in_color_order(first, second);
     let name = |object: usize| scene.looks[object].name();
-    let events: Vec<String> = collisions
-        .iter()
-        .map(|event| {
-            let options = question.letters(|choice| choice.is_between(event.agent, event.target));
-            let option = options
-                .first()
-                .map_or(String::new(), |letter| format!(" ({letter})"));
-            let (first, second) = scene.in_color_order(event.agent, event.target);
-            format!(
-                "the {} and the {} collide{option}",
-                name(first),
-                name(second)
-            )
-        })
-        .collect();
-    events.join(", then ")
+    format!("the {} and the {}", name(first), name(second))
 }
 
-/// Practice in finding options: three options, and some of the same pairs with their letters. Pairs are drawn again
-/// and again, so that no letter follows from those before it.
-pub fn lookup(scene: &Scene, removed: usize, rng: &mut ChaCha8Rng) -> (String, String) {
-    let pair = |choice: &Choice| {
-        let (first, second) = choice.pair;
-        let name = |object: usize| scene.looks[object].name();
-        format!("the {} and the {} collide", name(first), name(second))
+/// The question what happens in the clip.
+pub const EVENTS_QUESTION: &str = "What happens?";
+
+/// Its answer: every collision of the video in order of time.
+pub fn events_answer(scene: &Scene) -> String {
+    let collisions = scene.factual.collisions.iter();
+    let told = collisions.map(|event| pair(scene, (event.agent, event.target)) + " collide");
+    told.collect::<Vec<_>>().join(", then ")
+}
+
+/// The question whether two objects collide in the video, or without an object.
+pub fn pair_question(scene: &Scene, objects: (usize, usize), removed: Option<usize>) -> String {
+    let without = removed.map_or(String::new(), |removed| {
+        format!(" without the {}", scene.looks[removed].name())
+    });
+    format!("Do {} collide{without}?", pair(scene, objects))
+}
+
+/// Its answer.
+pub fn pair_answer(scene: &Scene, objects: (usize, usize), removed: Option<usize>) -> String {
+    let outcome = removed.map_or(&scene.factual, |removed| &scene.without[removed]);
+    let verdict = if outcome.collide(objects) {
+        "yes"
+    } else {
+        "no"
     };
-    let named: Vec<(char, String)> = shuffled_choices(scene, removed, rng)
-        .iter()
-        .zip('A'..)
-        .map(|(choice, letter)| (letter, pair(choice)))
-        .collect();
-    let mut problem = LOOKUP_QUESTION.to_owned();
-    for (letter, pair) in &named {
-        problem += &format!("\n{letter}. T{}", &pair[1..]);
-    }
-    let found: Vec<String> = (0..LOOKUP_DRAWS)
-        .filter_map(|_| named.choose(rng))
-        .map(|(letter, pair)| format!("{pair} ({letter})"))
-        .collect();
-    (problem, found.join(", then "))
+    verdict.to_owned()
 }
-
-/// Pairs that the answer of a [`lookup`] names.
-const LOOKUP_DRAWS: usize = 4;
-/// The question of [`lookup`].
-const LOOKUP_QUESTION: &str = "Which is which?";
 
 /// The question how one object moves.
 pub fn motion_question(scene: &Scene, object: usize) -> String {
@@ -140,7 +132,8 @@ pub fn inventory_answer(scene: &Scene) -> String {
 }
 
 /// What each video token shows: its index (grids, rows, columns) and the words for colour, shape and
-/// motion of the objects whose centre lies in it. Tokens that are not named show nothing.
+/// motion of the objects whose centre lies in it, and what they have just run into. Tokens that are not
+/// named show nothing.
 pub fn grounding(scene: &Scene) -> Vec<(usize, String)> {
     let side = MINI.cells_per_side;
     let mut tokens: BTreeMap<usize, Vec<String>> = BTreeMap::new();
@@ -150,13 +143,29 @@ pub fn grounding(scene: &Scene) -> Vec<(usize, String)> {
             let cell = [0, 1].map(|axis| (f64::midpoint(from[axis], to[axis]) / MINI.cell).floor());
             if cell.iter().all(|place| (0.0..side as f64).contains(place)) {
                 let token = (grid * side + cell[1] as usize) * side + cell[0] as usize;
-                let words = format!("{} {}", look.name(), direction(from, to));
+                let mut words = format!("{} {}", look.name(), direction(from, to));
+                for other in partners(scene, grid, object) {
+                    words += &format!(" collide {}", scene.looks[other].name());
+                }
                 tokens.entry(token).or_default().push(words);
             }
         }
     }
     let joined = |(token, words): (usize, Vec<String>)| (token, words.join(" "));
     tokens.into_iter().map(joined).collect()
+}
+
+/// What an object has run into when a temporal grid shows the next sampled frame.
+fn partners(scene: &Scene, grid: usize, object: usize) -> impl Iterator<Item = usize> {
+    let collisions = scene.factual.collisions.iter();
+    collisions.filter_map(move |event| {
+        let partner = match object {
+            object if object == event.agent => event.target,
+            object if object == event.target => event.agent,
+            _ => return None,
+        };
+        (event.time.ceil() as usize / 2 == grid).then_some(partner)
+    })
 }
 
 /// Where an object is in the two sampled frames of a temporal grid.
@@ -180,6 +189,7 @@ fn direction(from: Vector, to: Vector) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::physics::{Collision, PAIRS};
     use super::super::questions::sample_questions;
     use super::super::scene::{sample_scene, scene_rng};
     use super::super::spec::Topic;
@@ -208,23 +218,40 @@ mod tests {
             );
             let shared = observer.split("</think>").next().unwrap();
             assert!(thinker.starts_with(shared) && thinker.contains(" Without the "));
-            assert_eq!(
-                shared.matches(" collide").count(),
-                scene.factual.collisions.len()
-            );
+            for (told, happens) in [
+                (shared, question.letters(|choice| choice.is_seen)),
+                (
+                    thinker.split(" Without ").nth(1).unwrap(),
+                    question.letters(|choice| choice.is_right),
+                ),
+            ] {
+                assert_eq!(told.matches(" collide").count(), happens.len(), "{told}");
+                assert_eq!(told.matches(" do not").count(), 3 - happens.len());
+            }
         }
     }
 
     #[test]
-    fn a_lookup_names_each_option_by_its_letter() {
-        let mut rng = scene_rng(4, 0);
-        let scene = sample_scene(&mut rng, Topic::InvolvedOfTwo);
-        let (problem, found) = lookup(&scene, 2, &mut rng);
-        assert_eq!(found.matches(" collide (").count(), LOOKUP_DRAWS);
-        for part in found.split(", then ") {
-            let (pair, letter) = part.trim_end_matches(')').split_once(" (").unwrap();
-            let option = format!("\n{letter}. T{}", &pair[1..]);
-            assert!(problem.contains(&option), "{option} is not in {problem}");
+    fn events_and_pairs_are_told_as_the_simulation_has_them() {
+        let scene = sample_scene(&mut scene_rng(4, 0), Topic::InvolvedOfMore);
+        let events = events_answer(&scene);
+        assert_eq!(
+            events.split(", then ").count(),
+            scene.factual.collisions.len()
+        );
+        for objects in PAIRS {
+            let question = pair_question(&scene, objects, None);
+            let named = &question["Do ".len()..question.len() - 1];
+            let happens = pair_answer(&scene, objects, None) == "yes";
+            assert_eq!(events.contains(named), happens, "{question} {events}");
+            assert_eq!(scene.factual.collide(objects), happens);
+        }
+        for objects in Scene::pairs_without(3) {
+            let question = pair_question(&scene, objects, Some(3));
+            let removed = format!("collide without the {}?", scene.looks[3].name());
+            assert!(question.ends_with(&removed), "{question}");
+            let happens = pair_answer(&scene, objects, Some(3)) == "yes";
+            assert_eq!(scene.without[3].collide(objects), happens);
         }
     }
 
@@ -241,6 +268,7 @@ mod tests {
         assert_eq!(motion_answer(&scene, 1), "right gone gone gone");
         assert_eq!(motion_answer(&scene, 2), "up up up up");
 
+        scene.factual.collisions.clear();
         // Object 0 rests in row 1, column 0: token 4 of the first grid of 16.
         let name = scene.looks[0].name();
         let tokens = grounding(&scene);
@@ -259,6 +287,20 @@ mod tests {
                 .count(),
             1
         );
+
+        // Seen first in the frame after it: the fourth, the second one of the second grid.
+        scene.factual.collisions.push(Collision {
+            agent: 2,
+            target: 0,
+            time: 2.3,
+            location: [0.0; 2],
+            impact_speed: 5.0,
+            impact_offset: 0.0,
+        });
+        let hit = format!("{name} still collide {}", scene.looks[2].name());
+        let tokens = grounding(&scene);
+        let found: Vec<_> = tokens.iter().filter(|(_, words)| *words == hit).collect();
+        assert_eq!(found, [&(20, hit.clone())]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The files have the official formats (questions, annotations, folders of clips), so that everything
 //! downstream treats them alike. Everything follows from a seed; the number of threads changes nothing.
 
-use crate::config::Wording;
+use crate::config::{QuestionKind, Wording};
 use crate::data::clevrer::{self, Counts, OfficialScene};
 use crate::data::{DataError, Question, write_questions};
 use rand::Rng;
@@ -22,10 +22,11 @@ pub mod render;
 pub mod scene;
 pub mod spec;
 
-use answers::{INVENTORY_QUESTION, Style, grounding, inventory_answer};
-use answers::{lookup, motion_answer, motion_question, worked_answer};
+use answers::{EVENTS_QUESTION, INVENTORY_QUESTION, Style, events_answer, grounding};
+use answers::{inventory_answer, motion_answer, motion_question, worked_answer};
+use answers::{pair_answer, pair_question};
 use encoder::{ClipFormat, EncodeError, write_clip};
-use physics::NUM_OBJECTS;
+use physics::{NUM_OBJECTS, PAIRS};
 use questions::{Counterfactual, sample_questions};
 use scene::{Scene, sample_scene, scene_rng};
 use spec::{MINI, Topic};
@@ -49,7 +50,7 @@ impl Default for WorldOptions {
     fn default() -> Self {
         Self {
             train: 2000,
-            validation: 500,
+            validation: 2000,
             sft: 0,
             questions_per_scene: 1,
             seed: 1,
@@ -279,9 +280,9 @@ fn write_worked(
     if part.num_scenes == 0 {
         return Ok((0, 0));
     }
-    // The topics are those of the first questions; the others are extra practice.
+    // As if for three questions: three quarters of the first ones are inferential, which take the most practice.
     let made: Vec<(Vec<Question>, u64)> = MINI
-        .topics(part.num_scenes, 1)
+        .topics(part.num_scenes, 3)
         .into_par_iter()
         .enumerate()
         .map(|place| {
@@ -298,11 +299,11 @@ fn write_worked(
     Ok((count, sizes.iter().sum()))
 }
 
-/// A clip's lines of `sft.jsonl`: counterfactual questions with worked answers, then what is there, practice
-/// in finding options, and how each object moves. The first line says what each video token shows.
+/// A clip's lines of `sft.jsonl`: counterfactual questions with worked answers, then what is there, what happens, how
+/// each object moves and which collide, with and without the removed object. The first line says what each video token shows.
 fn worked_questions(made: &Made, rng: &mut ChaCha8Rng) -> Vec<Question> {
     let scene = &made.scene;
-    let mut lines = Vec::new();
+    let (mut lines, mut removed) = (Vec::new(), Vec::new());
     for id in 0..MINI.worked_questions {
         // A scene with fewer questions is asked again, with options in another order.
         let again = &made.questions[id % made.questions.len()];
@@ -315,6 +316,7 @@ fn worked_questions(made: &Made, rng: &mut ChaCha8Rng) -> Vec<Question> {
         } else {
             Style::Observer
         };
+        removed.extend(question.as_ref().map(|question| question.removed));
         lines.extend(question.map(|question| {
             let right = question.letters(|choice| choice.is_right);
             let right: Vec<String> = right.iter().map(char::to_string).collect();
@@ -330,33 +332,35 @@ fn worked_questions(made: &Made, rng: &mut ChaCha8Rng) -> Vec<Question> {
             }
         }));
     }
-    let plain = |id: &str, problem_type, problem, answer: String| {
+    let mut plain = |id: &str, problem_type, problem, answer: String| {
         let answers = (answer.clone(), answer);
-        Question {
+        lines.push(Question {
             wording: Some(Wording::None),
             ..worked_line(made.scene_index, id, problem_type, problem, answers)
-        }
+        });
     };
-    lines.push(plain(
-        "inventory",
-        "inventory",
-        INVENTORY_QUESTION.to_owned(),
-        inventory_answer(scene),
-    ));
+    let (inventory, events) = (INVENTORY_QUESTION.to_owned(), EVENTS_QUESTION.to_owned());
+    plain("inventory", "inventory", inventory, inventory_answer(scene));
+    plain("events", "events", events, events_answer(scene));
     for object in 0..NUM_OBJECTS {
-        let (problem, answer) = lookup(scene, object, rng);
-        lines.push(plain(
-            &format!("lookup-{object}"),
-            "lookup",
-            problem,
-            answer,
-        ));
-        lines.push(plain(
-            &format!("motion-{object}"),
-            "motion",
-            motion_question(scene, object),
-            motion_answer(scene, object),
-        ));
+        let (problem, answer) = (motion_question(scene, object), motion_answer(scene, object));
+        plain(&format!("motion-{object}"), "motion", problem, answer);
+    }
+    let seen = PAIRS.map(|pair| (pair, None));
+    // What the removal leaves as it is needs no thought: practise on what it changes, where there is such a thing.
+    let changes = |object: &usize| scene.question_kind(*object) == Some(QuestionKind::Inferential);
+    let telling: Vec<usize> = (0..NUM_OBJECTS).filter(changes).collect();
+    if !telling.is_empty() {
+        let again = telling.iter().copied().cycle();
+        removed = again.take(MINI.worked_questions).collect();
+    }
+    let imagined = removed
+        .into_iter()
+        .flat_map(|object| Scene::pairs_without(object).map(|pair| (pair, Some(object))));
+    for (number, (pair, without)) in seen.into_iter().chain(imagined).enumerate() {
+        let problem = pair_question(scene, pair, without);
+        let answer = pair_answer(scene, pair, without);
+        plain(&format!("pair-{number}"), "pair", problem, answer);
     }
     if let Some(first) = lines.first_mut() {
         first.grounding = Some(grounding(scene));

@@ -89,9 +89,9 @@ pub const MINI: WorldSpec = WorldSpec {
     frames_per_sample: 2,
     samples_per_second: 2,
     max_events: 4,
-    min_impact_speed: 2.0,
+    min_impact_speed: 3.5,
     max_impact_offset: 0.35,
-    min_gap: 2.5,
+    min_gap: 5.5,
     min_event_distance: 0.5,
     latest_event: 6.0,
     topic_shares: [
@@ -103,7 +103,7 @@ pub const MINI: WorldSpec = WorldSpec {
     ],
     thinker_share: 0.55,
     still: 0.7,
-    worked_questions: 3,
+    worked_questions: 2,
 };
 
 impl WorldSpec {

@@ -17,6 +17,7 @@ use videothinker::video;
 use videothinker::world::WorldOptions;
 use videothinker::world::physics::Motion;
 use videothinker::world::physics::NUM_OBJECTS;
+use videothinker::world::physics::PAIRS;
 use videothinker::world::physics::simulate;
 use videothinker::world::render::render;
 use videothinker::world::scene::sample_scene;
@@ -258,7 +259,10 @@ fn worked_answers_come_by_clip_with_what_every_token_shows() {
     assert_eq!(lines.len(), SMALL.sft);
     let mut styles = BTreeMap::new();
     for clip in lines {
-        assert_eq!(clip.len(), MINI.worked_questions + 1 + 2 * NUM_OBJECTS);
+        assert_eq!(
+            clip.len(),
+            4 * MINI.worked_questions + 2 + NUM_OBJECTS + PAIRS.len()
+        );
         let grounding = clip[0].grounding.as_ref().unwrap();
         assert!(!grounding.is_empty() && grounding.iter().all(|(token, _)| *token < 64));
         assert!(

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod check;
 mod decoder_oracle;
 mod docs;
 mod engine;

@@ -4,9 +4,10 @@
     benches/peers/decode.py [--repeats 5] [CLIP...]
 
 Without clips it makes two: one like CLEVRER's (480x320, 128 frames, 10 taken) and ten minutes of 1280x720 (32 taken).
-Needs: pip install av decord numpy pillow. The times of videothinker are those of the whole process, resizing included;
-the peers are timed inside a process that has already imported them, and do not resize. CPU time counts every thread;
-the best of the repeats is shown. The frames of all three are compared: the peers' with each other bit by bit, ours with
+Needs: pip install av decord numpy pillow. videothinker is timed as `data check` of many copies of a clip (one of a long
+clip), divided by their number: start and resizing included, copies side by side on all cores. The peers are timed
+inside a process that has already imported them, one clip after the other, and do not resize. CPU time counts every
+thread; the best of the repeats is shown. The frames of all three are compared: the peers' with each other bit by bit, ours with
 theirs after resizing with Pillow, where rounding leaves a mean difference below one level in 256.
 """
 
@@ -55,7 +56,7 @@ print(json.dumps([min(t[0] for t in times), min(t[1] for t in times)]))
 
 
 def encode(path, width, height, rate, frames, bits):
-    """A moving texture with hard edges, in groups of pictures of 250 frames."""
+    """A moving texture with hard edges and camera noise, in groups of pictures of 250 frames."""
     import av
     import numpy as np
 
@@ -64,15 +65,17 @@ def encode(path, width, height, rate, frames, bits):
     random = np.random.default_rng(1)
     texture = random.integers(60, 190, (height // 8 + 1, width // 8 * 2, 3)).astype(np.uint8)
     texture = texture.repeat(8, axis=0).repeat(8, axis=1)[:height]
+    noise = [random.integers(-5, 6, (height, width, 3)).astype(np.int8) for _ in range(8)]
     with av.open(str(part), "w") as container:
         stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", bits
         stream.options = {"preset": "veryfast", "g": "250"}
         for i in range(frames):
             shift = i * 2 % width
-            picture = texture[:, shift : shift + width].copy()
+            picture = texture[:, shift : shift + width] + noise[i % 8]
             x, y = i * 5 % (width - 80), i * 3 % (height - 80)
             picture[y : y + 80, x : x + 80] = [i % 256, 255 - i % 256, 40]
+            picture = picture.astype(np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     part.rename(path)
@@ -87,21 +90,35 @@ def made_clips(folder):
         yield folder / name
 
 
+def is_long(clip):
+    return clip.stat().st_size > 20_000_000
+
+
 def settings(clip):
-    count = [32, 32] if clip.stat().st_size > 20_000_000 else [4, 16]
-    return [f"--set=video.min_frames={count[0]}", f"--set=video.max_frames={count[1]}"]
+    least, most = (32, 32) if is_long(clip) else (4, 16)
+    return [f"--set=video.min_frames={least}", f"--set=video.max_frames={most}"]
 
 
-def ours(arguments, clip, out):
-    command = [arguments.binary, "inspect", "video", str(clip), *settings(clip)]
+def ours(arguments, clip, folder):
+    """What is taken from the clip, and the best CPU and wall times of `data check` for one clip."""
+    count = 1 if is_long(clip) else arguments.copies
+    questions = []
+    for i in range(count):
+        copy = folder / f"{i}{clip.suffix}"
+        copy.symlink_to(clip.resolve())
+        questions.append(json.dumps({"problem": "?", "solution": "A", "video": str(copy)}))
+    (folder / "q.jsonl").write_text("\n".join(questions))
+    check = [arguments.binary, "data", "check", "--questions", folder / "q.jsonl", *settings(clip)]
     times = []
     for _ in range(arguments.repeats):
         before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(check, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wall = time.perf_counter() - wall
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        times.append((cpu, time.perf_counter() - wall))
-    result = subprocess.run([*command, "--save", str(out)], check=True, capture_output=True, text=True)
+        times.append((cpu / count, wall / count))
+    inspect = [arguments.binary, "inspect", "video", clip, *settings(clip), "--save", folder / "ours.safetensors"]
+    result = subprocess.run(inspect, check=True, capture_output=True, text=True)
     return json.loads(result.stdout), (min(t[0] for t in times), min(t[1] for t in times))
 
 
@@ -139,7 +156,7 @@ def resized(frames, height, width):
 def compare(arguments, clip, folder):
     import numpy as np
 
-    facts, times = ours(arguments, clip, folder / "ours.safetensors")
+    facts, times = ours(arguments, clip, folder)
     print(f"{clip.name}: {len(facts['indices'])} of {facts['total_frames']} frames")
     print(f"  {'videothinker':<13} CPU {times[0] * 1e3:8.0f} ms   wall {times[1] * 1e3:8.0f} ms")
     found = saved_frames(folder / "ours.safetensors")
@@ -162,6 +179,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default="target/release/videothinker")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--copies", type=int, default=40, help="of a short clip")
     parser.add_argument("--folder", type=Path, default=Path("target/peers"), help="where clips are made")
     parser.add_argument("clips", nargs="*", type=Path)
     arguments = parser.parse_args()

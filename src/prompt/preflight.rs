@@ -179,10 +179,12 @@ struct Checked {
 impl Preflight<'_> {
     /// Decodes every clip, several at a time, and counts every prompt. `progress` is told each finished clip.
     pub fn run(&self, clips: &[AskedClip], progress: &(dyn Fn() + Sync)) -> Report {
+        // Clips are decoded side by side; where they are fewer than the cores, so are the parts of a clip.
+        let threads = rayon::current_num_threads() / clips.len().max(1);
         let checked: Vec<Checked> = clips
             .par_iter()
             .map(|clip| {
-                let checked = self.check(clip);
+                let checked = self.check(clip, threads.max(1));
                 progress();
                 checked
             })
@@ -197,8 +199,8 @@ impl Preflight<'_> {
         }
     }
 
-    fn check(&self, asked: &AskedClip) -> Checked {
-        let (clip, flaws) = match video::check(&asked.file, self.video) {
+    fn check(&self, asked: &AskedClip, threads: usize) -> Checked {
+        let (clip, flaws) = match video::check(&asked.file, self.video, threads) {
             Ok(clip) => clip,
             Err(error) => {
                 // The table names the clip already.

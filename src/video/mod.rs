@@ -97,9 +97,13 @@ pub fn load(path: &Path, config: &VideoConfig) -> Result<(Clip, Frames), VideoEr
     Ok((clip, frames))
 }
 
-/// As [`load`], on one thread; tells what is wrong with the clip instead of its frames.
-pub fn check(path: &Path, config: &VideoConfig) -> Result<(Clip, Flaws), VideoError> {
-    let (clip, _, flaws) = load_unless_stopped(path, config, 1, &Arc::default())?;
+/// As [`load`], on up to `threads` threads; tells what is wrong with the clip instead of its frames.
+pub fn check(
+    path: &Path,
+    config: &VideoConfig,
+    threads: usize,
+) -> Result<(Clip, Flaws), VideoError> {
+    let (clip, _, flaws) = load_unless_stopped(path, config, threads, &Arc::default())?;
     Ok((clip, flaws))
 }
 

@@ -1,7 +1,7 @@
 //! What a clip shows, as CLEVRER's programs see it: objects, whether they are seen and move, and the events.
 //!
 //! The official executor reads predicted trajectories; this one reads the annotations, which need two numbers of
-//! their own: an object moves above [`MOVING`], and the clip ends with its last annotated frame.
+//! their own: the speed above which an object moves, and the end of the clip, which is its last annotated frame.
 
 use super::{Annotation, ObjectProperty};
 

@@ -9,32 +9,7 @@ cd "$(dirname "$0")/.."
 . scripts/lib/packages.sh
 
 data=data/clevrer
-source=http://data.csail.mit.edu/clevrer   # CC0
-
-# Continues a broken download; a finished file is moved into place, so that it is never taken for whole too early.
-fetch() {
-  [ -e "$data/$2" ] && return
-  echo "downloading $2"
-  curl --fail --location --continue-at - --output "$data/$2.part" "$source/$1"
-  mv "$data/$2.part" "$data/$2"
-}
-
-# An archive is unpacked once; the marker is written last.
-unpack() {
-  [ -e "$data/$1.unpacked" ] && return
-  mkdir -p "$data/$2"
-  unzip -q -o "$data/$1" -d "$data/$2"
-  touch "$data/$1.unpacked"
-}
-
-mkdir -p $data
-for split in train validation; do
-  fetch questions/$split.json questions_$split.json
-  fetch annotations/$split/annotation_$split.zip annotation_$split.zip
-  fetch videos/$split/video_$split.zip video_$split.zip
-  unpack annotation_$split.zip annotations/$split
-  unpack video_$split.zip videos
-done
+scripts/download_clevrer.sh
 if [ "${1:-}" = --download-only ]; then exit; fi
 
 require_packages

@@ -118,6 +118,9 @@ pub struct DataConfig {
     pub kinds: Vec<QuestionKind>,
     /// What to do with a clip that cannot be used.
     pub on_bad_video: BadVideoPolicy,
+    /// What `data check --manifest` wrote: a run does not start when a clip has changed since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PathBuf>,
 }
 
 /// The paper's split of counterfactual questions.

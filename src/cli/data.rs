@@ -1,8 +1,13 @@
-//! `data mini | clevrer`: makes and converts question files.
+//! `data mini | clevrer | check`: makes, converts and checks question files.
 
+use super::Outcome;
+use super::check;
 use super::init::write_untrained;
 use crate::data::clevrer;
+use crate::data::clevrer::Conversion;
 use crate::data::clevrer::Counts;
+use crate::data::clevrer::KindRule;
+use crate::data::clevrer::QuestionType;
 use crate::data::read_questions;
 use crate::world::Summary;
 use crate::world::WorldOptions;
@@ -27,8 +32,10 @@ pub(super) struct DataArgs {
 enum DataCommand {
     /// Make the miniature world: clips, official CLEVRER files, questions, worked answers
     Mini(MiniArgs),
-    /// Turn official CLEVRER files into questions labelled observational or inferential
+    /// Turn official CLEVRER files into questions, counterfactual ones labelled observational or inferential
     Clevrer(ClevrerArgs),
+    /// Decode every clip of a question file and check every budget, before any GPU time is spent
+    Check(check::CheckArgs),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +77,17 @@ struct ClevrerArgs {
     /// Put before every clip's path `video_00000-01000/video_00000.mp4`
     #[arg(long, value_name = "DIR")]
     video_prefix: Option<PathBuf>,
+    /// Types of questions to write, separated by commas
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "counterfactual"
+    )]
+    types: Vec<QuestionType>,
+    /// When a counterfactual question is observational; both rules are counted
+    #[arg(long, value_enum, default_value_t)]
+    rule: KindRule,
     /// Question file to write, .json or .jsonl
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -79,12 +97,14 @@ struct ClevrerArgs {
 }
 
 /// Runs `data`.
-pub(super) fn run(args: &DataArgs) -> Result<()> {
+pub(super) fn run(args: &DataArgs) -> Result<Outcome> {
     let text = match &args.command {
         DataCommand::Mini(args) => mini(args)?,
         DataCommand::Clevrer(args) => convert(args)?,
+        DataCommand::Check(args) => return check::run(args),
     };
-    super::output::text(&text)
+    super::output::text(&text)?;
+    Ok(Outcome::Done)
 }
 
 fn mini(args: &MiniArgs) -> Result<String> {
@@ -148,33 +168,39 @@ fn describe_split(counts: &Counts) -> String {
 }
 
 fn convert(args: &ClevrerArgs) -> Result<String> {
-    let counts = clevrer::convert(
+    let conversion = Conversion {
+        types: args.types.clone(),
+        rule: args.rule,
+    };
+    let counts = conversion.convert(
         &args.questions,
         &args.annotations,
         args.video_prefix.as_deref().unwrap_or(Path::new("")),
         &args.out,
     )?;
     if args.json {
-        let mut value = serde_json::to_value(&counts)?;
-        if let Some(object) = value.as_object_mut() {
-            object.insert("rule".into(), clevrer::RULE.into());
-        }
-        return Ok(format!("{value}\n"));
+        return Ok(serde_json::to_string(&counts)? + "\n");
     }
-    let (observational, all) = clevrer::PAPER_COUNTS;
-    let mut text = format!(
-        "{}: {}\n\
-         rule {}: observational when reading the unmodified video's collisions gives exactly the right options\n\
-         the paper, on the official training set: {observational} of {all} observational ({:.1} %)\n\
-         read {} scenes, {} counterfactual questions, {} of other types passed over\n",
-        args.out.display(),
-        describe_split(&counts),
-        clevrer::RULE,
-        100.0 * observational as f64 / all as f64,
-        counts.scenes,
-        counts.counterfactual,
-        counts.other_types,
-    );
+    describe_conversion(&counts, &args.out)
+}
+
+fn describe_conversion(counts: &Counts, out: &Path) -> Result<String> {
+    let mut text = format!("{}: {}\n", out.display(), describe_split(counts));
+    if counts.without_kind > 0 {
+        writeln!(
+            text,
+            "{} questions of types without kinds",
+            counts.without_kind
+        )?;
+    }
+    if counts.counterfactual > 0 {
+        describe_kinds(&mut text, counts)?;
+    }
+    writeln!(
+        text,
+        "read {} scenes, {} counterfactual questions; {} questions of other types passed over",
+        counts.scenes, counts.counterfactual, counts.other_types,
+    )?;
     if counts.without_right_option > 0 {
         writeln!(
             text,
@@ -189,5 +215,45 @@ fn convert(args: &ClevrerArgs) -> Result<String> {
             counts.unresolved
         )?;
     }
+    let checked = counts.confirmed + counts.contradicted;
+    if checked > 0 {
+        writeln!(
+            text,
+            "programs run on the annotations give {} of {checked} official answers of descriptive and explanatory questions",
+            counts.confirmed
+        )?;
+    }
+    if let Some(first) = &counts.first_contradicted {
+        writeln!(text, "the first that differs: {first}")?;
+    }
     Ok(text)
+}
+
+/// What both rules say, beside the paper's count.
+fn describe_kinds(text: &mut String, counts: &Counts) -> Result<()> {
+    let with_kind = counts.observational + counts.inferential;
+    let share = |number: usize, all: usize| 100.0 * number as f64 / all.max(1) as f64;
+    for (rule, number) in [
+        (KindRule::AnswersAsSeen, counts.answers_as_seen),
+        (
+            KindRule::RemovedObjectUninvolved,
+            counts.removed_object_uninvolved,
+        ),
+    ] {
+        writeln!(
+            text,
+            "{} rule {}: {number} of {with_kind} observational ({:.1} %): {}",
+            if rule == counts.rule { "*" } else { " " },
+            rule.as_str(),
+            share(number, with_kind),
+            rule.words()
+        )?;
+    }
+    let (observational, all) = clevrer::PAPER_COUNTS;
+    writeln!(
+        text,
+        "  the paper, on the official training set: {observational} of {all} observational ({:.1} %)",
+        share(observational, all),
+    )?;
+    Ok(())
 }

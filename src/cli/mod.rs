@@ -17,6 +17,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 mod ask;
+mod check;
 mod data;
 mod eval;
 pub mod init;
@@ -44,7 +45,7 @@ enum Command {
     TrainBias(training::TrainingArgs),
     /// Stage 2: GRPO on all questions and the KL term against the frozen bias model
     TrainCdpo(training::CdpoArgs),
-    /// Make the miniature world; turn official CLEVRER files into questions
+    /// Make the miniature world; turn official CLEVRER files into questions; check clips and budgets
     Data(data::DataArgs),
     /// Answer a benchmark and score it, or show finished scores side by side
     Eval(eval::EvalArgs),
@@ -150,7 +151,7 @@ pub fn run() -> Result<Outcome> {
         Command::TrainSft(args) => training::sft(&args),
         Command::TrainBias(args) => training::bias(&args),
         Command::TrainCdpo(args) => training::cdpo(&args),
-        Command::Data(args) => data::run(&args).map(|()| Outcome::Done),
+        Command::Data(args) => data::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Ask(args) => ask::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -202,6 +202,17 @@ impl Config {
         if verb != Verb::Inspect {
             check.file("data.questions", &self.data.questions)?;
             check.folder("data.video_root", &self.data.video_root)?;
+            if let Some(manifest) = &self.data.manifest {
+                check.require(
+                    manifest.is_file(),
+                    "data.manifest",
+                    format!(
+                        "there is no file {}{}; `data check --manifest` writes it",
+                        manifest.display(),
+                        relative_to(manifest)
+                    ),
+                )?;
+            }
         }
         Ok(())
     }

@@ -1,149 +1,117 @@
-//! Official CLEVRER files → questions with the observational/inferential split.
-//!
-//! The question files are lists of scenes, hundreds of megabytes long: they are read scene by scene.
-//! Formats: <http://data.csail.mit.edu/clevrer/README.txt> and the readers of `chuangg/CLEVRER`.
+//! Official CLEVRER files → questions, counterfactual ones with the observational/inferential split.
 
-use super::{DataError, Question, write_questions};
+use super::{DataError, Question, QuestionWriter};
 use crate::config::QuestionKind;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use std::io::BufReader;
-use std::path::{Path, PathBuf};
+use std::cell::Cell;
+use std::path::Path;
 
+pub mod history;
+mod official;
 pub mod program;
 
-/// The rule behind the split, as it is written beside the counts: a question is observational when
-/// taking the options for a report of the unmodified video gives exactly the right ones.
-pub const RULE: &str = "answers-as-seen";
+pub use official::{
+    Annotation, Collision, ObjectProperty, OfficialAnswer, OfficialChoice, OfficialQuestion,
+    OfficialScene, TrajectoryFrame, TrajectoryObject, for_each_scene, read_annotation, video_path,
+};
 
-/// What the paper counts on the official training set: observational, all.
+use history::History;
+use program::{ProgramError, Unseen, Value};
+
+/// What the paper counts on the official training set: observational, all. The latter is the number of
+/// counterfactual questions with a right option.
 pub const PAPER_COUNTS: (usize, usize) = (13_674, 18_473);
 
-/// An entry of a question file: everything asked about one clip.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OfficialScene {
-    /// Which clip: training from 0, validation from 10000, test from 15000.
-    pub scene_index: usize,
-    /// `video_00000.mp4`.
-    pub video_filename: String,
-    /// The questions.
-    pub questions: Vec<OfficialQuestion>,
+/// The four types of CLEVRER's questions.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum QuestionType {
+    /// What is there and what happens; answered by one word.
+    Descriptive,
+    /// What is responsible for an event.
+    Explanatory,
+    /// What will happen next.
+    Predictive,
+    /// What will happen without an object.
+    Counterfactual,
 }
 
-/// A question of an official file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OfficialQuestion {
-    /// Counted within the scene.
-    pub question_id: usize,
-    /// The text.
-    pub question: String,
-    /// `descriptive`, `explanatory`, `predictive` or `counterfactual`.
-    pub question_type: String,
-    /// Postfix program; absent from test files.
-    #[serde(default)]
-    pub program: Vec<String>,
-    /// Options; absent from descriptive questions.
-    #[serde(default)]
-    pub choices: Vec<OfficialChoice>,
-}
+impl QuestionType {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Descriptive,
+        Self::Explanatory,
+        Self::Predictive,
+        Self::Counterfactual,
+    ];
 
-impl OfficialQuestion {
-    /// The question with its options as lines `A. …`.
-    pub fn problem(&self) -> String {
-        let mut problem = self.question.clone();
-        for (choice, letter) in self.choices.iter().zip('A'..='Z') {
-            problem.push('\n');
-            problem.push(letter);
-            problem.push_str(". ");
-            problem.push_str(&choice.choice);
+    /// The word that official files use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Descriptive => "descriptive",
+            Self::Explanatory => "explanatory",
+            Self::Predictive => "predictive",
+            Self::Counterfactual => "counterfactual",
         }
-        problem
     }
 }
 
-/// An option of an official question.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OfficialChoice {
-    /// Counted within the question.
-    pub choice_id: usize,
-    /// The text.
-    pub choice: String,
-    /// Postfix program; absent from test files.
-    #[serde(default)]
-    pub program: Vec<String>,
-    /// `correct` or `wrong`; absent from test files.
-    #[serde(default)]
-    pub answer: Option<OfficialAnswer>,
+/// When a counterfactual question counts as observational.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum KindRule {
+    /// Taking the options for a report of the unmodified video gives exactly the right ones
+    #[default]
+    AnswersAsSeen,
+    /// The removed object takes part in no collision of the unmodified video
+    RemovedObjectUninvolved,
 }
 
-/// Whether an option is right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OfficialAnswer {
-    /// It is.
-    Correct,
-    /// It is not.
-    Wrong,
-}
+impl KindRule {
+    /// The rule's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AnswersAsSeen => "answers-as-seen",
+            Self::RemovedObjectUninvolved => "removed-object-uninvolved",
+        }
+    }
 
-/// What is read of an annotation file; the trajectories are passed over.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Annotation {
-    /// Which clip.
-    pub scene_index: usize,
-    /// The objects.
-    pub object_property: Vec<ObjectProperty>,
-    /// The collisions of the unmodified video.
-    pub collision: Vec<Collision>,
-}
-
-/// One object of an annotation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ObjectProperty {
-    /// Its number.
-    pub object_id: u32,
-    /// Its colour.
-    pub color: String,
-    /// `metal` or `rubber`.
-    pub material: String,
-    /// `cube`, `sphere` or `cylinder`.
-    pub shape: String,
-}
-
-/// One collision of an annotation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Collision {
-    /// Which objects.
-    pub object_ids: [u32; 2],
-    /// When, as a frame of the clip.
-    pub frame_id: usize,
-    /// Where.
-    pub location: [f64; 3],
-}
-
-impl Annotation {
-    /// Whether these two collide in the unmodified video.
-    pub fn collide(&self, pair: (u32, u32)) -> bool {
-        self.collision.iter().any(|collision| {
-            let [first, second] = collision.object_ids;
-            (first, second) == pair || (second, first) == pair
-        })
+    /// The rule in words, after "observational when".
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::AnswersAsSeen => {
+                "reading the unmodified video's collisions gives exactly the right options"
+            }
+            Self::RemovedObjectUninvolved => {
+                "the removed object takes part in no collision of the unmodified video"
+            }
+        }
     }
 }
 
 /// What a conversion found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
+    /// What the kinds below follow.
+    pub rule: KindRule,
     /// Scenes read.
     pub scenes: usize,
     /// Counterfactual questions read.
     pub counterfactual: usize,
-    /// Questions of other types, passed over.
+    /// Questions of types that were not asked for, passed over.
     pub other_types: usize,
     /// Written, observational.
     pub observational: usize,
     /// Written, inferential.
     pub inferential: usize,
+    /// Written, of a type without kinds.
+    pub without_kind: usize,
+    /// Counterfactual questions written that are observational by `answers-as-seen`.
+    pub answers_as_seen: usize,
+    /// Counterfactual questions written that are observational by `removed-object-uninvolved`.
+    pub removed_object_uninvolved: usize,
     /// Written, with one right option.
     pub single: usize,
     /// Written, with several right options.
@@ -154,234 +122,315 @@ pub struct Counts {
     pub unresolved: usize,
     /// The first of those, and why.
     pub first_unresolved: Option<String>,
+    /// Descriptive and explanatory questions whose programs were run on the annotation and gave the official answer.
+    pub confirmed: usize,
+    /// Those whose programs gave another answer; the official one is written.
+    pub contradicted: usize,
+    /// The first of those.
+    pub first_contradicted: Option<String>,
 }
 
 impl Counts {
     /// Questions written.
     pub fn written(&self) -> usize {
-        self.observational + self.inferential
+        self.observational + self.inferential + self.without_kind
     }
 
-    /// Percentage of observational questions among those written.
+    /// Percentage of observational questions among those with a kind.
     pub fn observational_percent(&self) -> f64 {
-        100.0 * self.observational as f64 / self.written().max(1) as f64
+        let with_kind = self.observational + self.inferential;
+        100.0 * self.observational as f64 / with_kind.max(1) as f64
     }
 }
 
-/// Where a clip lies below its root: official archives hold folders of a thousand.
-pub fn video_path(scene_index: usize) -> PathBuf {
-    let from = scene_index / 1000 * 1000;
-    PathBuf::from(format!("video_{from:05}-{:05}", from + 1000))
-        .join(format!("video_{scene_index:05}.mp4"))
+/// How official files become questions.
+#[derive(Debug, Clone)]
+pub struct Conversion {
+    /// Which questions.
+    pub types: Vec<QuestionType>,
+    /// How kinds are told apart.
+    pub rule: KindRule,
 }
 
-/// Converts the counterfactual questions of an official file, labels them and writes them to `out`
-/// (`.json` or `.jsonl`). Clip paths start with `video_prefix`. `annotations` holds
-/// `annotation_00000.json` directly or in the official folders of a thousand.
+impl Default for Conversion {
+    /// The paper's: counterfactual questions, observational where the answers are as seen.
+    fn default() -> Self {
+        Self {
+            types: vec![QuestionType::Counterfactual],
+            rule: KindRule::default(),
+        }
+    }
+}
+
+/// As [`Conversion::convert`], as the paper does it.
 pub fn convert(
     questions: &Path,
     annotations: &Path,
     video_prefix: &Path,
     out: &Path,
 ) -> Result<Counts, DataError> {
-    let mut counts = Counts::default();
-    let mut converted = Vec::new();
-    for_each_scene(questions, |scene| {
-        counts.scenes += 1;
-        let is_wanted = |question: &&OfficialQuestion| question.question_type == "counterfactual";
-        let wanted: Vec<&OfficialQuestion> = scene.questions.iter().filter(is_wanted).collect();
-        counts.other_types += scene.questions.len() - wanted.len();
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let annotation = read_annotation(annotations, scene.scene_index)?;
-        for question in wanted {
-            counts.counterfactual += 1;
-            let labelled = label(questions, &scene, question, &annotation, &mut counts)?;
-            converted.extend(labelled.map(|question| Question {
-                video: video_prefix.join(&question.video),
-                ..question
-            }));
-        }
-        Ok(())
-    })?;
-    if converted.is_empty() {
-        return Err(DataError::Empty {
-            path: questions.to_owned(),
-            problem: format!(
-                "holds no counterfactual question that can be used ({} of {} could not be resolved{})",
-                counts.unresolved,
-                counts.counterfactual,
-                counts
-                    .first_unresolved
-                    .as_ref()
-                    .map(|first| format!("; the first: {first}"))
-                    .unwrap_or_default(),
-            ),
-        });
-    }
-    write_questions(out, converted)?;
-    Ok(counts)
+    Conversion::default().convert(questions, annotations, video_prefix, out)
 }
 
-/// One question in our format; none, and counted, when it cannot be used.
-fn label(
-    path: &Path,
-    scene: &OfficialScene,
-    question: &OfficialQuestion,
-    annotation: &Annotation,
-    counts: &mut Counts,
-) -> Result<Option<Question>, DataError> {
-    let id = format!("clevrer/{}/{}", scene.scene_index, question.question_id);
-    let mut right = Vec::new();
-    let mut as_seen = true;
-    for (choice, letter) in question.choices.iter().zip('A'..='Z') {
-        let Some(answer) = choice.answer else {
-            return Err(DataError::Content {
-                path: path.to_owned(),
-                place: id,
-                problem:
-                    "a choice has no `answer`: only the training and validation files have them"
-                        .into(),
-            });
+impl Conversion {
+    /// Converts questions of an official file scene by scene and writes them to `out` (`.json` or `.jsonl`). Clip
+    /// paths start with `video_prefix`. `annotations` holds `annotation_00000.json` directly or in the official
+    /// folders of a thousand.
+    pub fn convert(
+        &self,
+        questions: &Path,
+        annotations: &Path,
+        video_prefix: &Path,
+        out: &Path,
+    ) -> Result<Counts, DataError> {
+        let mut counts = Counts {
+            rule: self.rule,
+            ..Counts::default()
         };
-        let is_right = answer == OfficialAnswer::Correct;
-        match program::claim(&choice.program, &question.program, annotation) {
-            Ok(claim) => as_seen &= claim.holds_as_seen(annotation) == is_right,
-            Err(error) => {
-                counts.unresolved += 1;
-                counts
-                    .first_unresolved
-                    .get_or_insert_with(|| format!("{id}, option {letter}: {error}"));
-                return Ok(None);
+        let mut writer = QuestionWriter::create(out)?;
+        for_each_scene(questions, |scene| {
+            counts.scenes += 1;
+            let wanted: Vec<(QuestionType, &OfficialQuestion)> = scene
+                .questions
+                .iter()
+                .filter_map(|question| Some((self.wanted_type(question)?, question)))
+                .collect();
+            counts.other_types += scene.questions.len() - wanted.len();
+            if wanted.is_empty() {
+                return Ok(());
+            }
+            let annotation = read_annotation(annotations, scene.scene_index)?;
+            let mut scribe = Scribe {
+                path: questions,
+                scene_index: scene.scene_index,
+                history: History::new(&annotation),
+                rule: self.rule,
+                counts: &mut counts,
+            };
+            for (of_type, question) in wanted {
+                if let Some(mut question) = scribe.question(of_type, question)? {
+                    question.video = video_prefix.join(&question.video);
+                    writer.write(&question)?;
+                }
+            }
+            Ok(())
+        })?;
+        if writer.written() == 0 {
+            return Err(nothing_left(questions, &self.types, &counts));
+        }
+        writer.finish()?;
+        Ok(counts)
+    }
+
+    fn wanted_type(&self, question: &OfficialQuestion) -> Option<QuestionType> {
+        let mut types = self.types.iter();
+        types
+            .find(|of_type| of_type.as_str() == question.question_type)
+            .copied()
+    }
+}
+
+fn nothing_left(path: &Path, types: &[QuestionType], counts: &Counts) -> DataError {
+    let types: Vec<&str> = types.iter().map(|of_type| of_type.as_str()).collect();
+    let mut problem = format!(
+        "holds no {} question that can be used ({} have no right option, {} could not be resolved",
+        types.join(" or "),
+        counts.without_right_option,
+        counts.unresolved,
+    );
+    if let Some(first) = &counts.first_unresolved {
+        problem.push_str("; the first: ");
+        problem.push_str(first);
+    }
+    problem.push(')');
+    DataError::Empty {
+        path: path.to_owned(),
+        problem,
+    }
+}
+
+/// Writes down the questions of one scene in our format, and counts them.
+struct Scribe<'a> {
+    path: &'a Path,
+    scene_index: usize,
+    history: History<'a>,
+    rule: KindRule,
+    counts: &'a mut Counts,
+}
+
+impl Scribe<'_> {
+    /// One question in our format; none, and counted, when it cannot be used.
+    fn question(
+        &mut self,
+        of_type: QuestionType,
+        question: &OfficialQuestion,
+    ) -> Result<Option<Question>, DataError> {
+        let mut written = self.unanswered(of_type, question);
+        if of_type == QuestionType::Descriptive {
+            let answer = question.answer.as_deref();
+            let answer = answer.ok_or_else(|| self.untold(&written.id, "the question"))?;
+            self.check_descriptive(&written.id, question, answer);
+            written.solution = format!("<answer>{answer}</answer>");
+            written.problem_type = Some("descriptive".into());
+            self.counts.without_kind += 1;
+            return Ok(Some(written));
+        }
+        let mut right = Vec::new();
+        for (choice, letter) in question.choices.iter().zip('A'..='Z') {
+            let answer = choice.answer;
+            let answer = answer.ok_or_else(|| self.untold(&written.id, "a choice"))?;
+            if answer == OfficialAnswer::Correct {
+                right.push(letter.to_string());
             }
         }
-        if is_right {
-            right.push(letter.to_string());
+        if of_type == QuestionType::Counterfactual {
+            self.counts.counterfactual += 1;
+            written.kind = match self.kind(question, !right.is_empty()) {
+                Ok(kind) => Some(kind),
+                Err((letter, error)) => {
+                    self.counts.unresolved += 1;
+                    let first = &mut self.counts.first_unresolved;
+                    first
+                        .get_or_insert_with(|| format!("{}, option {letter}: {error}", written.id));
+                    return Ok(None);
+                }
+            };
+        } else if of_type == QuestionType::Explanatory {
+            self.check_explanatory(&written.id, question);
         }
-    }
-    let problem_type = match right.len() {
-        0 => {
-            counts.without_right_option += 1;
+        if right.is_empty() {
+            self.counts.without_right_option += 1;
             return Ok(None);
         }
-        1 => {
-            counts.single += 1;
-            "single"
+        match written.kind {
+            Some(QuestionKind::Observational) => self.counts.observational += 1,
+            Some(QuestionKind::Inferential) => self.counts.inferential += 1,
+            None => self.counts.without_kind += 1,
         }
-        _ => {
-            counts.multiple += 1;
-            "multiple"
-        }
-    };
-    let kind = if as_seen {
-        counts.observational += 1;
-        QuestionKind::Observational
-    } else {
-        counts.inferential += 1;
-        QuestionKind::Inferential
-    };
-    Ok(Some(Question {
-        id,
-        problem: question.problem(),
-        solution: format!("<answer>{}</answer>", right.join(",")),
-        video: video_path(scene.scene_index),
-        kind: Some(kind),
-        options: None,
-        problem_type: Some(problem_type.into()),
-        response: None,
-        wording: None,
-        grounding: None,
-        extra: serde_json::Map::new(),
-    }))
-}
+        let (number, count) = if right.len() == 1 {
+            ("single", &mut self.counts.single)
+        } else {
+            ("multiple", &mut self.counts.multiple)
+        };
+        *count += 1;
+        written.problem_type = Some(number.into());
+        written.solution = format!("<answer>{}</answer>", right.join(","));
+        Ok(Some(written))
+    }
 
-/// Reads the annotation of one scene.
-pub fn read_annotation(folder: &Path, scene_index: usize) -> Result<Annotation, DataError> {
-    let name = format!("annotation_{scene_index:05}.json");
-    let from = scene_index / 1000 * 1000;
-    let flat = folder.join(&name);
-    let nested = folder
-        .join(format!("annotation_{from:05}-{:05}", from + 1000))
-        .join(&name);
-    let path = if nested.is_file() { nested } else { flat };
-    let text = std::fs::read(&path).map_err(|error| DataError::reading(&path, error))?;
-    let annotation: Annotation =
-        serde_json::from_slice(&text).map_err(|error| DataError::Content {
-            path: path.clone(),
-            place: format!("line {}, column {}", error.line(), error.column()),
-            problem: format!("not an official CLEVRER annotation: {error}"),
-        })?;
-    if annotation.scene_index != scene_index {
-        return Err(DataError::Content {
-            path,
-            place: "scene_index".into(),
+    /// The question without what depends on its answer.
+    fn unanswered(&self, of_type: QuestionType, question: &OfficialQuestion) -> Question {
+        let mut extra = serde_json::Map::new();
+        extra.insert("question_type".into(), of_type.as_str().into());
+        if let Some(subtype) = &question.question_subtype {
+            extra.insert("question_subtype".into(), subtype.as_str().into());
+        }
+        Question {
+            id: format!("clevrer/{}/{}", self.scene_index, question.question_id),
+            problem: question.problem(),
+            solution: String::new(),
+            video: video_path(self.scene_index),
+            kind: None,
+            options: None,
+            problem_type: None,
+            response: None,
+            wording: None,
+            grounding: None,
+            extra,
+        }
+    }
+
+    fn untold(&self, id: &str, what: &str) -> DataError {
+        DataError::Content {
+            path: self.path.to_owned(),
+            place: id.to_owned(),
             problem: format!(
-                "is {} where the file name says {scene_index}: the annotations belong to another split",
-                annotation.scene_index
+                "{what} has no `answer`: only the training and validation files have them"
             ),
+        }
+    }
+
+    /// The kind of a counterfactual question, counted by both rules when it `is_written`. Fails with the letter of
+    /// the option whose program cannot be run.
+    fn kind(
+        &mut self,
+        question: &OfficialQuestion,
+        is_written: bool,
+    ) -> Result<QuestionKind, (char, ProgramError)> {
+        let removed = Cell::new(None);
+        // The world that the shortcut takes for the answer: the removal changes nothing.
+        let unchanged = |unseen| match unseen {
+            Unseen::Future => Vec::new(),
+            Unseen::Without(object) => {
+                removed.set(Some(object));
+                self.history.collisions()
+            }
+        };
+        let mut as_seen = true;
+        for (choice, letter) in question.choices.iter().zip('A'..='Z') {
+            let program = choice.program.iter().chain(&question.program);
+            let holds = match program::run(program, &self.history, &unchanged) {
+                Ok(Value::Truth(holds)) => holds,
+                Ok(_) => return Err((letter, ProgramError::NoTruth)),
+                Err(error) => return Err((letter, error)),
+            };
+            as_seen &= holds == (choice.answer == Some(OfficialAnswer::Correct));
+        }
+        let collisions = self.history.collisions();
+        let uninvolved = removed
+            .get()
+            .is_some_and(|object| !collisions.iter().any(|event| event.involves(object)));
+        if is_written {
+            self.counts.answers_as_seen += usize::from(as_seen);
+            self.counts.removed_object_uninvolved += usize::from(uninvolved);
+        }
+        let observational = match self.rule {
+            KindRule::AnswersAsSeen => as_seen,
+            KindRule::RemovedObjectUninvolved => uninvolved,
+        };
+        Ok(if observational {
+            QuestionKind::Observational
+        } else {
+            QuestionKind::Inferential
+        })
+    }
+
+    /// Compares what a program says of the annotation with the official answer.
+    fn check_descriptive(&mut self, id: &str, question: &OfficialQuestion, answer: &str) {
+        let found = program::run(&question.program, &self.history, &|_| Vec::new());
+        let found = found.map(|value| value.answer().unwrap_or_default());
+        self.compare(id, found.as_deref() == Ok(answer), || match &found {
+            Ok(found) => format!("program gives {found:?}, official answer {answer:?}"),
+            Err(error) => error.to_string(),
         });
     }
-    Ok(annotation)
-}
 
-/// Hands the scenes of a question file over, one at a time.
-pub fn for_each_scene(
-    path: &Path,
-    mut handle: impl FnMut(OfficialScene) -> Result<(), DataError>,
-) -> Result<(), DataError> {
-    let file = std::fs::File::open(path).map_err(|error| DataError::reading(path, error))?;
-    let mut failure = None;
-    let mut reader = serde_json::Deserializer::from_reader(BufReader::with_capacity(1 << 20, file));
-    let result = SceneStream {
-        handle: &mut handle,
-        failure: &mut failure,
-    }
-    .deserialize(&mut reader);
-    match (failure, result) {
-        (Some(failure), _) => Err(failure),
-        (None, Ok(())) => Ok(()),
-        (None, Err(error)) => Err(DataError::Content {
-            path: path.to_owned(),
-            place: format!("line {}, column {}", error.line(), error.column()),
-            problem: format!("not an official CLEVRER question file (a list of scenes): {error}"),
-        }),
-    }
-}
-
-/// Visits a list of scenes without keeping it. serde can only say that something failed, so the
-/// handler's own error is put aside.
-struct SceneStream<'a, F> {
-    handle: &'a mut F,
-    failure: &'a mut Option<DataError>,
-}
-
-impl<'de, F: FnMut(OfficialScene) -> Result<(), DataError>> DeserializeSeed<'de>
-    for SceneStream<'_, F>
-{
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de, F: FnMut(OfficialScene) -> Result<(), DataError>> Visitor<'de> for SceneStream<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("a list of scenes")
+    fn check_explanatory(&mut self, id: &str, question: &OfficialQuestion) {
+        let says = |choice: &OfficialChoice| {
+            let program = choice.program.iter().chain(&question.program);
+            program::run(program, &self.history, &|_| Vec::new())
+        };
+        let differs = |choice: &&OfficialChoice| {
+            let is_right = choice.answer == Some(OfficialAnswer::Correct);
+            says(choice) != Ok(Value::Truth(is_right))
+        };
+        let first = question.choices.iter().find(differs);
+        let found = first.map(|choice| (choice.choice_id, says(choice)));
+        self.compare(id, found.is_none(), || match &found {
+            Some((choice, Ok(value))) => format!("choice {choice}: program gives {value:?}"),
+            Some((choice, Err(error))) => format!("choice {choice}: {error}"),
+            None => String::new(),
+        });
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut scenes: A) -> Result<(), A::Error> {
-        while let Some(scene) = scenes.next_element()? {
-            if let Err(failure) = (self.handle)(scene) {
-                *self.failure = Some(failure);
-                while scenes.next_element::<IgnoredAny>()?.is_some() {}
-                break;
-            }
+    fn compare(&mut self, id: &str, agrees: bool, found: impl Fn() -> String) {
+        if agrees {
+            self.counts.confirmed += 1;
+        } else {
+            self.counts.contradicted += 1;
+            let first = &mut self.counts.first_contradicted;
+            first.get_or_insert_with(|| format!("{id}: {}", found()));
         }
-        Ok(())
     }
 }
 
@@ -435,9 +484,16 @@ mod tests {
     }
 
     fn run(folder: &tempfile::TempDir) -> Result<(Counts, Vec<Question>), DataError> {
+        run_as(&Conversion::default(), folder)
+    }
+
+    fn run_as(
+        conversion: &Conversion,
+        folder: &tempfile::TempDir,
+    ) -> Result<(Counts, Vec<Question>), DataError> {
         let path = folder.path();
         let out = path.join("out.json");
-        let counts = convert(
+        let counts = conversion.convert(
             &path.join("validation.json"),
             path,
             Path::new("video_validation"),
@@ -463,6 +519,8 @@ mod tests {
                 other_types: 1,
                 observational: 1,
                 inferential: 1,
+                answers_as_seen: 1,
+                removed_object_uninvolved: 1,
                 single: 1,
                 multiple: 1,
                 without_right_option: 1,
@@ -481,6 +539,91 @@ mod tests {
         assert_eq!(
             questions[1].problem,
             "What will happen without the blue object?\nA. The red object and the green object collide\nB. The red object and the gray object collide"
+        );
+    }
+
+    /// The removed object collides, but none of the options depends on it.
+    fn involved_without_consequence() -> Value {
+        counterfactual(4, "green", &[choice(0, "red", "blue", "correct")])
+    }
+
+    #[test]
+    fn the_rule_decides_about_kinds_and_both_are_counted() {
+        let folder = files(&json!([involved_without_consequence()]));
+        for (rule, kind) in [
+            (KindRule::AnswersAsSeen, QuestionKind::Observational),
+            (KindRule::RemovedObjectUninvolved, QuestionKind::Inferential),
+        ] {
+            let conversion = Conversion {
+                rule,
+                ..Conversion::default()
+            };
+            let (counts, questions) = run_as(&conversion, &folder).unwrap();
+            assert_eq!(questions[0].kind, Some(kind));
+            assert_eq!(counts.rule, rule);
+            let both = (counts.answers_as_seen, counts.removed_object_uninvolved);
+            assert_eq!(both, (1, 0));
+        }
+    }
+
+    #[test]
+    fn other_types_are_written_on_request_and_checked_where_the_clip_tells() {
+        let mut hit = vec!["events"];
+        hit.extend(object("red"));
+        hit.extend(["filter_collision", "unique"]);
+        let mut effect = vec!["events", "events"];
+        effect.extend(object("green"));
+        effect.extend(["filter_collision", "unique", "filter_ancestor", "belong_to"]);
+        let cause = |answer: &str| json!({"choice_id": 0, "choice": "the first collision", "program": hit, "answer": answer});
+        let absent = json!({"choice_id": 1, "choice": "the presence of the gray object", "program": object("gray"), "answer": "wrong"});
+        let explanatory = |id: usize, answer: &str| json!({"question_id": id, "question": "Which is responsible?", "question_type": "explanatory", "program": effect, "choices": [cause(answer), absent]});
+        let mut next = choice(0, "red", "gray", "correct");
+        next["program"][0] = json!("all_events");
+        let folder = files(&json!([
+            {"question_id": 0, "question": "How many?", "question_type": "descriptive", "question_subtype": "count", "program": ["objects", "count"], "answer": "4"},
+            {"question_id": 1, "question": "How many cubes?", "question_type": "descriptive", "question_subtype": "count", "program": ["objects", "cube", "filter_shape", "count"], "answer": "3"},
+            explanatory(2, "correct"),
+            explanatory(3, "wrong"),
+            {"question_id": 4, "question": "What will happen next?", "question_type": "predictive", "program": ["unseen_events", "belong_to"], "choices": [next]},
+            involved_without_consequence(),
+        ]));
+        let conversion = Conversion {
+            types: vec![
+                QuestionType::Descriptive,
+                QuestionType::Explanatory,
+                QuestionType::Predictive,
+            ],
+            ..Conversion::default()
+        };
+        let (counts, questions) = run_as(&conversion, &folder).unwrap();
+        let written: Vec<(&str, String, &str)> = questions
+            .iter()
+            .map(|question| {
+                let of_type = question.extra["question_type"].as_str().unwrap();
+                let number = question.problem_type.as_deref().unwrap();
+                (of_type, question.answer().to_string(), number)
+            })
+            .collect();
+        assert_eq!(
+            written,
+            [
+                ("descriptive", "4".into(), "descriptive"),
+                ("descriptive", "3".into(), "descriptive"),
+                ("explanatory", "A".into(), "single"),
+                ("predictive", "A".into(), "single"),
+            ]
+        );
+        assert!(questions.iter().all(|question| question.kind.is_none()));
+        assert_eq!(questions[0].extra["question_subtype"], "count");
+        assert_eq!((counts.written(), counts.other_types), (4, 1));
+        // The second descriptive and the second explanatory question contradict the annotation; the latter has no
+        // right option either.
+        let checked = (counts.confirmed, counts.contradicted);
+        assert_eq!((checked, counts.without_right_option), ((2, 2), 1));
+        let first = counts.first_contradicted.unwrap();
+        assert!(
+            first.contains("clevrer/10007/1") && first.contains("\"4\""),
+            "{first}"
         );
     }
 

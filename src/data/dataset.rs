@@ -1,11 +1,13 @@
 //! The questions of a run, checked up front, in their seeded order.
 
-use super::Question;
+use super::manifest::Manifest;
 use super::read::{DataError, read_questions};
 use super::shuffle::permutation;
+use super::{Change, Question};
 use crate::config::{BadVideoPolicy, DataConfig};
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The questions of a run. Their `video` paths are resolved and known to exist.
@@ -58,6 +60,9 @@ impl Dataset {
                 .take(samples)
                 .filter_map(|row| slots[row].take())
                 .collect();
+        }
+        if let Some(manifest) = &config.manifest {
+            verify_videos(manifest, &config.video_root, &questions)?;
         }
         for question in &mut questions {
             // An absolute path replaces the root.
@@ -114,6 +119,33 @@ impl Dataset {
     }
 }
 
+/// Compares the clips that exist with the manifest.
+fn verify_videos(path: &Path, root: &Path, questions: &[Question]) -> Result<(), DataError> {
+    let manifest = Manifest::read(path)?;
+    let videos: BTreeSet<&Path> = questions.iter().map(|question| &*question.video).collect();
+    let total = videos.len();
+    let changed: Vec<(&Path, Change)> = videos
+        .into_par_iter()
+        .filter_map(|video| {
+            let file = root.join(video);
+            let change = manifest.verify(video, &file, false).err()?;
+            file.is_file().then_some((video, change))
+        })
+        .collect();
+    match changed.first() {
+        None => Ok(()),
+        Some((video, change)) => Err(DataError::Content {
+            path: path.to_owned(),
+            place: format!("clip {}", video.display()),
+            problem: format!(
+                "{change} ({} of {total} clips are not as the manifest says): fetch the clips again, or run \
+                 `data check --manifest` again",
+                changed.len()
+            ),
+        }),
+    }
+}
+
 /// Looks for every clip; leaves out or reports those that do not exist. Returns the number left out.
 fn check_videos(config: &DataConfig, questions: &mut Vec<Question>) -> Result<usize, DataError> {
     let mut exists: BTreeMap<PathBuf, bool> = BTreeMap::new();
@@ -152,6 +184,7 @@ fn check_videos(config: &DataConfig, questions: &mut Vec<Question>) -> Result<us
 mod tests {
     use super::*;
     use crate::config::QuestionKind;
+    use crate::data::ClipRecord;
 
     /// Ten questions, every third inferential, clips `0.mp4` … `9.mp4` present unless in `missing`.
     fn world(missing: &[usize]) -> (tempfile::TempDir, DataConfig) {
@@ -232,6 +265,38 @@ mod tests {
         // Asked again from the middle, as a resumed run does.
         assert_eq!(walk(10), second);
         assert_eq!(dataset.question_at(4).id, first[4]);
+    }
+
+    #[test]
+    fn changed_clips_are_counted_and_named() {
+        let (folder, mut config) = world(&[3]);
+        let clips = (0..10).filter(|index| *index != 3).map(|index| {
+            let video = PathBuf::from(format!("{index}.mp4"));
+            let record = ClipRecord::of(&folder.path().join(&video)).unwrap();
+            (video, record)
+        });
+        let manifest = Manifest {
+            clips: clips.collect(),
+        };
+        let path = folder.path().join("manifest.json");
+        manifest.write(&path).unwrap();
+        config.manifest = Some(path);
+        config.on_bad_video = BadVideoPolicy::Skip;
+        let dataset = Dataset::load(&config, 1).unwrap();
+        assert_eq!(dataset.len(), 9, "the missing clip is the policy's affair");
+        for index in [6, 8] {
+            std::fs::write(folder.path().join(format!("{index}.mp4")), "longer").unwrap();
+        }
+        let message = Dataset::load(&config, 1).unwrap_err().to_string();
+        for part in [
+            "manifest.json",
+            "6.mp4",
+            "6 bytes",
+            "2 of 10 clips",
+            "data check",
+        ] {
+            assert!(message.contains(part), "{message:?} lacks {part:?}");
+        }
     }
 
     #[test]

@@ -8,11 +8,13 @@ use std::path::PathBuf;
 
 pub mod clevrer;
 mod dataset;
+mod manifest;
 mod read;
 pub mod shuffle;
 
 pub use dataset::Dataset;
-pub use read::{DataError, read_questions, write_questions};
+pub use manifest::{Change, ClipRecord, Manifest};
+pub use read::{DataError, QuestionWriter, read_questions, write_questions};
 
 /// One question about one clip, as it stands in a question file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

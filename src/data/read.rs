@@ -205,33 +205,84 @@ fn checked(
     Ok(question)
 }
 
-/// Writes questions as an array (`.json`) or one a line (`.jsonl`), under a temporary name first.
+/// Writes questions as an array (`.json`) or one a line (`.jsonl`).
 pub fn write_questions(
     path: &Path,
     questions: impl IntoIterator<Item = Question>,
 ) -> Result<(), DataError> {
-    let format = Format::of(path)?;
-    let partial = path.with_extension("tmp");
-    let failed = |error| DataError::writing(path, error);
-    let file = std::fs::File::create(&partial).map_err(failed)?;
-    let mut writer = BufWriter::new(file);
-    let (open, separator, close) = match format {
-        Format::Array => ("[\n", ",\n", "\n]\n"),
-        Format::Lines => ("", "\n", "\n"),
-    };
-    let write = |writer: &mut BufWriter<std::fs::File>| -> std::io::Result<()> {
-        writer.write_all(open.as_bytes())?;
-        for (index, question) in questions.into_iter().enumerate() {
-            if index > 0 {
-                writer.write_all(separator.as_bytes())?;
-            }
-            serde_json::to_writer(&mut *writer, &question)?;
-        }
-        writer.write_all(close.as_bytes())?;
-        writer.flush()
-    };
-    write(&mut writer).map_err(failed)?;
-    std::fs::rename(&partial, path).map_err(failed)
+    let mut writer = QuestionWriter::create(path)?;
+    for question in questions {
+        writer.write(&question)?;
+    }
+    writer.finish()
+}
+
+/// A question file being written. It has another name until [`Self::finish`], and is removed without.
+pub struct QuestionWriter {
+    path: PathBuf,
+    partial: PathBuf,
+    writer: BufWriter<std::fs::File>,
+    format: Format,
+    written: usize,
+}
+
+impl QuestionWriter {
+    /// Starts a file: an array (`.json`) or an object a line (`.jsonl`).
+    pub fn create(path: &Path) -> Result<Self, DataError> {
+        let format = Format::of(path)?;
+        let partial = path.with_extension("tmp");
+        let file =
+            std::fs::File::create(&partial).map_err(|error| DataError::writing(path, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            partial,
+            writer: BufWriter::new(file),
+            format,
+            written: 0,
+        })
+    }
+
+    /// Questions written so far.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
+    /// Appends a question.
+    pub fn write(&mut self, question: &Question) -> Result<(), DataError> {
+        let open = match (self.format, self.written) {
+            (Format::Array, 0) => "[\n",
+            (Format::Array, _) => ",\n",
+            (Format::Lines, 0) => "",
+            (Format::Lines, _) => "\n",
+        };
+        self.written += 1;
+        let writer = &mut self.writer;
+        writer
+            .write_all(open.as_bytes())
+            .and_then(|()| Ok(serde_json::to_writer(writer, question)?))
+            .map_err(|error| DataError::writing(&self.path, error))
+    }
+
+    /// Ends the file and gives it its name.
+    pub fn finish(mut self) -> Result<(), DataError> {
+        let close = match (self.format, self.written) {
+            (Format::Array, 0) => "[\n\n]\n",
+            (Format::Array, _) => "\n]\n",
+            (Format::Lines, _) => "\n",
+        };
+        self.writer
+            .write_all(close.as_bytes())
+            .and_then(|()| self.writer.flush())
+            .and_then(|()| std::fs::rename(&self.partial, &self.path))
+            .map_err(|error| DataError::writing(&self.path, error))
+    }
+}
+
+impl Drop for QuestionWriter {
+    fn drop(&mut self) {
+        // Gone already when the file was finished.
+        let _ = std::fs::remove_file(&self.partial);
+    }
 }
 
 #[cfg(test)]

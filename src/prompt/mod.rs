@@ -8,6 +8,7 @@ use crate::video::VideoPatches;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub mod preflight;
 pub mod template;
 pub mod tokenizer;
 pub mod train;
@@ -134,6 +135,20 @@ impl Processor {
             token_ids,
             video,
         })
+    }
+
+    /// Tokens of the prompt that asks `text` in `wording` about a clip of `video_tokens` tokens, however many.
+    pub fn count_tokens(
+        &self,
+        text: &str,
+        wording: Wording,
+        video_tokens: usize,
+    ) -> Result<usize, PromptError> {
+        let question = template::question_text(text, wording);
+        let rendered = self.template.render(&question, true)?;
+        // A placeholder is a token of its own, whatever stands beside it.
+        let with_one = expand_placeholder(&rendered, Some(1))?;
+        Ok(self.tokenizer.encode(&with_one)?.len() - 1 + video_tokens)
     }
 
     /// Token ids of `text`; special tokens written out in it become their ids.

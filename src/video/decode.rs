@@ -3,101 +3,45 @@
 //! Every packet is sent with its position in the file as time stamp, so that a decoded frame says which
 //! packet it came from, in any container. Packets that are not wanted are decoded only if others refer to them.
 //! When a frame does not come out, or the decoder reports damage, the clip is decoded again from the start,
-//! nothing skipped. One decoder thread: clips are decoded side by side, and concealment of damage stays the same.
+//! nothing skipped. A decoder has one thread, so that concealment of damage stays the same; clips are decoded side by
+//! side, and so are the groups of pictures of one long clip, which do not depend on each other.
 
 use crate::video::VideoError;
 use crate::video::ffmpeg::{self, ToRgb};
-use crate::video::index::{PacketIndex, PacketInfo};
-use ffmpeg_next::format::context::Input;
-use ffmpeg_next::{Discard, Error, Packet, codec, decoder, frame, media, packet};
+use crate::video::index::PacketIndex;
+use crate::video::packets::{PacketFile, Packets, Patience, frame_rate};
+use crate::video::rotation::Rotation;
+use ffmpeg_next::{Discard, Error, Packet, codec, decoder, frame};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
 
-/// A clip that takes longer is given up.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
-/// Packets up to this many bytes stay in memory between the two passes; a larger file is read twice.
-const KEPT_BYTES: usize = 64 << 20;
-/// More packets than this are no clip (24 hours at 60 frames per second are half of it).
-const MAX_PACKETS: usize = 10_000_000;
-/// Damaged reads and decoder complaints in a row that end a pass.
+/// Complaints of a decoder in a row that end a pass.
 const MAX_ERRORS: usize = 1000;
+/// Packets below which another thread is not worth its start.
+const SHARE_PACKETS: usize = 100;
 
-/// When to give up on a clip.
-#[derive(Clone)]
-struct Patience {
-    path: PathBuf,
-    started: Instant,
-    stop: Arc<AtomicBool>,
-}
-
-impl Patience {
-    fn exhausted(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) || self.started.elapsed() > TIME_LIMIT
-    }
-
-    fn check(&self) -> Result<(), VideoError> {
-        let path = self.path.clone();
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(VideoError::Stopped { path });
-        }
-        if self.started.elapsed() > TIME_LIMIT {
-            let seconds = TIME_LIMIT.as_secs();
-            return Err(VideoError::TimedOut { path, seconds });
-        }
-        Ok(())
-    }
-
-    fn undecodable(&self, reason: impl std::fmt::Display) -> VideoError {
-        VideoError::Undecodable {
-            path: self.path.clone(),
-            reason: reason.to_string(),
-        }
-    }
-}
-
-/// The packets of the video track, by position.
-struct PacketSource {
-    patience: Patience,
-    stream: usize,
-    /// All packets, when they fit in memory.
-    kept: Option<Vec<Packet>>,
-    /// Otherwise the file, standing before packet `next`.
-    input: Input,
-    next: usize,
-    current: Packet,
-}
-
-impl PacketSource {
-    /// The packet at `position`; `None` when the file no longer gives it.
-    fn get(&mut self, position: usize) -> Result<Option<&mut Packet>, VideoError> {
-        if let Some(kept) = &mut self.kept {
-            return Ok(kept.get_mut(position));
-        }
-        if position < self.next {
-            self.input = open(&self.patience)?;
-            ffmpeg::keep_only(&mut self.input, self.stream);
-            self.next = 0;
-        }
-        while self.next <= position {
-            if !read_packet(&mut self.input, self.stream, &mut self.current) {
-                return Ok(None);
-            }
-            self.next += 1;
-        }
-        Ok(Some(&mut self.current))
-    }
-}
+/// Takes a decoded frame: its place among those wanted, and its RGB values `[height, width, 3]`.
+pub(super) type Sink<'a> = &'a mut dyn FnMut(usize, &[u8]);
 
 /// A clip whose packets are indexed.
 pub(super) struct Reader {
     patience: Patience,
-    source: PacketSource,
+    file: PacketFile,
+    /// All packets, when they fit in memory.
+    kept: Option<Vec<Packet>>,
     index: PacketIndex,
     fps: f64,
+    promised: usize,
+    picture: Picture,
+}
+
+/// What a track's frames look like.
+#[derive(Debug, Clone, Copy)]
+struct Picture {
     /// `[width, height]` before rotation.
     coded_size: [usize; 2],
     rotation: Rotation,
@@ -106,58 +50,47 @@ pub(super) struct Reader {
 impl Reader {
     /// Opens a file and reads through its packets. `stop` ends any later work on it with [`VideoError::Stopped`].
     pub(super) fn open(path: &Path, stop: &Arc<AtomicBool>) -> Result<Self, VideoError> {
-        ffmpeg::init();
-        let patience = Patience {
-            path: path.to_owned(),
-            started: Instant::now(),
-            stop: Arc::clone(stop),
-        };
-        check_file(path)?;
-        let mut input = open(&patience)?;
-        let stream = video_stream(&input, path)?;
-        ffmpeg::keep_only(&mut input, stream);
-        let (kept, infos) = index_packets(&mut input, stream, &patience)?;
-        let index = PacketIndex::new(infos);
-        let track = input
-            .stream(stream)
-            .ok_or_else(|| patience.undecodable("the video track vanished"))?;
+        let patience = Patience::new(path, stop);
+        let mut file = PacketFile::open(&patience)?;
+        let (kept, index) = file.index()?;
         if index.total_frames() == 0 {
             return Err(patience.undecodable("the video track holds no frames"));
         }
-        if track.frames() > index.len() as i64 {
+        let track = file.track()?;
+        let promised = usize::try_from(track.frames()).unwrap_or(0);
+        if promised > index.len() {
             tracing::warn!(
-                "{}: promises {} frames but holds {}: the file is cut off",
+                "{}: promises {promised} frames but holds {}: the file is cut off",
                 path.display(),
-                track.frames(),
                 index.len()
             );
         }
         let fps = frame_rate(&track, &index).ok_or_else(|| VideoError::NoFrameRate {
             path: path.to_owned(),
         })?;
-        let coded_size = ffmpeg::coded_size(&track);
-        let rotation = Rotation::of(&track);
-        let source = PacketSource {
-            patience: patience.clone(),
-            stream,
-            next: index.len(),
-            kept,
-            input,
-            current: Packet::empty(),
+        let picture = Picture {
+            coded_size: ffmpeg::coded_size(&track),
+            rotation: Rotation::of(&track),
         };
         Ok(Self {
             patience,
-            source,
+            file,
+            kept,
             index,
             fps,
-            coded_size,
-            rotation,
+            promised,
+            picture,
         })
     }
 
     /// Displayable frames in the file.
     pub(super) fn total_frames(&self) -> usize {
         self.index.total_frames()
+    }
+
+    /// Frames that the header promises and the file lacks.
+    pub(super) fn cut_frames(&self) -> usize {
+        self.promised.saturating_sub(self.index.len())
     }
 
     /// Average frames per second.
@@ -167,29 +100,34 @@ impl Reader {
 
     /// Height and width after rotation.
     pub(super) fn size(&self) -> [usize; 2] {
-        let [width, height] = self.coded_size;
-        if self.rotation.swaps_sides() {
+        let [width, height] = self.picture.coded_size;
+        if self.picture.rotation.swaps_sides() {
             [width, height]
         } else {
             [height, width]
         }
     }
 
-    /// Decodes the frames at `indices` (display order, strictly rising) and hands each to `sink` as RGB
-    /// `[height, width, 3]` with its place in `indices`. A frame can come twice: the later one holds.
+    /// Decodes the frames at `indices` (display order, strictly rising) on up to `threads` threads and hands each to
+    /// `sink`, in any order. A frame can come twice: the later one holds. Returns whether the decoder reports damage.
     pub(super) fn read(
         &mut self,
         indices: &[usize],
-        sink: &mut dyn FnMut(usize, &[u8]),
-    ) -> Result<(), VideoError> {
+        threads: usize,
+        sink: Sink,
+    ) -> Result<bool, VideoError> {
         if self.index.is_timed() {
             let keys = indices.iter().map(|&i| self.index.packet_of(i) as i64);
             let wanted: BTreeMap<i64, usize> = keys.zip(0..).collect();
             let targets: BTreeSet<usize> = wanted.keys().map(|&key| key as usize).collect();
             let ranges = self.index.ranges(&targets);
-            let (missing, damaged) = self.pass(&ranges, true, wanted.clone(), sink)?;
+            let shares = shares(&ranges, threads);
+            let (missing, damaged) = match shares[..] {
+                [_, _, ..] => self.side_by_side(&shares, &wanted, sink)?,
+                _ => self.pass(&ranges, true, wanted.clone(), sink)?,
+            };
             if missing == 0 && !damaged {
-                return Ok(());
+                return Ok(false);
             }
             tracing::debug!(
                 "{}: decoding again from the start ({missing} frames missing, damage reported: {damaged})",
@@ -201,12 +139,8 @@ impl Reader {
         self.read_all(wanted, sink)
     }
 
-    /// Decodes from the first packet, nothing skipped.
-    fn read_all(
-        &mut self,
-        wanted: BTreeMap<i64, usize>,
-        sink: &mut dyn FnMut(usize, &[u8]),
-    ) -> Result<(), VideoError> {
+    /// Decodes from the first packet, nothing skipped. Returns whether the decoder reports damage.
+    fn read_all(&mut self, wanted: BTreeMap<i64, usize>, sink: Sink) -> Result<bool, VideoError> {
         let count = wanted.len();
         let everything = 0..self.index.len();
         let (missing, damaged) =
@@ -218,7 +152,7 @@ impl Reader {
         if damaged {
             tracing::warn!("{}: is damaged in places", self.patience.path.display());
         }
-        Ok(())
+        Ok(damaged)
     }
 
     /// Decodes ranges of packets; returns how many frames are missing and whether damage was reported.
@@ -227,54 +161,73 @@ impl Reader {
         ranges: &[Range<usize>],
         skip_unreferenced: bool,
         wanted: BTreeMap<i64, usize>,
-        sink: &mut dyn FnMut(usize, &[u8]),
+        sink: Sink,
     ) -> Result<(usize, bool), VideoError> {
         let mut decoder = self.new_decoder()?;
-        let to_rgb = ToRgb::new(self.coded_size).map_err(|e| self.patience.undecodable(e))?;
-        let mut output = Output {
-            patience: &self.patience,
-            frame: frame::Video::empty(),
-            to_rgb,
-            rotation: self.rotation,
-            coded_size: self.coded_size,
-            rgb: Vec::new(),
-            wanted,
-            order: (!self.index.is_timed()).then_some(0),
-            errors: 0,
-            damaged: false,
-            sink,
+        let mut packets = match &mut self.kept {
+            Some(kept) => Packets::Kept {
+                first: 0,
+                packets: kept,
+            },
+            None => Packets::File(&mut self.file),
         };
-        for (i, range) in ranges.iter().enumerate() {
-            if i > 0 {
-                decoder.flush();
-            }
-            for position in range.clone() {
-                self.patience.check()?;
-                let Some(packet) = self.source.get(position)? else {
-                    break;
-                };
-                let wanted = output.wanted.contains_key(&(position as i64));
-                decoder.skip_frame(if skip_unreferenced && !wanted {
-                    Discard::NonReference
-                } else {
-                    Discard::Default
-                });
-                packet.set_pts(Some(position as i64));
-                packet.set_dts(None);
-                output.send(&mut decoder, Some(packet))?;
-                if output.wanted.is_empty() {
-                    return Ok((0, output.damaged));
-                }
-            }
-            output.send(&mut decoder, None)?;
-        }
+        let order = (!self.index.is_timed()).then_some(0);
+        let mut output = Output::new(&self.patience, self.picture, wanted, order, sink)?;
+        output.decode(&mut decoder, &mut packets, ranges, skip_unreferenced)?;
         Ok((output.wanted.len(), output.damaged))
     }
 
+    /// As [`Self::pass`], each share of the ranges on a thread of its own. Frames cannot be told apart by their order
+    /// here, and nothing is wanted outside the ranges.
+    fn side_by_side(
+        &mut self,
+        shares: &[&[Range<usize>]],
+        wanted: &BTreeMap<i64, usize>,
+        sink: Sink,
+    ) -> Result<(usize, bool), VideoError> {
+        let decoders = shares
+            .iter()
+            .map(|_| self.new_decoder())
+            .collect::<Result<Vec<_>, _>>()?;
+        let (patience, picture) = (&self.patience, self.picture);
+        let sources = sources(self.kept.as_deref_mut(), shares, patience)?;
+        // A frame waits here until the one before it is taken, so that memory stays bounded.
+        let (sender, receiver) = mpsc::sync_channel::<(usize, Vec<u8>)>(shares.len());
+        std::thread::scope(|scope| {
+            let mut workers = Vec::new();
+            for ((share, mut decoder), mut packets) in shares.iter().zip(decoders).zip(sources) {
+                let sender = sender.clone();
+                let is_mine = |key: i64| share.iter().any(|range| range.contains(&(key as usize)));
+                let mine = wanted.iter().filter(|(key, _)| is_mine(**key));
+                let mine = mine.map(|(key, slot)| (*key, *slot)).collect();
+                workers.push(scope.spawn(move || {
+                    // Nobody listens any more when another thread has failed; its error is the one reported.
+                    let mut send = |slot: usize, rgb: &[u8]| {
+                        let _ = sender.send((slot, rgb.to_vec()));
+                    };
+                    let mut output = Output::new(patience, picture, mine, None, &mut send)?;
+                    output.decode(&mut decoder, &mut packets, share, true)?;
+                    Ok((output.wanted.len(), output.damaged))
+                }));
+            }
+            drop(sender);
+            for (slot, rgb) in receiver {
+                sink(slot, &rgb);
+            }
+            let (mut missing, mut damaged) = (0, false);
+            for worker in workers {
+                let panicked = |_| Err(patience.undecodable("a decoding thread panicked"));
+                let (more, also) = worker.join().unwrap_or_else(panicked)?;
+                missing += more;
+                damaged |= also;
+            }
+            Ok((missing, damaged))
+        })
+    }
+
     fn new_decoder(&self) -> Result<decoder::Video, VideoError> {
+        let stream = self.file.track()?;
         let build = || {
-            let stream = self.source.input.stream(self.source.stream);
-            let stream = stream.ok_or(Error::StreamNotFound)?;
             let parameters = stream.parameters();
             let codec = decoder::find(parameters.id()).ok_or(Error::DecoderNotFound)?;
             let mut context = codec::Context::from_parameters(parameters)?.decoder();
@@ -288,13 +241,53 @@ impl Reader {
     }
 }
 
+/// Runs of ranges with about the same number of packets, one for each of up to `threads` threads.
+fn shares(ranges: &[Range<usize>], threads: usize) -> Vec<&[Range<usize>]> {
+    let total: usize = ranges.iter().map(ExactSizeIterator::len).sum();
+    let threads = threads.min(total / SHARE_PACKETS).max(1);
+    let enough = total.div_ceil(threads);
+    let mut shares = Vec::new();
+    let (mut start, mut packets) = (0, 0);
+    for (i, range) in ranges.iter().enumerate() {
+        packets += range.len();
+        if packets >= enough || i + 1 == ranges.len() {
+            shares.push(&ranges[start..=i]);
+            (start, packets) = (i + 1, 0);
+        }
+    }
+    shares
+}
+
+/// A source of packets for each share: a part of those kept, or the file opened once more.
+fn sources<'a>(
+    kept: Option<&'a mut [Packet]>,
+    shares: &[&[Range<usize>]],
+    patience: &Patience,
+) -> Result<Vec<Packets<'a>>, VideoError> {
+    let Some(mut rest) = kept else {
+        let open = |_| Ok(Packets::OwnFile(Box::new(PacketFile::open(patience)?)));
+        return shares.iter().map(open).collect();
+    };
+    let mut sources = Vec::new();
+    let mut passed = 0;
+    for share in shares {
+        let end = share.last().map_or(passed, |range| range.end);
+        let (packets, after) = rest.split_at_mut(end - passed);
+        sources.push(Packets::Kept {
+            first: passed,
+            packets,
+        });
+        (rest, passed) = (after, end);
+    }
+    Ok(sources)
+}
+
 /// Where decoded frames go.
 struct Output<'a> {
     patience: &'a Patience,
     frame: frame::Video,
     to_rgb: ToRgb,
-    rotation: Rotation,
-    coded_size: [usize; 2],
+    picture: Picture,
     rgb: Vec<u8>,
     /// Frames still wanted: time stamp (or, without usable ones, place in output order) → place in the result.
     wanted: BTreeMap<i64, usize>,
@@ -302,10 +295,67 @@ struct Output<'a> {
     order: Option<i64>,
     errors: usize,
     damaged: bool,
-    sink: &'a mut dyn FnMut(usize, &[u8]),
+    sink: Sink<'a>,
 }
 
-impl Output<'_> {
+impl<'a> Output<'a> {
+    fn new(
+        patience: &'a Patience,
+        picture: Picture,
+        wanted: BTreeMap<i64, usize>,
+        order: Option<i64>,
+        sink: Sink<'a>,
+    ) -> Result<Self, VideoError> {
+        let to_rgb = ToRgb::new(picture.coded_size).map_err(|e| patience.undecodable(e))?;
+        Ok(Self {
+            patience,
+            frame: frame::Video::empty(),
+            to_rgb,
+            picture,
+            rgb: Vec::new(),
+            wanted,
+            order,
+            errors: 0,
+            damaged: false,
+            sink,
+        })
+    }
+
+    /// Decodes ranges of packets until nothing more is wanted.
+    fn decode(
+        &mut self,
+        decoder: &mut decoder::Video,
+        packets: &mut Packets,
+        ranges: &[Range<usize>],
+        skip_unreferenced: bool,
+    ) -> Result<(), VideoError> {
+        for (i, range) in ranges.iter().enumerate() {
+            if i > 0 {
+                decoder.flush();
+            }
+            for position in range.clone() {
+                self.patience.check()?;
+                let Some(packet) = packets.get(position)? else {
+                    break;
+                };
+                let wanted = self.wanted.contains_key(&(position as i64));
+                decoder.skip_frame(if skip_unreferenced && !wanted {
+                    Discard::NonReference
+                } else {
+                    Discard::Default
+                });
+                packet.set_pts(Some(position as i64));
+                packet.set_dts(None);
+                self.send(decoder, Some(packet))?;
+                if self.wanted.is_empty() {
+                    return Ok(());
+                }
+            }
+            self.send(decoder, None)?;
+        }
+        Ok(())
+    }
+
     /// Gives the decoder a packet (`None`: the end) and takes what comes out.
     fn send(
         &mut self,
@@ -368,214 +418,21 @@ impl Output<'_> {
         };
         let converted = self.to_rgb.convert(&self.frame, &mut self.rgb);
         converted.map_err(|error| self.patience.undecodable(error))?;
-        match self.rotation {
+        match self.picture.rotation {
             Rotation::None => (self.sink)(slot, &self.rgb),
-            rotation => (self.sink)(slot, &rotation.apply(&self.rgb, self.coded_size)),
+            rotation => {
+                let turned = rotation.apply(&self.rgb, self.picture.coded_size);
+                (self.sink)(slot, &turned);
+            }
         }
         Ok(())
     }
 }
 
-/// Clockwise turn that a player applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rotation {
-    None,
-    Quarter,
-    Half,
-    ThreeQuarters,
-}
-
-impl Rotation {
-    /// From the track's display matrix, to the nearest quarter turn.
-    fn of(track: &ffmpeg_next::Stream) -> Self {
-        let matrix = track.side_data().find_map(|side_data| {
-            let is_matrix = side_data.kind() == packet::side_data::Type::DisplayMatrix;
-            let bytes = side_data.data().get(..36)?;
-            is_matrix.then(|| {
-                let entry = |i: usize| {
-                    let bytes: [u8; 4] = std::array::from_fn(|b| bytes[i * 4 + b]);
-                    f64::from(i32::from_ne_bytes(bytes))
-                };
-                [entry(0), entry(1), entry(3), entry(4)]
-            })
-        });
-        let Some([a, b, c, d]) = matrix else {
-            return Self::None;
-        };
-        let degrees = (b / b.hypot(d)).atan2(a / a.hypot(c)).to_degrees();
-        let quarters = (degrees / 90.0).round();
-        let off = (degrees - 90.0 * quarters).abs();
-        if off.is_nan() || off >= 1.0 {
-            return Self::None;
-        }
-        match (quarters as i32).rem_euclid(4) {
-            1 => Self::Quarter,
-            2 => Self::Half,
-            3 => Self::ThreeQuarters,
-            _ => Self::None,
-        }
-    }
-
-    fn swaps_sides(self) -> bool {
-        matches!(self, Self::Quarter | Self::ThreeQuarters)
-    }
-
-    /// Turns an RGB image of `[width, height]`.
-    fn apply(self, rgb: &[u8], [width, height]: [usize; 2]) -> Vec<u8> {
-        let (out_width, out_height) = if self.swaps_sides() {
-            (height, width)
-        } else {
-            (width, height)
-        };
-        let mut turned = Vec::with_capacity(rgb.len());
-        for y in 0..out_height {
-            for x in 0..out_width {
-                let (from_x, from_y) = match self {
-                    Self::None => (x, y),
-                    Self::Quarter => (y, height - 1 - x),
-                    Self::Half => (width - 1 - x, height - 1 - y),
-                    Self::ThreeQuarters => (width - 1 - y, x),
-                };
-                let at = (from_y * width + from_x) * 3;
-                turned.extend_from_slice(&rgb[at..at + 3]);
-            }
-        }
-        turned
-    }
-}
-
-/// Refuses what would block or cannot be a clip before FFmpeg sees it.
-fn check_file(path: &Path) -> Result<(), VideoError> {
-    let path = path.to_owned();
-    match std::fs::metadata(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(VideoError::NotFound { path })
-        }
-        Err(error) => Err(VideoError::Unreadable {
-            path,
-            reason: error.to_string(),
-        }),
-        Ok(facts) if !facts.is_file() => Err(VideoError::NotAFile { path }),
-        Ok(facts) if facts.len() == 0 => Err(VideoError::Empty { path }),
-        Ok(_) => Ok(()),
-    }
-}
-
-fn open(patience: &Patience) -> Result<Input, VideoError> {
-    let watch = patience.clone();
-    ffmpeg::open(&patience.path, move || watch.exhausted()).map_err(|error| {
-        if let Err(stopped) = patience.check() {
-            return stopped;
-        }
-        let path = patience.path.clone();
-        let reason = error.to_string();
-        match error {
-            Error::Other { errno } if errno == libc::EACCES => {
-                VideoError::Unreadable { path, reason }
-            }
-            _ => VideoError::NotAVideo { path, reason },
-        }
-    })
-}
-
-/// The best video track that is not cover art, within the pixel limit.
-fn video_stream(input: &Input, path: &Path) -> Result<usize, VideoError> {
-    let none = |found: &str| VideoError::NoVideoTrack {
-        path: path.to_owned(),
-        found: found.to_owned(),
-    };
-    let Some(stream) = input.streams().best(media::Type::Video) else {
-        let has_sound = input.streams().best(media::Type::Audio).is_some();
-        return Err(none(if has_sound { "sound" } else { "other data" }));
-    };
-    let cover = ffmpeg_next::format::stream::Disposition::ATTACHED_PIC;
-    if stream.disposition().contains(cover) {
-        return Err(none("sound and cover art"));
-    }
-    let [width, height] = ffmpeg::coded_size(&stream);
-    if width.saturating_mul(height) > ffmpeg::MAX_PIXELS {
-        return Err(VideoError::TooLarge {
-            path: path.to_owned(),
-            width,
-            height,
-            limit: ffmpeg::MAX_PIXELS,
-        });
-    }
-    if width == 0 || height == 0 {
-        return Err(VideoError::Undecodable {
-            path: path.to_owned(),
-            reason: "the size of its frames is unknown".to_owned(),
-        });
-    }
-    Ok(stream.index())
-}
-
-/// Reads every packet of the track; keeps the packets themselves while they are few enough.
-fn index_packets(
-    input: &mut Input,
-    stream: usize,
-    patience: &Patience,
-) -> Result<(Option<Vec<Packet>>, Vec<PacketInfo>), VideoError> {
-    let mut infos = Vec::new();
-    let mut kept = Some(Vec::new());
-    let mut bytes = 0;
-    let mut packet = Packet::empty();
-    while read_packet(input, stream, &mut packet) {
-        infos.push(PacketInfo {
-            pts: packet.pts(),
-            duration: packet.duration(),
-            key: packet.is_key(),
-            hidden: ffmpeg::is_hidden(&packet),
-        });
-        if infos.len() > MAX_PACKETS {
-            return Err(VideoError::TooLong {
-                path: patience.path.clone(),
-                limit: MAX_PACKETS,
-            });
-        }
-        bytes += packet.size();
-        if bytes > KEPT_BYTES {
-            kept = None;
-        }
-        if let Some(kept) = &mut kept {
-            kept.push(std::mem::replace(&mut packet, Packet::empty()));
-        }
-        patience.check()?;
-    }
-    patience.check()?;
-    Ok((kept, infos))
-}
-
-/// The next packet of the track; false at the end of what can be read.
-fn read_packet(input: &mut Input, stream: usize, packet: &mut Packet) -> bool {
-    let mut errors = 0;
-    loop {
-        // Reading does not release what the packet held.
-        *packet = Packet::empty();
-        match packet.read(input) {
-            Ok(()) if packet.stream() == stream => return true,
-            Ok(()) => {}
-            Err(Error::InvalidData) if errors < MAX_ERRORS => errors += 1,
-            Err(_) => return false,
-        }
-    }
-}
-
-/// Average frames per second; from the time stamps where the header has none.
-fn frame_rate(track: &ffmpeg_next::Stream, index: &PacketIndex) -> Option<f64> {
-    let rate = track.avg_frame_rate();
-    let fps = f64::from(rate.numerator()) / f64::from(rate.denominator());
-    let usable = |fps: &f64| fps.is_finite() && *fps > 0.0;
-    Some(fps).filter(usable).or_else(|| {
-        let unit = f64::from(track.time_base());
-        let seconds = index.duration()? as f64 * unit;
-        Some(index.total_frames() as f64 / seconds).filter(usable)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::Ordering;
 
     const CLIPS: [&str; 12] = [
         "h264.mp4",
@@ -600,7 +457,7 @@ mod tests {
     fn frames(reader: &mut Reader, indices: &[usize]) -> Vec<Vec<u8>> {
         let mut frames = vec![Vec::new(); indices.len()];
         let mut keep = |slot: usize, rgb: &[u8]| frames[slot] = rgb.to_vec();
-        reader.read(indices, &mut keep).unwrap();
+        reader.read(indices, 1, &mut keep).unwrap();
         frames
     }
 
@@ -637,7 +494,7 @@ mod tests {
         for name in ["gops.mp4", "open_gop.mp4", "vp9.webm", "edit_list.mp4"] {
             let mut kept = open_clip(name);
             let mut reread = open_clip(name);
-            reread.source.kept = None;
+            reread.kept = None;
             let last = kept.total_frames() - 1;
             for indices in [vec![last], vec![2, last], vec![0, 1, last / 2]] {
                 let found = frames(&mut reread, &indices);
@@ -647,16 +504,45 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_turn_moves_the_bottom_left_pixel_to_the_top_left() {
-        // 2 wide, 3 high; the red channel counts the pixels.
-        let image: Vec<u8> = (0..6).flat_map(|i| [i, 0, 0]).collect();
-        let red = |rotation: Rotation| -> Vec<u8> {
-            let turned = rotation.apply(&image, [2, 3]);
-            turned.chunks_exact(3).map(|pixel| pixel[0]).collect()
+    fn ranges_are_shared_out_evenly_and_small_work_stays_together() {
+        let ranges: Vec<Range<usize>> = (0..6).map(|i| i * 250..i * 250 + 100).collect();
+        let sizes = |threads: usize| -> Vec<usize> {
+            let shares = shares(&ranges, threads);
+            assert_eq!(shares.concat(), ranges);
+            shares.iter().map(|share| share.len()).collect()
         };
-        assert_eq!(red(Rotation::Quarter), [4, 2, 0, 5, 3, 1]);
-        assert_eq!(red(Rotation::Half), [5, 4, 3, 2, 1, 0]);
-        assert_eq!(red(Rotation::ThreeQuarters), [1, 3, 5, 0, 2, 4]);
+        assert_eq!(sizes(1), [6]);
+        assert_eq!(sizes(2), [3, 3]);
+        assert_eq!(sizes(4), [2, 2, 2]);
+        assert_eq!(sizes(100), [1; 6]);
+        assert_eq!(shares(&ranges[..1], 8).len(), 1);
+        assert!(shares(&[], 8).is_empty());
+    }
+
+    #[test]
+    fn several_threads_give_the_same_frames() {
+        for name in ["gops.mp4", "open_gop.mp4", "edit_list.mp4"] {
+            let mut reader = open_clip(name);
+            let last = reader.total_frames() - 1;
+            let indices = [1, last / 3, last / 2, last - 1, last];
+            let expected = frames(&mut reader, &indices);
+            let keys = indices.map(|i| reader.index.packet_of(i) as i64);
+            let wanted: BTreeMap<i64, usize> = keys.into_iter().zip(0..).collect();
+            let targets = wanted.keys().map(|&key| key as usize).collect();
+            let ranges = reader.index.ranges(&targets);
+            let shares: Vec<&[Range<usize>]> = ranges.chunks(1).collect();
+            assert!(shares.len() > 1, "{name}");
+            for kept in [true, false] {
+                if !kept {
+                    reader.kept = None;
+                }
+                let mut found = vec![Vec::new(); indices.len()];
+                let mut keep = |slot: usize, rgb: &[u8]| found[slot] = rgb.to_vec();
+                let result = reader.side_by_side(&shares, &wanted, &mut keep).unwrap();
+                assert_eq!(result, (0, false), "{name}");
+                assert!(found == expected, "{name}, packets kept: {kept}");
+            }
+        }
     }
 
     #[test]
@@ -665,7 +551,7 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/video/clips");
         let mut reader = Reader::open(&folder.join("h264.mp4"), &stop).unwrap();
         stop.store(true, Ordering::Relaxed);
-        let result = reader.read(&[0], &mut |_, _| {});
+        let result = reader.read(&[0], 1, &mut |_, _| {});
         assert!(matches!(result, Err(VideoError::Stopped { .. })));
     }
 }

@@ -187,7 +187,7 @@ impl Shared {
         if let Some((clip, Some(patches))) = seen.map(|(clip, weak)| (clip, weak.upgrade())) {
             return Ok((clip, patches));
         }
-        let (clip, frames) = load_unless_stopped(path, &self.config, &self.stop)?;
+        let (clip, frames, _) = load_unless_stopped(path, &self.config, 1, &self.stop)?;
         Ok((clip, Arc::new(frames.patches())))
     }
 }

@@ -7,6 +7,8 @@ use crate::config::VideoConfig;
 use crate::video::decode::Reader;
 use crate::video::resize::Resizer;
 use serde::Serialize;
+use std::fmt;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -16,9 +18,11 @@ mod error;
 mod ffmpeg;
 mod index;
 mod loader;
+mod packets;
 mod patches;
 pub mod plan;
 pub mod resize;
+mod rotation;
 
 pub use error::VideoError;
 pub(crate) use ffmpeg::init as init_ffmpeg;
@@ -59,9 +63,48 @@ pub struct Frames {
     pub second_per_grid: f64,
 }
 
-/// Decodes, samples and resizes a clip.
+/// What is wrong with a clip whose frames come out all the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flaws {
+    /// The decoder reports damage: some frames are not what was filmed.
+    pub damaged: bool,
+    /// Frames that the header promises and the file lacks.
+    pub cut_frames: usize,
+}
+
+impl fmt::Display for Flaws {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.damaged {
+            formatter
+                .write_str("the decoder reports damage, some frames are not what was filmed")?;
+        }
+        if self.cut_frames > 0 {
+            let joint = if self.damaged { "; " } else { "" };
+            let missing = self.cut_frames;
+            write!(
+                formatter,
+                "{joint}the file is cut off, {missing} of the frames that it promises are missing"
+            )?;
+        }
+        formatter.write_str("; download it again")
+    }
+}
+
+/// Decodes, samples and resizes a clip, a long one on all cores.
 pub fn load(path: &Path, config: &VideoConfig) -> Result<(Clip, Frames), VideoError> {
-    load_unless_stopped(path, config, &Arc::default())
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let (clip, frames, _) = load_unless_stopped(path, config, threads, &Arc::default())?;
+    Ok((clip, frames))
+}
+
+/// As [`load`], on up to `threads` threads; tells what is wrong with the clip instead of its frames.
+pub fn check(
+    path: &Path,
+    config: &VideoConfig,
+    threads: usize,
+) -> Result<(Clip, Flaws), VideoError> {
+    let (clip, _, flaws) = load_unless_stopped(path, config, threads, &Arc::default())?;
+    Ok((clip, flaws))
 }
 
 /// Decodes a clip into the model's visual input.
@@ -73,12 +116,13 @@ pub fn load_patches(
     Ok((clip, Arc::new(frames.patches())))
 }
 
-/// As [`load`]; setting `stop` ends it early with [`VideoError::Stopped`].
+/// As [`load`] on up to `threads` threads; setting `stop` ends it early with [`VideoError::Stopped`].
 fn load_unless_stopped(
     path: &Path,
     config: &VideoConfig,
+    threads: usize,
     stop: &Arc<AtomicBool>,
-) -> Result<(Clip, Frames), VideoError> {
+) -> Result<(Clip, Frames, Flaws), VideoError> {
     let mut reader = Reader::open(path, stop)?;
     let clip = Clip::new(
         path,
@@ -93,7 +137,7 @@ fn load_unless_stopped(
     let mut values = vec![0u8; shape.iter().product()];
     let mut resizer = Resizer::new(clip.source_size, clip.resized);
     let mut resized = vec![0u8; plane * 3];
-    reader.read(&clip.indices, &mut |slot, rgb| {
+    let damaged = reader.read(&clip.indices, threads, &mut |slot, rgb| {
         resizer.resize(rgb, &mut resized);
         let frame = &mut values[slot * plane * 3..(slot + 1) * plane * 3];
         for (channel, values) in frame.chunks_exact_mut(plane).enumerate() {
@@ -108,7 +152,11 @@ fn load_unless_stopped(
         shape,
         second_per_grid,
     };
-    Ok((clip, frames))
+    let flaws = Flaws {
+        damaged,
+        cut_frames: reader.cut_frames(),
+    };
+    Ok((clip, frames, flaws))
 }
 
 impl Clip {

@@ -87,7 +87,9 @@ impl Counterfactual {
             question_id,
             question: format!("What will happen without the {}?", name(self.removed)),
             question_type: "counterfactual".into(),
+            question_subtype: None,
             program,
+            answer: None,
             choices: self.choices.iter().enumerate().map(choice).collect(),
         }
     }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod check;
+mod corrupt;
 mod decoder_oracle;
 mod docs;
 mod engine;

@@ -1,0 +1,272 @@
+//! A clip's file: opening it, finding its video track, and reading the packets of that track.
+
+use crate::video::VideoError;
+use crate::video::ffmpeg;
+use crate::video::index::{PacketIndex, PacketInfo};
+use ffmpeg_next::format::context::Input;
+use ffmpeg_next::{Error, Packet, media};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A clip that takes longer is given up.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// Packets up to this many bytes stay in memory between the two passes; a larger file is read twice.
+const KEPT_BYTES: usize = 64 << 20;
+/// More packets than this are no clip (24 hours at 60 frames per second are half of it).
+const MAX_PACKETS: usize = 10_000_000;
+/// Damaged reads in a row that end a file.
+const MAX_ERRORS: usize = 1000;
+
+/// When to give up on a clip.
+#[derive(Clone)]
+pub(super) struct Patience {
+    pub(super) path: PathBuf,
+    started: Instant,
+    stop: Arc<AtomicBool>,
+}
+
+impl Patience {
+    /// From now on.
+    pub(super) fn new(path: &Path, stop: &Arc<AtomicBool>) -> Self {
+        Self {
+            path: path.to_owned(),
+            started: Instant::now(),
+            stop: Arc::clone(stop),
+        }
+    }
+
+    fn exhausted(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.started.elapsed() > TIME_LIMIT
+    }
+
+    pub(super) fn check(&self) -> Result<(), VideoError> {
+        let path = self.path.clone();
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(VideoError::Stopped { path });
+        }
+        if self.started.elapsed() > TIME_LIMIT {
+            let seconds = TIME_LIMIT.as_secs();
+            return Err(VideoError::TimedOut { path, seconds });
+        }
+        Ok(())
+    }
+
+    pub(super) fn undecodable(&self, reason: impl std::fmt::Display) -> VideoError {
+        VideoError::Undecodable {
+            path: self.path.clone(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// The packets of the video track, read one after the other.
+pub(super) struct PacketFile {
+    patience: Patience,
+    stream: usize,
+    pub(super) input: Input,
+    /// The position of the packet that the file stands before.
+    next: usize,
+    current: Packet,
+}
+
+impl PacketFile {
+    /// Opens a clip at its first packet.
+    pub(super) fn open(patience: &Patience) -> Result<Self, VideoError> {
+        ffmpeg::init();
+        check_file(&patience.path)?;
+        let mut input = open(patience)?;
+        let stream = video_stream(&input, &patience.path)?;
+        ffmpeg::keep_only(&mut input, stream);
+        Ok(Self {
+            patience: patience.clone(),
+            stream,
+            input,
+            next: 0,
+            current: Packet::empty(),
+        })
+    }
+
+    /// The video track.
+    pub(super) fn track(&self) -> Result<ffmpeg_next::Stream<'_>, VideoError> {
+        let track = self.input.stream(self.stream);
+        track.ok_or_else(|| self.patience.undecodable("the video track vanished"))
+    }
+
+    /// Reads every packet of the track; keeps the packets themselves while they are few enough.
+    pub(super) fn index(&mut self) -> Result<(Option<Vec<Packet>>, PacketIndex), VideoError> {
+        let (kept, infos) = index_packets(&mut self.input, self.stream, &self.patience)?;
+        self.next = infos.len();
+        Ok((kept, PacketIndex::new(infos)))
+    }
+
+    /// The packet at `position`; `None` when the file no longer gives it.
+    fn get(&mut self, position: usize) -> Result<Option<&mut Packet>, VideoError> {
+        if position < self.next {
+            *self = Self::open(&self.patience)?;
+        }
+        while self.next <= position {
+            if !read_packet(&mut self.input, self.stream, &mut self.current) {
+                return Ok(None);
+            }
+            self.next += 1;
+        }
+        Ok(Some(&mut self.current))
+    }
+}
+
+/// Where a decoder's packets come from.
+pub(super) enum Packets<'a> {
+    /// Memory: the packets from position `first` on.
+    Kept {
+        first: usize,
+        packets: &'a mut [Packet],
+    },
+    /// The file, read again.
+    File(&'a mut PacketFile),
+    /// A second look at the file, at the same time as others.
+    OwnFile(Box<PacketFile>),
+}
+
+impl Packets<'_> {
+    /// The packet at `position`; `None` when there is none.
+    pub(super) fn get(&mut self, position: usize) -> Result<Option<&mut Packet>, VideoError> {
+        match self {
+            Self::Kept { first, packets } => Ok(position
+                .checked_sub(*first)
+                .and_then(|place| packets.get_mut(place))),
+            Self::File(file) => file.get(position),
+            Self::OwnFile(file) => file.get(position),
+        }
+    }
+}
+
+/// Refuses what would block or cannot be a clip before FFmpeg sees it.
+fn check_file(path: &Path) -> Result<(), VideoError> {
+    let path = path.to_owned();
+    match std::fs::metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(VideoError::NotFound { path })
+        }
+        Err(error) => Err(VideoError::Unreadable {
+            path,
+            reason: error.to_string(),
+        }),
+        Ok(facts) if !facts.is_file() => Err(VideoError::NotAFile { path }),
+        Ok(facts) if facts.len() == 0 => Err(VideoError::Empty { path }),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn open(patience: &Patience) -> Result<Input, VideoError> {
+    let watch = patience.clone();
+    ffmpeg::open(&patience.path, move || watch.exhausted()).map_err(|error| {
+        if let Err(stopped) = patience.check() {
+            return stopped;
+        }
+        let path = patience.path.clone();
+        let reason = error.to_string();
+        match error {
+            Error::Other { errno } if errno == libc::EACCES => {
+                VideoError::Unreadable { path, reason }
+            }
+            _ => VideoError::NotAVideo { path, reason },
+        }
+    })
+}
+
+/// The best video track that is not cover art, within the pixel limit.
+fn video_stream(input: &Input, path: &Path) -> Result<usize, VideoError> {
+    let none = |found: &str| VideoError::NoVideoTrack {
+        path: path.to_owned(),
+        found: found.to_owned(),
+    };
+    let Some(stream) = input.streams().best(media::Type::Video) else {
+        let has_sound = input.streams().best(media::Type::Audio).is_some();
+        return Err(none(if has_sound { "sound" } else { "other data" }));
+    };
+    let cover = ffmpeg_next::format::stream::Disposition::ATTACHED_PIC;
+    if stream.disposition().contains(cover) {
+        return Err(none("sound and cover art"));
+    }
+    let [width, height] = ffmpeg::coded_size(&stream);
+    if width.saturating_mul(height) > ffmpeg::MAX_PIXELS {
+        return Err(VideoError::TooLarge {
+            path: path.to_owned(),
+            width,
+            height,
+            limit: ffmpeg::MAX_PIXELS,
+        });
+    }
+    if width == 0 || height == 0 {
+        return Err(VideoError::Undecodable {
+            path: path.to_owned(),
+            reason: "the size of its frames is unknown".to_owned(),
+        });
+    }
+    Ok(stream.index())
+}
+
+/// Reads every packet of the track; keeps the packets themselves while they are few enough.
+fn index_packets(
+    input: &mut Input,
+    stream: usize,
+    patience: &Patience,
+) -> Result<(Option<Vec<Packet>>, Vec<PacketInfo>), VideoError> {
+    let mut infos = Vec::new();
+    let mut kept = Some(Vec::new());
+    let mut bytes = 0;
+    let mut packet = Packet::empty();
+    while read_packet(input, stream, &mut packet) {
+        infos.push(PacketInfo {
+            pts: packet.pts(),
+            duration: packet.duration(),
+            key: packet.is_key(),
+            hidden: ffmpeg::is_hidden(&packet),
+        });
+        if infos.len() > MAX_PACKETS {
+            return Err(VideoError::TooLong {
+                path: patience.path.clone(),
+                limit: MAX_PACKETS,
+            });
+        }
+        bytes += packet.size();
+        if bytes > KEPT_BYTES {
+            kept = None;
+        }
+        if let Some(kept) = &mut kept {
+            kept.push(std::mem::replace(&mut packet, Packet::empty()));
+        }
+        patience.check()?;
+    }
+    patience.check()?;
+    Ok((kept, infos))
+}
+
+/// The next packet of the track; false at the end of what can be read.
+fn read_packet(input: &mut Input, stream: usize, packet: &mut Packet) -> bool {
+    let mut errors = 0;
+    loop {
+        // Reading does not release what the packet held.
+        *packet = Packet::empty();
+        match packet.read(input) {
+            Ok(()) if packet.stream() == stream => return true,
+            Ok(()) => {}
+            Err(Error::InvalidData) if errors < MAX_ERRORS => errors += 1,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Average frames per second; from the time stamps where the header has none.
+pub(super) fn frame_rate(track: &ffmpeg_next::Stream, index: &PacketIndex) -> Option<f64> {
+    let rate = track.avg_frame_rate();
+    let fps = f64::from(rate.numerator()) / f64::from(rate.denominator());
+    let usable = |fps: &f64| fps.is_finite() && *fps > 0.0;
+    Some(fps).filter(usable).or_else(|| {
+        let unit = f64::from(track.time_base());
+        let seconds = index.duration()? as f64 * unit;
+        Some(index.total_frames() as f64 / seconds).filter(usable)
+    })
+}

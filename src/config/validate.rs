@@ -169,6 +169,7 @@ impl Config {
     /// Applies the stage's rules and checks everything once; nothing after it checks again.
     pub(super) fn prepare(&mut self, verb: Verb, origins: &Origins) -> Result<(), ConfigError> {
         let check = Check { origins };
+        self.apply_protocol(origins)?;
         self.check_ranges(&check)?;
         if verb == Verb::TrainBias {
             self.prepare_bias(&check)?;
@@ -200,7 +201,10 @@ impl Config {
             }
         }
         if verb != Verb::Inspect {
-            check.file("data.questions", &self.data.questions)?;
+            // Some benchmarks are published as a folder of files.
+            if self.eval.benchmark.is_none() || !self.data.questions.is_dir() {
+                check.file("data.questions", &self.data.questions)?;
+            }
             check.folder("data.video_root", &self.data.video_root)?;
         }
         Ok(())
@@ -258,8 +262,33 @@ impl Config {
         check.at_least("sft.grounding_weight", self.sft.grounding_weight, 0.0)?;
         check.at_least("sft.letter_weight", self.sft.letter_weight, 0.0)?;
         check.count("checkpoint.every", self.checkpoint.every, 1)?;
-        check.at_least("eval.temperature", self.eval.temperature, 0.0)?;
-        check.count("eval.batch_size", self.eval.batch_size, 1)
+        self.check_eval(check)
+    }
+
+    fn check_eval(&self, check: &Check) -> Result<(), ConfigError> {
+        let eval = &self.eval;
+        check.at_least("eval.temperature", eval.temperature, 0.0)?;
+        check.count("eval.batch_size", eval.batch_size, 1)?;
+        check.count("eval.samples", eval.samples, 1)?;
+        check.require(
+            eval.samples == 1 || eval.temperature > 0.0,
+            "eval.samples",
+            format!(
+                "is {}, but with eval.temperature = 0 all answers are the same: set a temperature",
+                eval.samples
+            ),
+        )?;
+        check.require(
+            eval.template
+                .as_ref()
+                .is_none_or(|template| template.contains("{question}")),
+            "eval.template",
+            "has no {question}, so nothing would be asked",
+        )?;
+        match &eval.subtitles {
+            Some(folder) => check.folder("eval.subtitles", folder),
+            None => Ok(()),
+        }
     }
 
     fn check_inputs(&self, check: &Check) -> Result<(), ConfigError> {
@@ -403,6 +432,10 @@ mod tests {
             ("model.device=tpu", "must be `auto`"),
             ("sft.grounding_weight=-1", "at least 0"),
             ("data.samples=0", "at least 1"),
+            ("eval.samples=0", "at least 1"),
+            ("eval.samples=3", "set a temperature"),
+            ("eval.template=Why?", "has no {question}"),
+            ("eval.subtitles=absent", "there is no folder absent"),
         ] {
             let error = Files::new().load(Verb::TrainBias, &[setting]).unwrap_err();
             let message = error.to_string();

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 
+pub mod extract;
 mod fingerprint;
 mod log;
 pub mod respond;

@@ -48,6 +48,45 @@ impl Default for EvalConfig {
     }
 }
 
+impl EvalConfig {
+    /// What is unusual about the protocol, and where this program departs from it; goes into the score file.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        match self.protocol {
+            None => {}
+            Some(Protocol::Authors) => {
+                remarks.push(
+                    "105,369 pixels per frame: the authors' loader reads VIDEO_MAX_PIXELS = 200,704 as the budget of the whole clip",
+                );
+                remarks.push("the answer must be the solution to the letter: `C,A` for `A,C` is wrong");
+                remarks.push("greedy, where the authors sample at temperature 0.01 and top-p 0.001");
+                if self.template.is_none() {
+                    remarks.push("the wording asks for the authors' tags in other words; eval.template takes theirs");
+                }
+                if self.benchmark == Some(Benchmark::Mvbench) {
+                    remarks.push("clips are shown whole, not only the part that a question is about");
+                }
+            }
+            Some(Protocol::Official) => match self.benchmark {
+                Some(Benchmark::Tempcompass) => remarks.push(
+                    "captioning is left out and unreadable answers are wrong, where a language model judges both officially",
+                ),
+                Some(Benchmark::Mmvu | Benchmark::MmvuOpen) => {
+                    remarks.push("answers are read by rule, where a language model judges them officially");
+                }
+                Some(Benchmark::Videomme) => {
+                    remarks.push("the official wording in other words; eval.template takes another");
+                }
+                Some(Benchmark::VideoHolmes) => {
+                    remarks.push("an unreadable answer is wrong, as in the official parser");
+                }
+                _ => {}
+            },
+        }
+        remarks.into_iter().map(str::to_owned).collect()
+    }
+}
+
 /// The benchmarks whose files are read as they are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -203,6 +242,10 @@ impl Preset {
                 temperature: 1.0,
                 ..official
             },
+            (Protocol::Official, Some(Benchmark::Clevrer | Benchmark::VideoHolmes)) => Self {
+                wording: Wording::Evaluation,
+                ..official
+            },
             (Protocol::Official, _) => official,
         }
     }
@@ -222,8 +265,16 @@ impl Config {
         let (eval, video) = (&mut self.eval, &mut self.video);
         fix.set("eval.wording", &mut eval.wording, preset.wording)?;
         fix.set("eval.extraction", &mut eval.extraction, preset.extraction)?;
-        fix.set("eval.temperature", &mut eval.temperature, preset.temperature)?;
-        fix.set("eval.clip_bounds", &mut eval.clip_bounds, preset.clip_bounds)?;
+        fix.set(
+            "eval.temperature",
+            &mut eval.temperature,
+            preset.temperature,
+        )?;
+        fix.set(
+            "eval.clip_bounds",
+            &mut eval.clip_bounds,
+            preset.clip_bounds,
+        )?;
         fix.set("eval.samples", &mut eval.samples, 1)?;
         fix.set("video.fps", &mut video.fps, 2.0)?;
         fix.set("video.min_frames", &mut video.min_frames, 4)?;

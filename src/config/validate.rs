@@ -1,6 +1,6 @@
 //! What a verb requires of a config: ranges, files, and settings that contradict each other. Checked once.
 
-use super::{Config, ConfigError, Origins, QuestionKind};
+use super::{Config, ConfigError, Origins, Protocol, QuestionKind};
 use std::path::Path;
 
 /// What the config is loaded for.
@@ -279,6 +279,11 @@ impl Config {
             ),
         )?;
         check.require(
+            eval.protocol != Some(Protocol::Official) || eval.benchmark.is_some(),
+            "eval.protocol",
+            "is \"official\", but eval.benchmark names no benchmark whose protocol that could be",
+        )?;
+        check.require(
             eval.template
                 .as_ref()
                 .is_none_or(|template| template.contains("{question}")),
@@ -434,6 +439,7 @@ mod tests {
             ("data.samples=0", "at least 1"),
             ("eval.samples=0", "at least 1"),
             ("eval.samples=3", "set a temperature"),
+            ("eval.protocol=official", "names no benchmark"),
             ("eval.template=Why?", "has no {question}"),
             ("eval.subtitles=absent", "there is no folder absent"),
         ] {

@@ -6,13 +6,16 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+pub mod benchmark;
 pub mod clevrer;
 mod dataset;
 mod read;
 pub mod shuffle;
+mod span;
 
 pub use dataset::Dataset;
 pub use read::{DataError, read_questions, write_questions};
+pub use span::{Span, split_span};
 
 /// One question about one clip, as it stands in a question file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,7 +97,10 @@ impl Question {
     /// What the source sorts the question under besides its kind, as `(name, value)`: the texts in the field `splits`,
     /// such as `{"duration": "short"}`.
     pub fn splits(&self) -> impl Iterator<Item = (&str, &str)> {
-        let fields = self.extra.get("splits").and_then(|splits| splits.as_object());
+        let fields = self
+            .extra
+            .get("splits")
+            .and_then(|splits| splits.as_object());
         fields
             .into_iter()
             .flatten()
@@ -265,7 +271,11 @@ mod tests {
         ] {
             assert_eq!(question.choices(), bare, "{}", question.problem);
         }
-        assert!(question("Why?\nB. no first option", None).choices().is_empty());
+        assert!(
+            question("Why?\nB. no first option", None)
+                .choices()
+                .is_empty()
+        );
         assert_eq!(
             question("Which fits?\nOption 1: red", Some(&["red"])).text(),
             "Which fits?\nOption 1: red"

@@ -4,7 +4,8 @@
 //! 1. Only what follows the last `</think>` counts. Thinking that never ends has no answer, unless the tags of an answer
 //!    stand in it.
 //! 2. The answer stands between `<answer>` and `</answer>`, in any case of letters. Several must agree; one that is
-//!    opened and never closed makes the whole unreadable. Without tags, all that is written must be an answer.
+//!    opened and never closed makes the whole unreadable. Without tags, all that is written must be an answer, or its
+//!    last line must announce one ("Therefore, the final answer is: C").
 //! 3. Emphasis, quotes, `\boxed{}`, a full stop and words such as "The final answer is:" around it do not count.
 //! 4. An answer is the text of an option; or letters (`A`, `a`, `(A)`, `A.`, `Option A`, `Option 1`) separated by commas,
 //!    spaces or "and"; or an option's letter with a mark and text behind it, which must not be another option's text; or
@@ -162,7 +163,9 @@ pub fn per_option(answer: &str, solution: &str, options: usize) -> Vec<bool> {
 fn strict(text: &str, form: Form) -> Result<String, Unreadable> {
     // Byte positions stay valid: only ASCII letters change.
     let lower = text.to_ascii_lowercase();
-    let start = lower.rfind("</think>").map_or(0, |at| at + "</think>".len());
+    let start = lower
+        .rfind("</think>")
+        .map_or(0, |at| at + "</think>".len());
     let thinking = start == 0 && lower.contains("<think>");
     let (spoken, lower) = (&text[start..], &lower[start..]);
     let mut answers = BTreeSet::new();
@@ -181,10 +184,19 @@ fn strict(text: &str, form: Form) -> Result<String, Unreadable> {
     match answers.pop_first() {
         Some(answer) => Ok(answer),
         None if thinking => Err(Unreadable::Thinking),
-        None => read(spoken, form).map_err(|problem| match problem {
-            Unreadable::NoOption => Unreadable::NoTags,
-            other => other,
-        }),
+        None => read_untagged(spoken, form),
+    }
+}
+
+/// An answer without tags: the whole text, or a last line that announces it.
+fn read_untagged(spoken: &str, form: Form) -> Result<String, Unreadable> {
+    let last = spoken.trim_end().lines().last().map(unwrapped);
+    match (read(spoken, form), last) {
+        (Err(Unreadable::NoOption), Some(last)) if without_lead_in(last) != last => {
+            read(last, form).map_err(|_| Unreadable::NoTags)
+        }
+        (Err(Unreadable::NoOption), _) => Err(Unreadable::NoTags),
+        (result, _) => result,
     }
 }
 
@@ -227,9 +239,9 @@ fn read_line(line: &str, options: &[String]) -> Result<Vec<usize>, Unreadable> {
         return Ok(vec![index]);
     }
     let count = option_count(options);
-    let within = |indices: Vec<usize>| match indices.iter().all(|index| *index < count) {
-        true => Ok(indices),
-        false => Err(Unreadable::NoOption),
+    let within = |indices: Vec<usize>| {
+        let exist = indices.iter().all(|index| *index < count);
+        exist.then_some(indices).ok_or(Unreadable::NoOption)
     };
     if let Some(indices) = letters(line) {
         return within(indices);
@@ -323,7 +335,10 @@ fn unwrapped(text: &str) -> &str {
         let inner = PAIRS
             .iter()
             .find_map(|(open, close)| text.strip_prefix(open)?.strip_suffix(close));
-        let next = inner.unwrap_or(text).trim().trim_end_matches(['.', '!', ',', ';']);
+        let next = inner
+            .unwrap_or(text)
+            .trim()
+            .trim_end_matches(['.', '!', ',', ';']);
         if next == text {
             return text;
         }
@@ -334,9 +349,20 @@ fn unwrapped(text: &str) -> &str {
 /// Without words that announce an answer: `The final answer is: A` → `A`.
 fn without_lead_in(text: &str) -> &str {
     const WORDS: [&str; 10] = [
-        "so", "therefore", "thus", "hence", "the", "my", "final", "correct", "right", "best",
+        "so",
+        "therefore",
+        "thus",
+        "hence",
+        "the",
+        "my",
+        "final",
+        "correct",
+        "right",
+        "best",
     ];
-    const NOUNS: [&str; 6] = ["answer", "answers", "option", "options", "choice", "choices"];
+    const NOUNS: [&str; 6] = [
+        "answer", "answers", "option", "options", "choice", "choices",
+    ];
     let (mut rest, mut named) = (text, false);
     while let Some((word, behind)) = rest.split_once(char::is_whitespace) {
         let word = word.to_lowercase();
@@ -362,13 +388,10 @@ fn normalised(text: &str) -> String {
         .map(str::to_lowercase)
         .collect();
     let text = words.join(" ");
-    match text.contains(',') {
-        true => text,
-        false => match Answer::parse(&text).items().next() {
-            Some(number) if text.parse::<f64>().is_ok() => number.to_owned(),
-            _ => text,
-        },
+    if text.parse::<f64>().is_err() {
+        return text;
     }
+    Answer::parse(&text).to_string()
 }
 
 #[cfg(test)]
@@ -376,9 +399,14 @@ mod tests {
     use super::*;
 
     fn options() -> Vec<String> {
-        ["The cube falls", "the sphere stops.", "A ball rolls", "Nothing"]
-            .map(String::from)
-            .to_vec()
+        [
+            "The cube falls",
+            "the sphere stops.",
+            "A ball rolls",
+            "Nothing",
+        ]
+        .map(String::from)
+        .to_vec()
     }
 
     fn read_as(text: &str) -> Result<String, Unreadable> {
@@ -424,6 +452,10 @@ mod tests {
             ("<answer>A</answer> or rather <answer>(A)</answer>", "A"),
             ("B", "B"),
             ("Therefore, the final answer is: C", "C"),
+            (
+                "First a cube moves.\nTherefore, the final answer is: $C$.",
+                "C",
+            ),
             ("<think>A? <answer>A</answer></think>The answer is B.", "B"),
             ("<think>cut <answer>A</answer>", "A"),
         ] {
@@ -459,6 +491,8 @@ mod tests {
             ("<answer>letter</answer>", NoOption),
             ("A cube collides with a sphere.", NoTags),
             ("I think the answer could be A", NoTags),
+            ("The answer is A.\nOr is it?", NoTags),
+            ("First.\nThe answer is E", NoTags),
         ] {
             assert_eq!(read_as(text), Err(why), "{text}");
         }
@@ -477,7 +511,13 @@ mod tests {
         let strict = |text: &str, solution: &str| {
             let form = Form::of(&[], solution);
             let one = extract(Extraction::Strict, text, form);
-            accuracy(Extraction::Strict, &one.answer, solution, form, AccuracyRule::Exact)
+            accuracy(
+                Extraction::Strict,
+                &one.answer,
+                solution,
+                form,
+                AccuracyRule::Exact,
+            )
         };
         for (text, solution, right) in [
             ("<answer>Yes</answer>", "<answer>yes</answer>", true),
@@ -486,13 +526,21 @@ mod tests {
             ("No, not yes", "no", false),
             ("Not at all", "no", false),
             ("", "no", false),
-            ("<answer>Depth-First  search.</answer>", "depth-first search", true),
+            (
+                "<answer>Depth-First  search.</answer>",
+                "depth-first search",
+                true,
+            ),
             ("<answer>search</answer>", "depth-first search", false),
             ("<answer>3.0</answer>", "3", true),
             ("<answer></answer>", "3", false),
             ("<answer>b</answer>", "B", true),
         ] {
-            assert_eq!(strict(text, solution) > 0.5, right, "{text:?} for {solution:?}");
+            assert_eq!(
+                strict(text, solution) > 0.5,
+                right,
+                "{text:?} for {solution:?}"
+            );
         }
     }
 
@@ -501,7 +549,13 @@ mod tests {
         let right = |text: &str, solution: &str| {
             let form = Form::of(&[], solution);
             let one = extract(Extraction::Authors, text, form);
-            accuracy(Extraction::Authors, &one.answer, solution, form, AccuracyRule::Exact) > 0.5
+            accuracy(
+                Extraction::Authors,
+                &one.answer,
+                solution,
+                form,
+                AccuracyRule::Exact,
+            ) > 0.5
         };
         let truth = "<answer>A,C</answer>";
         assert!(right("<answer> A,C </answer>", truth));
@@ -533,7 +587,10 @@ mod tests {
 
     #[test]
     fn options_are_right_when_taken_or_left_rightly() {
-        assert_eq!(per_option("A,B", "<answer>A,C</answer>", 4), [true, false, false, true]);
+        assert_eq!(
+            per_option("A,B", "<answer>A,C</answer>", 4),
+            [true, false, false, true]
+        );
         assert_eq!(per_option("", "<answer>A</answer>", 2), [false, false]);
     }
 }

@@ -163,25 +163,18 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_questions_take_little_memory() {
-        let options = [
-            "A. nobody at all",
-            "B. the man in the red shirt",
-            "C. a dog",
-            "D. they all do",
-        ];
-        let records: Vec<serde_json::Value> = (0..100_000)
-            .map(|index| {
-                serde_json::json!({
-                    "video_id": format!("{:03}", index / 3), "duration": "short", "domain": "Sports", "sub_category": "Ball",
-                    "videoID": format!("clip{}", index / 3), "question_id": format!("{index}-1"), "task_type": "Counting",
-                    "question": "Who of the people by the window stands up first?", "options": options, "answer": "B",
-                })
-            })
-            .collect();
+        let mut text = String::new();
+        for index in 0..100_000 {
+            text.push_str(if index == 0 { "[" } else { "," });
+            text.push_str(&format!(
+                r#"{{"question_id":"{index}","videoID":"clip{}","duration":"short","domain":"Sports","sub_category":"Ball","task_type":"Counting","question":"Who of the people by the window stands up first?","options":["A. nobody","B. the man in the red shirt","C. a dog","D. they all do"],"answer":"B"}}"#,
+                index / 3
+            ));
+        }
+        text.push(']');
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("many.json");
-        std::fs::write(&path, serde_json::to_vec(&records).unwrap()).unwrap();
-        drop(records);
+        std::fs::write(&path, text).unwrap();
         let questions = read(Benchmark::Videomme, &path, true).unwrap();
         assert_eq!(questions.len(), 100_000);
         // Beside them only the file's text is in memory, and one record.

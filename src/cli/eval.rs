@@ -47,7 +47,7 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Answer the I-th of N parts only, into files of its own; --merge puts the parts together
-    #[arg(long, value_name = "I/N", requires = "model")]
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["table", "rescore", "merge", "compare"])]
     shard: Option<Shard>,
     /// Show finished evaluations side by side: folders or scores.json files, each with a label or without
     #[arg(long, value_name = "[LABEL=]PATH", num_args = 1.., conflicts_with_all = ["out", "config"])]
@@ -56,7 +56,7 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config"])]
     rescore: Option<PathBuf>,
     /// Read the stored answers by another rule than that of the evaluation; writes scores-RULE.json
-    #[arg(long, value_name = "RULE", requires = "rescore")]
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["model", "table", "merge", "compare"])]
     extraction: Option<Extraction>,
     /// Put the finished shards of a folder together
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config"])]
@@ -65,7 +65,7 @@ pub(super) struct EvalArgs {
     #[arg(long, value_names = ["DIR", "DIR"], num_args = 2, conflicts_with_all = ["out", "config"])]
     compare: Vec<PathBuf>,
     /// Compare evaluations that were made under different conditions all the same
-    #[arg(long, requires = "compare")]
+    #[arg(long, conflicts_with_all = ["model", "table", "rescore", "merge"])]
     across_protocols: bool,
     /// Write tables as Markdown
     #[arg(long)]

@@ -77,9 +77,6 @@ impl EvalConfig {
                 Some(Benchmark::Videomme) => {
                     remarks.push("the official wording in other words; eval.template takes another");
                 }
-                Some(Benchmark::VideoHolmes) => {
-                    remarks.push("an unreadable answer is wrong, as in the official parser");
-                }
                 _ => {}
             },
         }

@@ -169,6 +169,11 @@ impl Config {
     /// Applies the stage's rules and checks everything once; nothing after it checks again.
     pub(super) fn prepare(&mut self, verb: Verb, origins: &Origins) -> Result<(), ConfigError> {
         let check = Check { origins };
+        check.require(
+            self.eval.protocol.is_none() || !verb.is_training(),
+            "eval.protocol",
+            "fixes frames and pixels for eval and not for training; remove it",
+        )?;
         self.apply_protocol(origins)?;
         self.check_ranges(&check)?;
         if verb == Verb::TrainBias {
@@ -439,7 +444,6 @@ mod tests {
             ("data.samples=0", "at least 1"),
             ("eval.samples=0", "at least 1"),
             ("eval.samples=3", "set a temperature"),
-            ("eval.protocol=official", "names no benchmark"),
             ("eval.template=Why?", "has no {question}"),
             ("eval.subtitles=absent", "there is no folder absent"),
         ] {
@@ -452,6 +456,20 @@ mod tests {
                 "{setting}: {message}"
             );
         }
+    }
+
+    #[test]
+    fn a_protocol_is_for_evaluation() {
+        let files = Files::new();
+        let fails = |verb, setting: &str, expected: &str| {
+            let message = files.load(verb, &[setting]).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        fails(Verb::TrainBias, "eval.protocol=authors", "not for training");
+        fails(Verb::Eval, "eval.protocol=official", "names no benchmark");
+        files
+            .load(Verb::Eval, &["eval.protocol=authors"])
+            .expect("the authors' protocol fits any question");
     }
 
     #[test]

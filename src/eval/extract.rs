@@ -191,11 +191,11 @@ fn strict(text: &str, form: Form) -> Result<String, Unreadable> {
 /// An answer without tags: the whole text, or a last line that announces it.
 fn read_untagged(spoken: &str, form: Form) -> Result<String, Unreadable> {
     let last = spoken.trim_end().lines().last().map(unwrapped);
-    match (read(spoken, form), last) {
-        (Err(Unreadable::NoOption), Some(last)) if without_lead_in(last) != last => {
-            read(last, form).map_err(|_| Unreadable::NoTags)
-        }
-        (Err(Unreadable::NoOption), _) => Err(Unreadable::NoTags),
+    let announced = last.filter(|last| without_lead_in(last) != *last);
+    match (read(spoken, form), announced) {
+        (Ok(_), Some(last)) if form == Form::Words => read(last, form),
+        (Err(Unreadable::NoOption), Some(last)) => read(last, form).or(Err(Unreadable::NoTags)),
+        (Err(Unreadable::NoOption), None) => Err(Unreadable::NoTags),
         (result, _) => result,
     }
 }
@@ -532,6 +532,11 @@ mod tests {
                 true,
             ),
             ("<answer>search</answer>", "depth-first search", false),
+            (
+                "It is old.\nTherefore, the final answer is: Late Gothic.",
+                "late Gothic",
+                true,
+            ),
             ("<answer>3.0</answer>", "3", true),
             ("<answer></answer>", "3", false),
             ("<answer>b</answer>", "B", true),

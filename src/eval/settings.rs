@@ -92,9 +92,7 @@ impl Settings {
             config_hash: fingerprint::of_config(config, &questions_hash)?,
             questions_hash,
             questions_asked: dataset.len(),
-            questions_published: eval
-                .benchmark
-                .and_then(Benchmark::published_questions),
+            questions_published: eval.benchmark.and_then(Benchmark::published_questions),
             subset: subset(config),
             wording: asking.name(),
             wording_hash: asking.hash(),

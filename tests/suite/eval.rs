@@ -222,7 +222,10 @@ fn stored_answers_are_scored_and_compared_without_a_model() {
     std::fs::rename(path.join("model"), path.join("moved")).unwrap();
     let again = scores_of(path, &["eval", "--rescore", "out", "--json"]);
     assert_eq!(again, scores);
-    run(path, &["eval", "--rescore", "out", "--extraction", "authors"]);
+    run(
+        path,
+        &["eval", "--rescore", "out", "--extraction", "authors"],
+    );
     let authors = std::fs::read_to_string(path.join("out/scores-authors.json")).unwrap();
     let authors: Value = serde_json::from_str(&authors).unwrap();
     assert_eq!(authors["extraction"], "authors");
@@ -243,8 +246,14 @@ fn stored_answers_are_scored_and_compared_without_a_model() {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    assert!(text.contains("inferential") && text.contains("answered in one only: 0"), "{text}");
-    assert!(errors.contains("compared across protocols: video"), "{errors}");
+    assert!(
+        text.contains("inferential") && text.contains("answered in one only: 0"),
+        "{text}"
+    );
+    assert!(
+        errors.contains("compared across protocols: video"),
+        "{errors}"
+    );
 }
 
 #[test]
@@ -258,7 +267,10 @@ fn shards_answer_what_one_process_answers() {
     assert_eq!(output.status.code(), Some(1));
     assert!(errors.contains("shard 1-of-2 is not finished"), "{errors}");
     evaluate(path, "parts", &["--shard", "1/2"]);
-    assert_eq!(scores_of(path, &["eval", "--merge", "parts", "--json"]), whole);
+    assert_eq!(
+        scores_of(path, &["eval", "--merge", "parts", "--json"]),
+        whole
+    );
     let outputs =
         |out: &str| std::fs::read_to_string(path.join(out).join("outputs.jsonl")).unwrap();
     assert_eq!(outputs("parts"), outputs("whole"));
@@ -284,9 +296,21 @@ fn several_samples_vote() {
     assert!(different > 0, "{log}");
     let output = videothinker(
         path,
-        &["eval", "--config", "eval.toml", "--model", "model", "--set", "eval.samples=3"],
+        &[
+            "eval",
+            "--config",
+            "eval.toml",
+            "--model",
+            "model",
+            "--set",
+            "eval.samples=3",
+        ],
     );
-    assert_eq!(output.status.code(), Some(2), "greedy samples are all the same");
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "greedy samples are all the same"
+    );
 }
 
 #[test]
@@ -333,7 +357,13 @@ fn a_benchmark_is_read_cut_and_scored_by_its_splits() {
 
     let inspect = |clip: &str| -> Value {
         let clip = path.join("video/sta/sta_video").join(clip);
-        let args = ["inspect", "video", clip.to_str().unwrap(), "--model", "model"];
+        let args = [
+            "inspect",
+            "video",
+            clip.to_str().unwrap(),
+            "--model",
+            "model",
+        ];
         serde_json::from_str(&run(path, &args)).unwrap()
     };
     let (whole, part) = (inspect("a.mp4"), inspect("a.mp4#t=0.5,1.5"));
@@ -344,11 +374,22 @@ fn a_benchmark_is_read_cut_and_scored_by_its_splits() {
         .iter()
         .map(|index| index.as_f64().unwrap())
         .collect();
-    assert!(indices.iter().all(|index| (0.5 * fps..=1.5 * fps).contains(index)), "{part}");
+    assert!(
+        indices
+            .iter()
+            .all(|index| (0.5 * fps..=1.5 * fps).contains(index)),
+        "{part}"
+    );
     assert_eq!(part["total_frames"], whole["total_frames"]);
     let output = videothinker(
         path,
-        &["inspect", "video", "video/sta/sta_video/a.mp4#t=900,901", "--model", "model"],
+        &[
+            "inspect",
+            "video",
+            "video/sta/sta_video/a.mp4#t=900,901",
+            "--model",
+            "model",
+        ],
     );
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -362,15 +403,29 @@ fn a_protocol_goes_into_the_score_file() {
     // The miniature's own settings contradict a protocol.
     let output = videothinker(
         path,
-        &["eval", "--config", "eval.toml", "--model", "model", "--set", "eval.protocol=authors"],
+        &[
+            "eval",
+            "--config",
+            "eval.toml",
+            "--model",
+            "model",
+            "--set",
+            "eval.protocol=authors",
+        ],
     );
     assert_eq!(output.status.code(), Some(2));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("eval.protocol = \"authors\" means"), "{errors}");
+    assert!(
+        errors.contains("eval.protocol = \"authors\" means"),
+        "{errors}"
+    );
     let config = "[model]\ndtype = \"f32\"\ndevice = \"cpu\"\n[data]\nquestions = \"world/validation_questions.json\"\n\
                   video_root = \"world/videos\"\nsamples = 1\n[eval]\nprotocol = \"authors\"\n";
     std::fs::write(path.join("authors.toml"), config).unwrap();
     let args = ["inspect", "config", "--config", "authors.toml"];
     let shown = run(path, &args);
-    assert!(shown.contains("105369") && shown.contains("1024"), "{shown}");
+    assert!(
+        shown.contains("105369") && shown.contains("1024"),
+        "{shown}"
+    );
 }

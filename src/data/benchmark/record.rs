@@ -24,7 +24,7 @@ impl Record<'_> {
         }
     }
 
-    /// The texts of a list, or of an object with the keys A, B, …, empty ones left out.
+    /// The texts of a list, or of an object with the keys A, B, …, without empty ones at the end.
     pub(super) fn options(&self, name: &str) -> Result<Vec<String>, String> {
         let values: Vec<&Value> = match self.fields.get(name) {
             Some(Value::Array(values)) => values.iter().collect(),
@@ -43,8 +43,11 @@ impl Record<'_> {
             Value::Null => Ok(String::new()),
             _ => Err(format!("an option in `{name}` is no text")),
         });
-        let texts = texts.collect::<Result<Vec<_>, _>>()?;
-        Ok(texts.into_iter().filter(|text| !text.is_empty()).collect())
+        let mut texts = texts.collect::<Result<Vec<_>, _>>()?;
+        while texts.last().is_some_and(String::is_empty) {
+            texts.pop();
+        }
+        Ok(texts)
     }
 
     /// Whether this is a record of the Video-R1 family.

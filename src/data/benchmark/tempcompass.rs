@@ -75,6 +75,7 @@ fn push(
     let splits = [
         ("task", Some(task.to_owned())),
         ("aspect", Some(aspect.to_owned())),
+        ("task and aspect", Some(format!("{task} {aspect}"))),
     ];
     found.questions.push(Question {
         id,
@@ -154,7 +155,11 @@ mod tests {
         assert_eq!(questions[0].video, Path::new("456.mp4"));
         assert_eq!(
             splits(&questions[4]),
-            [("task", "yes_no"), ("aspect", "speed")]
+            [
+                ("task", "yes_no"),
+                ("aspect", "speed"),
+                ("task and aspect", "yes_no speed")
+            ]
         );
     }
 

@@ -5,9 +5,11 @@
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+mod eval;
 mod load;
 mod validate;
 
+pub use eval::{Benchmark, EvalConfig, Extraction, Protocol, Wording};
 pub use load::{ConfigError, Origins, Place};
 pub use validate::{Verb, is_hub_id};
 
@@ -465,38 +467,4 @@ impl Default for CheckpointConfig {
             keep: 2,
         }
     }
-}
-
-/// `[eval]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EvalConfig {
-    /// Which wording follows the question.
-    pub wording: Wording,
-    /// Softmax temperature; 0 is greedy.
-    pub temperature: f64,
-    /// Questions answered together.
-    pub batch_size: usize,
-}
-
-impl Default for EvalConfig {
-    fn default() -> Self {
-        Self {
-            wording: Wording::Evaluation,
-            temperature: 0.0,
-            batch_size: 8,
-        }
-    }
-}
-
-/// The text put around a question (`prompt::template` holds the words).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Wording {
-    /// The authors' training prompt.
-    Training,
-    /// The authors' evaluation prompt.
-    Evaluation,
-    /// The question as it is.
-    None,
 }

@@ -65,7 +65,7 @@ pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
     };
     let folder = model_folder(&args.model)?;
     let (_, patches) = video::load_patches(&args.video, &config.video)?;
-    let respondent = Respondent::load(&folder, &config, temperature)?;
+    let respondent = Respondent::load(&folder, &config, temperature, 1)?;
     let processor = respondent.processor();
     let prompt = processor.prompt(&args.question, args.wording, Some(patches))?;
     let mut stream = TextStream::new(processor.tokenizer());
@@ -85,7 +85,7 @@ pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
         }
     });
     shown?;
-    for completion in completions? {
+    for completion in completions?.into_iter().flatten() {
         if args.json {
             output::json(&Answer {
                 text: &completion.text,

@@ -1,17 +1,26 @@
-//! `eval`: answers a benchmark and scores it, or shows finished scores side by side.
+//! `eval`: answers a benchmark and scores it, or works on the answers of finished evaluations.
 
 use super::BadArgument;
 use super::ConfigArgs;
 use super::Outcome;
 use super::output;
+use crate::config::Config;
+use crate::config::Extraction;
 use crate::config::Verb;
 use crate::config::is_hub_id;
 use crate::data::Dataset;
 use crate::data::Question;
+use crate::data::benchmark;
+use crate::data::read_questions;
 use crate::eval::Evaluation;
 use crate::eval::Scores;
 use crate::eval::Settings;
+use crate::eval::Shard;
+use crate::eval::asking::Asking;
+use crate::eval::compare;
 use crate::eval::respond::Respondent;
+use crate::eval::stored;
+use crate::eval::subtitles::Subtitles;
 use crate::eval::table;
 use crate::eval::table::Row;
 use crate::eval::table::Style;
@@ -19,6 +28,7 @@ use crate::model::hub;
 use crate::train::console::Progress;
 use crate::video::Prefetcher;
 use anyhow::Result;
+use clap::ArgGroup;
 use clap::Args;
 use std::num::NonZero;
 use std::path::Path;
@@ -26,18 +36,37 @@ use std::path::PathBuf;
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("job").required(true).args(["model", "table", "rescore", "merge", "compare"]))]
 pub(super) struct EvalArgs {
     #[command(flatten)]
     settings: ConfigArgs,
     /// The model to ask: a folder or a hub id
-    #[arg(long, value_name = "DIR", required_unless_present = "table")]
+    #[arg(long, value_name = "DIR")]
     model: Option<String>,
     /// Folder for outputs.jsonl and scores.json; an evaluation found there is continued [default: output_dir]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Answer the I-th of N parts only, into files of its own; --merge puts the parts together
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["table", "rescore", "merge", "compare"])]
+    shard: Option<Shard>,
     /// Show finished evaluations side by side: folders or scores.json files, each with a label or without
-    #[arg(long, value_name = "[LABEL=]PATH", num_args = 1.., conflicts_with_all = ["model", "out", "config"])]
+    #[arg(long, value_name = "[LABEL=]PATH", num_args = 1.., conflicts_with_all = ["out", "config"])]
     table: Vec<String>,
+    /// Score the stored answers of a folder anew, without a model
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config"])]
+    rescore: Option<PathBuf>,
+    /// Read the stored answers by another rule than that of the evaluation; writes scores-RULE.json
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["model", "table", "merge", "compare"])]
+    extraction: Option<Extraction>,
+    /// Put the finished shards of a folder together
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config"])]
+    merge: Option<PathBuf>,
+    /// Compare two evaluations question by question
+    #[arg(long, value_names = ["DIR", "DIR"], num_args = 2, conflicts_with_all = ["out", "config"])]
+    compare: Vec<PathBuf>,
+    /// Compare evaluations that were made under different conditions all the same
+    #[arg(long, conflicts_with_all = ["model", "table", "rescore", "merge"])]
+    across_protocols: bool,
     /// Write tables as Markdown
     #[arg(long)]
     markdown: bool,
@@ -58,9 +87,17 @@ impl EvalArgs {
 
 /// Runs `eval`.
 pub(super) fn run(args: &EvalArgs) -> Result<Outcome> {
-    match &args.model {
-        Some(model) => evaluate(args, model)?,
-        None => compare(args)?,
+    if let Some(model) = &args.model {
+        evaluate(args, model)?;
+    } else if let Some(folder) = &args.rescore {
+        let (scores, path) = stored::rescore(folder, args.extraction)?;
+        show(args, &scores, &path)?;
+    } else if let Some(folder) = &args.merge {
+        show(args, &stored::merge(folder)?, &folder.join("scores.json"))?;
+    } else if let [first, second] = args.compare.as_slice() {
+        compare_two(args, first, second)?;
+    } else {
+        side_by_side(args)?;
     }
     Ok(Outcome::Done)
 }
@@ -78,46 +115,103 @@ pub(super) fn model_folder(name: &str) -> Result<PathBuf> {
 fn evaluate(args: &EvalArgs, model: &str) -> Result<()> {
     let config = args.settings.load(Verb::Eval)?;
     let folder = model_folder(model)?;
-    let dataset = Dataset::load(&config.data, config.seed)?;
+    let dataset = load_questions(&config)?;
     let out = args.out.as_deref().unwrap_or(&config.output_dir);
-    let settings = Settings::new(&config, model, &folder)?;
-    let evaluation = Evaluation::open(&settings, dataset.questions(), config.eval.batch_size, out)?;
+    let settings = Settings::new(&config, model, &folder, &dataset)?;
+    for remark in &settings.remarks {
+        tracing::info!("protocol {}: {remark}", settings.protocol);
+    }
+    let (questions, size) = (dataset.questions(), config.eval.batch_size);
+    let evaluation = Evaluation::open(&settings, questions, size, args.shard, out)?;
     let jobs: Vec<PathBuf> = evaluation
         .pending()
         .into_iter()
         .flatten()
-        .map(|question: &Question| question.video.clone())
+        .map(|question| question.video.clone())
         .collect();
-    let progress = Progress::start(dataset.len() - jobs.len(), dataset.len());
+    let progress = Progress::start(evaluation.len() - jobs.len(), evaluation.len());
+    let eval = &config.eval;
     let respondent = if jobs.is_empty() {
         None
     } else {
-        Some(Respondent::load(&folder, &config, config.eval.temperature)?)
+        Some(Respondent::load(
+            &folder,
+            &config,
+            eval.temperature,
+            eval.samples,
+        )?)
     };
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let bytes = config.train.prefetch_mib << 20;
     let mut clips = Prefetcher::new(jobs, config.video.clone(), bytes, threads)?;
-    let answer = |batch: &[Question]| match &respondent {
+    let asking = Asking::new(eval);
+    let subtitles = eval.subtitles.as_deref().map(Subtitles::new);
+    let answer = |batch: &[&Question]| match &respondent {
         Some(respondent) => respondent.answer_batch(
             batch,
             &mut clips,
-            config.eval.wording,
+            &asking,
+            subtitles.as_ref(),
             config.data.on_bad_video,
         ),
         None => Ok(Vec::new()),
     };
-    let scores = evaluation.run(answer, |answered| progress.step(answered, "questions"))?;
+    let scores = evaluation.run(dataset.num_skipped(), answer, |running| {
+        let words = format!("questions, {:.1} % right so far", 100.0 * running.accuracy);
+        progress.step(running.answered, &words);
+    })?;
+    let file = args
+        .shard
+        .map_or_else(|| "scores.json".into(), |shard| shard.scores_file());
+    show(args, &scores, &out.join(file))
+}
+
+/// The questions of the benchmark, or of an ordinary question file.
+fn load_questions(config: &Config) -> Result<Dataset> {
+    let path = &config.data.questions;
+    let questions = match config.eval.benchmark {
+        Some(name) => {
+            let questions = benchmark::read(name, path, config.eval.clip_bounds)?;
+            let published = name
+                .published_questions()
+                .map_or_else(String::new, |count| format!(" of {count} published"));
+            tracing::info!(
+                "{}: {}{published} questions",
+                name.as_str(),
+                questions.len()
+            );
+            questions
+        }
+        None => read_questions(path)?,
+    };
+    Ok(Dataset::new(questions, &config.data, config.seed)?)
+}
+
+/// Prints scores and says where they are.
+fn show(args: &EvalArgs, scores: &Scores, path: &Path) -> Result<()> {
     if args.json {
-        return output::json(&scores);
+        return output::json(scores);
     }
-    let text = table::details(&scores, args.style());
+    let text = table::details(scores, args.style());
+    output::text(&format!("{text}\nscores: {}\n", path.display()))
+}
+
+fn compare_two(args: &EvalArgs, first: &Path, second: &Path) -> Result<()> {
+    let comparison = compare::compare(first, second, args.across_protocols)?;
+    for difference in &comparison.differences {
+        tracing::warn!("compared across protocols: {difference}");
+    }
+    if args.json {
+        return output::json(&comparison);
+    }
+    let text = table::paired(&comparison, args.style());
+    let (first, second, unpaired) = (&comparison.first, &comparison.second, comparison.unpaired);
     output::text(&format!(
-        "{text}\nscores: {}\n",
-        out.join("scores.json").display()
+        "{text}\nfirst: {first}\nsecond: {second}\nanswered in one only: {unpaired}\n"
     ))
 }
 
-fn compare(args: &EvalArgs) -> Result<()> {
+fn side_by_side(args: &EvalArgs) -> Result<()> {
     let rows = args
         .table
         .iter()

@@ -47,7 +47,7 @@ enum Command {
     TrainCdpo(training::CdpoArgs),
     /// Make the miniature world; turn official CLEVRER files into questions; check clips and budgets
     Data(data::DataArgs),
-    /// Answer a benchmark and score it, or show finished scores side by side
+    /// Answer a benchmark and score it; merge, rescore or compare finished evaluations
     Eval(eval::EvalArgs),
     /// Ask one question about one clip
     Ask(ask::AskArgs),

@@ -1,6 +1,6 @@
 //! From a TOML file and `--set` arguments to a [`Config`], with every mistake named by place and key.
 
-use super::{Config, QuestionKind, Verb};
+use super::{Benchmark, Config, Protocol, QuestionKind, Verb};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -186,6 +186,10 @@ fn template() -> Table {
     full.data.samples = Some(0);
     full.data.kinds = vec![QuestionKind::Observational];
     full.kl.token_cap = Some(0.0);
+    full.eval.benchmark = Some(Benchmark::Clevrer);
+    full.eval.protocol = Some(Protocol::Authors);
+    full.eval.template = Some(String::new());
+    full.eval.subtitles = Some(PathBuf::new());
     to_table(&full)
 }
 
@@ -508,6 +512,10 @@ mod tests {
         config.data.samples = Some(3);
         config.data.kinds = vec![QuestionKind::Inferential];
         config.kl.token_cap = Some(2.5);
+        config.eval.benchmark = Some(Benchmark::Videomme);
+        config.eval.protocol = Some(Protocol::Official);
+        config.eval.template = Some("{question}".into());
+        config.eval.subtitles = Some("srt".into());
         config.optimizer.learning_rate = 1.23e-7;
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), config.to_toml().unwrap()).unwrap();

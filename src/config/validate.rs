@@ -1,6 +1,6 @@
 //! What a verb requires of a config: ranges, files, and settings that contradict each other. Checked once.
 
-use super::{Config, ConfigError, Origins, QuestionKind};
+use super::{Config, ConfigError, Origins, Protocol, QuestionKind};
 use std::path::Path;
 
 /// What the config is loaded for.
@@ -169,6 +169,12 @@ impl Config {
     /// Applies the stage's rules and checks everything once; nothing after it checks again.
     pub(super) fn prepare(&mut self, verb: Verb, origins: &Origins) -> Result<(), ConfigError> {
         let check = Check { origins };
+        check.require(
+            self.eval.protocol.is_none() || !verb.is_training(),
+            "eval.protocol",
+            "fixes frames and pixels for eval and not for training; remove it",
+        )?;
+        self.apply_protocol(origins)?;
         self.check_ranges(&check)?;
         if verb == Verb::TrainBias {
             self.prepare_bias(&check)?;
@@ -200,7 +206,10 @@ impl Config {
             }
         }
         if verb != Verb::Inspect {
-            check.file("data.questions", &self.data.questions)?;
+            // Some benchmarks are published as a folder of files.
+            if self.eval.benchmark.is_none() || !self.data.questions.is_dir() {
+                check.file("data.questions", &self.data.questions)?;
+            }
             check.folder("data.video_root", &self.data.video_root)?;
             if let Some(manifest) = &self.data.manifest {
                 check.require(
@@ -269,8 +278,38 @@ impl Config {
         check.at_least("sft.grounding_weight", self.sft.grounding_weight, 0.0)?;
         check.at_least("sft.emphasis", self.sft.emphasis, 0.0)?;
         check.count("checkpoint.every", self.checkpoint.every, 1)?;
-        check.at_least("eval.temperature", self.eval.temperature, 0.0)?;
-        check.count("eval.batch_size", self.eval.batch_size, 1)
+        self.check_eval(check)
+    }
+
+    fn check_eval(&self, check: &Check) -> Result<(), ConfigError> {
+        let eval = &self.eval;
+        check.at_least("eval.temperature", eval.temperature, 0.0)?;
+        check.count("eval.batch_size", eval.batch_size, 1)?;
+        check.count("eval.samples", eval.samples, 1)?;
+        check.require(
+            eval.samples == 1 || eval.temperature > 0.0,
+            "eval.samples",
+            format!(
+                "is {}, but with eval.temperature = 0 all answers are the same: set a temperature",
+                eval.samples
+            ),
+        )?;
+        check.require(
+            eval.protocol != Some(Protocol::Official) || eval.benchmark.is_some(),
+            "eval.protocol",
+            "is \"official\", but eval.benchmark names no benchmark whose protocol that could be",
+        )?;
+        check.require(
+            eval.template
+                .as_ref()
+                .is_none_or(|template| template.contains("{question}")),
+            "eval.template",
+            "has no {question}, so nothing would be asked",
+        )?;
+        match &eval.subtitles {
+            Some(folder) => check.folder("eval.subtitles", folder),
+            None => Ok(()),
+        }
     }
 
     fn check_inputs(&self, check: &Check) -> Result<(), ConfigError> {
@@ -414,6 +453,10 @@ mod tests {
             ("model.device=tpu", "must be `auto`"),
             ("sft.grounding_weight=-1", "at least 0"),
             ("data.samples=0", "at least 1"),
+            ("eval.samples=0", "at least 1"),
+            ("eval.samples=3", "set a temperature"),
+            ("eval.template=Why?", "has no {question}"),
+            ("eval.subtitles=absent", "there is no folder absent"),
         ] {
             let error = Files::new().load(Verb::TrainBias, &[setting]).unwrap_err();
             let message = error.to_string();
@@ -424,6 +467,20 @@ mod tests {
                 "{setting}: {message}"
             );
         }
+    }
+
+    #[test]
+    fn a_protocol_is_for_evaluation() {
+        let files = Files::new();
+        let fails = |verb, setting: &str, expected: &str| {
+            let message = files.load(verb, &[setting]).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        fails(Verb::TrainBias, "eval.protocol=authors", "not for training");
+        fails(Verb::Eval, "eval.protocol=official", "names no benchmark");
+        files
+            .load(Verb::Eval, &["eval.protocol=authors"])
+            .expect("the authors' protocol fits any question");
     }
 
     #[test]

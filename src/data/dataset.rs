@@ -3,7 +3,7 @@
 use super::manifest::Manifest;
 use super::read::{DataError, read_questions};
 use super::shuffle::permutation;
-use super::{Change, Question};
+use super::{Change, Question, split_span};
 use crate::config::{BadVideoPolicy, DataConfig};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,11 +21,19 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads the question file, keeps the wanted kinds, draws `samples` questions in the order of
-    /// Hugging Face `datasets.shuffle(seed).select(range(samples))`, and checks that every clip exists.
+    /// The questions of the question file, as [`Dataset::new`] takes them.
     pub fn load(config: &DataConfig, seed: u64) -> Result<Self, DataError> {
+        Self::new(read_questions(&config.questions)?, config, seed)
+    }
+
+    /// Keeps the wanted kinds, draws `samples` questions in the order of Hugging Face
+    /// `datasets.shuffle(seed).select(range(samples))`, and checks that every clip exists.
+    pub fn new(
+        mut questions: Vec<Question>,
+        config: &DataConfig,
+        seed: u64,
+    ) -> Result<Self, DataError> {
         let path = &config.questions;
-        let mut questions = read_questions(path)?;
         let total = questions.len();
         if !config.kinds.is_empty() {
             questions.retain(|question| {
@@ -153,7 +161,7 @@ fn check_videos(config: &DataConfig, questions: &mut Vec<Question>) -> Result<us
     for question in questions.iter() {
         let found = *exists
             .entry(question.video.clone())
-            .or_insert_with(|| question.video.is_file());
+            .or_insert_with(|| split_span(&question.video).0.is_file());
         if !found && first.is_none() {
             first = Some((question.video.clone(), question.id.clone()));
         }

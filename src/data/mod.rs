@@ -6,15 +6,18 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+pub mod benchmark;
 pub mod clevrer;
 mod dataset;
 mod manifest;
 mod read;
 pub mod shuffle;
+mod span;
 
 pub use dataset::Dataset;
 pub use manifest::{Change, ClipRecord, Manifest};
 pub use read::{DataError, QuestionWriter, read_questions, write_questions};
+pub use span::{Span, split_span};
 
 /// One question about one clip, as it stands in a question file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,12 +61,12 @@ impl Question {
     pub fn text(&self) -> String {
         let mut text = self.problem.clone();
         let options = self.options.as_deref().unwrap_or_default();
-        if text.lines().any(|line| has_letter(line, 'A')) {
+        if text.lines().any(|line| starts_option(line, 0)) {
             return text;
         }
-        for (option, letter) in options.iter().zip('A'..='Z') {
+        for (index, (option, letter)) in options.iter().zip('A'..='Z').enumerate() {
             text.push('\n');
-            if !has_letter(option, letter) {
+            if !starts_option(option, index) {
                 text.push(letter);
                 text.push_str(". ");
             }
@@ -72,18 +75,78 @@ impl Question {
         text
     }
 
+    /// The options without their letters, from `options` or from the lines of the problem; none for an open question.
+    pub fn choices(&self) -> Vec<String> {
+        let bare = |line: &str, index| match option_mark(line) {
+            Some((found, text)) if found == index => text.to_owned(),
+            _ => line.trim().to_owned(),
+        };
+        if let Some(options) = self.options.as_deref().filter(|all| !all.is_empty()) {
+            let numbered = options.iter().enumerate();
+            return numbered.map(|(index, line)| bare(line, index)).collect();
+        }
+        let mut choices = Vec::new();
+        for line in self.problem.lines() {
+            match option_mark(line) {
+                Some((0, text)) => choices = vec![text.to_owned()],
+                Some((index, text)) if index == choices.len() => choices.push(text.to_owned()),
+                _ => {}
+            }
+        }
+        choices
+    }
+
+    /// What the source sorts the question under besides its kind, as `(name, value)`: the texts in the field `splits`,
+    /// such as `{"duration": "short"}`.
+    pub fn splits(&self) -> impl Iterator<Item = (&str, &str)> {
+        let fields = self
+            .extra
+            .get("splits")
+            .and_then(|splits| splits.as_object());
+        fields
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
+    }
+
     /// The right answer as a set.
     pub fn answer(&self) -> Answer {
         Answer::parse(&self.solution)
     }
 }
 
-/// Whether a line starts with this option letter: `A. …`, `A) …`, `(A) …` or `A: …`.
-fn has_letter(line: &str, letter: char) -> bool {
+/// Whether a line is the `index`-th option with its mark.
+fn starts_option(line: &str, index: usize) -> bool {
+    option_mark(line).is_some_and(|(found, _)| found == index)
+}
+
+/// Words that stand before an option's letter or number in some sources: `Option 1: …`, `Caption A: …`.
+const OPTION_WORDS: [&str; 5] = ["option", "choice", "caption", "sentence", "description"];
+
+/// Whether `word` announces an option's letter or number.
+pub fn is_option_word(word: &str) -> bool {
+    OPTION_WORDS
+        .iter()
+        .any(|known| word.eq_ignore_ascii_case(known))
+}
+
+/// The index of the option that a line starts with, counted from 0, and what follows its mark: `A. …`, `A) …`, `(A) …`,
+/// `A: …`, and with a word before it also `Option 1: …`.
+pub fn option_mark(line: &str) -> Option<(usize, &str)> {
     let line = line.trim_start();
+    let (named, line) = match line.split_once(char::is_whitespace) {
+        Some((word, rest)) if is_option_word(word) => (true, rest.trim_start()),
+        _ => (false, line),
+    };
     let line = line.strip_prefix('(').unwrap_or(line);
-    line.strip_prefix(letter)
-        .is_some_and(|rest| rest.starts_with(['.', ')', ':']))
+    let first = line.chars().next()?;
+    let index = match first {
+        'A'..='Z' => first as usize - 'A' as usize,
+        '1'..='9' if named => first as usize - '1' as usize,
+        _ => return None,
+    };
+    let rest = line[1..].strip_prefix(['.', ')', ':'])?;
+    Some((index, rest.trim()))
 }
 
 /// An id is text; sources that number their questions are accepted.
@@ -196,6 +259,29 @@ mod tests {
         let listed = "Why?\nA. red\nB. blue";
         assert_eq!(question(listed, Some(&["red", "blue"])).text(), listed);
         assert_eq!(question(listed, None).text(), listed);
+    }
+
+    #[test]
+    fn options_are_found_with_or_without_marks() {
+        let bare = ["red", "blue"];
+        for question in [
+            question("Why?", Some(&["red", "B. blue"])),
+            question("Why?\nA. red\nB. blue", None),
+            question("Why?\n(A) red\n(B) blue\nOnly one is right.", None),
+            question("Which fits?\nOption 1: red\nOption 2: blue", None),
+            question("Which fits?\nCaption A: red\nCaption B: blue", None),
+        ] {
+            assert_eq!(question.choices(), bare, "{}", question.problem);
+        }
+        assert!(
+            question("Why?\nB. no first option", None)
+                .choices()
+                .is_empty()
+        );
+        assert_eq!(
+            question("Which fits?\nOption 1: red", Some(&["red"])).text(),
+            "Which fits?\nOption 1: red"
+        );
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl DataError {
 pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
     let format = Format::of(path)?;
     let text = std::fs::read_to_string(path).map_err(|error| DataError::reading(path, error))?;
-    let mut questions = match format {
+    let questions = match format {
         Format::Array => parse_array(path, &text)?,
         Format::Lines => parse_lines(path, &text)?,
     };
@@ -99,30 +99,35 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
             problem: "holds no question".into(),
         });
     }
-    let stem = path
-        .file_stem()
-        .map(|stem| stem.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    with_unique_ids(path, questions)
+}
+
+/// Gives the questions of a file that have no id one from their position, and checks that all differ. Each comes with its
+/// place in the file.
+pub(super) fn with_unique_ids(
+    path: &Path,
+    questions: Vec<(String, Question)>,
+) -> Result<Vec<Question>, DataError> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let mut places: BTreeMap<String, String> = BTreeMap::new();
-    for (index, (place, question)) in questions.iter_mut().enumerate() {
+    let mut checked = Vec::with_capacity(questions.len());
+    for (index, (place, mut question)) in questions.into_iter().enumerate() {
         if question.id.is_empty() {
             question.id = format!("{stem}/{index}");
         }
         if let Some(first) = places.insert(question.id.clone(), place.clone()) {
             return Err(DataError::Content {
                 path: path.to_owned(),
-                place: place.clone(),
+                place,
                 problem: format!(
                     "`id` {:?} is already used at {first}: ids must differ, or leave them out",
                     question.id
                 ),
             });
         }
+        checked.push(question);
     }
-    Ok(questions
-        .into_iter()
-        .map(|(_, question)| question)
-        .collect())
+    Ok(checked)
 }
 
 #[derive(Clone, Copy)]

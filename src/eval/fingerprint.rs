@@ -2,6 +2,8 @@
 
 use super::EvalError;
 use crate::config::Config;
+use crate::config::Extraction;
+use crate::data::Question;
 use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
@@ -72,13 +74,30 @@ fn add_file(path: &Path, hash: &mut Fnv) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Of the question file and of every setting that changes an answer or a score.
-pub(super) fn of_config(config: &Config) -> Result<String, EvalError> {
-    let path = &config.data.questions;
-    let questions = std::fs::read(path).map_err(|source| EvalError::File {
-        path: path.clone(),
-        source,
-    })?;
+/// Of a text.
+pub(super) fn of_text(text: &str) -> String {
+    let mut hash = Fnv::new();
+    hash.add(text.as_bytes());
+    hash.hex()
+}
+
+/// Of what is asked and what is right, question by question; where the clips lie does not count.
+pub(super) fn of_questions(questions: &[Question]) -> String {
+    let mut hash = Fnv::new();
+    for question in questions {
+        let (text, clip) = (question.text(), question.video.file_name());
+        let parts = [question.id.as_str(), &text, &question.solution];
+        for part in parts.map(str::as_bytes) {
+            hash.add(&part.len().to_le_bytes());
+            hash.add(part);
+        }
+        hash.add(clip.unwrap_or_default().as_encoded_bytes());
+    }
+    hash.hex()
+}
+
+/// Of every setting that changes an answer or a score, and of the questions' own fingerprint.
+pub(super) fn of_config(config: &Config, questions_hash: &str) -> Result<String, EvalError> {
     // Where things are, how fast they are done and how training goes does not change an answer.
     let mut relevant = Config {
         seed: config.seed,
@@ -92,14 +111,12 @@ pub(super) fn of_config(config: &Config) -> Result<String, EvalError> {
     relevant.data.questions = "".into();
     relevant.data.video_root = "".into();
     relevant.eval.batch_size = 0;
+    relevant.eval.extraction = Extraction::Strict;
     let text = serde_json::to_string(&relevant).map_err(|error| EvalError::Json {
-        path: path.clone(),
+        path: config.data.questions.clone(),
         reason: error.to_string(),
     })?;
-    let mut hash = Fnv::new();
-    hash.add(text.as_bytes());
-    hash.add(&questions);
-    Ok(hash.hex())
+    Ok(of_text(&(text + questions_hash)))
 }
 
 #[cfg(test)]
@@ -125,13 +142,25 @@ mod tests {
         assert_ne!(before, of_weights(folder.path()).unwrap());
 
         let mut config = Config::default();
-        config.data.questions = folder.path().join("q.json");
-        std::fs::write(&config.data.questions, "[]").unwrap();
-        let plain = of_config(&config).unwrap();
+        let plain = of_config(&config, "q").unwrap();
         config.eval.batch_size += 1;
         config.train.steps += 1;
-        assert_eq!(plain, of_config(&config).unwrap());
+        assert_eq!(plain, of_config(&config, "q").unwrap());
+        assert_ne!(plain, of_config(&config, "other questions").unwrap());
         config.video.max_frames += 2;
-        assert_ne!(plain, of_config(&config).unwrap());
+        assert_ne!(plain, of_config(&config, "q").unwrap());
+    }
+
+    #[test]
+    fn questions_differ_by_what_is_asked_and_not_by_where_clips_lie() {
+        let question = |problem: &str, video: &str| -> Question {
+            let line =
+                format!(r#"{{"id":"1","problem":"{problem}","solution":"A","video":"{video}"}}"#);
+            serde_json::from_str(&line).unwrap()
+        };
+        let hash = |problem, video| of_questions(&[question(problem, video)]);
+        assert_eq!(hash("Why?", "here/a.mp4"), hash("Why?", "there/a.mp4"));
+        assert_ne!(hash("Why?", "a.mp4"), hash("Why?", "b.mp4"));
+        assert_ne!(hash("Why?", "a.mp4"), hash("How?", "a.mp4"));
     }
 }

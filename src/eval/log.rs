@@ -13,6 +13,35 @@ pub(super) struct Log {
     file: File,
 }
 
+/// The whole lines of a log. A last line without its end was being written when the process was killed: it is left out.
+pub(super) fn read(path: &Path) -> Result<Vec<Answered>, EvalError> {
+    let bytes = std::fs::read(path).map_err(|source| EvalError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(path, &bytes[..whole_lines(&bytes)])
+}
+
+/// Length of the lines that have their end.
+fn whole_lines(bytes: &[u8]) -> usize {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n');
+    end.map_or(0, |end| end + 1)
+}
+
+fn parse(path: &Path, lines: &[u8]) -> Result<Vec<Answered>, EvalError> {
+    lines
+        .split_inclusive(|byte| *byte == b'\n')
+        .enumerate()
+        .map(|(index, line)| {
+            serde_json::from_slice(line).map_err(|error| EvalError::Line {
+                path: path.to_owned(),
+                line: index + 1,
+                reason: error.to_string(),
+            })
+        })
+        .collect()
+}
+
 impl Log {
     /// Opens or creates the log and returns what it holds. A last line without its end was being written when the
     /// process was killed: it is cut off.
@@ -26,21 +55,8 @@ impl Log {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed(error)),
         };
-        let whole = bytes
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |end| end + 1);
-        let answered = bytes[..whole]
-            .split_inclusive(|byte| *byte == b'\n')
-            .enumerate()
-            .map(|(index, line)| {
-                serde_json::from_slice(line).map_err(|error| EvalError::Line {
-                    path: path.to_owned(),
-                    line: index + 1,
-                    reason: error.to_string(),
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let whole = whole_lines(&bytes);
+        let answered = parse(path, &bytes[..whole])?;
         let file = OpenOptions::new()
             .create(true)
             .append(true)

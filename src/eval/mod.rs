@@ -1,12 +1,9 @@
 //! Benchmarks: questions in, `outputs.jsonl` and `scores.json` out. An interrupted evaluation continues where it was.
 
-use crate::config::Config;
-use crate::config::VideoConfig;
-use crate::config::Wording;
 use crate::data::Question;
-use crate::policy::generate::Finish;
 use log::Log;
 use score::Answered;
+use score::Sample;
 use score::Split;
 use serde::Deserialize;
 use serde::Serialize;
@@ -14,11 +11,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 
+pub mod asking;
+mod batches;
+pub mod compare;
+pub mod extract;
 mod fingerprint;
 mod log;
 pub mod respond;
 pub mod score;
+mod settings;
+mod shard;
+pub mod stored;
+pub mod subtitles;
 pub mod table;
+
+pub use settings::Settings;
+pub use shard::Shard;
 
 /// Why an evaluation could not be run or read.
 #[derive(Debug, thiserror::Error)]
@@ -60,46 +68,77 @@ pub enum EvalError {
         /// The first setting that differs.
         setting: String,
     },
+    /// The two evaluations were made under different conditions.
+    #[error(
+        "the two evaluations differ in {}: their scores cannot be compared (--across-protocols compares them all the same)",
+        differences.join(", ")
+    )]
+    NotComparable {
+        /// Each setting that differs, with both values.
+        differences: Vec<String>,
+    },
+    /// No question was answered in both.
+    #[error("{} and {} have no question in common", first.display(), second.display())]
+    NothingInCommon {
+        /// One evaluation.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// There is nothing to merge.
+    #[error("{} holds no outputs-I-of-N.jsonl: run `eval --shard I/N --out` with this folder first", path.display())]
+    NoShards {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds shards of two divisions.
+    #[error("{} holds shards of {one} and of {other}: remove those of one division", path.display())]
+    MixedShards {
+        /// The folder.
+        path: PathBuf,
+        /// Number of shards of one division.
+        one: usize,
+        /// Of the other.
+        other: usize,
+    },
+    /// A shard has not come to its end.
+    #[error("shard {shard} is not finished ({} is missing): run it again, it continues where it was", path.display())]
+    Unfinished {
+        /// The file that a finished shard has.
+        path: PathBuf,
+        /// Which shard.
+        shard: Shard,
+    },
+    /// The shards do not hold every question once.
+    #[error(
+        "the shards in {} hold {found} of {asked} questions: remove the logs of a shard that does not belong and run it again",
+        path.display()
+    )]
+    Incomplete {
+        /// The folder.
+        path: PathBuf,
+        /// Different questions found.
+        found: usize,
+        /// Questions asked.
+        asked: usize,
+    },
+    /// The shards were put together before.
+    #[error("{} is there already: remove it to merge again", path.display())]
+    Merged {
+        /// The log of the whole evaluation.
+        path: PathBuf,
+    },
+    /// A subtitle file is not in the SubRip format.
+    #[error("{}:{line}: not a time such as `00:00:01,000 --> 00:00:02,500`; mend the file, or move it away", path.display())]
+    Subtitles {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
     /// There is nothing to score.
     #[error("no question was answered: every clip was skipped")]
     Nothing,
-}
-
-/// Everything that decides about the answers: two evaluations with equal settings give equal scores.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    /// The model as named on the command line.
-    pub model: String,
-    /// A fingerprint of its weights, so that a folder with newly trained weights counts as another model.
-    pub weights: String,
-    /// The question file.
-    pub questions: PathBuf,
-    /// A fingerprint of the question file and of every setting that changes an answer.
-    pub config_hash: String,
-    /// The words after the question.
-    pub wording: Wording,
-    /// 0 is greedy.
-    pub temperature: f64,
-    /// Longest answer in tokens.
-    pub max_new_tokens: usize,
-    /// Frames and pixels.
-    pub video: VideoConfig,
-}
-
-impl Settings {
-    /// The settings of an evaluation of `model`, whose files are in `model_dir`.
-    pub fn new(config: &Config, model: &str, model_dir: &Path) -> Result<Self, EvalError> {
-        Ok(Self {
-            model: model.to_owned(),
-            weights: fingerprint::of_weights(model_dir)?,
-            questions: config.data.questions.clone(),
-            config_hash: fingerprint::of_config(config)?,
-            wording: config.eval.wording,
-            temperature: config.eval.temperature,
-            max_new_tokens: config.sampling.max_new_tokens,
-            video: config.video.clone(),
-        })
-    }
 }
 
 /// `scores.json`: the result of an evaluation and the conditions it holds under.
@@ -112,7 +151,10 @@ pub struct Scores {
     pub questions_answered: usize,
     /// Questions left out because their clip cannot be used (`data.on_bad_video = "skip"`).
     pub questions_skipped: usize,
-    /// The scores of `all` questions and of each kind.
+    /// Questions left out because their clip does not exist (likewise).
+    #[serde(default)]
+    pub questions_missing: usize,
+    /// The scores of `all` questions, of each kind and of what else they are sorted under.
     pub splits: BTreeMap<String, Split>,
 }
 
@@ -128,27 +170,29 @@ impl Scores {
     }
 }
 
-/// What a model wrote to one question.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Reply {
-    /// The text without special tokens.
-    pub text: String,
-    /// Why it ended.
-    pub finish: Finish,
-    /// Its length.
-    pub tokens: usize,
+/// How far an evaluation is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Running {
+    /// Questions answered.
+    pub answered: usize,
+    /// The share of them that is right (exact).
+    pub accuracy: f64,
 }
 
-/// An evaluation in its folder: what is answered, and what is still to be.
+/// What a model wrote to the questions of a batch; `None` where the clip is to be skipped.
+pub type Replies = Vec<Option<Vec<Sample>>>;
+
+/// An evaluation, or one shard of it, in its folder: what is answered, and what is still to be.
 ///
 /// Batches are always cut at the same places: one that an interruption left half logged is answered again as a whole,
 /// so the scores equal those of an uninterrupted evaluation even where a batch's numbers depend on its size.
 #[derive(Debug)]
 pub struct Evaluation<'a> {
     settings: &'a Settings,
-    questions: &'a [Question],
-    batch_size: usize,
-    out: &'a Path,
+    /// The batches, or those of this shard.
+    batches: Vec<Vec<&'a Question>>,
+    outputs_file: PathBuf,
+    scores_file: PathBuf,
     log: Log,
     answered: BTreeMap<String, Answered>,
 }
@@ -159,28 +203,50 @@ impl<'a> Evaluation<'a> {
         settings: &'a Settings,
         questions: &'a [Question],
         batch_size: usize,
-        out: &'a Path,
+        shard: Option<Shard>,
+        out: &Path,
     ) -> Result<Self, EvalError> {
-        open_folder(out, settings)?;
-        let (log, logged) = Log::open(&out.join("outputs.jsonl"))?;
+        settings.open_folder(out)?;
+        let all = batches::batches(questions, batch_size);
+        let (batches, outputs, scores) = match shard {
+            Some(shard) => (
+                shard.part(&all).to_vec(),
+                shard.outputs_file(),
+                shard.scores_file(),
+            ),
+            None => (all, "outputs.jsonl".into(), "scores.json".into()),
+        };
+        let outputs_file = out.join(outputs);
+        let (log, logged) = Log::open(&outputs_file)?;
         let answered = logged
             .into_iter()
             .map(|one| (one.id.clone(), one))
             .collect();
         Ok(Self {
             settings,
-            questions,
-            batch_size: batch_size.max(1),
-            out,
+            batches,
+            outputs_file,
+            scores_file: out.join(scores),
             log,
             answered,
         })
     }
 
+    /// Questions that are asked here.
+    pub fn len(&self) -> usize {
+        self.batches.iter().map(Vec::len).sum()
+    }
+
+    /// Whether nothing is asked here, as in a shard of a very small evaluation.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
     /// The batches that hold a question without an answer, in order.
-    pub fn pending(&self) -> Vec<&'a [Question]> {
-        self.questions
-            .chunks(self.batch_size)
+    pub fn pending(&self) -> Vec<&[&'a Question]> {
+        self.batches
+            .iter()
+            .map(Vec::as_slice)
             .filter(|batch| {
                 batch
                     .iter()
@@ -189,87 +255,65 @@ impl<'a> Evaluation<'a> {
             .collect()
     }
 
-    /// Has the pending batches answered, scores everything, and writes `scores.json`.
+    /// Has the pending batches answered, scores everything, and writes the scores. `missing` questions were left out
+    /// before, because their clip does not exist.
     ///
-    /// `answer` returns a reply for each question of a batch, `None` where the clip is to be skipped. `progress` is
-    /// told after each batch how many questions have an answer.
+    /// `answer` returns a reply for each question of a batch. `progress` is told after each batch how far it is.
     pub fn run(
         mut self,
-        mut answer: impl FnMut(&[Question]) -> anyhow::Result<Vec<Option<Reply>>>,
-        mut progress: impl FnMut(usize),
+        missing: usize,
+        mut answer: impl FnMut(&[&Question]) -> anyhow::Result<Replies>,
+        mut progress: impl FnMut(Running),
     ) -> anyhow::Result<Scores> {
-        for batch in self.pending() {
-            for (question, reply) in batch.iter().zip(answer(batch)?) {
-                if let Some(reply) = reply {
-                    self.record(question, reply)?;
+        let pending: Vec<Vec<&Question>> = self.pending().into_iter().map(<[_]>::to_vec).collect();
+        for batch in pending {
+            for (question, reply) in batch.iter().zip(answer(&batch)?) {
+                if let Some(samples) = reply {
+                    self.record(question, samples)?;
                 }
             }
-            progress(self.answered.len());
+            progress(self.running());
         }
+        let asked = self.len();
         let in_order: Vec<Answered> = self
-            .questions
+            .batches
             .iter()
+            .flatten()
             .filter_map(|question| self.answered.remove(&question.id))
             .collect();
-        if in_order.is_empty() {
+        if in_order.is_empty() && asked > 0 {
             return Err(EvalError::Nothing.into());
         }
         let scores = Scores {
             settings: self.settings.clone(),
             questions_answered: in_order.len(),
-            questions_skipped: self.questions.len() - in_order.len(),
+            questions_skipped: asked - in_order.len(),
+            questions_missing: missing,
             splits: score::splits(&in_order),
         };
-        write_json(&self.out.join("scores.json"), &scores)?;
+        write_json(&self.scores_file, &scores)?;
         Ok(scores)
     }
 
-    fn record(&mut self, question: &Question, reply: Reply) -> Result<(), EvalError> {
+    fn running(&self) -> Running {
+        let right: f64 = self.answered.values().map(|one| one.exact).sum();
+        Running {
+            answered: self.answered.len(),
+            accuracy: right / self.answered.len().max(1) as f64,
+        }
+    }
+
+    fn record(&mut self, question: &Question, samples: Vec<Sample>) -> Result<(), EvalError> {
         if self.answered.contains_key(&question.id) {
             return Ok(());
         }
-        let one = Answered::new(question, reply.text, reply.finish, reply.tokens);
+        let one = Answered::new(question, samples, self.settings.extraction);
         self.log.append(&one).map_err(|source| EvalError::File {
-            path: self.out.join("outputs.jsonl"),
+            path: self.outputs_file.clone(),
             source,
         })?;
         self.answered.insert(question.id.clone(), one);
         Ok(())
-    }
-}
-
-/// Makes the folder, or checks that its answers were given under the same conditions.
-fn open_folder(out: &Path, settings: &Settings) -> Result<(), EvalError> {
-    std::fs::create_dir_all(out).map_err(|source| EvalError::File {
-        path: out.to_owned(),
-        source,
-    })?;
-    let path = out.join("settings.json");
-    if !path.exists() {
-        if out.join("outputs.jsonl").exists() {
-            return Err(EvalError::OtherSettings {
-                path: out.to_owned(),
-                setting: "settings.json".into(),
-            });
-        }
-        return write_json(&path, settings);
-    }
-    let there: serde_json::Map<String, serde_json::Value> = read_json(&path)?;
-    let here = serde_json::to_value(settings).map_err(|error| EvalError::Json {
-        path: path.clone(),
-        reason: error.to_string(),
-    })?;
-    let different = here
-        .as_object()
-        .into_iter()
-        .flatten()
-        .find(|(key, value)| there.get(*key) != Some(value));
-    match different {
-        Some((key, _)) => Err(EvalError::OtherSettings {
-            path: out.to_owned(),
-            setting: key.clone(),
-        }),
-        None => Ok(()),
     }
 }
 
@@ -295,7 +339,8 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), EvalError> {
         reason: error.to_string(),
     })?;
     text.push('\n');
-    let temporary = path.with_extension("json.tmp");
+    // Several processes may write the same settings at once.
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     std::fs::write(&temporary, text).map_err(failed)?;
     std::fs::rename(&temporary, path).map_err(failed)
 }
@@ -305,16 +350,13 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings {
-            model: "m".into(),
-            weights: "w".into(),
-            questions: "q.json".into(),
-            config_hash: "c".into(),
-            wording: Wording::Training,
-            temperature: 0.0,
-            max_new_tokens: 8,
-            video: VideoConfig::default(),
-        }
+        let settings = serde_json::json!({
+            "model": "m", "weights": "w", "protocol": "own", "questions": "q.json", "questions_hash": "h",
+            "questions_asked": 7, "subset": "all", "config_hash": "c", "wording": "training", "wording_hash": "x",
+            "extraction": "strict", "samples": 1, "temperature": 0.0, "max_new_tokens": 8, "video": {},
+            "clip_bounds": true, "subtitles": false, "decoder": "d",
+        });
+        serde_json::from_value(settings).unwrap()
     }
 
     fn questions(count: usize) -> Vec<Question> {
@@ -334,9 +376,9 @@ mod tests {
         questions: &[Question],
         batch_size: usize,
         out: &Path,
-        answer: impl FnMut(&[Question]) -> anyhow::Result<Vec<Option<Reply>>>,
+        answer: impl FnMut(&[&Question]) -> anyhow::Result<Replies>,
     ) -> anyhow::Result<Scores> {
-        Evaluation::open(settings, questions, batch_size, out)?.run(answer, |_| ())
+        Evaluation::open(settings, questions, batch_size, None, out)?.run(0, answer, |_| ())
     }
 
     /// Right on every third question; the batch's size is part of the text.
@@ -344,15 +386,15 @@ mod tests {
         clippy::unnecessary_wraps,
         reason = "stands in for a model, which can fail"
     )]
-    fn answer(batch: &[Question]) -> anyhow::Result<Vec<Option<Reply>>> {
+    fn answer(batch: &[&Question]) -> anyhow::Result<Replies> {
         let replies = batch.iter().map(|question| {
             let right = question.id[1..].parse::<usize>().unwrap().is_multiple_of(3);
             let letter = if right { 'A' } else { 'B' };
-            Some(Reply {
-                text: format!("<think>{}</think><answer>{letter}</answer>", batch.len()),
-                finish: Finish::Stop,
+            Some(vec![Sample {
+                completion: format!("<think>{}</think><answer>{letter}</answer>", batch.len()),
+                truncated: false,
                 tokens: 4,
-            })
+            }])
         });
         Ok(replies.collect())
     }
@@ -385,7 +427,9 @@ mod tests {
                 log
             );
             let lines = log[..cut].split(|byte| *byte == b'\n').count() - 1;
-            assert!(asked <= 7 - lines / 3 * 3, "{asked} asked after {lines}");
+            // Two questions a clip: batches of two, two and three.
+            let kept = [4, 2, 0].into_iter().find(|kept| *kept <= lines).unwrap();
+            assert_eq!(asked, 7 - kept, "after {lines} lines");
         }
     }
 
@@ -415,7 +459,7 @@ mod tests {
     #[test]
     fn skipped_clips_are_counted_and_not_scored() {
         let folder = tempfile::tempdir().unwrap();
-        let skip_second = |batch: &[Question]| {
+        let skip_second = |batch: &[&Question]| {
             let mut replies = answer(batch)?;
             replies[1] = None;
             Ok(replies)
@@ -426,5 +470,116 @@ mod tests {
             (3, 1)
         );
         assert_eq!(scores.splits["all"].questions, 3);
+    }
+
+    #[test]
+    fn shards_merge_to_what_one_process_writes() {
+        let questions = questions(7);
+        let whole = tempfile::tempdir().unwrap();
+        let scores = run(&settings(), &questions, 2, whole.path(), answer).unwrap();
+        let parts = tempfile::tempdir().unwrap();
+        let shard = |index| {
+            let shard = Some(Shard { index, count: 3 });
+            Evaluation::open(&settings(), &questions, 2, shard, parts.path())
+                .unwrap()
+                .run(0, answer, |_| ())
+                .unwrap()
+        };
+        shard(3);
+        shard(1);
+        let error = stored::merge(parts.path()).unwrap_err().to_string();
+        assert!(error.contains("shard 2-of-3 is not finished"), "{error}");
+        shard(2);
+        assert_eq!(stored::merge(parts.path()).unwrap(), scores);
+        for name in ["outputs.jsonl", "scores.json", "settings.json"] {
+            let read = |folder: &Path| std::fs::read_to_string(folder.join(name)).unwrap();
+            assert_eq!(read(parts.path()), read(whole.path()), "{name}");
+        }
+        let error = stored::merge(parts.path()).unwrap_err().to_string();
+        assert!(error.contains("there already"), "{error}");
+    }
+
+    #[test]
+    fn a_shard_that_does_not_belong_is_found() {
+        let parts = tempfile::tempdir().unwrap();
+        let fewer = questions(4);
+        for index in 1..=2 {
+            let shard = Some(Shard { index, count: 2 });
+            Evaluation::open(&settings(), &fewer, 2, shard, parts.path())
+                .unwrap()
+                .run(0, answer, |_| ())
+                .unwrap();
+        }
+        let error = stored::merge(parts.path()).unwrap_err().to_string();
+        assert!(error.contains("hold 4 of 7 questions"), "{error}");
+        std::fs::write(parts.path().join("outputs-1-of-5.jsonl"), "").unwrap();
+        let error = stored::merge(parts.path()).unwrap_err().to_string();
+        assert!(error.contains("shards of 2 and of 5"), "{error}");
+        let empty = tempfile::tempdir().unwrap();
+        write_json(&empty.path().join("settings.json"), &settings()).unwrap();
+        let error = stored::merge(empty.path()).unwrap_err().to_string();
+        assert!(error.contains("--shard I/N"), "{error}");
+    }
+
+    #[test]
+    fn stored_answers_are_scored_anew_by_any_rule() {
+        let folder = tempfile::tempdir().unwrap();
+        let bare = |batch: &[&Question]| -> anyhow::Result<Replies> {
+            let replies = answer(batch)?.into_iter().map(|reply| {
+                let mut samples = reply?;
+                samples[0].completion = samples[0].completion.to_lowercase();
+                Some(samples)
+            });
+            Ok(replies.collect())
+        };
+        let scores = run(&settings(), &questions(7), 3, folder.path(), bare).unwrap();
+        let written = std::fs::read(folder.path().join("scores.json")).unwrap();
+        let (again, path) = stored::rescore(folder.path(), None).unwrap();
+        assert_eq!((again, path), (scores, folder.path().join("scores.json")));
+        assert_eq!(
+            std::fs::read(folder.path().join("scores.json")).unwrap(),
+            written
+        );
+        let (authors, path) =
+            stored::rescore(folder.path(), Some(crate::config::Extraction::Authors)).unwrap();
+        assert_eq!(path, folder.path().join("scores-authors.json"));
+        assert!(authors.splits["all"].exact.mean.abs() < 1e-12);
+        assert_eq!(
+            std::fs::read(folder.path().join("scores.json")).unwrap(),
+            written
+        );
+    }
+
+    #[test]
+    fn the_running_accuracy_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut told = Vec::new();
+        Evaluation::open(&settings(), &questions(4), 2, None, folder.path())
+            .unwrap()
+            .run(0, answer, |running| told.push(running))
+            .unwrap();
+        let accuracies: Vec<f64> = told.iter().map(|running| running.accuracy).collect();
+        assert_eq!(told[1].answered, 4);
+        assert!((accuracies[0] - 0.5).abs() < 1e-12 && (accuracies[1] - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn other_conditions_are_not_compared_silently() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        run(&settings(), &questions(7), 3, one.path(), answer).unwrap();
+        let mut wider = settings();
+        wider.video.max_frames = 32;
+        wider.protocol = "authors".into();
+        run(&wider, &questions(7), 3, other.path(), answer).unwrap();
+        let error = compare::compare(one.path(), other.path(), false)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("protocol (own / authors)") && error.contains("video"),
+            "{error}"
+        );
+        let both = compare::compare(one.path(), other.path(), true).unwrap();
+        assert_eq!(both.differences.len(), 2);
+        assert_eq!((both.splits["all"].questions, both.unpaired), (7, 0));
     }
 }

@@ -5,17 +5,22 @@ use crate::config::Config;
 use crate::config::SamplingConfig;
 use crate::config::Wording;
 use crate::data::Question;
-use crate::eval::Reply;
+use crate::eval::Replies;
+use crate::eval::asking::Asking;
+use crate::eval::score::Sample;
+use crate::eval::subtitles::Subtitles;
 use crate::model::Qwen25Vl;
 use crate::model::device;
 use crate::policy::FrozenModel;
 use crate::policy::generate::Completion;
+use crate::policy::generate::Finish;
 use crate::policy::generate::Observer;
 use crate::policy::generate::generate;
 use crate::policy::generate::unobserved;
 use crate::policy::sampler::QuestionSeed;
 use crate::prompt::Processor;
 use crate::prompt::Prompt;
+use crate::video::Clip;
 use crate::video::Prefetcher;
 use crate::video::VideoPatches;
 use anyhow::Context;
@@ -33,11 +38,11 @@ pub struct Respondent {
 }
 
 impl Respondent {
-    /// Loads the model folder; one completion per prompt is sampled as `config.sampling` says, at `temperature`.
-    pub fn load(folder: &Path, config: &Config, temperature: f64) -> Result<Self> {
+    /// Loads the model folder; `samples` completions per prompt are sampled as `config.sampling` says, at `temperature`.
+    pub fn load(folder: &Path, config: &Config, temperature: f64, samples: usize) -> Result<Self> {
         let device = device::device(&config.model)?;
         let sampling = SamplingConfig {
-            group_size: 1,
+            group_size: samples,
             temperature,
             ..config.sampling.clone()
         };
@@ -59,45 +64,50 @@ impl Respondent {
         &self.processor
     }
 
-    /// One completion of each prompt; `ids` name the draws, so that an answer does not depend on what else is asked.
+    /// Completions of each prompt; `ids` name the draws, so that an answer does not depend on what else is asked.
     pub fn answer(
         &self,
         prompts: &[&Prompt],
         ids: &[&str],
         observer: &mut Observer,
-    ) -> Result<Vec<Completion>> {
+    ) -> Result<Vec<Vec<Completion>>> {
         let seeds: Vec<QuestionSeed> = ids
             .iter()
             .map(|id| QuestionSeed::new(self.seed, 0, id))
             .collect();
-        let groups = generate(
+        Ok(generate(
             self.model(),
             &self.processor,
             prompts,
             &seeds,
             &self.sampling,
             observer,
-        )?;
-        Ok(groups.into_iter().flatten().collect())
+        )?)
     }
 
     /// Replies to a batch of questions, whose clips are the next ones of `clips`; `None` for a clip that is skipped.
     pub fn answer_batch(
         &self,
-        batch: &[Question],
+        batch: &[&Question],
         clips: &mut Prefetcher,
-        wording: Wording,
+        asking: &Asking,
+        subtitles: Option<&Subtitles>,
         on_bad_video: BadVideoPolicy,
-    ) -> Result<Vec<Option<Reply>>> {
+    ) -> Result<Replies> {
         let mut asked: Vec<(usize, Prompt)> = Vec::with_capacity(batch.len());
         for (index, question) in batch.iter().enumerate() {
-            if let Some(video) = next_clip(question, clips, on_bad_video)? {
-                let prompt = self
-                    .processor
-                    .prompt(&question.text(), wording, Some(video))
-                    .with_context(|| format!("question {}", question.id))?;
-                asked.push((index, prompt));
-            }
+            let Some((clip, video)) = next_clip(question, clips, on_bad_video)? else {
+                continue;
+            };
+            let said = subtitles
+                .map(|subtitles| subtitles.at(&question.video, &clip))
+                .transpose()?;
+            let text = asking.text(question, said.as_deref());
+            let prompt = self
+                .processor
+                .prompt(&text, Wording::None, Some(video))
+                .with_context(|| format!("question {}", question.id))?;
+            asked.push((index, prompt));
         }
         let prompts: Vec<&Prompt> = asked.iter().map(|(_, prompt)| prompt).collect();
         let ids: Vec<&str> = asked
@@ -106,14 +116,20 @@ impl Respondent {
             .collect();
         let completions = self.answer(&prompts, &ids, &mut unobserved)?;
         let mut replies = vec![None; batch.len()];
-        for ((index, _), completion) in asked.iter().zip(completions) {
-            replies[*index] = Some(Reply {
-                text: completion.text,
-                finish: completion.finish,
-                tokens: completion.token_ids.len(),
-            });
+        for ((index, _), group) in asked.iter().zip(completions) {
+            replies[*index] = Some(group.into_iter().map(Sample::from).collect());
         }
         Ok(replies)
+    }
+}
+
+impl From<Completion> for Sample {
+    fn from(completion: Completion) -> Self {
+        Self {
+            truncated: completion.finish == Finish::Length,
+            tokens: completion.token_ids.len(),
+            completion: completion.text,
+        }
     }
 }
 
@@ -122,12 +138,12 @@ fn next_clip(
     question: &Question,
     clips: &mut Prefetcher,
     on_bad_video: BadVideoPolicy,
-) -> Result<Option<Arc<VideoPatches>>> {
+) -> Result<Option<(Clip, Arc<VideoPatches>)>> {
     let loaded = clips
         .next()
         .context("a clip was asked for that is not in the list")?;
     match (loaded, on_bad_video) {
-        (Ok((_, video)), _) => Ok(Some(video)),
+        (Ok(clip), _) => Ok(Some(clip)),
         (Err(error), BadVideoPolicy::Skip) => {
             tracing::warn!("question {} is skipped: {error}", question.id);
             Ok(None)

@@ -1,10 +1,14 @@
-//! From answered questions to numbers: means with confidence intervals, by question kind, beside the best constant answer.
+//! From answered questions to numbers: means with confidence intervals, by every split, beside the best constant answer.
 
+use super::extract;
+use super::extract::Extracted;
+use super::extract::Form;
+use super::extract::Unreadable;
 use crate::config::AccuracyRule;
+use crate::config::Extraction;
 use crate::config::QuestionKind;
 use crate::data::Answer;
 use crate::data::Question;
-use crate::policy::generate::Finish;
 use crate::rl::reward;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -16,7 +20,18 @@ const NORMAL_95: f64 = 1.96;
 /// Every subset of the letters in use is tried as a constant answer up to this many letters (2⁸ − 1 answers).
 const MAX_LETTERS: usize = 8;
 
-/// One answered question with its scores: a line of `outputs.jsonl`.
+/// One completion of a question.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// What the model wrote, without special tokens.
+    pub completion: String,
+    /// It ran into the length limit.
+    pub truncated: bool,
+    /// Tokens generated.
+    pub tokens: usize,
+}
+
+/// One answered question with its scores: a line of `outputs.jsonl`. It holds all that scoring needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answered {
     /// The question's id.
@@ -26,46 +41,82 @@ pub struct Answered {
     /// The paper's split, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<QuestionKind>,
-    /// What the model wrote.
-    pub completion: String,
-    /// What counts as its answer.
-    pub answer: String,
+    /// What else it is sorted under: name and value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub splits: BTreeMap<String, String>,
+    /// The texts of its options.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
     /// The right answer, as in the question file.
     pub solution: String,
+    /// What the model wrote, `eval.samples` times.
+    pub samples: Vec<Sample>,
+    /// What counts as its answer; empty when none could be read.
+    #[serde(default)]
+    pub answer: String,
     /// 1 when the answer is the truth, else 0.
+    #[serde(default)]
     pub exact: f64,
     /// Partial credit for a non-empty subset of the truth.
+    #[serde(default)]
     pub soft: f64,
-    /// 1 when the completion has the demanded format, else 0.
+    /// Share of the completions that have the training format.
+    #[serde(default)]
     pub format: f64,
-    /// The completion has an `<answer>` to read.
-    pub parsed: bool,
-    /// The completion ran into the length limit.
-    pub truncated: bool,
-    /// Tokens generated.
-    pub tokens: usize,
+    /// Why no answer could be read as asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<Unreadable>,
 }
 
 impl Answered {
-    /// Scores what the model wrote to `question`.
-    pub fn new(question: &Question, completion: String, finish: Finish, tokens: usize) -> Self {
-        let accuracy = |rule| reward::accuracy(&completion, &question.solution, rule);
-        Self {
+    /// What the model wrote to `question`, scored by `rule`.
+    pub fn new(question: &Question, samples: Vec<Sample>, rule: Extraction) -> Self {
+        let splits = question.splits();
+        let mut one = Self {
             id: question.id.clone(),
             video: question.video.display().to_string(),
             kind: question.kind,
-            answer: reward::answer_text(&completion).to_owned(),
+            splits: splits
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            options: question.choices(),
             solution: question.solution.clone(),
-            exact: accuracy(AccuracyRule::Exact),
-            soft: accuracy(AccuracyRule::Soft),
-            format: f64::from(u8::from(reward::has_format(&completion))),
-            parsed: completion
-                .split_once("<answer>")
-                .is_some_and(|(_, rest)| rest.contains("</answer>")),
-            truncated: finish == Finish::Length,
-            tokens,
-            completion,
-        }
+            samples,
+            answer: String::new(),
+            exact: 0.0,
+            soft: 0.0,
+            format: 0.0,
+            unreadable: None,
+        };
+        one.score(rule);
+        one
+    }
+
+    /// Reads the samples anew and replaces the scores.
+    pub fn score(&mut self, rule: Extraction) {
+        let form = Form::of(&self.options, &self.solution);
+        let read: Vec<Extracted> = self
+            .samples
+            .iter()
+            .map(|sample| extract::extract(rule, &sample.completion, form))
+            .collect();
+        let (answer, unreadable) = match extract::vote(&read) {
+            Some(chosen) => (chosen.answer, chosen.unreadable),
+            None => (String::new(), Some(Unreadable::Empty)),
+        };
+        let accuracy = |credit| extract::accuracy(rule, &answer, &self.solution, form, credit);
+        self.exact = accuracy(AccuracyRule::Exact);
+        self.soft = accuracy(AccuracyRule::Soft);
+        self.answer = answer;
+        self.unreadable = unreadable;
+        let formed = |sample: &&Sample| reward::has_format(&sample.completion);
+        self.format =
+            self.samples.iter().filter(formed).count() as f64 / self.samples.len().max(1) as f64;
+    }
+
+    /// Whether several options are right.
+    fn has_several_right(&self) -> bool {
+        Answer::parse(&self.solution).len() > 1
     }
 }
 
@@ -100,8 +151,14 @@ pub struct Split {
     pub exact: Mean,
     /// Share of completions in the demanded format.
     pub format: Mean,
-    /// Completions without an `<answer>`.
+    /// Accuracy over single options, where questions have several right ones (CLEVRER's per-option measure).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_option: Option<Mean>,
+    /// Questions without a readable answer.
     pub unparsable: usize,
+    /// Why, and how many each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unparsable_reasons: BTreeMap<Unreadable, usize>,
     /// Completions cut at the length limit.
     pub truncated: usize,
     /// Mean length in tokens.
@@ -112,19 +169,28 @@ pub struct Split {
     pub best_constant_exact: Constant,
 }
 
-/// Scores by split: `all`, then each question kind that occurs.
+/// Scores by split: `all`, each question kind that occurs, and `name/value` for what the source sorts questions under.
 pub fn splits(answered: &[Answered]) -> BTreeMap<String, Split> {
-    let mut groups: BTreeMap<String, Vec<&Answered>> = BTreeMap::new();
-    for one in answered {
-        groups.entry("all".into()).or_default().push(one);
-        if let Some(kind) = one.kind {
-            groups.entry(kind.as_str().into()).or_default().push(one);
-        }
-    }
-    groups
+    group(answered)
         .into_iter()
         .map(|(name, members)| (name, split(&members)))
         .collect()
+}
+
+/// The members of each split.
+pub(super) fn group(answered: &[Answered]) -> BTreeMap<String, Vec<&Answered>> {
+    let mut groups: BTreeMap<String, Vec<&Answered>> = BTreeMap::new();
+    for one in answered {
+        let kind = one.kind.map(|kind| kind.as_str().to_owned());
+        let others = one
+            .splits
+            .iter()
+            .map(|(name, value)| format!("{name}/{value}"));
+        for name in ["all".to_owned()].into_iter().chain(kind).chain(others) {
+            groups.entry(name).or_default().push(one);
+        }
+    }
+    groups
 }
 
 fn split(members: &[&Answered]) -> Split {
@@ -132,6 +198,11 @@ fn split(members: &[&Answered]) -> Split {
     let mean = |value: fn(&Answered) -> f64| {
         clustered_mean(members.iter().map(|one| (one.video.as_str(), value(one))))
     };
+    let mut reasons = BTreeMap::new();
+    for reason in members.iter().filter_map(|one| one.unreadable) {
+        *reasons.entry(reason).or_default() += 1;
+    }
+    let samples = || members.iter().flat_map(|one| &one.samples);
     let solutions: Vec<&str> = members.iter().map(|one| one.solution.as_str()).collect();
     Split {
         questions: members.len(),
@@ -139,13 +210,30 @@ fn split(members: &[&Answered]) -> Split {
         soft: mean(|one| one.soft),
         exact: mean(|one| one.exact),
         format: mean(|one| one.format),
-        unparsable: members.iter().filter(|one| !one.parsed).count(),
-        truncated: members.iter().filter(|one| one.truncated).count(),
-        mean_tokens: members.iter().map(|one| one.tokens as f64).sum::<f64>()
-            / members.len() as f64,
+        per_option: per_option(members),
+        unparsable: reasons.values().sum(),
+        unparsable_reasons: reasons,
+        truncated: samples().filter(|sample| sample.truncated).count(),
+        mean_tokens: samples().map(|sample| sample.tokens as f64).sum::<f64>()
+            / samples().count().max(1) as f64,
         best_constant_soft: best_constant(&solutions, AccuracyRule::Soft),
         best_constant_exact: best_constant(&solutions, AccuracyRule::Exact),
     }
+}
+
+fn per_option(members: &[&Answered]) -> Option<Mean> {
+    if !members.iter().any(|one| one.has_several_right()) {
+        return None;
+    }
+    let values: Vec<(&str, f64)> = members
+        .iter()
+        .flat_map(|one| {
+            extract::per_option(&one.answer, &one.solution, one.options.len())
+                .into_iter()
+                .map(|right| (one.video.as_str(), f64::from(u8::from(right))))
+        })
+        .collect();
+    (!values.is_empty()).then(|| clustered_mean(values.into_iter()))
 }
 
 /// Mean and 95 % interval with a standard error clustered by clip: questions about one clip stand and fall together.
@@ -172,12 +260,16 @@ pub fn clustered_mean<'a>(values: impl Iterator<Item = (&'a str, f64)>) -> Mean 
 ///
 /// Up to [`MAX_LETTERS`] different answer parts every subset of them is tried, beyond that the single parts and the solutions.
 fn best_constant(solutions: &[&str], rule: AccuracyRule) -> Constant {
-    let truths: Vec<BTreeSet<String>> = solutions
-        .iter()
-        .map(|solution| {
-            let answer = Answer::parse(solution);
-            answer.items().map(str::to_owned).collect()
-        })
+    // Thousands of questions have few different solutions: each is scored once.
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for solution in solutions {
+        *counts
+            .entry(Answer::parse(solution).to_string())
+            .or_default() += 1;
+    }
+    let truths: Vec<BTreeSet<String>> = counts
+        .keys()
+        .map(|solution| Answer::parse(solution).items().map(str::to_owned).collect())
         .collect();
     let mut candidates: Vec<String> = candidates(&truths)
         .into_iter()
@@ -189,9 +281,9 @@ fn best_constant(solutions: &[&str], rule: AccuracyRule) -> Constant {
         mean: 0.0,
     };
     for answer in candidates {
-        let total: f64 = solutions
+        let total: f64 = counts
             .iter()
-            .map(|solution| reward::accuracy(&answer, solution, rule))
+            .map(|(solution, count)| *count as f64 * reward::accuracy(&answer, solution, rule))
             .sum();
         let mean = total / solutions.len() as f64;
         if mean > best.mean {
@@ -236,15 +328,19 @@ mod tests {
             id: format!("q{id}"),
             video: video.into(),
             kind: Some(kind),
-            completion: "<think>x</think><answer>A</answer>".into(),
+            splits: BTreeMap::from([("half".into(), ["first", "second"][id / 2].into())]),
+            options: vec!["x".into(), "y".into(), "z".into()],
+            samples: vec![Sample {
+                completion: "<think>x</think><answer>A</answer>".into(),
+                truncated: id == 3,
+                tokens: 10 + id,
+            }],
             answer: "A".into(),
             solution: format!("<answer>{solution}</answer>"),
             exact: scores.0,
             soft: scores.1,
             format: 1.0,
-            parsed: id != 2,
-            truncated: id == 3,
-            tokens: 10 + id,
+            unreadable: (id == 2).then_some(Unreadable::NoTags),
         }
     }
 
@@ -295,6 +391,24 @@ mod tests {
     }
 
     #[test]
+    fn the_majority_of_the_samples_is_scored() {
+        let line = r#"{"id":"1","problem":"Why?\nA. x\nB. y","solution":"<answer>B</answer>","video":"v.mp4"}"#;
+        let question: Question = serde_json::from_str(line).unwrap();
+        let samples = ["<answer>A</answer>", "<answer>B</answer>", "b"].map(|text| Sample {
+            completion: text.into(),
+            truncated: false,
+            tokens: 1,
+        });
+        let mut one = Answered::new(&question, samples.to_vec(), Extraction::Strict);
+        assert_eq!((one.answer.as_str(), one.exact), ("B", 1.0));
+        one.score(Extraction::Authors);
+        assert_eq!((one.answer.as_str(), one.exact), ("A", 0.0));
+        one.samples.clear();
+        one.score(Extraction::Strict);
+        assert_eq!((one.exact, one.unreadable), (0.0, Some(Unreadable::Empty)));
+    }
+
+    #[test]
     fn splits_by_kind_and_counts() {
         use QuestionKind::{Inferential, Observational};
         let all = [
@@ -306,11 +420,21 @@ mod tests {
         let splits = splits(&all);
         assert_eq!(
             splits.keys().collect::<Vec<_>>(),
-            ["all", "inferential", "observational"]
+            [
+                "all",
+                "half/first",
+                "half/second",
+                "inferential",
+                "observational"
+            ]
         );
         let every = &splits["all"];
         assert_eq!((every.questions, every.videos), (4, 3));
         assert_eq!((every.unparsable, every.truncated), (1, 1));
+        assert_eq!(every.unparsable_reasons[&Unreadable::NoTags], 1);
+        // Of twelve options three are wrong: B of the second question, A and C of the third.
+        assert!((every.per_option.unwrap().mean - 0.75).abs() < 1e-12);
+        assert_eq!(splits["half/second"].per_option, None);
         assert!((every.soft.mean - 0.625).abs() < 1e-12);
         assert!((every.exact.mean - 0.5).abs() < 1e-12);
         assert!((every.mean_tokens - 11.5).abs() < 1e-12);

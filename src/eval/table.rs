@@ -1,6 +1,7 @@
 //! Scores as a table for people: one model by question kind, or several models side by side.
 
 use super::Scores;
+use super::compare::Comparison;
 use super::score::Mean;
 use super::score::Split;
 use std::fmt::Write;
@@ -106,6 +107,34 @@ pub fn details(scores: &Scores, style: Style) -> String {
     render(&lines, style)
 }
 
+/// Two evaluations, paired: a line per split with the difference in exact accuracy and its 95 % interval.
+pub fn paired(comparison: &Comparison, style: Style) -> String {
+    let head = [
+        "questions",
+        "n",
+        "first",
+        "second",
+        "difference",
+        "only first right",
+        "only second right",
+    ];
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
+    let splits = &comparison.splits;
+    let parts = splits.iter().filter(|(name, _)| *name != "all");
+    for (name, pair) in parts.chain(splits.get_key_value("all")) {
+        lines.push(vec![
+            name.clone(),
+            pair.questions.to_string(),
+            format!("{:.1}", 100.0 * pair.first),
+            format!("{:.1}", 100.0 * pair.second),
+            percent(pair.difference),
+            pair.only_first_right.to_string(),
+            pair.only_second_right.to_string(),
+        ]);
+    }
+    render(&lines, style)
+}
+
 fn cell(scores: &Scores, name: &str, show: impl Fn(&Split) -> String) -> String {
     scores.splits.get(name).map_or_else(|| "–".into(), show)
 }
@@ -175,7 +204,9 @@ mod tests {
         });
         let scores = serde_json::json!({
             "model": "m", "weights": "w", "questions": "q.json", "config_hash": "c",
-            "wording": "training", "temperature": 0.0, "max_new_tokens": 8,
+            "protocol": "own", "questions_hash": "h", "questions_asked": 8, "subset": "all",
+            "wording": "training", "wording_hash": "x", "extraction": "strict", "samples": 1,
+            "temperature": 0.0, "max_new_tokens": 8, "clip_bounds": true, "subtitles": false, "decoder": "d",
             "video": {}, "questions_answered": 8, "questions_skipped": 0,
             "splits": {"all": split, "inferential": split},
         });

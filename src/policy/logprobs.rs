@@ -3,15 +3,56 @@
 use crate::model::Qwen25Vl;
 use crate::model::head::{BiasRows, CHUNK_BYTES, Head, TokenScores};
 use crate::policy::inputs::PackedInputs;
+use crate::video::VideoPatches;
 use candle_core::{Result, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Tokens `[M, H]` of the clips of `inputs`, in the order of its video rows; `None` where there is no clip.
+///
+/// A clip that several prompts share goes through the vision tower once.
 pub fn video_tokens(model: &Qwen25Vl, inputs: &PackedInputs) -> Result<Option<Tensor>> {
     if inputs.videos.is_empty() {
         return Ok(None);
     }
-    let video = model.video_input(&inputs.videos)?;
-    Ok(Some(model.visual.forward(&video.pixels, &video.layout)?))
+    let (clips, clip_of) = distinct(&inputs.videos);
+    let video = model.video_input(&clips)?;
+    let tokens = model.visual.forward(&video.pixels, &video.layout)?;
+    if clips.len() == clip_of.len() {
+        return Ok(Some(tokens));
+    }
+    let mut start = 0;
+    let rows_of: Vec<Range<u32>> = clips
+        .iter()
+        .map(|clip| {
+            let rows = start..start + clip.num_tokens() as u32;
+            start = rows.end;
+            rows
+        })
+        .collect();
+    let rows: Vec<u32> = clip_of
+        .iter()
+        .flat_map(|&clip| rows_of[clip].clone())
+        .collect();
+    Ok(Some(
+        tokens.index_select(&Tensor::new(rows, model.device())?, 0)?,
+    ))
+}
+
+/// The different clips in order of first appearance, and for each of `videos` which of them it is.
+fn distinct(videos: &[Arc<VideoPatches>]) -> (Vec<Arc<VideoPatches>>, Vec<usize>) {
+    let mut clips: Vec<Arc<VideoPatches>> = Vec::new();
+    let clip_of = videos
+        .iter()
+        .map(|video| {
+            let known = clips.iter().position(|clip| Arc::ptr_eq(clip, video));
+            known.unwrap_or_else(|| {
+                clips.push(Arc::clone(video));
+                clips.len() - 1
+            })
+        })
+        .collect();
+    (clips, clip_of)
 }
 
 /// The model's normed output `[R, H]` at the target rows.
@@ -34,4 +75,25 @@ pub fn score(
 ) -> Result<TokenScores> {
     let hidden = target_hidden(model, inputs)?;
     Head::new(&hidden, &model.head, &inputs.target_ids, bias, CHUNK_BYTES)?.scores()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_clip_is_one_clip() {
+        let clip = |value: f32| {
+            Arc::new(VideoPatches {
+                values: vec![value],
+                grid_thw: [1, 2, 2],
+                second_per_grid: 1.0,
+            })
+        };
+        let (a, b) = (clip(0.0), clip(0.0));
+        let (clips, clip_of) = distinct(&[a.clone(), b.clone(), a.clone(), b]);
+        assert_eq!(clip_of, [0, 1, 0, 1]);
+        assert_eq!(clips.len(), 2);
+        assert!(Arc::ptr_eq(&clips[0], &a));
+    }
 }

@@ -4,6 +4,8 @@
 //! on open GOPs, edit lists and AVI, where it does not, they are those of a full decode.
 
 use crate::config::VideoConfig;
+use crate::data::Span;
+use crate::data::split_span;
 use crate::video::decode::Reader;
 use crate::video::resize::Resizer;
 use serde::Serialize;
@@ -23,11 +25,13 @@ mod patches;
 pub mod plan;
 pub mod resize;
 mod rotation;
+mod version;
 
 pub use error::VideoError;
 pub(crate) use ffmpeg::init as init_ffmpeg;
 pub use loader::Prefetcher;
 pub use patches::VideoPatches;
+pub use version::decoder_version;
 
 /// What was taken from a clip, as `inspect video` prints it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -90,7 +94,7 @@ impl fmt::Display for Flaws {
     }
 }
 
-/// Decodes, samples and resizes a clip, a long one on all cores.
+/// Decodes, samples and resizes a clip, or the part of it that the path names ([`Span`]); a long one on all cores.
 pub fn load(path: &Path, config: &VideoConfig) -> Result<(Clip, Frames), VideoError> {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let (clip, frames, _) = load_unless_stopped(path, config, threads, &Arc::default())?;
@@ -123,9 +127,11 @@ fn load_unless_stopped(
     threads: usize,
     stop: &Arc<AtomicBool>,
 ) -> Result<(Clip, Frames, Flaws), VideoError> {
+    let (path, span) = &split_span(path);
     let mut reader = Reader::open(path, stop)?;
     let clip = Clip::new(
         path,
+        *span,
         reader.total_frames(),
         reader.fps(),
         reader.size(),
@@ -160,21 +166,27 @@ fn load_unless_stopped(
 }
 
 impl Clip {
-    /// Applies the rules of [`plan`] to a file of `total_frames` frames of `source_size` `[height, width]`.
+    /// Applies the rules of [`plan`] to a file of `total_frames` frames of `source_size` `[height, width]`, or to the part
+    /// of it that `span` names.
     fn new(
         path: &Path,
+        span: Option<Span>,
         total_frames: usize,
         fps: f64,
         source_size: [usize; 2],
         config: &VideoConfig,
     ) -> Result<Self, VideoError> {
-        let count = plan::frame_count(total_frames, fps, config).ok_or_else(|| {
-            VideoError::TooFewFrames {
+        let (first, last) = match span {
+            Some(span) => span.frames(total_frames, fps).unwrap_or((1, 0)),
+            None => (0, total_frames.saturating_sub(1)),
+        };
+        let usable = (last + 1).saturating_sub(first).min(total_frames);
+        let count =
+            plan::frame_count(usable, fps, config).ok_or_else(|| VideoError::TooFewFrames {
                 path: path.to_owned(),
-                total: total_frames,
+                total: usable,
                 needed: plan::TEMPORAL_PATCH,
-            }
-        })?;
+            })?;
         let min_pixels = config.min_pixels as f64;
         let max_pixels = plan::frame_max_pixels(count, config);
         if min_pixels > max_pixels {
@@ -193,7 +205,7 @@ impl Clip {
                 limit: plan::MAX_RATIO,
             }
         })?;
-        let sample_fps = count as f64 / total_frames as f64 * fps;
+        let sample_fps = count as f64 / usable as f64 * fps;
         let grid_thw = [
             count / plan::TEMPORAL_PATCH,
             resized[0] / plan::PATCH,
@@ -202,7 +214,10 @@ impl Clip {
         Ok(Self {
             total_frames,
             fps,
-            indices: plan::frame_indices(total_frames, count),
+            indices: plan::frame_indices(usable, count)
+                .into_iter()
+                .map(|index| first + index)
+                .collect(),
             sample_fps,
             source_size,
             resized,

@@ -8,7 +8,7 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// A field or variant of `src/config.rs` and its doc comment on one line.
+/// A field or variant of the config's source and its doc comment on one line.
 struct Item {
     name: String,
     /// The type of a field; empty for a variant.
@@ -16,7 +16,7 @@ struct Item {
     doc: String,
 }
 
-/// Structs and enums of `src/config.rs` with their fields or variants.
+/// Structs and enums of the config's source with their fields or variants.
 fn parse_config_source(source: &str) -> BTreeMap<String, Vec<Item>> {
     let mut types = BTreeMap::new();
     let mut current: Option<(String, Vec<Item>)> = None;
@@ -70,7 +70,7 @@ fn snake_case(name: &str) -> String {
 
 /// The configuration table as it should stand in the README.
 fn config_table() -> String {
-    let source = read("src/config.rs");
+    let source = read("src/config.rs") + &read("src/config/eval.rs");
     let types = parse_config_source(&source);
     let defaults = toml::Table::try_from(Config::default()).unwrap();
     let mut text = String::from("| key | default | meaning |\n| --- | --- | --- |\n");
@@ -155,6 +155,10 @@ fn every_setting_is_in_the_table() {
         "model.bias_model".to_owned(),
         "data.samples".into(),
         "kl.token_cap".into(),
+        "eval.benchmark".into(),
+        "eval.protocol".into(),
+        "eval.template".into(),
+        "eval.subtitles".into(),
     ];
     for (section, value) in &defaults {
         match value.as_table() {

@@ -208,3 +208,224 @@ fn finished_scores_stand_side_by_side() {
     let output = videothinker(path, &["eval", "--table", "nowhere"]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+/// The scores of an evaluation with other settings, and its folder's name.
+fn scores_of(folder: &Path, args: &[&str]) -> Value {
+    serde_json::from_str(&run(folder, args)).unwrap()
+}
+
+#[test]
+fn stored_answers_are_scored_and_compared_without_a_model() {
+    let folder = workplace();
+    let path = folder.path();
+    let scores = evaluate(path, "out", &[]);
+    std::fs::rename(path.join("model"), path.join("moved")).unwrap();
+    let again = scores_of(path, &["eval", "--rescore", "out", "--json"]);
+    assert_eq!(again, scores);
+    run(
+        path,
+        &["eval", "--rescore", "out", "--extraction", "authors"],
+    );
+    let authors = std::fs::read_to_string(path.join("out/scores-authors.json")).unwrap();
+    let authors: Value = serde_json::from_str(&authors).unwrap();
+    assert_eq!(authors["extraction"], "authors");
+    let compared = scores_of(path, &["eval", "--compare", "out", "out", "--json"]);
+    assert_eq!(compared["splits"]["all"]["questions"], 10);
+    assert_eq!(compared["splits"]["all"]["difference"]["mean"], 0.0);
+
+    std::fs::rename(path.join("moved"), path.join("model")).unwrap();
+    evaluate(path, "other", &["--set", "video.max_frames=10"]);
+    let output = videothinker(path, &["eval", "--compare", "out", "other"]);
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("differ in video"), "{errors}");
+    let across = ["eval", "--compare", "out", "other", "--across-protocols"];
+    let output = videothinker(path, &across);
+    assert!(output.status.success());
+    let (text, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        text.contains("inferential") && text.contains("answered in one only: 0"),
+        "{text}"
+    );
+    assert!(
+        errors.contains("compared across protocols: video"),
+        "{errors}"
+    );
+}
+
+#[test]
+fn shards_answer_what_one_process_answers() {
+    let folder = workplace();
+    let path = folder.path();
+    let whole = evaluate(path, "whole", &[]);
+    evaluate(path, "parts", &["--shard", "2/2"]);
+    let output = videothinker(path, &["eval", "--merge", "parts"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors.contains("shard 1-of-2 is not finished"), "{errors}");
+    evaluate(path, "parts", &["--shard", "1/2"]);
+    assert_eq!(
+        scores_of(path, &["eval", "--merge", "parts", "--json"]),
+        whole
+    );
+    let outputs =
+        |out: &str| std::fs::read_to_string(path.join(out).join("outputs.jsonl")).unwrap();
+    assert_eq!(outputs("parts"), outputs("whole"));
+    let output = videothinker(path, &["eval", "--merge", "parts", "--shard", "1/2"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn several_samples_vote() {
+    let folder = workplace();
+    let path = folder.path();
+    let more = ["--set", "eval.samples=3", "--set", "eval.temperature=1.0"];
+    let scores = evaluate(path, "three", &more);
+    assert_eq!(scores["samples"], 3);
+    let log = std::fs::read_to_string(path.join("three/outputs.jsonl")).unwrap();
+    let mut different = 0;
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let samples = line["samples"].as_array().unwrap();
+        assert_eq!(samples.len(), 3);
+        different += usize::from(samples[0] != samples[1]);
+    }
+    assert!(different > 0, "{log}");
+    let output = videothinker(
+        path,
+        &[
+            "eval",
+            "--config",
+            "eval.toml",
+            "--model",
+            "model",
+            "--set",
+            "eval.samples=3",
+        ],
+    );
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "greedy samples are all the same"
+    );
+}
+
+#[test]
+fn a_benchmark_is_read_cut_and_scored_by_its_splits() {
+    let folder = workplace();
+    let path = folder.path();
+    let clips: Vec<_> = std::fs::read_dir(path.join("world/videos"))
+        .unwrap()
+        .flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap())
+        .map(|clip| clip.unwrap().path())
+        .collect();
+    std::fs::create_dir_all(path.join("video/sta/sta_video")).unwrap();
+    std::fs::create_dir_all(path.join("video/clevrer/video_validation")).unwrap();
+    std::fs::copy(&clips[0], path.join("video/sta/sta_video/a.mp4")).unwrap();
+    std::fs::copy(&clips[0], path.join("video/clevrer/video_validation/b.mp4")).unwrap();
+    std::fs::create_dir(path.join("json")).unwrap();
+    let item = |video: &str, bounds: &str| {
+        format!(
+            r#"[{{"video":"{video}","question":"What falls?","candidates":["red","blue"],"answer":"blue"{bounds}}}]"#
+        )
+    };
+    std::fs::write(
+        path.join("json/action_localization.json"),
+        item("a.mp4", r#","start":0.5,"end":1.5"#),
+    )
+    .unwrap();
+    std::fs::write(path.join("json/moving_count.json"), item("b.mp4", "")).unwrap();
+    let benchmark = [
+        "--set",
+        "eval.benchmark=mvbench",
+        "--set",
+        "data.questions=json",
+        "--set",
+        "data.video_root=video",
+    ];
+    let scores = evaluate(path, "out", &benchmark);
+    assert_eq!(scores["benchmark"], "mvbench");
+    assert_eq!(scores["questions_published"], 4000);
+    for split in ["all", "clips/clevrer", "clips/other", "task/moving_count"] {
+        assert!(scores["splits"][split]["exact"].is_object(), "{split}");
+    }
+    let decoder = scores["decoder"].as_str().unwrap();
+    assert!(decoder.starts_with("libavcodec "), "{decoder}");
+
+    let inspect = |clip: &str| -> Value {
+        let clip = path.join("video/sta/sta_video").join(clip);
+        let args = [
+            "inspect",
+            "video",
+            clip.to_str().unwrap(),
+            "--model",
+            "model",
+        ];
+        serde_json::from_str(&run(path, &args)).unwrap()
+    };
+    let (whole, part) = (inspect("a.mp4"), inspect("a.mp4#t=0.5,1.5"));
+    let fps = whole["fps"].as_f64().unwrap();
+    let indices: Vec<f64> = part["indices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|index| index.as_f64().unwrap())
+        .collect();
+    assert!(
+        indices
+            .iter()
+            .all(|index| (0.5 * fps..=1.5 * fps).contains(index)),
+        "{part}"
+    );
+    assert_eq!(part["total_frames"], whole["total_frames"]);
+    let output = videothinker(
+        path,
+        &[
+            "inspect",
+            "video",
+            "video/sta/sta_video/a.mp4#t=900,901",
+            "--model",
+            "model",
+        ],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("0 frame(s)"), "{errors}");
+}
+
+#[test]
+fn a_protocol_goes_into_the_score_file() {
+    let folder = workplace();
+    let path = folder.path();
+    // The miniature's own settings contradict a protocol.
+    let output = videothinker(
+        path,
+        &[
+            "eval",
+            "--config",
+            "eval.toml",
+            "--model",
+            "model",
+            "--set",
+            "eval.protocol=authors",
+        ],
+    );
+    assert_eq!(output.status.code(), Some(2));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.contains("eval.protocol = \"authors\" means"),
+        "{errors}"
+    );
+    let config = "[model]\ndtype = \"f32\"\ndevice = \"cpu\"\n[data]\nquestions = \"world/validation_questions.json\"\n\
+                  video_root = \"world/videos\"\nsamples = 1\n[eval]\nprotocol = \"authors\"\n";
+    std::fs::write(path.join("authors.toml"), config).unwrap();
+    let args = ["inspect", "config", "--config", "authors.toml"];
+    let shown = run(path, &args);
+    assert!(
+        shown.contains("105369") && shown.contains("1024"),
+        "{shown}"
+    );
+}

@@ -1,0 +1,373 @@
+//! `[eval]`: how a benchmark is asked and scored, and the protocols that set all of it at once.
+
+use super::{Config, ConfigError, Origins};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// `[eval]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalConfig {
+    /// What `data.questions` holds: a benchmark's official file or folder, or its questions in the shape of the Video-R1
+    /// family. Absent: questions as for training.
+    pub benchmark: Option<Benchmark>,
+    /// Sets wording, extraction, frames, pixels and lengths together, and refuses others. Absent: they are as they stand.
+    pub protocol: Option<Protocol>,
+    /// Which wording follows the question.
+    pub wording: Wording,
+    /// Asked instead of `eval.wording`; `{question}` in it stands for the question with its options.
+    pub template: Option<String>,
+    /// How the answer is found in what the model wrote.
+    pub extraction: Extraction,
+    /// Answers per question; the most frequent one counts, among equals the one that came first.
+    pub samples: usize,
+    /// Softmax temperature; 0 is greedy.
+    pub temperature: f64,
+    /// Questions answered together.
+    pub batch_size: usize,
+    /// Show only the part of a clip that the question names (MVBench).
+    pub clip_bounds: bool,
+    /// Folder of `.srt` files: what is said around the frames stands before the question (Video-MME).
+    pub subtitles: Option<PathBuf>,
+}
+
+impl Default for EvalConfig {
+    fn default() -> Self {
+        Self {
+            benchmark: None,
+            protocol: None,
+            wording: Wording::Evaluation,
+            template: None,
+            extraction: Extraction::Strict,
+            samples: 1,
+            temperature: 0.0,
+            batch_size: 8,
+            clip_bounds: true,
+            subtitles: None,
+        }
+    }
+}
+
+impl EvalConfig {
+    /// What is unusual about the protocol, and where this program departs from it; goes into the score file.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        match self.protocol {
+            None => {}
+            Some(Protocol::Authors) => {
+                remarks.push(
+                    "105,369 pixels per frame: the authors' loader reads VIDEO_MAX_PIXELS = 200,704 as the budget of the whole clip",
+                );
+                remarks.push("the answer must be the solution to the letter: `C,A` for `A,C` is wrong");
+                remarks.push("greedy, where the authors sample at temperature 0.01 and top-p 0.001");
+                if self.template.is_none() {
+                    remarks.push("the wording asks for the authors' tags in other words; eval.template takes theirs");
+                }
+                if self.benchmark == Some(Benchmark::Mvbench) {
+                    remarks.push("clips are shown whole, not only the part that a question is about");
+                }
+            }
+            Some(Protocol::Official) => match self.benchmark {
+                Some(Benchmark::Tempcompass) => remarks.push(
+                    "captioning is left out and unreadable answers are wrong, where a language model judges both officially",
+                ),
+                Some(Benchmark::Mmvu | Benchmark::MmvuOpen) => {
+                    remarks.push("answers are read by rule, where a language model judges them officially");
+                }
+                Some(Benchmark::Videomme) => {
+                    remarks.push("the official wording in other words; eval.template takes another");
+                }
+                _ => {}
+            },
+        }
+        remarks.into_iter().map(str::to_owned).collect()
+    }
+}
+
+/// The benchmarks whose files are read as they are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Benchmark {
+    /// CLEVRER, counterfactual questions of the validation set.
+    Clevrer,
+    /// MMVU, the 625 multiple-choice questions of the validation set.
+    Mmvu,
+    /// MMVU, the 375 open-ended questions, compared word by word.
+    MmvuOpen,
+    /// Video-Holmes, seven types of question.
+    VideoHolmes,
+    /// MVBench, 20 tasks.
+    Mvbench,
+    /// TempCompass, without captioning unless it comes with options.
+    Tempcompass,
+    /// Video-MME.
+    Videomme,
+}
+
+impl Benchmark {
+    /// The word used in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Clevrer => "clevrer",
+            Self::Mmvu => "mmvu",
+            Self::MmvuOpen => "mmvu_open",
+            Self::VideoHolmes => "video_holmes",
+            Self::Mvbench => "mvbench",
+            Self::Tempcompass => "tempcompass",
+            Self::Videomme => "videomme",
+        }
+    }
+
+    /// How many questions the published file has, where that is known.
+    pub fn published_questions(self) -> Option<usize> {
+        match self {
+            Self::Clevrer => None,
+            Self::Mmvu => Some(625),
+            Self::MmvuOpen => Some(375),
+            Self::VideoHolmes => Some(1837),
+            Self::Mvbench => Some(4000),
+            // Multiple choice, yes or no, caption matching.
+            Self::Tempcompass => Some(1580 + 2453 + 1503),
+            Self::Videomme => Some(2700),
+        }
+    }
+}
+
+/// The settings that produced published numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// The authors' `eval_bench.py` and `eval_bench.sh`.
+    Authors,
+    /// The benchmark's own.
+    Official,
+}
+
+impl Protocol {
+    /// The word used in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Authors => "authors",
+            Self::Official => "official",
+        }
+    }
+}
+
+/// How the answer is found in what a model wrote. An empty or missing answer is never right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Extraction {
+    /// Option letters by a fixed grammar, inside the tags or as all that is written; two different answers are none.
+    Strict,
+    /// The first tags' text, else all that is written, must be the solution to the letter.
+    Authors,
+    /// As the training reward reads it.
+    Training,
+}
+
+impl Extraction {
+    /// The word used in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Authors => "authors",
+            Self::Training => "training",
+        }
+    }
+}
+
+/// The text put around a question (`prompt::template` holds the words).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Wording {
+    /// The authors' training prompt.
+    Training,
+    /// The authors' evaluation prompt.
+    Evaluation,
+    /// The question as it is.
+    None,
+}
+
+impl Wording {
+    /// The word used in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Training => "training",
+            Self::Evaluation => "evaluation",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What a protocol fixes.
+struct Preset {
+    wording: Wording,
+    extraction: Extraction,
+    frames: usize,
+    max_pixels: usize,
+    max_new_tokens: usize,
+    temperature: f64,
+    clip_bounds: bool,
+}
+
+impl Preset {
+    fn new(protocol: Protocol, benchmark: Option<Benchmark>) -> Self {
+        let official = Self {
+            wording: Wording::None,
+            extraction: Extraction::Strict,
+            frames: 32,
+            max_pixels: 256 * 28 * 28,
+            max_new_tokens: 1024,
+            temperature: 0.0,
+            clip_bounds: true,
+        };
+        match (protocol, benchmark) {
+            // Temperature 0.01 with top-p 0.001 leaves the likeliest token. VIDEO_MAX_PIXELS is read as the whole
+            // clip's budget, so that what remains per frame is min_pixels and a twentieth: 105,369 pixels.
+            (Protocol::Authors, _) => Self {
+                wording: Wording::Evaluation,
+                extraction: Extraction::Authors,
+                max_pixels: 105_369,
+                clip_bounds: false,
+                ..official
+            },
+            (Protocol::Official, Some(Benchmark::Mvbench)) => Self {
+                frames: 16,
+                ..official
+            },
+            (Protocol::Official, Some(Benchmark::Mmvu | Benchmark::MmvuOpen)) => Self {
+                temperature: 1.0,
+                ..official
+            },
+            (Protocol::Official, Some(Benchmark::Clevrer | Benchmark::VideoHolmes)) => Self {
+                wording: Wording::Evaluation,
+                ..official
+            },
+            (Protocol::Official, _) => official,
+        }
+    }
+}
+
+/// Longest prompt under a protocol: the authors' model length of 32,768 tokens less the answer.
+const PROTOCOL_PROMPT_TOKENS: usize = 32_768 - 1024;
+
+impl Config {
+    /// Writes the protocol's values where none was given; one that was given and differs is an error.
+    pub(super) fn apply_protocol(&mut self, origins: &Origins) -> Result<(), ConfigError> {
+        let Some(protocol) = self.eval.protocol else {
+            return Ok(());
+        };
+        let preset = Preset::new(protocol, self.eval.benchmark);
+        let fix = Fix { protocol, origins };
+        let (eval, video) = (&mut self.eval, &mut self.video);
+        fix.set("eval.wording", &mut eval.wording, preset.wording)?;
+        fix.set("eval.extraction", &mut eval.extraction, preset.extraction)?;
+        fix.set(
+            "eval.temperature",
+            &mut eval.temperature,
+            preset.temperature,
+        )?;
+        fix.set(
+            "eval.clip_bounds",
+            &mut eval.clip_bounds,
+            preset.clip_bounds,
+        )?;
+        fix.set("eval.samples", &mut eval.samples, 1)?;
+        fix.set("video.fps", &mut video.fps, 2.0)?;
+        fix.set("video.min_frames", &mut video.min_frames, 4)?;
+        fix.set("video.max_frames", &mut video.max_frames, preset.frames)?;
+        fix.set("video.min_pixels", &mut video.min_pixels, 128 * 28 * 28)?;
+        fix.set("video.max_pixels", &mut video.max_pixels, preset.max_pixels)?;
+        let sampling = &mut self.sampling;
+        fix.set(
+            "sampling.max_new_tokens",
+            &mut sampling.max_new_tokens,
+            preset.max_new_tokens,
+        )?;
+        if !origins.is_set("sampling.max_prompt_tokens") {
+            sampling.max_prompt_tokens = PROTOCOL_PROMPT_TOKENS;
+        }
+        Ok(())
+    }
+}
+
+struct Fix<'a> {
+    protocol: Protocol,
+    origins: &'a Origins,
+}
+
+impl Fix<'_> {
+    fn set<T: PartialEq + std::fmt::Debug>(
+        &self,
+        key: &str,
+        setting: &mut T,
+        value: T,
+    ) -> Result<(), ConfigError> {
+        if self.origins.is_set(key) && *setting != value {
+            let protocol = self.protocol.as_str();
+            return Err(ConfigError::Invalid {
+                place: self.origins.place(key),
+                key: key.to_owned(),
+                problem: format!(
+                    "is {setting:?}, but eval.protocol = \"{protocol}\" means {value:?}: remove one of the two"
+                ),
+            });
+        }
+        *setting = value;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verb;
+    use super::*;
+
+    fn load(settings: &[&str]) -> Result<Config, ConfigError> {
+        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
+        Config::load(None, &settings, Verb::Inspect)
+    }
+
+    #[test]
+    fn a_protocol_sets_what_is_not_given() {
+        let authors = load(&["eval.protocol=authors"]).unwrap();
+        assert_eq!(authors.eval.extraction, Extraction::Authors);
+        assert_eq!(authors.eval.wording, Wording::Evaluation);
+        assert_eq!(authors.video.max_pixels, 105_369);
+        assert_eq!(authors.video.max_frames, 32);
+        assert_eq!(authors.sampling.max_new_tokens, 1024);
+        assert!(!authors.eval.clip_bounds);
+        let official = load(&["eval.protocol=official", "eval.benchmark=mvbench"]).unwrap();
+        assert_eq!(official.video.max_frames, 16);
+        assert!(official.eval.clip_bounds);
+        let open = load(&["eval.protocol=official", "eval.benchmark=mmvu_open"]).unwrap();
+        assert!((open.eval.temperature - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_setting_against_its_protocol_is_refused() {
+        load(&["eval.protocol=authors", "video.max_frames=32"]).expect("the same value");
+        let error = load(&["eval.protocol=authors", "video.max_frames=16"]).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("`video.max_frames`: is 16") && message.contains("means 32"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn the_names_are_those_of_the_files() {
+        for benchmark in [
+            Benchmark::Clevrer,
+            Benchmark::Mmvu,
+            Benchmark::MmvuOpen,
+            Benchmark::VideoHolmes,
+            Benchmark::Mvbench,
+            Benchmark::Tempcompass,
+            Benchmark::Videomme,
+        ] {
+            let written = serde_json::to_value(benchmark).unwrap();
+            assert_eq!(written, benchmark.as_str());
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! MMVU (`yale-nlp/MMVU`, `data/validation.json`): 625 multiple-choice and 375 open-ended questions, never mixed.
+
+use super::Found;
+use super::record::letter_of;
+use super::record::path_after;
+use super::record::question;
+use super::record::with_splits;
+use super::records::Record;
+use crate::data::Question;
+use std::path::Path;
+
+/// The 27 subjects by discipline, as lmms-eval sorts them.
+const DISCIPLINES: [(&str, &[&str]); 4] = [
+    (
+        "Science",
+        &[
+            "Astronomy",
+            "Biology",
+            "Chemistry",
+            "Electromagnetism",
+            "Geography",
+            "Materials_Science",
+            "Mechanics",
+            "Modern_Physics",
+            "Neurobiology",
+            "Thermodynamics",
+        ],
+    ),
+    (
+        "Engineering",
+        &[
+            "Biomedical_Engineering",
+            "Civil_Engineering",
+            "Computer_Science",
+            "Electrical_Engineering",
+            "Electronics_and_Communication",
+            "Mechanical_Engineering",
+        ],
+    ),
+    (
+        "Healthcare",
+        &[
+            "Basic_Medicine",
+            "Clinical_Medicine",
+            "Dentistry",
+            "Pharmacy",
+            "Preventive_Medicine",
+        ],
+    ),
+    (
+        "Humanities_and_Social_Science",
+        &[
+            "Art",
+            "Economics",
+            "History",
+            "Law",
+            "Literature",
+            "Management",
+        ],
+    ),
+];
+
+/// Takes the multiple-choice questions, or the open-ended ones.
+pub(super) fn read(
+    record: &Record,
+    multiple_choice: bool,
+    found: &mut Found,
+) -> Result<(), String> {
+    let read = if record.is_family() {
+        record.family(|clip| path_after(clip, "/videos/"))?
+    } else {
+        read_official(record)?
+    };
+    if read.options.is_some() != multiple_choice {
+        found.leave_out(if multiple_choice {
+            "open-ended (eval.benchmark = \"mmvu_open\")"
+        } else {
+            "multiple choice (eval.benchmark = \"mmvu\")"
+        });
+        return Ok(());
+    }
+    // Clips lie in a folder per subject.
+    let folder = read.video.parent().and_then(Path::file_name);
+    let subject = folder.map(|name| name.to_string_lossy().into_owned());
+    let discipline = DISCIPLINES
+        .iter()
+        .find(|(_, subjects)| {
+            subject
+                .as_deref()
+                .is_some_and(|name| subjects.contains(&name))
+        })
+        .map(|(name, _)| (*name).to_owned());
+    let id = record
+        .optional_text("id")
+        .or_else(|| record.optional_text("problem_id"));
+    let splits = [("discipline", discipline), ("subject", subject)];
+    found.questions.push(Question {
+        id: id.unwrap_or_default(),
+        ..with_splits(read, splits)
+    });
+    Ok(())
+}
+
+fn read_official(record: &Record) -> Result<Question, String> {
+    let video = record
+        .text("video")
+        .or_else(|_| record.text("video_path"))?;
+    let video = path_after(&video, "videos/");
+    let (problem, answer) = (record.text("question")?, record.text("answer")?);
+    if record.text("question_type")? != "multiple-choice" {
+        return Ok(question(problem, Vec::new(), &answer, video));
+    }
+    let options = record.options("choices")?;
+    let letter = letter_of(&answer, &options)?;
+    Ok(question(problem, options, &letter, video))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{read_file, splits};
+    use super::*;
+    use crate::config::Benchmark;
+    use serde_json::json;
+
+    fn official() -> serde_json::Value {
+        json!([
+            {"id": "validation_0", "video": "https://example.org/MMVU/resolve/main/videos/Modern_Physics/7.mp4", "youtube_url": "u",
+             "question_type": "multiple-choice", "metadata": {"subject": "Modern Physics", "textbook": "t", "knowledge": ["k"], "rationale": "r"},
+             "question": "Which law is shown?", "choices": {"A": "one", "B": "two", "C": "three", "D": "four", "E": "five"}, "answer": "D"},
+            {"id": "validation_1", "video": "https://example.org/MMVU/resolve/main/videos/Art/1.mp4", "youtube_url": "u",
+             "question_type": "open-ended", "metadata": {}, "question": "Which style?",
+             "choices": {"A": "", "B": "", "C": "", "D": "", "E": ""}, "answer": "Late Gothic"},
+        ])
+    }
+
+    #[test]
+    fn the_two_kinds_of_question_are_never_mixed() {
+        let multiple = read_file(Benchmark::Mmvu, "validation.json", &official()).unwrap();
+        assert_eq!(multiple.len(), 1);
+        assert_eq!(multiple[0].id, "validation_0");
+        assert_eq!(multiple[0].video, Path::new("Modern_Physics/7.mp4"));
+        assert_eq!(multiple[0].solution, "<answer>D</answer>");
+        assert!(multiple[0].text().ends_with("\nE. five"));
+        assert_eq!(
+            splits(&multiple[0]),
+            [("discipline", "Science"), ("subject", "Modern_Physics")]
+        );
+        let open = read_file(Benchmark::MmvuOpen, "validation.json", &official()).unwrap();
+        assert_eq!(open.len(), 1);
+        assert_eq!(
+            (open[0].text().as_str(), open[0].solution.as_str()),
+            ("Which style?", "<answer>Late Gothic</answer>")
+        );
+    }
+
+    #[test]
+    fn the_family_gives_the_same_question() {
+        let family = json!([{
+            "problem_id": 0, "problem": "Which law is shown?", "data_type": "video", "problem_type": "multiple choice",
+            "original_question_type": "multiple-choice", "options": ["A. one", "B. two", "C. three", "D. four", "E. five"],
+            "process": "", "solution": "<answer>D</answer>", "video": "/root/MMVU/videos/Modern_Physics/7.mp4", "data_source": "u",
+        }]);
+        let official = read_file(Benchmark::Mmvu, "validation.json", &official()).unwrap();
+        let family = read_file(Benchmark::Mmvu, "eval_mmvu.json", &family).unwrap();
+        let parts = |question: &Question| {
+            (
+                question.text(),
+                question.solution.clone(),
+                question.video.clone(),
+                question.extra.clone(),
+            )
+        };
+        assert_eq!(parts(&official[0]), parts(&family[0]));
+        assert_eq!(family[0].id, "0");
+    }
+
+    #[test]
+    fn there_are_27_subjects() {
+        let count: usize = DISCIPLINES.iter().map(|(_, subjects)| subjects.len()).sum();
+        assert_eq!(count, 27);
+    }
+}

@@ -1,0 +1,201 @@
+//! Benchmarks as they are published: the official files (JSON, JSON lines, parquet, or a folder of them) and the JSON of the
+//! Video-R1 family, of which the authors' code is one, become [`Question`]s.
+//!
+//! Clip paths are relative to `data.video_root`, in the layout of the official archives, whichever file is read.
+
+use super::DataError;
+use super::Question;
+use super::read::with_unique_ids;
+use crate::config::Benchmark;
+use records::Record;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+mod clevrer;
+mod mmvu;
+mod mvbench;
+mod parquet;
+mod record;
+mod records;
+mod tempcompass;
+mod video_holmes;
+mod videomme;
+
+/// Reads every question of a benchmark's file or folder. With `clip_bounds`, a question about a part of a clip names it
+/// ([`super::Span`]).
+pub fn read(
+    benchmark: Benchmark,
+    path: &Path,
+    clip_bounds: bool,
+) -> Result<Vec<Question>, DataError> {
+    let mut found = Found::default();
+    records::for_each(path, &mut |mut record: Record| {
+        let record = &mut record;
+        let before = found.questions.len();
+        match benchmark {
+            Benchmark::Clevrer => clevrer::read(record, &mut found),
+            Benchmark::Mmvu => mmvu::read(record, true, &mut found),
+            Benchmark::MmvuOpen => mmvu::read(record, false, &mut found),
+            Benchmark::VideoHolmes => video_holmes::read(record, &mut found),
+            Benchmark::Mvbench => mvbench::read(record, clip_bounds, &mut found),
+            Benchmark::Tempcompass => tempcompass::read(record, &mut found),
+            Benchmark::Videomme => videomme::read(record, &mut found),
+        }?;
+        for question in &found.questions[before..] {
+            check(question)?;
+        }
+        Ok(())
+    })?;
+    for (reason, count) in &found.left_out {
+        tracing::info!("{}: {count} left out: {reason}", benchmark.as_str());
+    }
+    if found.questions.is_empty() {
+        return Err(DataError::Empty {
+            path: path.to_owned(),
+            problem: format!(
+                "holds no question of the benchmark {} (eval.benchmark)",
+                benchmark.as_str()
+            ),
+        });
+    }
+    let numbered = found.questions.into_iter().enumerate();
+    let placed = numbered
+        .map(|(index, question)| (format!("question {index} (counted from 0)"), question))
+        .collect();
+    with_unique_ids(path, placed)
+}
+
+/// The words of a benchmark's own protocol, `{question}` standing for the question with its options; `None` where it
+/// asks for thinking and an answer in tags, as `eval.wording = "evaluation"` does.
+///
+/// Sources: MVBench, `mvbench.ipynb`; TempCompass, `prompt_templates.py`; MMVU, the chain-of-thought prompt's last line.
+/// Video-MME's asks for the letter only.
+pub fn official_template(benchmark: Benchmark, task: Option<&str>) -> Option<&'static str> {
+    match (benchmark, task) {
+        (Benchmark::Mvbench, _) => Some("{question}\nOnly give the best option."),
+        (Benchmark::Tempcompass, Some("yes_no")) => Some("{question}\nPlease answer yes or no:"),
+        (Benchmark::Tempcompass, _) => Some("{question}\nPlease directly give the best option:"),
+        (Benchmark::Videomme, _) => {
+            Some("{question}\nGive the letter of the right option and nothing else.")
+        }
+        (Benchmark::Mmvu, _) => Some(
+            "{question}\nReason step by step. The last line is: Therefore, the final answer is: $LETTER",
+        ),
+        (Benchmark::MmvuOpen, _) => Some(
+            "{question}\nReason step by step. The last line is: Therefore, the final answer is: $ANSWER",
+        ),
+        (Benchmark::Clevrer | Benchmark::VideoHolmes, _) => None,
+    }
+}
+
+/// What was read so far.
+#[derive(Debug, Default)]
+struct Found {
+    questions: Vec<Question>,
+    /// What is not asked, and why.
+    left_out: BTreeMap<&'static str, usize>,
+}
+
+impl Found {
+    fn leave_out(&mut self, reason: &'static str) {
+        *self.left_out.entry(reason).or_default() += 1;
+    }
+}
+
+/// A question can be asked and scored.
+fn check(question: &Question) -> Result<(), String> {
+    if question.problem.trim().is_empty() {
+        return Err("the question is empty".into());
+    }
+    if question.answer().is_empty() {
+        return Err("there is no right answer".into());
+    }
+    if question.video.as_os_str().is_empty() {
+        return Err("no clip is named".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads one file of this name and content as a benchmark.
+    pub(super) fn read_file(
+        benchmark: Benchmark,
+        name: &str,
+        content: &serde_json::Value,
+    ) -> Result<Vec<Question>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, content.to_string()).unwrap();
+        read(benchmark, &path, true).map_err(|error| error.to_string())
+    }
+
+    /// Name, value.
+    pub(super) fn splits(question: &Question) -> Vec<(&str, &str)> {
+        question.splits().collect()
+    }
+
+    #[test]
+    fn errors_name_file_place_and_field() {
+        let broken = serde_json::json!([{"question_id": "1-1", "videoID": "x", "question": "Who?", "answer": "A"}]);
+        let error = read_file(Benchmark::Videomme, "v.json", &broken).unwrap_err();
+        for part in ["v.json", "record 0", "`options`"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let wrong = serde_json::json!([{"question_id": "1-1", "videoID": "x", "question": "Who?", "answer": "C", "options": ["A. me", "B. you"]}]);
+        let error = read_file(Benchmark::Videomme, "v.json", &wrong).unwrap_err();
+        assert!(
+            error.contains("`C`") && error.contains("2 options"),
+            "{error}"
+        );
+        let error = read_file(Benchmark::Videomme, "v.json", &serde_json::json!([])).unwrap_err();
+        assert!(
+            error.contains("no question of the benchmark videomme"),
+            "{error}"
+        );
+        let error = read_file(Benchmark::Mmvu, "v.json", &serde_json::json!(3)).unwrap_err();
+        assert!(error.contains("array"), "{error}");
+        let error = read_file(Benchmark::Mmvu, "v.json", &serde_json::json!([3])).unwrap_err();
+        assert!(error.contains("record 0"), "{error}");
+    }
+
+    #[test]
+    fn a_hundred_thousand_questions_take_little_memory() {
+        let mut text = String::new();
+        for index in 0..100_000 {
+            text.push_str(if index == 0 { "[" } else { "," });
+            text.push_str(&format!(
+                r#"{{"question_id":"{index}","videoID":"clip{}","duration":"short","domain":"Sports","sub_category":"Ball","task_type":"Counting","question":"Who of the people by the window stands up first?","options":["A. nobody","B. the man in the red shirt","C. a dog","D. they all do"],"answer":"B"}}"#,
+                index / 3
+            ));
+        }
+        text.push(']');
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("many.json");
+        std::fs::write(&path, text).unwrap();
+        let questions = read(Benchmark::Videomme, &path, true).unwrap();
+        assert_eq!(questions.len(), 100_000);
+        // Beside them only the file's text is in memory, and one record.
+        let text = std::fs::metadata(&path).unwrap().len() as usize;
+        let held: usize = questions.iter().map(held_bytes).sum();
+        assert!(text + held < 250 << 20, "{text} and {held} bytes");
+    }
+
+    /// Bytes that a question holds, texts, lists and fields counted by their capacity.
+    fn held_bytes(question: &Question) -> usize {
+        let texts = [&question.id, &question.problem, &question.solution];
+        let options = question.options.iter().flatten();
+        let value = |value: &serde_json::Value| value.to_string().len() + 64;
+        std::mem::size_of::<Question>()
+            + texts.iter().map(|text| text.capacity()).sum::<usize>()
+            + question.video.capacity()
+            + options.map(|option| option.capacity() + 24).sum::<usize>()
+            + question
+                .extra
+                .iter()
+                .map(|(name, held)| name.len() + 3 * value(held))
+                .sum::<usize>()
+    }
+}

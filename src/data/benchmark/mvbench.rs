@@ -1,0 +1,190 @@
+//! MVBench (`json/TASK.json`): 20 tasks of 200 questions about clips of eleven sources, a quarter of them CLEVRER's.
+//!
+//! The frame folders of episodic reasoning (`tvqa/frames_fps3_hq/NAME/%05d.jpg`) are read as a clip of the same name
+//! (`NAME.mp4`), which FFmpeg makes of a folder.
+
+use super::Found;
+use super::record::letter_of;
+use super::record::question;
+use super::record::with_splits;
+use super::records::Record;
+use crate::data::Question;
+use crate::data::Span;
+use serde_json::Value;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Tasks and the folders of their clips in the official archives (`mvbench.ipynb`).
+const TASKS: [(&str, &str); 20] = [
+    ("action_antonym", "ssv2_video"),
+    ("action_count", "perception/videos"),
+    ("action_localization", "sta/sta_video"),
+    ("action_prediction", "star/Charades_v1_480"),
+    ("action_sequence", "star/Charades_v1_480"),
+    ("character_order", "perception/videos"),
+    ("counterfactual_inference", "clevrer/video_validation"),
+    ("egocentric_navigation", "vlnqa"),
+    ("episodic_reasoning", "tvqa/frames_fps3_hq"),
+    ("fine_grained_action", "Moments_in_Time_Raw/videos"),
+    ("fine_grained_pose", "nturgbd"),
+    ("moving_attribute", "clevrer/video_validation"),
+    ("moving_count", "clevrer/video_validation"),
+    ("moving_direction", "clevrer/video_validation"),
+    ("object_existence", "clevrer/video_validation"),
+    ("object_interaction", "star/Charades_v1_480"),
+    ("object_shuffle", "perception/videos"),
+    ("scene_transition", "scene_qa/video"),
+    ("state_change", "perception/videos"),
+    ("unexpected_action", "FunQA_test/test"),
+];
+
+pub(super) fn read(record: &Record, clip_bounds: bool, found: &mut Found) -> Result<(), String> {
+    let (read, task, id) = if record.is_family() {
+        let task = record.optional_text("task");
+        let id = record.optional_text("problem_id");
+        (record.family(family_clip)?, task, id)
+    } else {
+        let (read, task) = read_official(record, clip_bounds)?;
+        let id = format!("{task}/{}", record.index);
+        (read, Some(task), Some(id))
+    };
+    // A model trained on CLEVRER has seen the like of these clips.
+    let source = if read.video.starts_with("clevrer") {
+        "clevrer"
+    } else {
+        "other"
+    };
+    let splits = [("task", task), ("clips", Some(source.to_owned()))];
+    found.questions.push(Question {
+        id: id.unwrap_or_default(),
+        ..with_splits(read, splits)
+    });
+    Ok(())
+}
+
+fn read_official(record: &Record, clip_bounds: bool) -> Result<(Question, String), String> {
+    let task = record
+        .optional_text("task")
+        .unwrap_or_else(|| record.stem());
+    let (_, folder) = TASKS
+        .iter()
+        .find(|(name, _)| *name == task)
+        .ok_or_else(|| format!("`{task}` is no task of MVBench: keep the official file names"))?;
+    let mut clip = format!("{folder}/{}", record.text("video")?);
+    if task == "episodic_reasoning" && Path::new(&clip).extension().is_none() {
+        clip.push_str(".mp4");
+    }
+    let seconds = |name: &str| record.fields.get(name).and_then(Value::as_f64);
+    let video = match (seconds("start"), seconds("end")) {
+        (Some(start), Some(end)) if clip_bounds => Span { start, end }.of(&clip),
+        _ => PathBuf::from(clip),
+    };
+    let candidates = record.options("candidates")?;
+    let letter = letter_of(&record.text("answer")?, &candidates)?;
+    let marked = candidates.iter().zip('A'..='Z');
+    let options = marked
+        .map(|(text, letter)| format!("({letter}) {text}"))
+        .collect();
+    Ok((
+        question(record.text("question")?, options, &letter, video),
+        task,
+    ))
+}
+
+/// From the folder of a source on.
+fn family_clip(path: &str) -> PathBuf {
+    let start = TASKS.iter().filter_map(|(_, folder)| {
+        let source = folder.split('/').next().unwrap_or(folder);
+        path.find(&format!("/{source}/")).map(|at| at + 1)
+    });
+    PathBuf::from(&path[start.min().unwrap_or(0)..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read as read_benchmark;
+    use super::super::tests::{read_file, splits};
+    use super::*;
+    use crate::config::Benchmark;
+    use serde_json::json;
+
+    fn localization() -> Value {
+        json!([{"video": "a.mp4", "question": "When does it open?", "candidates": ["At the end.", "At the start.", "Never."],
+                "answer": "At the start.", "start": 3.5, "end": 9, "accurate_start": 4.0, "accurate_end": 5.0}])
+    }
+
+    #[test]
+    fn official_items_have_a_task_a_letter_and_bounds() {
+        let questions = read_file(
+            Benchmark::Mvbench,
+            "action_localization.json",
+            &localization(),
+        )
+        .unwrap();
+        let question = &questions[0];
+        assert_eq!(question.id, "action_localization/0");
+        assert_eq!(
+            question.text(),
+            "When does it open?\n(A) At the end.\n(B) At the start.\n(C) Never."
+        );
+        assert_eq!(question.solution, "<answer>B</answer>");
+        assert_eq!(question.video, Path::new("sta/sta_video/a.mp4#t=3.5,9"));
+        assert_eq!(
+            splits(question),
+            [("task", "action_localization"), ("clips", "other")]
+        );
+    }
+
+    #[test]
+    fn bounds_can_be_ignored_and_folders_hold_all_tasks() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: Value| {
+            std::fs::write(folder.path().join(name), content.to_string()).unwrap();
+        };
+        write("action_localization.json", localization());
+        write(
+            "episodic_reasoning.json",
+            json!([{"video": "show_1", "question": "Who?", "candidates": ["a", "b"], "answer": "a",
+            "start": 0.0, "end": 5.0, "fps": 3, "show_name": "show"}]),
+        );
+        write(
+            "moving_count.json",
+            json!([{"video": "video_10009.mp4", "question": "How many?", "candidates": ["1", "2"], "answer": "2"}]),
+        );
+        let questions = read_benchmark(Benchmark::Mvbench, folder.path(), false).unwrap();
+        let videos: Vec<String> = questions
+            .iter()
+            .map(|question| question.video.display().to_string())
+            .collect();
+        assert_eq!(
+            videos,
+            [
+                "sta/sta_video/a.mp4",
+                "tvqa/frames_fps3_hq/show_1.mp4",
+                "clevrer/video_validation/video_10009.mp4"
+            ]
+        );
+        assert_eq!(
+            splits(&questions[2]),
+            [("task", "moving_count"), ("clips", "clevrer")]
+        );
+        write("other.json", localization());
+        let error = read_benchmark(Benchmark::Mvbench, folder.path(), false)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("`other` is no task"), "{error}");
+    }
+
+    #[test]
+    fn the_family_drops_tasks_and_bounds_but_not_the_source() {
+        let family = json!([{"problem_id": 3, "problem": "How many?", "options": ["A. 1", "B. 2"], "solution": "<answer>B</answer>",
+            "problem_type": "multiple choice", "video": "/root/mvbench/clevrer/video_validation/video_10009.mp4"}]);
+        let questions = read_file(Benchmark::Mvbench, "eval_mvbench.json", &family).unwrap();
+        assert_eq!(
+            questions[0].video,
+            Path::new("clevrer/video_validation/video_10009.mp4")
+        );
+        assert_eq!(splits(&questions[0]), [("clips", "clevrer")]);
+        assert_eq!(questions[0].id, "3");
+    }
+}

@@ -1,0 +1,194 @@
+//! What the benchmarks' records have in common: fields of text, options in several shapes, the Video-R1 family's record.
+
+use super::records::Record;
+use crate::data::Question;
+use crate::data::option_mark;
+use serde_json::Map;
+use serde_json::Value;
+use std::path::Path;
+use std::path::PathBuf;
+
+impl Record<'_> {
+    /// A field that must be text; a number is taken as its digits.
+    pub(super) fn text(&self, name: &str) -> Result<String, String> {
+        self.optional_text(name)
+            .ok_or_else(|| format!("the field `{name}` is missing or no text"))
+    }
+
+    /// A field that may be text.
+    pub(super) fn optional_text(&self, name: &str) -> Option<String> {
+        match self.fields.get(name)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        }
+    }
+
+    /// The texts of a list, or of an object with the keys A, B, …, without empty ones at the end.
+    pub(super) fn options(&self, name: &str) -> Result<Vec<String>, String> {
+        let values: Vec<&Value> = match self.fields.get(name) {
+            Some(Value::Array(values)) => values.iter().collect(),
+            Some(Value::Object(letters)) => ('A'..='Z')
+                .map_while(|letter| letters.get(&letter.to_string()))
+                .collect(),
+            _ => {
+                return Err(format!(
+                    "the field `{name}` is missing or no list of options"
+                ));
+            }
+        };
+        let texts = values.into_iter().map(|value| match value {
+            Value::String(text) => Ok(text.clone()),
+            Value::Number(number) => Ok(number.to_string()),
+            Value::Null => Ok(String::new()),
+            _ => Err(format!("an option in `{name}` is no text")),
+        });
+        let mut texts = texts.collect::<Result<Vec<_>, _>>()?;
+        while texts.last().is_some_and(String::is_empty) {
+            texts.pop();
+        }
+        Ok(texts)
+    }
+
+    /// Whether this is a record of the Video-R1 family.
+    pub(super) fn is_family(&self) -> bool {
+        self.fields.contains_key("problem") && self.fields.contains_key("solution")
+    }
+
+    /// `{problem, options, solution: "<answer>A</answer>", video or path, problem_type}` as a question, with the clip's path
+    /// as `clip` shortens it. It has no id and no splits yet.
+    pub(super) fn family(&self, clip: impl Fn(&str) -> PathBuf) -> Result<Question, String> {
+        let video = self
+            .optional_text("video")
+            .or_else(|| self.optional_text("path"))
+            .ok_or("neither `video` nor `path` names a clip")?;
+        let options = match self.fields.get("options") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(_) => self.options("options")?,
+        };
+        let question = question(
+            self.text("problem")?,
+            options,
+            &self.text("solution")?,
+            clip(&video),
+        );
+        Ok(Question {
+            problem_type: self.optional_text("problem_type"),
+            ..question
+        })
+    }
+}
+
+/// A question without id and splits. `answer` is a letter, several, or words; tags around it stay.
+pub(super) fn question(
+    problem: String,
+    options: Vec<String>,
+    answer: &str,
+    video: PathBuf,
+) -> Question {
+    let solution = if answer.contains("<answer>") {
+        answer.to_owned()
+    } else {
+        format!("<answer>{}</answer>", answer.trim())
+    };
+    Question {
+        id: String::new(),
+        problem,
+        solution,
+        video,
+        kind: None,
+        options: (!options.is_empty()).then_some(options),
+        problem_type: None,
+        response: None,
+        wording: None,
+        grounding: None,
+        extra: Map::new(),
+    }
+}
+
+/// Adds what the question is sorted under; names without a value are left out.
+pub(super) fn with_splits<const N: usize>(
+    mut question: Question,
+    splits: [(&str, Option<String>); N],
+) -> Question {
+    let splits: Map<String, Value> = splits
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), Value::String(value?))))
+        .collect();
+    if !splits.is_empty() {
+        question
+            .extra
+            .insert("splits".into(), Value::Object(splits));
+    }
+    question
+}
+
+/// The letter of the right option, given as a letter, as a marked option (`B. text`), or as an option's text.
+pub(super) fn letter_of(answer: &str, options: &[String]) -> Result<String, String> {
+    let bare = |text: &str| {
+        let text = option_mark(text).map_or(text, |(_, text)| text);
+        text.trim().trim_end_matches('.').to_lowercase()
+    };
+    let wanted = bare(answer);
+    let same_text = || options.iter().position(|option| bare(option) == wanted);
+    let index = match answer.trim().as_bytes() {
+        [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
+        _ => option_mark(answer)
+            .map(|(index, _)| index)
+            .or_else(same_text),
+    };
+    index
+        .filter(|index| *index < options.len())
+        .and_then(|index| ('A'..='Z').nth(index))
+        .map(String::from)
+        .ok_or_else(|| {
+            format!(
+                "the answer `{answer}` is none of the {} options",
+                options.len()
+            )
+        })
+}
+
+/// What follows `marker` in a path or address, else its file name.
+pub(super) fn path_after(path: &str, marker: &str) -> PathBuf {
+    match path.split_once(marker) {
+        Some((_, rest)) => PathBuf::from(rest),
+        None => PathBuf::from(Path::new(path).file_name().unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_become_letters() {
+        let options = ["A. red", "blue.", "Caption C: green"].map(String::from);
+        for (answer, letter) in [
+            ("A", Some("A")),
+            ("B. blue", Some("B")),
+            ("Blue", Some("B")),
+            ("Caption C: green", Some("C")),
+            ("green", Some("C")),
+            ("D", None),
+            ("yellow", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                letter_of(answer, &options).ok().as_deref(),
+                letter,
+                "{answer}"
+            );
+        }
+    }
+
+    #[test]
+    fn paths_are_taken_from_their_marker_on() {
+        let path = |text| path_after(text, "/videos/");
+        assert_eq!(
+            path("https://host/x/videos/Art/1.mp4"),
+            Path::new("Art/1.mp4")
+        );
+        assert_eq!(path("clips/1.mp4"), Path::new("1.mp4"));
+    }
+}

@@ -1,0 +1,186 @@
+//! TempCompass (`questions/TASK.json`): four tasks about five temporal aspects of 410 clips.
+//!
+//! Captioning, whose captions a language model judges, is left out unless a file brings it as a question with options.
+
+use super::Found;
+use super::record::letter_of;
+use super::record::path_after;
+use super::record::question;
+use super::record::with_splits;
+use super::records::Record;
+use crate::data::Question;
+use serde_json::Value;
+use std::path::PathBuf;
+
+const TASKS: [&str; 4] = ["multi-choice", "yes_no", "caption_matching", "captioning"];
+
+pub(super) fn read(record: &Record, found: &mut Found) -> Result<(), String> {
+    if record.is_family() {
+        let read = record.family(|clip| path_after(clip, "/videos/"))?;
+        let field = |name| record.optional_text(name);
+        let splits = [("task", field("task")), ("aspect", field("dim"))];
+        found.questions.push(Question {
+            id: field("problem_id").unwrap_or_default(),
+            ..with_splits(read, splits)
+        });
+        return Ok(());
+    }
+    let task = task_of(record)?;
+    // The official files hold an object per clip, their parquet copies a row per question.
+    let Some(clip) = &record.key else {
+        let (clip, aspect) = (record.text("video_id")?, record.text("dim")?);
+        let id = format!("{task}/{}", record.index);
+        return push(record, id, &clip, task, &aspect, found);
+    };
+    for (aspect, items) in &record.fields {
+        let items = items
+            .as_array()
+            .ok_or_else(|| format!("`{aspect}` is no list of questions"))?;
+        for (index, item) in items.iter().enumerate() {
+            let Value::Object(fields) = item else {
+                return Err(format!("`{aspect}` holds something that is no question"));
+            };
+            let item = Record {
+                path: record.path,
+                index,
+                key: None,
+                fields: fields.clone(),
+            };
+            let id = format!("{task}/{clip}/{aspect}/{index}");
+            push(&item, id, clip, task, aspect, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn push(
+    item: &Record,
+    id: String,
+    clip: &str,
+    task: &str,
+    aspect: &str,
+    found: &mut Found,
+) -> Result<(), String> {
+    if task == "captioning" {
+        found.leave_out("captioning, which a language model judges");
+        return Ok(());
+    }
+    let video = PathBuf::from(format!("{clip}.mp4"));
+    let (problem, mut answer) = (item.text("question")?, item.text("answer")?);
+    let mut read = question(problem, Vec::new(), &answer, video);
+    if task != "yes_no" {
+        answer = letter_of(&answer, &read.choices())?;
+        read.solution = format!("<answer>{answer}</answer>");
+    }
+    let splits = [
+        ("task", Some(task.to_owned())),
+        ("aspect", Some(aspect.to_owned())),
+        ("task and aspect", Some(format!("{task} {aspect}"))),
+    ];
+    found.questions.push(Question {
+        id,
+        ..with_splits(read, splits)
+    });
+    Ok(())
+}
+
+/// The task that the file or its folder is named after.
+fn task_of(record: &Record) -> Result<&'static str, String> {
+    let folder = record.path.parent().and_then(std::path::Path::file_name);
+    let names = [record.path.file_stem(), folder];
+    names
+        .into_iter()
+        .flatten()
+        .find_map(|name| TASKS.into_iter().find(|task| name == *task))
+        .ok_or_else(|| {
+            format!(
+                "neither file nor folder is named after a task: {}",
+                TASKS.join(", ")
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read as read_benchmark;
+    use super::super::tests::{read_file, splits};
+    use super::*;
+    use crate::config::Benchmark;
+    use serde_json::json;
+    use std::path::Path;
+
+    #[test]
+    fn official_files_hold_clips_with_aspects() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, content: Value| {
+            std::fs::write(folder.path().join(name), content.to_string()).unwrap();
+        };
+        write(
+            "multi-choice.json",
+            json!({"123": {"direction": [
+            {"question": "Where does it go?\nA. left\nB. right", "answer": "B. right"},
+            {"question": "And then?\nA. up\nB. down", "answer": "A. up"}]}}),
+        );
+        write(
+            "yes_no.json",
+            json!({"123": {"speed": [{"question": "Is it fast?", "answer": "yes"}]}}),
+        );
+        write(
+            "caption_matching.json",
+            json!({"456": {"order": [
+            {"question": "Which fits better?\nCaption A: first red\nCaption B: first blue", "answer": "Caption B: first blue"},
+            {"question": "Which fits better?\nOption 1: red\nOption 2: blue", "answer": "Option 1: red"}]}}),
+        );
+        write(
+            "captioning.json",
+            json!({"456": {"order": [{"question": "Describe it.", "answer": "…", "mc_question": "…", "mc_answer": "…"}]}}),
+        );
+        let questions = read_benchmark(Benchmark::Tempcompass, folder.path(), true).unwrap();
+        let shown: Vec<(&str, &str)> = questions
+            .iter()
+            .map(|question| (question.id.as_str(), question.solution.as_str()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("caption_matching/456/order/0", "<answer>B</answer>"),
+                ("caption_matching/456/order/1", "<answer>A</answer>"),
+                ("multi-choice/123/direction/0", "<answer>B</answer>"),
+                ("multi-choice/123/direction/1", "<answer>A</answer>"),
+                ("yes_no/123/speed/0", "<answer>yes</answer>"),
+            ]
+        );
+        assert_eq!(questions[0].text().lines().count(), 3);
+        assert_eq!(questions[0].choices(), ["first red", "first blue"]);
+        assert_eq!(questions[0].video, Path::new("456.mp4"));
+        assert_eq!(
+            splits(&questions[4]),
+            [
+                ("task", "yes_no"),
+                ("aspect", "speed"),
+                ("task and aspect", "yes_no speed")
+            ]
+        );
+    }
+
+    #[test]
+    fn rows_and_the_family_are_read_too() {
+        let rows =
+            json!([{"video_id": "123", "question": "Is it fast?", "answer": "no", "dim": "speed"}]);
+        let questions = read_file(Benchmark::Tempcompass, "yes_no.json", &rows).unwrap();
+        assert_eq!(
+            (questions[0].id.as_str(), questions[0].video.as_path()),
+            ("yes_no/0", Path::new("123.mp4"))
+        );
+        let error = read_file(Benchmark::Tempcompass, "questions.json", &rows).unwrap_err();
+        assert!(error.contains("multi-choice"), "{error}");
+        let family = json!([{"problem_id": 5, "problem": "Where?\nA. left\nB. right", "solution": "<answer>A</answer>",
+            "problem_type": "multiple choice", "options": ["A. left", "B. right"], "video": "/root/TempCompass/videos/9.mp4"}]);
+        let questions =
+            read_file(Benchmark::Tempcompass, "eval_tempcompass.json", &family).unwrap();
+        assert_eq!(
+            (questions[0].id.as_str(), questions[0].video.as_path()),
+            ("5", Path::new("9.mp4"))
+        );
+    }
+}

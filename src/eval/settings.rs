@@ -1,0 +1,190 @@
+//! The conditions of an evaluation: two with equal settings give equal scores.
+
+use super::EvalError;
+use super::asking::Asking;
+use super::fingerprint;
+use super::read_json;
+use super::write_json;
+use crate::config::Benchmark;
+use crate::config::Config;
+use crate::config::Extraction;
+use crate::config::VideoConfig;
+use crate::data::Dataset;
+use crate::video::decoder_version;
+use serde::Deserialize;
+use serde::Serialize;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Everything that decides about the answers and the scores.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The model as named on the command line.
+    pub model: String,
+    /// A fingerprint of its weights, so that a folder with newly trained weights counts as another model.
+    pub weights: String,
+    /// The benchmark, where the questions are one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub benchmark: Option<String>,
+    /// `authors`, `official`, or `own`: settings of no protocol.
+    pub protocol: String,
+    /// Where this departs from the protocol it names, and what of the protocol is unusual.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
+    /// The question file.
+    pub questions: PathBuf,
+    /// A fingerprint of the questions that are asked.
+    pub questions_hash: String,
+    /// How many that are.
+    pub questions_asked: usize,
+    /// How many the published benchmark has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub questions_published: Option<usize>,
+    /// Which of the file's questions are asked.
+    pub subset: String,
+    /// A fingerprint of every setting that changes an answer.
+    pub config_hash: String,
+    /// The name of the words around the question.
+    pub wording: String,
+    /// Their fingerprint.
+    pub wording_hash: String,
+    /// How answers are read.
+    pub extraction: Extraction,
+    /// Answers per question.
+    pub samples: usize,
+    /// 0 is greedy.
+    pub temperature: f64,
+    /// Longest answer in tokens.
+    pub max_new_tokens: usize,
+    /// Frames and pixels.
+    pub video: VideoConfig,
+    /// Whether clips are cut to the part that a question names.
+    pub clip_bounds: bool,
+    /// Whether what is said in the clip is shown.
+    pub subtitles: bool,
+    /// The libraries that decode.
+    pub decoder: String,
+}
+
+impl Settings {
+    /// The settings of an evaluation of `model`, whose files are in `model_dir`, on the questions of `dataset`.
+    pub fn new(
+        config: &Config,
+        model: &str,
+        model_dir: &Path,
+        dataset: &Dataset,
+    ) -> Result<Self, EvalError> {
+        let eval = &config.eval;
+        let questions_hash = fingerprint::of_questions(dataset.questions());
+        let asking = Asking::new(eval);
+        Ok(Self {
+            model: model.to_owned(),
+            weights: fingerprint::of_weights(model_dir)?,
+            benchmark: eval
+                .benchmark
+                .map(|benchmark| benchmark.as_str().to_owned()),
+            protocol: eval
+                .protocol
+                .map_or("own", |protocol| protocol.as_str())
+                .to_owned(),
+            remarks: eval.remarks(),
+            questions: config.data.questions.clone(),
+            config_hash: fingerprint::of_config(config, &questions_hash)?,
+            questions_hash,
+            questions_asked: dataset.len(),
+            questions_published: eval.benchmark.and_then(Benchmark::published_questions),
+            subset: subset(config),
+            wording: asking.name(),
+            wording_hash: asking.hash(),
+            extraction: eval.extraction,
+            samples: eval.samples,
+            temperature: eval.temperature,
+            max_new_tokens: config.sampling.max_new_tokens,
+            video: config.video.clone(),
+            clip_bounds: eval.clip_bounds,
+            subtitles: eval.subtitles.is_some(),
+            decoder: decoder_version(),
+        })
+    }
+
+    /// What makes scores of `self` and `other` incomparable: each setting that differs, with both values.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let show = |settings: &Self| {
+            [
+                ("protocol", settings.protocol.clone()),
+                ("benchmark", format!("{:?}", settings.benchmark)),
+                ("questions_hash", settings.questions_hash.clone()),
+                ("subset", settings.subset.clone()),
+                ("wording_hash", settings.wording_hash.clone()),
+                ("extraction", settings.extraction.as_str().to_owned()),
+                ("samples", settings.samples.to_string()),
+                ("temperature", settings.temperature.to_string()),
+                ("max_new_tokens", settings.max_new_tokens.to_string()),
+                ("video", format!("{:?}", settings.video)),
+                ("clip_bounds", settings.clip_bounds.to_string()),
+                ("subtitles", settings.subtitles.to_string()),
+                ("decoder", settings.decoder.clone()),
+            ]
+        };
+        show(self)
+            .into_iter()
+            .zip(show(other))
+            .filter(|((_, here), (_, there))| here != there)
+            .map(|((name, here), (_, there))| format!("{name} ({here} / {there})"))
+            .collect()
+    }
+
+    /// Reads the settings of the evaluation in a folder.
+    pub fn read(out: &Path) -> Result<Self, EvalError> {
+        read_json(&out.join("settings.json"))
+    }
+
+    /// Makes the folder, or checks that its answers were given under the same conditions.
+    pub(super) fn open_folder(&self, out: &Path) -> Result<(), EvalError> {
+        std::fs::create_dir_all(out).map_err(|source| EvalError::File {
+            path: out.to_owned(),
+            source,
+        })?;
+        let path = out.join("settings.json");
+        if !path.exists() {
+            if out.join("outputs.jsonl").exists() {
+                return Err(EvalError::OtherSettings {
+                    path: out.to_owned(),
+                    setting: "settings.json".into(),
+                });
+            }
+            return write_json(&path, self);
+        }
+        let there: serde_json::Map<String, serde_json::Value> = read_json(&path)?;
+        let here = serde_json::to_value(self).map_err(|error| EvalError::Json {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
+        let different = here
+            .as_object()
+            .into_iter()
+            .flatten()
+            .find(|(key, value)| there.get(*key) != Some(value));
+        match different {
+            Some((key, _)) => Err(EvalError::OtherSettings {
+                path: out.to_owned(),
+                setting: key.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Which of the file's questions are asked, in words.
+fn subset(config: &Config) -> String {
+    let data = &config.data;
+    let kinds: Vec<&str> = data.kinds.iter().map(|kind| kind.as_str()).collect();
+    let mut text = match kinds.as_slice() {
+        [] => "all".to_owned(),
+        kinds => kinds.join(" and "),
+    };
+    if let Some(samples) = data.samples {
+        text.push_str(&format!(", {samples} drawn with seed {}", config.seed));
+    }
+    text
+}

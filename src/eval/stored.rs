@@ -1,0 +1,117 @@
+//! Evaluations that are finished: scored anew without a model, or put together from their shards.
+
+use super::EvalError;
+use super::Scores;
+use super::log;
+use super::read_json;
+use super::score;
+use super::score::Answered;
+use super::settings::Settings;
+use super::shard::Shard;
+use super::write_json;
+use crate::config::Extraction;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Scores the stored answers of the folder `out` anew, by its own rule or by `extraction`, and returns where the scores
+/// were written: `scores.json` for its own rule, `scores-RULE.json` for another.
+pub fn rescore(out: &Path, extraction: Option<Extraction>) -> Result<(Scores, PathBuf), EvalError> {
+    let before: Scores = read_json(&out.join("scores.json"))?;
+    let mut answered = log::read(&out.join("outputs.jsonl"))?;
+    let own = Settings::read(out)?.extraction;
+    let rule = extraction.unwrap_or(own);
+    for one in &mut answered {
+        one.score(rule);
+    }
+    let scores = Scores {
+        settings: Settings {
+            extraction: rule,
+            ..before.settings
+        },
+        splits: score::splits(&answered),
+        ..before
+    };
+    let name = if rule == own {
+        "scores.json".to_owned()
+    } else {
+        format!("scores-{}.json", rule.as_str())
+    };
+    let path = out.join(name);
+    write_json(&path, &scores)?;
+    Ok((scores, path))
+}
+
+/// Puts the finished shards in the folder `out` together: `outputs.jsonl` and `scores.json` as one process writes them.
+pub fn merge(out: &Path) -> Result<Scores, EvalError> {
+    let settings = Settings::read(out)?;
+    let whole = out.join("outputs.jsonl");
+    if whole.exists() {
+        return Err(EvalError::Merged { path: whole });
+    }
+    let shards = find_shards(out)?;
+    let (mut answered, mut lines) = (Vec::<Answered>::new(), Vec::<u8>::new());
+    let (mut skipped, mut missing) = (0, 0);
+    for shard in shards {
+        let path = out.join(shard.scores_file());
+        if !path.exists() {
+            return Err(EvalError::Unfinished { path, shard });
+        }
+        let scores: Scores = read_json(&path)?;
+        skipped += scores.questions_skipped;
+        missing = scores.questions_missing;
+        let path = out.join(shard.outputs_file());
+        answered.extend(log::read(&path)?);
+        lines.extend(std::fs::read(&path).map_err(|source| EvalError::File { path, source })?);
+    }
+    let ids: BTreeSet<&str> = answered.iter().map(|one| one.id.as_str()).collect();
+    let found = ids.len() + skipped;
+    if ids.len() < answered.len() || found != settings.questions_asked {
+        return Err(EvalError::Incomplete {
+            path: out.to_owned(),
+            found,
+            asked: settings.questions_asked,
+        });
+    }
+    let scores = Scores {
+        questions_answered: answered.len(),
+        questions_skipped: skipped,
+        questions_missing: missing,
+        splits: score::splits(&answered),
+        settings,
+    };
+    let failed = |source| EvalError::File {
+        path: whole.clone(),
+        source,
+    };
+    let temporary = whole.with_extension("jsonl.tmp");
+    std::fs::write(&temporary, lines).map_err(failed)?;
+    std::fs::rename(&temporary, &whole).map_err(failed)?;
+    write_json(&out.join("scores.json"), &scores)?;
+    Ok(scores)
+}
+
+/// All shards of the evaluation in `out`, by the names of the files there.
+fn find_shards(out: &Path) -> Result<Vec<Shard>, EvalError> {
+    let failed = |source| EvalError::File {
+        path: out.to_owned(),
+        source,
+    };
+    let mut counts = BTreeSet::new();
+    for entry in std::fs::read_dir(out).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        counts.extend(Shard::of_outputs_file(&name.to_string_lossy()).map(|shard| shard.count));
+    }
+    let mut counts = counts.into_iter();
+    match (counts.next(), counts.next()) {
+        (Some(count), None) => Ok((1..=count).map(|index| Shard { index, count }).collect()),
+        (None, _) => Err(EvalError::NoShards {
+            path: out.to_owned(),
+        }),
+        (Some(one), Some(other)) => Err(EvalError::MixedShards {
+            path: out.to_owned(),
+            one,
+            other,
+        }),
+    }
+}

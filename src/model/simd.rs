@@ -34,7 +34,13 @@ pub(super) fn exp(x: f32) -> f32 {
     let n = shifted - ROUND;
     let r = (inside - n * LN_2_HIGH) - n * LN_2_LOW;
     let mut p = 1.987_569_1e-4;
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+    for coefficient in [
+        1.398_2e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        0.5,
+    ] {
         p = p * r + coefficient;
     }
     let power = f32::from_bits(shifted.to_bits() << 23);
@@ -143,7 +149,10 @@ mod tests {
             let product: f32 = x.iter().zip(&y).map(|(x, y)| x * y).sum();
             let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let close = |a: f32, b: f32| a <= b && b <= a;
-            assert!(close(sum(&x), total) && close(dot(&x, &y), product), "{len}");
+            assert!(
+                close(sum(&x), total) && close(dot(&x, &y), product),
+                "{len}"
+            );
             assert!(close(max(&x), largest), "{len}");
         }
     }

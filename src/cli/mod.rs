@@ -18,6 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 mod ask;
 mod data;
+mod estimate;
 mod eval;
 pub mod init;
 mod inspect;
@@ -52,6 +53,8 @@ enum Command {
     Ask(ask::AskArgs),
     /// What the model sees and thinks, as JSON: for debugging and for comparison with other implementations
     Inspect(inspect::InspectArgs),
+    /// The memory a run takes, before anything is loaded
+    Estimate(estimate::EstimateArgs),
 }
 
 impl Command {
@@ -154,6 +157,7 @@ pub fn run() -> Result<Outcome> {
         Command::Eval(args) => eval::run(&args),
         Command::Ask(args) => ask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Estimate(args) => estimate::run(&args),
     }
 }
 

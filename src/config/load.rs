@@ -185,6 +185,7 @@ fn template() -> Table {
     full.model.bias_model = Some(String::new());
     full.data.samples = Some(0);
     full.data.kinds = vec![QuestionKind::Observational];
+    full.data.cache_dir = Some(PathBuf::new());
     full.kl.token_cap = Some(0.0);
     to_table(&full)
 }
@@ -507,6 +508,7 @@ mod tests {
         config.model.bias_model = Some("runs/bias".into());
         config.data.samples = Some(3);
         config.data.kinds = vec![QuestionKind::Inferential];
+        config.data.cache_dir = Some("frames".into());
         config.kl.token_cap = Some(2.5);
         config.optimizer.learning_rate = 1.23e-7;
         let file = tempfile::NamedTempFile::new().unwrap();

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 pub mod clevrer;
 mod dataset;
+pub mod fnv;
 mod read;
 pub mod shuffle;
 

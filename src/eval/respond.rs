@@ -12,7 +12,7 @@ use crate::policy::FrozenModel;
 use crate::policy::generate::Completion;
 use crate::policy::generate::Observer;
 use crate::policy::generate::generate;
-use crate::policy::generate::unobserved;
+use crate::policy::generate::generate_side_by_side;
 use crate::policy::sampler::QuestionSeed;
 use crate::prompt::Processor;
 use crate::prompt::Prompt;
@@ -59,25 +59,32 @@ impl Respondent {
         &self.processor
     }
 
+    /// One completion of the prompt, each token told to `observer`; `id` names the draws.
+    pub fn answer(&self, prompt: &Prompt, id: &str, observer: &mut Observer) -> Result<Completion> {
+        let seed = QuestionSeed::new(self.seed, 0, id);
+        let (model, processor) = (self.model(), &self.processor);
+        generate(
+            model,
+            processor,
+            &[prompt],
+            &[seed],
+            &self.sampling,
+            observer,
+        )?
+        .into_iter()
+        .flatten()
+        .next()
+        .context("the model gave no completion")
+    }
+
     /// One completion of each prompt; `ids` name the draws, so that an answer does not depend on what else is asked.
-    pub fn answer(
-        &self,
-        prompts: &[&Prompt],
-        ids: &[&str],
-        observer: &mut Observer,
-    ) -> Result<Vec<Completion>> {
+    fn answer_all(&self, prompts: &[&Prompt], ids: &[&str]) -> Result<Vec<Completion>> {
         let seeds: Vec<QuestionSeed> = ids
             .iter()
             .map(|id| QuestionSeed::new(self.seed, 0, id))
             .collect();
-        let groups = generate(
-            self.model(),
-            &self.processor,
-            prompts,
-            &seeds,
-            &self.sampling,
-            observer,
-        )?;
+        let (model, processor) = (self.model(), &self.processor);
+        let groups = generate_side_by_side(model, processor, prompts, &seeds, &self.sampling)?;
         Ok(groups.into_iter().flatten().collect())
     }
 
@@ -104,7 +111,7 @@ impl Respondent {
             .iter()
             .map(|(index, _)| batch[*index].id.as_str())
             .collect();
-        let completions = self.answer(&prompts, &ids, &mut unobserved)?;
+        let completions = self.answer_all(&prompts, &ids)?;
         let mut replies = vec![None; batch.len()];
         for ((index, _), completion) in asked.iter().zip(completions) {
             replies[*index] = Some(Reply {

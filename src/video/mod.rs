@@ -6,11 +6,12 @@
 use crate::config::VideoConfig;
 use crate::video::decode::Reader;
 use crate::video::resize::Resizer;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+mod cache;
 mod decode;
 mod error;
 mod ffmpeg;
@@ -20,13 +21,14 @@ mod patches;
 pub mod plan;
 pub mod resize;
 
+pub use cache::ClipLoader;
 pub use error::VideoError;
 pub(crate) use ffmpeg::init as init_ffmpeg;
 pub use loader::Prefetcher;
 pub use patches::VideoPatches;
 
 /// What was taken from a clip, as `inspect video` prints it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Clip {
     /// Displayable frames in the file.
     pub total_frames: usize,

@@ -145,8 +145,7 @@ impl KvCache {
         &self.layers
     }
 
-    /// Takes a free slot for each of the prompts packed as `layout` (no completions). Every layer must then
-    /// [`LayerCache::store_prompts`] there.
+    /// Takes a free slot for each of the prompts packed as `layout` (no completions), for every layer to fill.
     ///
     /// # Errors
     /// Too few free slots, or a prompt longer than P.

@@ -216,5 +216,9 @@ fn kept_frames_change_nothing() {
     for line in second.lines("timings.jsonl") {
         assert!(line["time/video"].as_f64().unwrap() >= 0.0, "{line}");
         assert!(line["time/video_work"].as_f64().unwrap() >= 0.0, "{line}");
+        assert!(
+            line["memory/estimate_bytes"].as_u64().unwrap() > 0,
+            "{line}"
+        );
     }
 }

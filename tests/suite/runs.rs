@@ -260,6 +260,32 @@ fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
 }
 
 #[test]
+fn the_memory_is_estimated_before_anything_is_loaded() {
+    let run = Run::cdpo();
+    let estimate = |extra: &[&str]| {
+        let mut command = Command::new(cargo_bin("videothinker"));
+        command.arg("estimate").args(&run.arguments()[1..]);
+        let output = command.args(extra).output().unwrap();
+        assert_code(&output, 0);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(estimate(&[]).contains("sampling: key/value cache"));
+    let numbers =
+        |extra: &[&str]| -> serde_json::Value { serde_json::from_str(&estimate(extra)).unwrap() };
+    let cdpo = numbers(&["--json"]);
+    let of = |name: &str| cdpo[name].as_u64().unwrap();
+    assert_eq!(of("optimizer"), 2 * of("weights"), "two moments in f32");
+    assert_eq!(of("bias_model"), of("weights"));
+    let always = ["weights", "optimizer", "bias_model", "clips", "program"];
+    let always: u64 = always.into_iter().map(of).sum();
+    let turns = (of("cache") + of("prefill")).max(of("learning"));
+    assert_eq!(of("peak"), always + turns);
+    let sft = numbers(&["--json", "--for", "train-sft"]);
+    assert_eq!(sft["cache"], 0);
+    assert!(!run.output().exists(), "nothing is written");
+}
+
+#[test]
 fn an_interrupted_run_goes_on_to_the_same_result() {
     let mut whole = Run::new("train-sft");
     whole.set("optimizer.schedule", "cosine");

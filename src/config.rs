@@ -107,7 +107,7 @@ pub enum DTypeName {
 }
 
 /// `[data]`
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataConfig {
     /// Question file: `.json` (an array) or `.jsonl` (an object a line).
@@ -123,6 +123,28 @@ pub struct DataConfig {
     /// What `data check --manifest` wrote: a run does not start when a clip has changed since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest: Option<PathBuf>,
+    /// Decoded frames are kept in memory for later epochs, up to this many MiB; 0 keeps none.
+    pub cache_mib: usize,
+    /// Decoded frames are also kept in files in this folder, for later runs and the second stage; absent: in none.
+    pub cache_dir: Option<PathBuf>,
+    /// The files of `cache_dir` take up to this many MiB.
+    pub cache_dir_mib: usize,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            questions: PathBuf::new(),
+            video_root: PathBuf::new(),
+            samples: None,
+            kinds: Vec::new(),
+            on_bad_video: BadVideoPolicy::default(),
+            manifest: None,
+            cache_mib: 256,
+            cache_dir: None,
+            cache_dir_mib: 32 * 1024,
+        }
+    }
 }
 
 /// The paper's split of counterfactual questions.
@@ -200,6 +222,9 @@ pub struct SamplingConfig {
     pub max_new_tokens: usize,
     /// Longest prompt, in tokens (video included). A longer one is an error, never truncated.
     pub max_prompt_tokens: usize,
+    /// Completions that decode as one batch (on a CPU: on each core); one that ends makes room for the next question's.
+    /// 0: all of a step.
+    pub max_rows: usize,
 }
 
 impl Default for SamplingConfig {
@@ -211,6 +236,7 @@ impl Default for SamplingConfig {
             top_p: 1.0,
             max_new_tokens: 768,
             max_prompt_tokens: 4096,
+            max_rows: 64,
         }
     }
 }
@@ -406,10 +432,12 @@ pub enum Schedule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Optimizer steps.
+    /// Steps: each samples its questions once and learns from them `updates_per_rollout` times.
     pub steps: usize,
-    /// Questions per optimizer step (the authors' two GPUs take one each). `train-sft`: examples.
+    /// Questions per step (the authors' two GPUs take one each). `train-sft`: examples.
     pub questions_per_step: usize,
+    /// Optimizer updates from one step's completions (μ; TRL: `num_iterations`), all at the step's learning rate.
+    pub updates_per_rollout: usize,
     /// Stop after this many steps in a row with a non-finite loss or gradient.
     pub max_bad_steps: usize,
     /// Clips decoded ahead of the trainer are held to about this many MiB.
@@ -421,6 +449,7 @@ impl Default for TrainConfig {
         Self {
             steps: 500,
             questions_per_step: 2,
+            updates_per_rollout: 1,
             max_bad_steps: 5,
             prefetch_mib: 512,
         }

@@ -70,7 +70,7 @@ pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
     let prompt = processor.prompt(&args.question, args.wording, Some(patches))?;
     let mut stream = TextStream::new(processor.tokenizer());
     let mut shown = Ok(());
-    let completions = respondent.answer(&[&prompt], &[&args.question], &mut |token| {
+    let completion = respondent.answer(&prompt, &args.question, &mut |token| {
         if args.json {
             return ControlFlow::Continue(());
         }
@@ -85,16 +85,15 @@ pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
         }
     });
     shown?;
-    for completion in completions?.into_iter().flatten() {
-        if args.json {
-            output::json(&Answer {
-                text: &completion.text,
-                token_ids: &completion.token_ids,
-                finish: completion.finish,
-            })?;
-        } else {
-            output::text("\n")?;
-        }
+    let completion = completion?;
+    if args.json {
+        output::json(&Answer {
+            text: &completion.text,
+            token_ids: &completion.token_ids,
+            finish: completion.finish,
+        })?;
+    } else {
+        output::text("\n")?;
     }
     Ok(Outcome::Done)
 }

@@ -26,7 +26,9 @@ use crate::eval::table::Row;
 use crate::eval::table::Style;
 use crate::model::hub;
 use crate::train::console::Progress;
+use crate::video::ClipLoader;
 use crate::video::Prefetcher;
+use anyhow::Context;
 use anyhow::Result;
 use clap::ArgGroup;
 use clap::Args;
@@ -143,7 +145,8 @@ fn evaluate(args: &EvalArgs, model: &str) -> Result<()> {
     };
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let bytes = config.train.prefetch_mib << 20;
-    let mut clips = Prefetcher::new(jobs, config.video.clone(), bytes, threads)?;
+    let loader = ClipLoader::new(&config.video, &config.data).context("data.cache_dir")?;
+    let mut clips = Prefetcher::new(jobs, loader, bytes, threads)?;
     let asking = Asking::new(eval);
     let subtitles = eval.subtitles.as_deref().map(Subtitles::new);
     let answer = |batch: &[&Question]| match &respondent {

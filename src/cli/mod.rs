@@ -19,6 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 mod ask;
 mod check;
 mod data;
+mod estimate;
 mod eval;
 pub mod init;
 mod inspect;
@@ -53,6 +54,8 @@ enum Command {
     Ask(ask::AskArgs),
     /// What the model sees and thinks, as JSON: for debugging and for comparison with other implementations
     Inspect(inspect::InspectArgs),
+    /// The memory a run takes, before anything is loaded
+    Estimate(estimate::EstimateArgs),
 }
 
 impl Command {
@@ -155,6 +158,7 @@ pub fn run() -> Result<Outcome> {
         Command::Eval(args) => eval::run(&args),
         Command::Ask(args) => ask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Estimate(args) => estimate::run(&args),
     }
 }
 

@@ -185,6 +185,7 @@ fn template() -> Table {
     full.model.bias_model = Some(String::new());
     full.data.samples = Some(0);
     full.data.kinds = vec![QuestionKind::Observational];
+    full.data.cache_dir = Some(PathBuf::new());
     full.kl.token_cap = Some(0.0);
     full.eval.benchmark = Some(Benchmark::Clevrer);
     full.eval.protocol = Some(Protocol::Authors);
@@ -511,6 +512,7 @@ mod tests {
         config.model.bias_model = Some("runs/bias".into());
         config.data.samples = Some(3);
         config.data.kinds = vec![QuestionKind::Inferential];
+        config.data.cache_dir = Some("frames".into());
         config.kl.token_cap = Some(2.5);
         config.eval.benchmark = Some(Benchmark::Videomme);
         config.eval.protocol = Some(Protocol::Official);

@@ -273,6 +273,11 @@ impl Config {
             ),
         )?;
         check.count("train.questions_per_step", self.train.questions_per_step, 1)?;
+        check.count(
+            "train.updates_per_rollout",
+            self.train.updates_per_rollout,
+            1,
+        )?;
         check.count("train.max_bad_steps", self.train.max_bad_steps, 1)?;
         check.count("train.prefetch_mib", self.train.prefetch_mib, 1)?;
         check.at_least("sft.grounding_weight", self.sft.grounding_weight, 0.0)?;
@@ -440,6 +445,7 @@ mod tests {
             ("optimizer.warmup_steps=501", "more than train.steps"),
             ("train.steps=0", "at least 1"),
             ("train.questions_per_step=0", "at least 1"),
+            ("train.updates_per_rollout=0", "at least 1"),
             ("train.max_bad_steps=0", "at least 1"),
             ("checkpoint.every=0", "at least 1"),
             ("video.min_frames=3", "even"),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 pub mod benchmark;
 pub mod clevrer;
 mod dataset;
+pub mod fnv;
 mod manifest;
 mod read;
 pub mod shuffle;

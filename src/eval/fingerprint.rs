@@ -4,6 +4,7 @@ use super::EvalError;
 use crate::config::Config;
 use crate::config::Extraction;
 use crate::data::Question;
+use crate::data::fnv::Fnv;
 use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
@@ -13,25 +14,6 @@ use std::path::Path;
 const BLOCKS: u64 = 256;
 /// Bytes of a block.
 const BLOCK: u64 = 64 * 1024;
-
-/// The 64-bit FNV-1a hash.
-struct Fnv(u64);
-
-impl Fnv {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    fn add(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn hex(&self) -> String {
-        format!("{:016x}", self.0)
-    }
-}
 
 /// Of the names, lengths and sampled contents of the safetensors files in a model folder.
 pub(super) fn of_weights(folder: &Path) -> Result<String, EvalError> {
@@ -50,7 +32,7 @@ pub(super) fn of_weights(folder: &Path) -> Result<String, EvalError> {
         }
     }
     files.sort();
-    let mut hash = Fnv::new();
+    let mut hash = Fnv::default();
     for path in files {
         hash.add(path.file_name().unwrap_or_default().as_encoded_bytes());
         add_file(&path, &mut hash).map_err(|error| failed(&path, error))?;
@@ -76,14 +58,14 @@ fn add_file(path: &Path, hash: &mut Fnv) -> std::io::Result<()> {
 
 /// Of a text.
 pub(super) fn of_text(text: &str) -> String {
-    let mut hash = Fnv::new();
+    let mut hash = Fnv::default();
     hash.add(text.as_bytes());
     hash.hex()
 }
 
 /// Of what is asked and what is right, question by question; where the clips lie does not count.
 pub(super) fn of_questions(questions: &[Question]) -> String {
-    let mut hash = Fnv::new();
+    let mut hash = Fnv::default();
     for question in questions {
         let (text, clip) = (question.text(), question.video.file_name());
         let parts = [question.id.as_str(), &text, &question.solution];
@@ -110,6 +92,11 @@ pub(super) fn of_config(config: &Config, questions_hash: &str) -> Result<String,
     relevant.model.dtype = config.model.dtype;
     relevant.data.questions = "".into();
     relevant.data.video_root = "".into();
+    relevant.data.manifest = None;
+    relevant.data.cache_mib = 0;
+    relevant.data.cache_dir = None;
+    relevant.data.cache_dir_mib = 0;
+    relevant.sampling.max_rows = 0;
     relevant.eval.batch_size = 0;
     relevant.eval.extraction = Extraction::Strict;
     let text = serde_json::to_string(&relevant).map_err(|error| EvalError::Json {
@@ -122,13 +109,6 @@ pub(super) fn of_config(config: &Config, questions_hash: &str) -> Result<String,
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_hash_is_fnv_1a() {
-        let mut hash = Fnv::new();
-        hash.add(b"foobar");
-        assert_eq!(hash.hex(), "85944171f73967e8");
-    }
 
     #[test]
     fn changed_weights_and_settings_change_the_fingerprints() {
@@ -145,6 +125,8 @@ mod tests {
         let plain = of_config(&config, "q").unwrap();
         config.eval.batch_size += 1;
         config.train.steps += 1;
+        config.sampling.max_rows += 1;
+        config.data.cache_dir = Some("frames".into());
         assert_eq!(plain, of_config(&config, "q").unwrap());
         assert_ne!(plain, of_config(&config, "other questions").unwrap());
         config.video.max_frames += 2;

@@ -16,7 +16,7 @@ use crate::policy::generate::Completion;
 use crate::policy::generate::Finish;
 use crate::policy::generate::Observer;
 use crate::policy::generate::generate;
-use crate::policy::generate::unobserved;
+use crate::policy::generate::generate_side_by_side;
 use crate::policy::sampler::QuestionSeed;
 use crate::prompt::Processor;
 use crate::prompt::Prompt;
@@ -64,25 +64,28 @@ impl Respondent {
         &self.processor
     }
 
-    /// Completions of each prompt; `ids` name the draws, so that an answer does not depend on what else is asked.
-    pub fn answer(
-        &self,
-        prompts: &[&Prompt],
-        ids: &[&str],
-        observer: &mut Observer,
-    ) -> Result<Vec<Vec<Completion>>> {
-        let seeds: Vec<QuestionSeed> = ids
-            .iter()
-            .map(|id| QuestionSeed::new(self.seed, 0, id))
-            .collect();
-        Ok(generate(
-            self.model(),
-            &self.processor,
-            prompts,
+    /// One completion of the prompt, each token told to `observer`; `id` names the draws.
+    pub fn answer(&self, prompt: &Prompt, id: &str, observer: &mut Observer) -> Result<Completion> {
+        let (model, processor) = (self.model(), &self.processor);
+        let seeds = self.seeds(&[id]);
+        generate(
+            model,
+            processor,
+            &[prompt],
             &seeds,
             &self.sampling,
             observer,
-        )?)
+        )?
+        .into_iter()
+        .flatten()
+        .next()
+        .context("the model gave no completion")
+    }
+
+    /// `ids` name the draws, so that an answer does not depend on what else is asked.
+    fn seeds(&self, ids: &[&str]) -> Vec<QuestionSeed> {
+        let seed = |id: &&str| QuestionSeed::new(self.seed, 0, id);
+        ids.iter().map(seed).collect()
     }
 
     /// Replies to a batch of questions, whose clips are the next ones of `clips`; `None` for a clip that is skipped.
@@ -114,7 +117,13 @@ impl Respondent {
             .iter()
             .map(|(index, _)| batch[*index].id.as_str())
             .collect();
-        let completions = self.answer(&prompts, &ids, &mut unobserved)?;
+        let completions = generate_side_by_side(
+            self.model(),
+            &self.processor,
+            &prompts,
+            &self.seeds(&ids),
+            &self.sampling,
+        )?;
         let mut replies = vec![None; batch.len()];
         for ((index, _), group) in asked.iter().zip(completions) {
             replies[*index] = Some(group.into_iter().map(Sample::from).collect());

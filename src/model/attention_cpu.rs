@@ -5,6 +5,7 @@
 //! number of threads.
 
 use crate::model::attention::Heads;
+use crate::model::cache::CachedRow;
 use crate::model::packed::PackedLayout;
 use crate::model::simd::{dot, softmax, vectorized};
 use candle_core::{CpuStorage, DType, Result, Storage, Tensor};
@@ -141,25 +142,25 @@ pub(super) fn backward(
     Ok((unfold(dq, r * d)?, unfold(dk, d)?, unfold(dv, d)?))
 }
 
-/// Keys and values one decoding row attends to: its prompt's, then its own.
+/// Keys and values of decoding rows: each attends to its prompt's, then to its own.
 pub(super) struct Cached<'a> {
-    /// `[Q, m, P, d]`
+    /// `[Q·m, P, d]`
     pub(super) prompt_k: &'a Tensor,
     pub(super) prompt_v: &'a Tensor,
-    /// `[B, m, T, d]`
+    /// `[R·m·T, d]`
     pub(super) own_k: &'a Tensor,
     pub(super) own_v: &'a Tensor,
-    /// Tokens of each row in `own_k` and `own_v`.
-    pub(super) own_len: usize,
-    /// Each row's prompt and that prompt's tokens.
-    pub(super) prompts: &'a [(usize, usize)],
+    /// P and T.
+    pub(super) prompt_stride: usize,
+    pub(super) own_stride: usize,
+    /// Where each row's keys lie; the token just stored is not counted yet.
+    pub(super) rows: &'a [CachedRow],
 }
 
 /// One query per row: `q [B, n·d]` → `[B, n·d]`.
 pub(super) fn decode(q: &Tensor, cached: &Cached, heads: Heads) -> Result<Tensor> {
     let shape = q.shape().clone();
     let width = q.dim(1)?;
-    let (longest, capacity) = (cached.prompt_k.dim(2)?, cached.own_k.dim(2)?);
     let q = q.contiguous()?;
     let tensors = [
         &q,
@@ -173,18 +174,18 @@ pub(super) fn decode(q: &Tensor, cached: &Cached, heads: Heads) -> Result<Tensor
         output
             .par_chunks_mut(width)
             .zip(slices[0].par_chunks(width))
-            .zip(cached.prompts)
-            .enumerate()
-            .for_each(|(row, ((output, q), &(prompt, prompt_len)))| {
+            .zip(cached.rows)
+            .for_each(|((output, q), row)| {
                 decode_row(output, q, heads, |kv_head| {
-                    let prompt = (prompt * heads.num_kv_heads + kv_head) * longest;
-                    let own = (row * heads.num_kv_heads + kv_head) * capacity;
+                    let head = |of: usize, stride| (of * heads.num_kv_heads + kv_head) * stride;
+                    let prompt = head(row.slot, cached.prompt_stride);
+                    let own = head(row.place, cached.own_stride);
                     let at = |x: usize, first: usize| {
                         Matrix::new(slices[x], first * heads.head_dim, heads.head_dim)
                     };
                     [
-                        (prompt_len, at(1, prompt), at(2, prompt)),
-                        (cached.own_len, at(3, own), at(4, own)),
+                        (row.prompt_len, at(1, prompt), at(2, prompt)),
+                        (row.own_len + 1, at(3, own), at(4, own)),
                     ]
                 });
             });

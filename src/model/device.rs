@@ -55,6 +55,15 @@ pub fn device(config: &ModelConfig) -> Result<Device, DeviceError> {
     }
 }
 
+/// Whether `config.device` names the CPU, without asking any device.
+pub fn is_cpu(config: &ModelConfig) -> bool {
+    match config.device.as_str() {
+        "cpu" => true,
+        "auto" => !candle_core::utils::cuda_is_available(),
+        _ => false,
+    }
+}
+
 /// The format of weights and activations.
 pub fn dtype(config: &ModelConfig) -> DType {
     match config.dtype {

@@ -2,7 +2,7 @@
 
 use crate::model::Qwen25Vl;
 use crate::model::attention::Heads;
-use crate::model::cache::KvCache;
+use crate::model::cache::{CacheSize, KvCache};
 use crate::model::layers::linear;
 use crate::model::packed::PackedLayout;
 use crate::model::positions::Positions;
@@ -14,31 +14,33 @@ impl Qwen25Vl {
         linear(&self.norm(x)?, &self.head, None)?.to_dtype(DType::F32)
     }
 
-    /// Prompts packed as `layout` (no completions), once: their cache and their outputs `[N, H]` before the norm.
-    ///
-    /// `rows_per_prompt[i]` rows will continue prompt `i` by at most `capacity` tokens each.
+    /// An empty cache for this network.
+    pub fn cache(&self, size: CacheSize) -> Result<KvCache> {
+        KvCache::new(&self.spec.text, size, self.dtype(), self.device())
+    }
+
+    /// Prompts packed as `layout` (no completions), once, into free slots of `cache`: the slots, and the outputs
+    /// `[N, H]` before the norm.
     pub fn prefill(
         &self,
         embedded: &Tensor,
         positions: &Positions,
         layout: &PackedLayout,
-        rows_per_prompt: &[usize],
-        capacity: usize,
-    ) -> Result<(KvCache, Tensor)> {
+        cache: &mut KvCache,
+    ) -> Result<(Vec<usize>, Tensor)> {
         let (cos, sin) = self.rotary(positions)?;
-        let mut x = embedded.clone();
-        let mut prefilled = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
-            let (y, k, v) = layer.prefill(&x, &cos, &sin, layout)?;
-            x = y;
-            prefilled.push((k, v));
-        }
+        let slots = cache.reserve(layout)?;
         let heads = Heads::of(&self.spec.text);
-        let cache = KvCache::new(&prefilled, layout, heads, rows_per_prompt, capacity)?;
-        Ok((cache, x))
+        let mut x = embedded.clone();
+        for (layer, cached) in self.layers.iter().zip(cache.layers()) {
+            let (y, k, v) = layer.prefill(&x, &cos, &sin, layout)?;
+            cached.store_prompts(&k, &v, layout, &slots, heads)?;
+            x = y;
+        }
+        Ok((slots, x))
     }
 
-    /// One new token per cached row at `positions`: ids `[B]` → outputs `[B, H]` before the norm.
+    /// One new token per row of `cache` at `positions`: ids `[B]` → outputs `[B, H]` before the norm.
     pub fn decode(
         &self,
         token_ids: &[u32],
@@ -47,9 +49,9 @@ impl Qwen25Vl {
     ) -> Result<Tensor> {
         let (cos, sin) = self.rotary(positions)?;
         let mut x = self.embed(token_ids, &[], None)?;
-        let (layers, plan) = cache.parts();
-        for (layer, cached) in self.layers.iter().zip(layers) {
-            x = layer.decode(&x, &cos, &sin, cached, plan)?;
+        let plan = cache.plan()?;
+        for (layer, cached) in self.layers.iter().zip(cache.layers()) {
+            x = layer.decode(&x, &cos, &sin, cached, &plan)?;
         }
         cache.advance();
         Ok(x)

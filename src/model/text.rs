@@ -3,7 +3,7 @@
 //! Shapes: `N` packed rows, `H` hidden, `n`/`m` query and key/value heads of width `d`.
 
 use crate::model::attention::{Heads, attention, attention_backward};
-use crate::model::cache::{LayerCache, SlotPlan};
+use crate::model::cache::{DecodePlan, LayerCache};
 use crate::model::layers::{
     linear, rms_norm, rms_norm_backward, rotary, rotary_backward, sum_rows, swiglu,
     swiglu_backward, weight_gradient,
@@ -104,10 +104,10 @@ impl DecoderLayer {
         cos: &Tensor,
         sin: &Tensor,
         cache: &LayerCache,
-        plan: &SlotPlan,
+        plan: &DecodePlan,
     ) -> Result<Tensor> {
         let Projected { q, k, v, .. } = self.project(x, cos, sin)?;
-        let attended = cache.append_and_attend(&q, &k, &v, self.heads, plan)?;
+        let attended = cache.append_and_attend(&q, &k, &v, plan)?;
         self.finish(x, &attended)
     }
 

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 const ROTARY_BASE: f64 = 10_000.0;
 
 /// Attention scores held at once: 256 MiB in f32.
-const MAX_SCORES: usize = 1 << 26;
+pub(crate) const MAX_SCORES: usize = 1 << 26;
 
 /// Orders, rotary angles and segments of some clips.
 #[derive(Debug, Clone)]

@@ -1,13 +1,14 @@
-//! Token-by-token continuation of several prompts as rows of one batch.
+//! Token-by-token continuation of several prompts as rows of one batch, which rows join and leave at any time.
 
 use crate::model::Qwen25Vl;
-use crate::model::cache::KvCache;
+use crate::model::cache::{CacheSize, KvCache};
 use crate::model::positions::Positions;
+use crate::model::spec::Spec;
 use crate::policy::inputs::PackedInputs;
 use crate::policy::logprobs::video_tokens;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
-/// A running generation: each prompt went through the model once, its rows share the prompt's keys and values.
+/// A running generation: each prompt goes through the model once, its rows share the prompt's keys and values.
 #[derive(Debug)]
 pub struct Decoding<'a> {
     model: &'a Qwen25Vl,
@@ -16,29 +17,37 @@ pub struct Decoding<'a> {
     next: Vec<u32>,
 }
 
+/// A prompt in the cache, which rows can continue until it is released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prefilled {
+    slot: usize,
+    next_position: u32,
+}
+
 impl<'a> Decoding<'a> {
-    /// Prefills the prompts of `inputs` (groups without suffixes).
+    /// Takes the memory that `size` says; no row yet.
+    pub fn new(model: &'a Qwen25Vl, size: CacheSize) -> Result<Self> {
+        Ok(Self {
+            model,
+            cache: model.cache(size)?,
+            next: Vec::new(),
+        })
+    }
+
+    /// Prefills the prompts of `inputs` (groups without suffixes). Returns a handle for each, and the logits `[Q', V]`
+    /// (f32) from which the first token of their rows is drawn.
     ///
-    /// `rows_per_prompt[i]` rows will continue prompt `i`, in this order, by at most `capacity` tokens each. Returns the
-    /// logits `[B, V]` (f32) from which each row's first token is drawn.
-    pub fn start(
-        model: &'a Qwen25Vl,
-        inputs: &PackedInputs,
-        rows_per_prompt: &[usize],
-        capacity: usize,
-    ) -> Result<(Self, Tensor)> {
+    /// # Errors
+    /// The cache has too few free slots.
+    pub fn prefill(&mut self, inputs: &PackedInputs) -> Result<(Vec<Prefilled>, Tensor)> {
+        let model = self.model;
         let video = video_tokens(model, inputs)?;
         let embedded = model.embed(&inputs.token_ids, &inputs.video_rows, video.as_ref())?;
-        let (cache, output) = model.prefill(
-            &embedded,
-            &inputs.positions,
-            &inputs.layout,
-            rows_per_prompt,
-            capacity,
-        )?;
+        drop(video);
+        let (positions, layout) = (&inputs.positions, &inputs.layout);
+        let (slots, output) = model.prefill(&embedded, positions, layout, &mut self.cache)?;
         let mut end = 0;
-        let last_rows: Vec<u32> = inputs
-            .layout
+        let last_rows: Vec<u32> = layout
             .groups
             .iter()
             .map(|group| {
@@ -46,31 +55,56 @@ impl<'a> Decoding<'a> {
                 end as u32 - 1
             })
             .collect();
-        let device = output.device();
-        let last = output.index_select(&Tensor::new(last_rows, device)?, 0)?;
-        let prompt_of_row: Vec<u32> = cache.group_of_row().iter().map(|&g| g as u32).collect();
-        let logits = model
-            .logits(&last)?
-            .index_select(&Tensor::new(prompt_of_row.as_slice(), device)?, 0)?;
-        let next = prompt_of_row
-            .iter()
-            .map(|&prompt| inputs.next_positions[prompt as usize])
+        let last_rows = Tensor::new(last_rows, output.device())?;
+        let logits = model.logits(&output.index_select(&last_rows, 0)?)?;
+        let prompts = slots
+            .into_iter()
+            .zip(&inputs.next_positions)
+            .map(|(slot, &next_position)| Prefilled {
+                slot,
+                next_position,
+            })
             .collect();
-        Ok((Self { model, cache, next }, logits))
+        Ok((prompts, logits))
     }
 
-    /// Rows that are still being continued (B).
+    /// What the model's checkpoint says about it.
+    pub fn spec(&self) -> &'a Spec {
+        &self.model.spec
+    }
+
+    /// Rows that can join now.
+    pub fn free_rows(&self) -> usize {
+        self.cache.free_places()
+    }
+
+    /// Prompts that can be prefilled now.
+    pub fn free_prompts(&self) -> usize {
+        self.cache.free_slots()
+    }
+
+    /// Adds a row that continues `prompt`, behind the others.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub fn join(&mut self, prompt: Prefilled) -> Result<()> {
+        self.cache.join(prompt.slot)?;
+        self.next.push(prompt.next_position);
+        Ok(())
+    }
+
+    /// Rows that are being continued (B).
     pub fn num_rows(&self) -> usize {
         self.next.len()
     }
 
     /// Reads the token drawn for each row; returns the logits `[B, V]` (f32) of the tokens after them.
+    ///
+    /// # Errors
+    /// A row's place in the cache is full.
     pub fn step(&mut self, tokens: &[u32]) -> Result<Tensor> {
-        if self.cache.num_written() == self.cache.capacity() {
-            candle_core::bail!(
-                "the cache holds {} tokens per row and is full",
-                self.cache.capacity()
-            );
+        if tokens.len() != self.num_rows() {
+            bail!("{} tokens for {} rows", tokens.len(), self.num_rows());
         }
         let positions = Positions {
             axes: [self.next.clone(), self.next.clone(), self.next.clone()],
@@ -83,9 +117,13 @@ impl<'a> Decoding<'a> {
     }
 
     /// Keeps only these rows (ascending), the others have ended.
-    pub fn keep_rows(&mut self, rows: &[usize]) -> Result<()> {
-        self.cache.keep_rows(rows)?;
+    pub fn keep_rows(&mut self, rows: &[usize]) {
+        self.cache.keep_rows(rows);
         self.next = rows.iter().map(|&row| self.next[row]).collect();
-        Ok(())
+    }
+
+    /// Makes room for another prompt; no row of this one may be left.
+    pub fn release(&mut self, prompt: Prefilled) -> Result<()> {
+        self.cache.release(prompt.slot)
     }
 }

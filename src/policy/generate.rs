@@ -1,13 +1,18 @@
-//! Completions: one prefill per question, then all questions' completions decode together as rows of one batch.
+//! Completions: one prefill per question, then the completions of several questions decode together as rows of one batch.
 //!
-//! A row leaves the batch when it ends. Which token a row draws depends on its own logits and its own seed only.
+//! A row that ends leaves at once, and the next question's take its place. Which token a row draws depends on its own
+//! logits and its own seed only.
 
 use crate::config::SamplingConfig;
 use crate::model::Qwen25Vl;
+use crate::model::cache::CacheSize;
 use crate::model::positions::PositionError;
 use crate::policy::decode::Decoding;
+use crate::policy::decode::Prefilled;
 use crate::policy::inputs::PackedGroup;
 use crate::policy::inputs::PackedInputs;
+use crate::policy::parallel::passes_at_once;
+use crate::policy::parallel::side_by_side;
 use crate::policy::sampler::CompletionSeed;
 use crate::policy::sampler::Draw;
 use crate::policy::sampler::QuestionSeed;
@@ -15,8 +20,15 @@ use crate::policy::sampler::Sampler;
 use crate::prompt::Processor;
 use crate::prompt::Prompt;
 use crate::prompt::PromptError;
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::ops::Range;
+
+/// Prompts go through the model together while they have at most this many tokens: what they take beside the cache
+/// does not grow with their number.
+pub const PREFILL_TOKENS: usize = 16 * 1024;
 
 /// Why a completion ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +111,7 @@ struct Row {
     prompt: usize,
     completion: usize,
     seed: CompletionSeed,
+    prefilled: Prefilled,
     token_ids: Vec<u32>,
     logprobs: Vec<f32>,
     finish: Option<Finish>,
@@ -115,57 +128,212 @@ pub fn generate(
     config: &SamplingConfig,
     observer: &mut Observer,
 ) -> Result<Vec<Vec<Completion>>, GenerateError> {
-    if prompts.is_empty() {
+    let lens = prompts.iter().map(|prompt| prompt.token_ids.len());
+    let Some(longest) = lens.max() else {
         return Ok(Vec::new());
+    };
+    let size = cache_size(prompts.len(), longest, config);
+    let mut batch = Batch {
+        processor,
+        prompts,
+        seeds,
+        config,
+        observer,
+        sampler: Sampler::new(config, processor.banned_ids()),
+        decoding: Decoding::new(model, size)?,
+        pending: 0,
+        waiting: VecDeque::new(),
+        running: Vec::new(),
+        ended: Vec::new(),
+        open: vec![config.group_size; prompts.len()],
+    };
+    while batch.fill()? {
+        batch.step()?;
     }
-    let groups: Vec<PackedGroup> = prompts
-        .iter()
-        .map(|prompt| PackedGroup::of_completions(prompt, []))
+    batch.completions()
+}
+
+/// As [`generate`], the prompts divided among as many batches as the device runs side by side.
+pub fn generate_side_by_side(
+    model: &Qwen25Vl,
+    processor: &Processor,
+    prompts: &[&Prompt],
+    seeds: &[QuestionSeed],
+    config: &SamplingConfig,
+) -> Result<Vec<Vec<Completion>>, GenerateError> {
+    let per_batch = prompts
+        .len()
+        .div_ceil(passes_at_once(model.device()))
+        .max(1);
+    let batches: Vec<_> = prompts
+        .chunks(per_batch)
+        .zip(seeds.chunks(per_batch))
         .collect();
-    let inputs = PackedInputs::new(&model.spec, &groups)?;
-    let rows_per_prompt = vec![config.group_size; prompts.len()];
-    let (mut decoding, mut logits) =
-        Decoding::start(model, &inputs, &rows_per_prompt, config.max_new_tokens)?;
-    let sampler = Sampler::new(config, processor.banned_ids());
-    let mut rows = new_rows(seeds, config.group_size);
-    let mut running: Vec<usize> = (0..rows.len()).collect();
-    for position in 0..config.max_new_tokens {
-        let row_seeds: Vec<CompletionSeed> = running.iter().map(|&row| rows[row].seed).collect();
-        let draws = sampler.draw_rows(&logits, &row_seeds, &vec![position; running.len()])?;
-        for (&row, draw) in running.iter().zip(&draws) {
-            let drawn = rows[row].push(*draw, processor.eos_ids(), config.max_new_tokens);
-            if observer(drawn).is_break() {
+    let completions = side_by_side(model.device(), &batches, |(prompts, seeds)| {
+        generate(model, processor, prompts, seeds, config, &mut unobserved)
+    })?;
+    Ok(completions.into_iter().flatten().collect())
+}
+
+/// Room for `config.max_rows` rows, and for twice the prompts that so many rows come from: prompts whose last rows take
+/// long keep no others waiting.
+pub fn cache_size(prompts: usize, longest_prompt: usize, config: &SamplingConfig) -> CacheSize {
+    let all_rows = prompts * config.group_size;
+    let rows = match config.max_rows {
+        0 => all_rows,
+        max_rows => max_rows.min(all_rows),
+    };
+    CacheSize {
+        prompts: prompts.min(rows).min(2 * rows.div_ceil(config.group_size)),
+        prompt_len: longest_prompt,
+        rows,
+        capacity: config.max_new_tokens,
+    }
+}
+
+/// A generation under way.
+struct Batch<'a, 'o> {
+    processor: &'a Processor,
+    prompts: &'a [&'a Prompt],
+    seeds: &'a [QuestionSeed],
+    config: &'a SamplingConfig,
+    observer: &'a mut Observer<'o>,
+    sampler: Sampler,
+    decoding: Decoding<'a>,
+    /// First prompt that has not gone through the model yet.
+    pending: usize,
+    /// Rows that have their first token and no place in the batch yet.
+    waiting: VecDeque<Row>,
+    /// Rows of the batch, in its order.
+    running: Vec<Row>,
+    ended: Vec<Row>,
+    /// Rows of each prompt that have not ended.
+    open: Vec<usize>,
+}
+
+impl Batch<'_, '_> {
+    /// Gives every free place to a row, prefilling prompts as they are needed; false when nothing is left to do.
+    fn fill(&mut self) -> Result<bool, GenerateError> {
+        loop {
+            while self.decoding.free_rows() > 0
+                && let Some(row) = self.waiting.pop_front()
+            {
+                self.decoding.join(row.prefilled)?;
+                self.running.push(row);
+            }
+            let wanted = self.decoding.free_rows().div_ceil(self.config.group_size);
+            let most = wanted.min(self.decoding.free_prompts());
+            if most == 0 || self.pending == self.prompts.len() {
+                return Ok(!self.running.is_empty());
+            }
+            self.prefill(self.next_prompts(most))?;
+        }
+    }
+
+    /// The next prompts, `most` at most, that go through the model together.
+    fn next_prompts(&self, most: usize) -> Range<usize> {
+        let mut tokens = 0;
+        let prompts = self.prompts[self.pending..].iter().take(most);
+        let count = prompts
+            .take_while(|prompt| {
+                tokens += prompt.token_ids.len();
+                tokens <= PREFILL_TOKENS
+            })
+            .count();
+        // One that is longer by itself goes alone.
+        self.pending..self.pending + count.max(1)
+    }
+
+    /// Runs prompts through the model and draws the first token of all their rows.
+    fn prefill(&mut self, which: Range<usize>) -> Result<(), GenerateError> {
+        self.pending = which.end;
+        let groups: Vec<PackedGroup> = self.prompts[which.clone()]
+            .iter()
+            .map(|prompt| PackedGroup::of_completions(prompt, []))
+            .collect();
+        let inputs = PackedInputs::new(self.decoding.spec(), &groups)?;
+        let (prefilled, logits) = self.decoding.prefill(&inputs)?;
+        let size = self.config.group_size;
+        let mut rows: Vec<Row> = which
+            .zip(&prefilled)
+            .flat_map(|(prompt, &prefilled)| {
+                let seed = self.seeds[prompt];
+                (0..size).map(move |completion| Row {
+                    prompt,
+                    completion,
+                    seed: seed.completion(completion),
+                    prefilled,
+                    token_ids: Vec::new(),
+                    logprobs: Vec::new(),
+                    finish: None,
+                })
+            })
+            .collect();
+        let source: Vec<u32> = (0..rows.len()).map(|index| (index / size) as u32).collect();
+        let source = Tensor::new(source, logits.device())?;
+        self.draw(&mut rows, &logits.index_select(&source, 0)?)?;
+        let rows = self.set_ended_aside(rows)?;
+        self.waiting.extend(rows);
+        Ok(())
+    }
+
+    /// One token of every row of the batch.
+    fn step(&mut self) -> Result<(), GenerateError> {
+        let last = self.running.iter().map(|row| row.token_ids.last());
+        let tokens: Vec<u32> = last.flatten().copied().collect();
+        let logits = self.decoding.step(&tokens)?;
+        let mut rows = std::mem::take(&mut self.running);
+        self.draw(&mut rows, &logits)?;
+        let going: Vec<usize> = (0..rows.len())
+            .filter(|&index| rows[index].finish.is_none())
+            .collect();
+        self.decoding.keep_rows(&going);
+        self.running = self.set_ended_aside(rows)?;
+        Ok(())
+    }
+
+    /// Draws the next token of each of `rows` from its row of `logits`.
+    fn draw(&mut self, rows: &mut [Row], logits: &Tensor) -> Result<(), GenerateError> {
+        let seeds: Vec<CompletionSeed> = rows.iter().map(|row| row.seed).collect();
+        let positions: Vec<usize> = rows.iter().map(|row| row.token_ids.len()).collect();
+        let draws = self.sampler.draw_rows(logits, &seeds, &positions)?;
+        for (row, draw) in rows.iter_mut().zip(draws) {
+            let eos_ids = self.processor.eos_ids();
+            let drawn = row.push(draw, eos_ids, self.config.max_new_tokens);
+            if (self.observer)(drawn).is_break() {
                 return Err(GenerateError::Interrupted);
             }
         }
-        let going: Vec<usize> = (0..running.len())
-            .filter(|&slot| rows[running[slot]].finish.is_none())
-            .collect();
-        if going.is_empty() {
-            break;
-        }
-        decoding.keep_rows(&going)?;
-        running = going.iter().map(|&slot| running[slot]).collect();
-        let tokens: Vec<u32> = going.iter().map(|&slot| draws[slot].id).collect();
-        logits = decoding.step(&tokens)?;
+        Ok(())
     }
-    collect(processor, rows, prompts.len())
-}
 
-fn new_rows(seeds: &[QuestionSeed], group_size: usize) -> Vec<Row> {
-    let named = seeds.iter().enumerate();
-    named
-        .flat_map(|(prompt, seed)| {
-            (0..group_size).map(move |completion| Row {
-                prompt,
-                completion,
-                seed: seed.completion(completion),
-                token_ids: Vec::new(),
-                logprobs: Vec::new(),
-                finish: None,
-            })
-        })
-        .collect()
+    /// The rows that go on. With its last row a prompt leaves the cache.
+    fn set_ended_aside(&mut self, rows: Vec<Row>) -> Result<Vec<Row>, GenerateError> {
+        let (ended, going): (Vec<Row>, Vec<Row>) =
+            rows.into_iter().partition(|row| row.finish.is_some());
+        for row in ended {
+            self.open[row.prompt] -= 1;
+            if self.open[row.prompt] == 0 {
+                self.decoding.release(row.prefilled)?;
+            }
+            self.ended.push(row);
+        }
+        Ok(going)
+    }
+
+    fn completions(mut self) -> Result<Vec<Vec<Completion>>, GenerateError> {
+        self.ended.sort_by_key(|row| (row.prompt, row.completion));
+        let mut completions: Vec<Vec<Completion>> = vec![Vec::new(); self.prompts.len()];
+        for row in self.ended {
+            completions[row.prompt].push(Completion {
+                text: self.processor.decode(&row.token_ids)?,
+                token_ids: row.token_ids,
+                finish: row.finish.unwrap_or(Finish::Length),
+                logprobs: row.logprobs,
+            });
+        }
+        Ok(completions)
+    }
 }
 
 impl Row {
@@ -183,21 +351,4 @@ impl Row {
             id: draw.id,
         }
     }
-}
-
-fn collect(
-    processor: &Processor,
-    rows: Vec<Row>,
-    prompts: usize,
-) -> Result<Vec<Vec<Completion>>, GenerateError> {
-    let mut completions: Vec<Vec<Completion>> = vec![Vec::new(); prompts];
-    for row in rows {
-        completions[row.prompt].push(Completion {
-            text: processor.decode(&row.token_ids)?,
-            token_ids: row.token_ids,
-            finish: row.finish.unwrap_or(Finish::Length),
-            logprobs: row.logprobs,
-        });
-    }
-    Ok(completions)
 }

@@ -15,6 +15,7 @@ pub mod decode;
 pub mod generate;
 pub mod inputs;
 pub mod logprobs;
+pub mod parallel;
 pub mod sampler;
 
 /// Start of the names of the vision tower's tensors.

@@ -4,6 +4,7 @@
 //! which rank draws it, or on how many tokens others have.
 
 use crate::config::SamplingConfig;
+use crate::data::fnv::Fnv;
 use candle_core::{DType, Result, Tensor, bail};
 use rand::RngCore;
 use rand::SeedableRng;
@@ -27,7 +28,7 @@ impl QuestionSeed {
         Self {
             run_seed,
             step,
-            question: fnv1a(question_id.as_bytes()),
+            question: Fnv::of(question_id.as_bytes()).value(),
         }
     }
 
@@ -55,13 +56,6 @@ impl CompletionSeed {
         generator.set_word_pos(index as u128 * WORDS_PER_BLOCK);
         (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
-}
-
-/// FNV-1a, 64 bits: a question id as a number that is the same on every platform.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 /// A sampled token.
@@ -127,8 +121,11 @@ impl Sampler {
             self.temperature.recip()
         };
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weight = |id: usize| (f64::from(logits[id] - max) * inverse).exp();
-        let partition: f64 = (0..logits.len()).map(weight).sum();
+        let weights: Vec<f64> = logits
+            .iter()
+            .map(|&logit| (f64::from(logit - max) * inverse).exp())
+            .collect();
+        let partition: f64 = weights.iter().sum();
         if !partition.is_finite() {
             bail!("sampler: the logits are not finite");
         }
@@ -142,8 +139,8 @@ impl Sampler {
             best(logits, &kept)
         } else {
             self.keep_top_k(logits, &mut kept);
-            self.keep_top_p(&weight, &mut kept);
-            pick(&weight, &kept, uniform)
+            self.keep_top_p(&weights, &mut kept);
+            pick(&weights, &kept, uniform)
         };
         let logprob = f64::from(logits[id as usize] - max) * inverse - partition.ln();
         Ok(Draw {
@@ -165,12 +162,12 @@ impl Sampler {
     }
 
     /// Keeps the shortest list of best tokens that holds `top_p` of what is left; the lower id first on ties.
-    fn keep_top_p(&self, weight: &impl Fn(usize) -> f64, kept: &mut Vec<u32>) {
+    fn keep_top_p(&self, weights: &[f64], kept: &mut Vec<u32>) {
         if self.top_p >= 1.0 {
             return;
         }
         let mut ranked: Vec<(f64, u32)> =
-            kept.iter().map(|id| (weight(*id as usize), *id)).collect();
+            kept.iter().map(|id| (weights[*id as usize], *id)).collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         let needed = self.top_p * ranked.iter().map(|(w, _)| w).sum::<f64>();
         let mut held = 0.0;
@@ -200,12 +197,12 @@ fn best(logits: &[f32], kept: &[u32]) -> u32 {
 }
 
 /// The first id whose cumulative weight exceeds `uniform` of the total.
-fn pick(weight: &impl Fn(usize) -> f64, kept: &[u32], uniform: f64) -> u32 {
-    let total: f64 = kept.iter().map(|id| weight(*id as usize)).sum();
+fn pick(weights: &[f64], kept: &[u32], uniform: f64) -> u32 {
+    let total: f64 = kept.iter().map(|id| weights[*id as usize]).sum();
     let mut left = uniform * total;
     let mut last = kept[0];
     for id in kept {
-        let share = weight(*id as usize);
+        let share = weights[*id as usize];
         if share > 0.0 {
             last = *id;
             if left < share {

@@ -9,8 +9,9 @@ use crate::model::head::{BiasRows, CHUNK_BYTES, Head, TokenScores};
 use crate::model::layers::rms_norm_backward;
 use crate::policy::Policy;
 use crate::policy::inputs::PackedInputs;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
+pub use crate::policy::parallel::{passes_at_once, side_by_side};
 pub use crate::train::optimizer::Gradients;
 
 /// Derivatives of the loss with respect to what the head gives to each target.
@@ -102,40 +103,6 @@ pub fn backward<T>(
         scores,
         gradients,
         objective,
-    })
-}
-
-/// Passes that run side by side: on a CPU one per core, since the operations of one small model do not divide well
-/// among cores; on a GPU one.
-pub fn passes_at_once(device: &Device) -> usize {
-    match device {
-        Device::Cpu => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-        _ => 1,
-    }
-}
-
-/// `pass` for each of `parts`, side by side on a CPU and in turn on a GPU; results in the order of the parts.
-pub fn side_by_side<P: Sync, T: Send, E: Send>(
-    device: &Device,
-    parts: &[P],
-    pass: impl Fn(&P) -> std::result::Result<T, E> + Sync,
-) -> std::result::Result<Vec<T>, E> {
-    if passes_at_once(device) == 1 || parts.len() < 2 {
-        return parts.iter().map(pass).collect();
-    }
-    std::thread::scope(|scope| {
-        let pass = &pass;
-        let running: Vec<_> = parts
-            .iter()
-            .map(|part| scope.spawn(move || pass(part)))
-            .collect();
-        running
-            .into_iter()
-            .map(|thread| match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            })
-            .collect()
     })
 }
 

@@ -43,7 +43,7 @@ pub enum CheckpointError {
 /// Everything besides weights and optimizer state that going on needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainerState {
-    /// Optimizer steps done.
+    /// Steps done.
     pub step: usize,
     /// Position in the endless order of questions.
     pub next_question: usize,

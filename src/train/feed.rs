@@ -5,12 +5,13 @@ use crate::config::Config;
 use crate::data::Dataset;
 use crate::data::Question;
 use crate::data::shuffle::permutation;
+use crate::video::ClipLoader;
 use crate::video::Prefetcher;
 use crate::video::VideoPatches;
 use anyhow::Context;
 use anyhow::Result;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,13 +38,14 @@ impl<'a> Feed<'a> {
     /// Starts decoding for `questions`, in this order.
     ///
     /// # Errors
-    /// When the system gives no threads.
+    /// When `data.cache_dir` cannot be used, or the system gives no threads.
     pub fn start(questions: Vec<&'a Question>, config: &Config) -> Result<Self> {
         let jobs: Vec<PathBuf> = questions.iter().map(|q| q.video.clone()).collect();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let loader = ClipLoader::new(&config.video, &config.data).context("data.cache_dir")?;
         let clips = Prefetcher::new(
             jobs,
-            config.video.clone(),
+            loader,
             config.train.prefetch_mib << 20,
             (cores / 2).clamp(1, 8),
         )
@@ -84,10 +86,28 @@ impl<'a> Feed<'a> {
         Ok(lessons)
     }
 
+    /// Seconds that the video threads have worked since the start, added up over the threads.
+    pub fn worked_seconds(&self) -> f64 {
+        self.clips.worked().as_secs_f64()
+    }
+
+    /// Bytes of clips that wait for their step or are kept for later epochs.
+    pub fn held_bytes(&self) -> u64 {
+        self.clips.held_bytes()
+    }
+
     /// Questions left out since the start because of their clip.
     pub fn skipped(&self) -> usize {
         self.skipped
     }
+}
+
+/// Bytes of the clips of `lessons`; neighbours may share one.
+pub fn bytes_of(lessons: &[Lesson]) -> u64 {
+    lessons
+        .chunk_by(|a, b| Arc::ptr_eq(&a.video, &b.video))
+        .map(|lessons| size_of_val(lessons[0].video.values.as_slice()) as u64)
+        .sum()
 }
 
 /// The questions at positions `from..to` of the run's order.
@@ -98,9 +118,11 @@ pub fn in_order(dataset: &Dataset, from: usize, to: usize) -> Vec<&Question> {
 /// Positions `from..to` of an order for supervised steps: clips are shuffled anew in every epoch, the questions of one
 /// clip stand together, so that a step computes what they share once.
 pub fn in_clip_order(dataset: &Dataset, seed: u64, from: usize, to: usize) -> Vec<&Question> {
-    let mut by_clip: BTreeMap<&Path, Vec<&Question>> = BTreeMap::new();
+    // As plain bytes: comparing paths part by part shows in profiles.
+    let mut by_clip: BTreeMap<&OsStr, Vec<&Question>> = BTreeMap::new();
     for question in dataset.questions() {
-        by_clip.entry(&question.video).or_default().push(question);
+        let clip = question.video.as_os_str();
+        by_clip.entry(clip).or_default().push(question);
     }
     let clips: Vec<Vec<&Question>> = by_clip.into_values().collect();
     let count = dataset.len();

@@ -18,21 +18,21 @@ use std::time::UNIX_EPOCH;
 /// not finite is `null`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct StepMetrics {
-    /// Optimizer steps done, counted from 1.
+    /// Steps done, counted from 1.
     pub step: usize,
-    /// The objective that was minimised.
+    /// The objective that was minimised; the mean where a step has several updates.
     pub loss: f64,
-    /// Global gradient norm before clipping.
+    /// Global gradient norm before clipping; the mean where a step has several updates.
     pub grad_norm: f64,
     /// Learning rate of this step.
     pub learning_rate: f64,
     /// Prompt and completion tokens processed so far.
     pub num_tokens: u64,
-    /// 1 when loss or gradient was not finite and the update was left out.
-    pub skipped_update: u8,
+    /// Updates left out because loss or gradient was not finite.
+    pub skipped_update: usize,
     /// Questions left out so far because their clip cannot be used.
     pub skipped_videos: usize,
-    /// Mean entropy of the policy over the tokens learned from, nats; absent in a step without questions.
+    /// Mean entropy over the tokens learned from, nats, before the step's updates; absent in a step without questions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entropy: Option<f64>,
     /// What only the RL verbs have.
@@ -73,13 +73,13 @@ pub struct RlMetrics {
     /// Share of completions cut off at the longest length.
     #[serde(rename = "completions/clipped_ratio")]
     pub clipped_ratio: f64,
-    /// Share of tokens whose ratio is clipped from below (0 with one update per sample).
+    /// Share of tokens whose ratio is clipped from below (0 with one update per step), mean over the updates.
     #[serde(rename = "clip_ratio/low_mean")]
     pub clip_low: f64,
     /// Share of tokens whose ratio is clipped from above.
     #[serde(rename = "clip_ratio/high_mean")]
     pub clip_high: f64,
-    /// Mean divergence from the bias model per token; absent without one.
+    /// Mean divergence from the bias model per token, before the step's updates; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
     /// The same on observational questions.
@@ -108,7 +108,14 @@ pub struct StepTimings {
     /// Highest resident memory of the process so far.
     #[serde(rename = "memory/peak_bytes")]
     pub peak_bytes: u64,
-    /// Seconds of each phase, `time/<phase>`.
+    /// What [`super::estimate`] gives for the largest step so far; absent until a step has questions.
+    #[serde(
+        rename = "memory/estimate_bytes",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub estimate_bytes: Option<u64>,
+    /// Seconds of each phase, `time/<phase>`. `time/video` is what the step waited for clips, `time/video_work` what
+    /// the video threads worked meanwhile, added up.
     #[serde(flatten)]
     pub phases: BTreeMap<String, f64>,
 }
@@ -134,8 +141,13 @@ impl Stopwatch {
     pub fn time<T>(&mut self, phase: &str, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = work();
-        *self.phases.entry(format!("time/{phase}")).or_default() += start.elapsed().as_secs_f64();
+        self.add(phase, start.elapsed().as_secs_f64());
         result
+    }
+
+    /// Adds seconds that were measured elsewhere to the phase.
+    pub fn add(&mut self, phase: &str, seconds: f64) {
+        *self.phases.entry(format!("time/{phase}")).or_default() += seconds;
     }
 
     /// The step's line.
@@ -147,6 +159,7 @@ impl Stopwatch {
                 .map_or(0.0, |time| time.as_secs_f64()),
             step_time: self.start.elapsed().as_secs_f64(),
             peak_bytes: peak_resident_bytes(),
+            estimate_bytes: None,
             phases: self.phases,
         }
     }
@@ -154,9 +167,18 @@ impl Stopwatch {
 
 /// The process's highest resident memory, from the kernel; 0 where it does not say.
 pub fn peak_resident_bytes() -> u64 {
+    process_status("VmHWM:")
+}
+
+/// The process's resident memory now, from the kernel; 0 where it does not say.
+pub fn resident_bytes() -> u64 {
+    process_status("VmRSS:")
+}
+
+fn process_status(key: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kibibytes = status.lines().find_map(|line| {
-        let value = line.strip_prefix("VmHWM:")?;
+        let value = line.strip_prefix(key)?;
         value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
     });
     kibibytes.unwrap_or(0) * 1024

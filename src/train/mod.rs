@@ -5,8 +5,6 @@ use crate::config::DivergenceGuard;
 use crate::config::Verb;
 use crate::data::Dataset;
 use crate::data::Question;
-use crate::model::hub;
-use crate::model::spec::Spec;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
@@ -17,6 +15,7 @@ use estimate::Memory;
 use feed::Feed;
 use metrics::MetricsLog;
 use metrics::StepMetrics;
+use metrics::StepTimings;
 use metrics::Stopwatch;
 use replay::Replayed;
 use rundir::RunDir;
@@ -114,8 +113,7 @@ pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions) -> Result<Stri
         dataset.num_skipped(),
         config.output_dir.display()
     )?;
-    let folder = hub::resolve(&config.model.path).context("model.path")?;
-    let memory = Memory::estimate(&Spec::load(&folder)?, config, verb);
+    let memory = Memory::before_start(config, verb, dataset.questions())?;
     writeln!(
         text,
         "Memory, at the longest prompts and completions:\n{memory}"
@@ -159,6 +157,7 @@ pub fn run(config: &Config, verb: Verb, options: &RunOptions) -> Result<Ending> 
         checkpoints,
         log,
         stop,
+        video_seconds: 0.0,
     };
     run.all_steps()
 }
@@ -312,6 +311,8 @@ struct Run<'a> {
     saved_at: Option<usize>,
     log: MetricsLog,
     stop: StopRequest,
+    /// What the video threads had worked when the last step began.
+    video_seconds: f64,
 }
 
 impl Run<'_> {
@@ -348,7 +349,12 @@ impl Run<'_> {
         let count = self.trainer.config.train.questions_per_step;
         let skipped_before = self.feed.skipped();
         let lessons = watch.time("video", || self.feed.next_lessons(count))?;
+        // Waiting is above; this is the work, most of it done while the steps before this one ran.
+        let worked = self.feed.worked_seconds();
+        watch.add("video_work", worked - self.video_seconds);
+        self.video_seconds = worked;
         self.trainer.state.skipped_videos += self.feed.skipped() - skipped_before;
+        self.trainer.memory.clips = self.feed.held_bytes() + feed::bytes_of(&lessons);
         let replayed = self.replayed.as_mut().map(|lines| {
             let taken = count.min(lines.len());
             lines.drain(..taken).collect::<Vec<_>>()
@@ -366,7 +372,11 @@ impl Run<'_> {
         state.step += 1;
         state.next_question += count;
         metrics.skipped_videos = state.skipped_videos;
-        self.log.append(&metrics, &watch.finish(state.step))?;
+        let timings = StepTimings {
+            estimate_bytes: self.trainer.memory.largest,
+            ..watch.finish(metrics.step)
+        };
+        self.log.append(&metrics, &timings)?;
         Ok(metrics)
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Part<'a> {
     pub(super) inputs: PackedInputs,
     /// Its share of the step's loss.
     share: f64,
+    /// log π_old: what the training path gave each token under the weights that sampled, from the first update on.
+    old_logprob: Option<Vec<f32>>,
 }
 
 /// What the bias model says of a part's completions.
@@ -66,6 +68,7 @@ impl Trainer<'_> {
                     groups: part,
                     inputs: pack(part, &model.spec)?,
                     share: weight(part) / weight(groups),
+                    old_logprob: None,
                 })
             })
             .collect()
@@ -107,13 +110,7 @@ impl Part<'_> {
         let config = trainer.config;
         let pass = backward(&trainer.policy, &self.inputs, bias_rows, |scores| {
             let full = bias_rows.is_some().then_some(scores.full_kl.as_slice());
-            let terms = loss_terms(
-                self.groups,
-                &self.inputs,
-                &scores.logprob,
-                bias_logprob,
-                full,
-            );
+            let terms = self.loss_terms(&scores.logprob, bias_logprob, full);
             let longest = config.sampling.max_new_tokens;
             let output = policy_loss(&terms, &config.objective, kl, longest);
             let scaled = |values: &[f32]| -> Vec<f32> {
@@ -132,6 +129,39 @@ impl Part<'_> {
             pass,
             share: self.share,
         })
+    }
+
+    /// Takes a first pass's log-probabilities as those of the policy that sampled; later passes change nothing.
+    pub(super) fn keep_old_logprob(&mut self, pass: &PartPass) {
+        self.old_logprob
+            .get_or_insert_with(|| pass.pass.scores.logprob.clone());
+    }
+
+    fn loss_terms<'a>(
+        &'a self,
+        logprob: &'a [f32],
+        bias: Option<&'a [f32]>,
+        full: Option<&'a [f32]>,
+    ) -> Vec<Vec<CompletionTerms<'a>>> {
+        let old = self.old_logprob.as_deref();
+        self.groups
+            .iter()
+            .zip(&self.inputs.suffix_targets)
+            .map(|(group, ranges)| {
+                group
+                    .rollouts
+                    .iter()
+                    .zip(ranges)
+                    .map(|(rollout, range)| CompletionTerms {
+                        advantage: rollout.advantage,
+                        logprob: &logprob[range.clone()],
+                        old_logprob: old.map(|old| &old[range.clone()]),
+                        bias_logprob: bias.map(|bias| &bias[range.clone()]),
+                        full_kl: full.map(|full| &full[range.clone()]),
+                    })
+                    .collect()
+            })
+            .collect()
     }
 }
 
@@ -191,34 +221,6 @@ fn pack(groups: &[Group], spec: &Spec) -> Result<PackedInputs> {
         })
         .collect();
     Ok(PackedInputs::new(spec, &packed)?)
-}
-
-fn loss_terms<'a>(
-    groups: &[Group],
-    inputs: &PackedInputs,
-    logprob: &'a [f32],
-    bias: Option<&'a [f32]>,
-    full: Option<&'a [f32]>,
-) -> Vec<Vec<CompletionTerms<'a>>> {
-    groups
-        .iter()
-        .zip(&inputs.suffix_targets)
-        .map(|(group, ranges)| {
-            group
-                .rollouts
-                .iter()
-                .zip(ranges)
-                .map(|(rollout, range)| CompletionTerms {
-                    advantage: rollout.advantage,
-                    logprob: &logprob[range.clone()],
-                    // One update per sample: the old policy is this one and the ratio 1.
-                    old_logprob: None,
-                    bias_logprob: bias.map(|bias| &bias[range.clone()]),
-                    full_kl: full.map(|full| &full[range.clone()]),
-                })
-                .collect()
-        })
-        .collect()
 }
 
 /// Tokens of all completions.

@@ -166,9 +166,13 @@ fn environment(verb: Verb, device: &Device) -> serde_json::Value {
 }
 
 /// Settings that may differ between the parts of one run: they change where and when, not what.
-const FREE_TO_CHANGE: [&str; 7] = [
+const FREE_TO_CHANGE: [&str; 11] = [
     "output_dir",
     "model.device",
+    "sampling.max_rows",
+    "data.cache_mib",
+    "data.cache_dir",
+    "data.cache_dir_mib",
     "train.prefetch_mib",
     "train.max_bad_steps",
     "checkpoint.every",

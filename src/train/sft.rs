@@ -122,6 +122,8 @@ impl Trainer<'_> {
             return Ok(self.empty_step());
         }
         let supervision = self.supervision(&examples)?;
+        let inputs: Vec<&PackedInputs> = supervision.iter().map(|part| &part.inputs).collect();
+        self.estimate_memory(&inputs, None, None);
         let passes = watch.time("backward", || {
             side_by_side(self.policy.model().device(), &supervision, |part| {
                 part.backward(&self.policy)
@@ -146,7 +148,7 @@ impl Trainer<'_> {
         Ok(StepMetrics {
             loss,
             grad_norm: update.grad_norm,
-            skipped_update: u8::from(!update.applied),
+            skipped_update: usize::from(!update.applied),
             entropy: Some(super::mean(&entropy)),
             ..self.empty_step()
         })

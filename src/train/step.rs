@@ -8,6 +8,7 @@ use super::mean;
 use super::metrics::RlMetrics;
 use super::metrics::StepMetrics;
 use super::metrics::Stopwatch;
+use super::optimizer::Update;
 use super::part::BiasView;
 use super::part::Outcome;
 use super::part::Part;
@@ -22,14 +23,12 @@ use crate::config::Wording;
 use crate::data::Question;
 use crate::policy::generate::Completion;
 use crate::policy::generate::Finish;
-use crate::policy::generate::generate;
-use crate::policy::generate::unobserved;
+use crate::policy::generate::generate_side_by_side;
+use crate::policy::inputs::PackedInputs;
 use crate::policy::sampler::QuestionSeed;
 use crate::prompt::Prompt;
 use crate::prompt::PromptError;
 use crate::rl::Group;
-use crate::rl::loss::LossOutput;
-use crate::train::backward::passes_at_once;
 use crate::train::backward::side_by_side;
 use anyhow::Context;
 use anyhow::Result;
@@ -71,8 +70,56 @@ pub struct RolloutLine<'a> {
     pub completion_tokens: usize,
 }
 
+/// What the updates of a step made of its completions.
+#[derive(Debug, Default)]
+struct Learned {
+    /// Where each completion's tokens lie in the vectors.
+    targets: Targets,
+    /// Log-probability, entropy and divergence of each token under the policy that sampled.
+    logprob: Vec<f32>,
+    entropy: Vec<f32>,
+    kl: Vec<f32>,
+    /// Means over the updates.
+    loss: f64,
+    grad_norm: f64,
+    clip_low: f64,
+    clip_high: f64,
+    updates: usize,
+    /// Updates that were not finite.
+    skipped: usize,
+}
+
+impl Learned {
+    fn add(&mut self, outcome: Outcome, update: &Update) {
+        if self.updates == 0 {
+            self.logprob = outcome.logprob;
+            self.entropy = outcome.entropy;
+            self.kl = outcome.loss.kl;
+        }
+        self.updates += 1;
+        self.loss += outcome.loss.loss;
+        self.grad_norm += update.grad_norm;
+        self.clip_low += outcome.loss.clip_low_fraction;
+        self.clip_high += outcome.loss.clip_high_fraction;
+        self.skipped += usize::from(!update.applied);
+    }
+
+    /// Turns the sums over the updates into means.
+    fn average(&mut self) {
+        let updates = self.updates.max(1) as f64;
+        for sum in [
+            &mut self.loss,
+            &mut self.grad_norm,
+            &mut self.clip_low,
+            &mut self.clip_high,
+        ] {
+            *sum /= updates;
+        }
+    }
+}
+
 impl Trainer<'_> {
-    /// One optimizer step on `lessons`; `replayed` gives their completions instead of the sampler.
+    /// One step on `lessons`; `replayed` gives their completions instead of the sampler.
     pub(super) fn reinforced_step(
         &mut self,
         objective: &Objective,
@@ -104,52 +151,84 @@ impl Trainer<'_> {
                 )
             })
             .collect();
-        let device = self.policy.model().device();
+        let device = self.policy.model().device().clone();
         let parts = self.parts(&groups)?;
+        let inputs: Vec<&PackedInputs> = parts.iter().map(|part| &part.inputs).collect();
+        let bias_spec = match objective {
+            Objective::Cdpo(bias) => Some(&bias.model().spec),
+            Objective::Grpo => None,
+        };
+        let sampling = replayed.is_none().then_some(&self.config.sampling);
+        self.estimate_memory(&inputs, bias_spec, sampling);
         let kl = KlConfig {
             coefficient: self.state.kl_coefficient,
             ..self.config.kl.clone()
         };
         let kl = matches!(objective, Objective::Cdpo(_)).then_some(&kl);
         let bias = watch.time("bias", || {
-            side_by_side(device, &parts, |part| part.ask(objective, kl))
+            side_by_side(&device, &parts, |part| part.ask(objective, kl))
         })?;
-        let scored: Vec<(Part, BiasView)> = parts.into_iter().zip(bias).collect();
-        let passes = watch.time("backward", || {
-            side_by_side(device, &scored, |(part, bias)| {
-                part.backward(self, objective, bias, kl)
-            })
-        })?;
-        let Outcome {
-            loss,
-            logprob,
-            entropy,
-            gradients,
-        } = Outcome::of(passes)?;
-        let targets = targets_of(scored.iter().map(|(part, _)| &part.inputs));
-
-        let update = watch.time("update", || self.update(loss.loss, &gradients))?;
+        let scored = parts.into_iter().zip(bias).collect();
+        let learned = self.learn(objective, scored, kl, watch)?;
         self.state.num_tokens += groups.iter().map(count_tokens).sum::<u64>();
-        let lines = rollout_lines(self.state.step + 1, &questions, &groups, &targets, &loss);
+        let (targets, kls) = (&learned.targets, &learned.kl);
+        let lines = rollout_lines(self.state.step + 1, &questions, &groups, targets, kls);
         for line in &lines {
             self.rollouts.append(line)?;
         }
-        if !update.applied {
-            self.dump_bad_step(loss.loss, update.grad_norm, &lines)?;
+        if learned.skipped > 0 {
+            self.dump_bad_step(learned.loss, learned.grad_norm, &lines)?;
         }
-        let gap = self.sampler_gap(&groups, &targets, &logprob);
         Ok(StepMetrics {
-            loss: loss.loss,
-            grad_norm: update.grad_norm,
-            skipped_update: u8::from(!update.applied),
-            entropy: Some(mean(&entropy)),
+            loss: learned.loss,
+            grad_norm: learned.grad_norm,
+            skipped_update: learned.skipped,
+            entropy: Some(mean(&learned.entropy)),
             rl: Some(RlMetrics {
+                clip_low: learned.clip_low,
+                clip_high: learned.clip_high,
                 kl_coefficient: kl.map(|kl| kl.coefficient),
-                sampler_logp_gap: gap,
-                ..rl_metrics(&groups, &targets, &loss)
+                sampler_logp_gap: self.sampler_gap(&groups, targets, &learned.logprob),
+                ..rl_metrics(&groups, targets, kls)
             }),
             ..self.empty_step()
         })
+    }
+
+    /// `train.updates_per_rollout` updates from the same completions. The first one's log-probabilities are the old
+    /// policy's in those that follow. One that is not finite is left out, and so are the rest: they would be its equals.
+    fn learn(
+        &mut self,
+        objective: &Objective,
+        mut scored: Vec<(Part, BiasView)>,
+        kl: Option<&KlConfig>,
+        watch: &mut Stopwatch,
+    ) -> Result<Learned> {
+        let device = self.policy.model().device().clone();
+        let mut learned = Learned {
+            targets: targets_of(scored.iter().map(|(part, _)| &part.inputs)),
+            ..Learned::default()
+        };
+        for _ in 0..self.config.train.updates_per_rollout {
+            let passes = watch.time("backward", || {
+                side_by_side(&device, &scored, |(part, bias)| {
+                    part.backward(self, objective, bias, kl)
+                })
+            })?;
+            for ((part, _), pass) in scored.iter_mut().zip(&passes) {
+                part.keep_old_logprob(pass);
+            }
+            let outcome = Outcome::of(passes)?;
+            let update = watch.time("update", || {
+                self.update(outcome.loss.loss, &outcome.gradients)
+            })?;
+            learned.add(outcome, &update);
+            if !update.applied {
+                break;
+            }
+        }
+        learned.average();
+        Ok(learned)
     }
 
     /// The questions that can be asked, and their prompts.
@@ -186,23 +265,15 @@ impl Trainer<'_> {
             .iter()
             .map(|question| QuestionSeed::new(self.config.seed, step, &question.id))
             .collect();
-        let model = self.policy.model();
-        let asked: Vec<(&Prompt, QuestionSeed)> = prompts.iter().zip(seeds).collect();
-        let per_batch = asked.len().div_ceil(passes_at_once(model.device()));
-        let batches: Vec<&[(&Prompt, QuestionSeed)]> = asked.chunks(per_batch.max(1)).collect();
-        let completions = side_by_side(model.device(), &batches, |batch| {
-            let (prompts, seeds): (Vec<&Prompt>, Vec<QuestionSeed>) = batch.iter().copied().unzip();
-            generate(
-                model,
-                &self.processor,
-                &prompts,
-                &seeds,
-                &self.config.sampling,
-                &mut unobserved,
-            )
-        })?;
-        let completions = completions.into_iter().flatten().collect();
-        Ok(completions)
+        let prompts: Vec<&Prompt> = prompts.iter().collect();
+        let (model, config) = (self.policy.model(), &self.config.sampling);
+        Ok(generate_side_by_side(
+            model,
+            &self.processor,
+            &prompts,
+            &seeds,
+            config,
+        )?)
     }
 
     fn replayed(
@@ -253,7 +324,7 @@ fn rollout_lines<'a>(
     questions: &[&'a Question],
     groups: &'a [Group],
     targets: &Targets,
-    loss: &LossOutput,
+    kl: &[f32],
 ) -> Vec<RolloutLine<'a>> {
     let mut lines = Vec::new();
     for ((question, group), ranges) in questions.iter().zip(groups).zip(targets) {
@@ -270,11 +341,7 @@ fn rollout_lines<'a>(
                 format: rollout.reward.format,
                 reward: rollout.total,
                 advantage: rollout.advantage,
-                kl: loss
-                    .kl
-                    .get(range.clone())
-                    .filter(|kl| !kl.is_empty())
-                    .map(mean),
+                kl: kl.get(range.clone()).filter(|kl| !kl.is_empty()).map(mean),
                 prompt_tokens: group.prompt.token_ids.len(),
                 completion_tokens: rollout.completion.token_ids.len(),
             });
@@ -284,7 +351,7 @@ fn rollout_lines<'a>(
 }
 
 /// What the rewards, lengths and divergences of a step are on average.
-fn rl_metrics(groups: &[Group], targets: &Targets, loss: &LossOutput) -> RlMetrics {
+fn rl_metrics(groups: &[Group], targets: &Targets, kl: &[f32]) -> RlMetrics {
     let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
     let count = rollouts().count().max(1) as f64;
     let average =
@@ -304,7 +371,7 @@ fn rl_metrics(groups: &[Group], targets: &Targets, loss: &LossOutput) -> RlMetri
             .zip(targets)
             .filter(|(group, _)| wanted.is_none() || group.kind == wanted)
             .flat_map(|(_, ranges)| ranges)
-            .filter_map(|range| loss.kl.get(range.clone()))
+            .filter_map(|range| kl.get(range.clone()))
             .flatten()
             .copied()
             .collect();
@@ -324,12 +391,9 @@ fn rl_metrics(groups: &[Group], targets: &Targets, loss: &LossOutput) -> RlMetri
         clipped_ratio: average(&|rollout| {
             f64::from(u8::from(rollout.completion.finish == Finish::Length))
         }),
-        clip_low: loss.clip_low_fraction,
-        clip_high: loss.clip_high_fraction,
         kl: kl_of(None),
         kl_observational: kl_of(Some(QuestionKind::Observational)),
         kl_inferential: kl_of(Some(QuestionKind::Inferential)),
-        kl_coefficient: None,
-        sampler_logp_gap: None,
+        ..RlMetrics::default()
     }
 }

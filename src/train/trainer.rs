@@ -2,20 +2,26 @@
 
 use super::checkpoint;
 use super::checkpoint::TrainerState;
+use super::estimate::Load;
+use super::estimate::Memory;
 use super::files::JsonLines;
 use super::metrics::StepMetrics;
+use super::metrics::resident_bytes;
 use super::optimizer::AdamW;
 use super::optimizer::Gradients;
 use super::optimizer::Update;
 use super::optimizer::learning_rate;
 use crate::config::Config;
+use crate::config::SamplingConfig;
 use crate::data::Question;
 use crate::model::device;
 use crate::model::export;
 use crate::model::hub;
+use crate::model::spec::Spec;
 use crate::model::weights::NamedTensors;
 use crate::policy::FrozenModel;
 use crate::policy::Policy;
+use crate::policy::inputs::PackedInputs;
 use crate::prompt::Processor;
 use anyhow::Context;
 use anyhow::Result;
@@ -61,6 +67,17 @@ impl Objective {
     }
 }
 
+/// What the memory of a run's steps is estimated from.
+#[derive(Debug, Default)]
+pub(super) struct MemoryWatch {
+    /// Bytes in use before the model was loaded, where the model shares them.
+    program: u64,
+    /// Bytes of the clips in memory now.
+    pub(super) clips: u64,
+    /// The estimate of the largest step so far.
+    pub(super) largest: Option<u64>,
+}
+
 /// What a step works with.
 pub struct Trainer<'a> {
     pub(super) config: &'a Config,
@@ -70,6 +87,7 @@ pub struct Trainer<'a> {
     pub(super) state: TrainerState,
     pub(super) rollouts: JsonLines,
     bad_steps: JsonLines,
+    pub(super) memory: MemoryWatch,
     /// The model folder whose tokenizer and processor files go into checkpoints.
     pub(super) source: PathBuf,
 }
@@ -91,6 +109,10 @@ impl<'a> Trainer<'a> {
         };
         let device = device::device(&config.model)?;
         let dtype = device::dtype(&config.model);
+        let memory = MemoryWatch {
+            program: if device.is_cpu() { resident_bytes() } else { 0 },
+            ..MemoryWatch::default()
+        };
         let processor =
             Processor::load(&source)?.with_max_prompt_tokens(config.sampling.max_prompt_tokens);
         let policy = Policy::load(&source, dtype, &device, config.model.train_vision)?;
@@ -111,8 +133,22 @@ impl<'a> Trainer<'a> {
             processor,
             optimizer,
             state,
+            memory,
             source,
         })
+    }
+
+    /// Estimates what a step takes whose passes read `parts`; with a bias model and sampling where they have a part.
+    pub(super) fn estimate_memory(
+        &mut self,
+        parts: &[&PackedInputs],
+        bias: Option<&Spec>,
+        sampling: Option<&SamplingConfig>,
+    ) {
+        let load = Load::of(parts, sampling, self.memory.clips);
+        let spec = &self.policy.model().spec;
+        let estimate = Memory::estimate(spec, bias, self.config, &load, self.memory.program);
+        self.memory.largest = self.memory.largest.max(Some(estimate.peak));
     }
 
     /// Moves the weights, unless loss or gradients are not finite.

@@ -37,6 +37,12 @@ pub fn objective_in_words(config: &Config, verb: Verb) -> Vec<String> {
         ),
         kl_in_words(config, verb),
     ];
+    if config.train.updates_per_rollout > 1 {
+        lines.push(format!(
+            "Update {} times from each step's completions; the ratio is to the policy that wrote them.",
+            config.train.updates_per_rollout
+        ));
+    }
     match config.kl.guard {
         _ if config.kl.coefficient == 0.0 => {}
         DivergenceGuard::Off => {}
@@ -107,5 +113,8 @@ mod tests {
         config.model.bias_model = None;
         assert!(words(&config, Verb::TrainCdpo).contains("plain GRPO"));
         assert!(words(&config, Verb::TrainBias).contains("does not use [kl]"));
+        assert!(!words(&config, Verb::TrainBias).contains("Update"));
+        config.train.updates_per_rollout = 3;
+        assert!(words(&config, Verb::TrainBias).contains("Update 3 times"));
     }
 }

@@ -1,12 +1,14 @@
 //! Decodes clips ahead of the trainer, in order, within a bounded memory.
 
 use crate::config::VideoConfig;
-use crate::video::{Clip, VideoError, VideoPatches, load_unless_stopped};
+use crate::video::{Clip, ClipLoader, VideoError, VideoPatches};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// A clip ready for the model, or why it cannot be used.
 type Loaded = Result<(Clip, Arc<VideoPatches>), VideoError>;
@@ -15,7 +17,8 @@ type Loaded = Result<(Clip, Arc<VideoPatches>), VideoError>;
 ///
 /// The next clip asked for is always decoded, whatever the limit; others only while everything that is ready or
 /// being decoded stays within it. A path that follows itself is decoded once; one that comes back while its
-/// patches are still alive somewhere shares them. Dropping stops decoding and ends the threads.
+/// patches are still alive somewhere shares them, and the [`ClipLoader`] may have kept its frames. Dropping stops
+/// decoding and ends the threads.
 pub struct Prefetcher {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -23,7 +26,7 @@ pub struct Prefetcher {
 
 struct Shared {
     jobs: Vec<PathBuf>,
-    config: VideoConfig,
+    clips: ClipLoader,
     byte_limit: usize,
     stop: Arc<AtomicBool>,
     state: Mutex<State>,
@@ -41,20 +44,22 @@ struct State {
     /// Bytes of ready clips, and of those being decoded as far as they can grow.
     bytes: usize,
     /// Clips loaded before, for as long as somebody holds them.
-    seen: BTreeMap<PathBuf, (Clip, Weak<VideoPatches>)>,
+    seen: BTreeMap<OsString, (Clip, Weak<VideoPatches>)>,
+    /// Time the threads have spent on clips, added up.
+    worked: Duration,
 }
 
 impl Prefetcher {
     /// Starts decoding `jobs` on `threads` threads, holding about `byte_limit` bytes.
     pub fn new(
         jobs: Vec<PathBuf>,
-        config: VideoConfig,
+        clips: ClipLoader,
         byte_limit: usize,
         threads: usize,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             jobs,
-            config,
+            clips,
             byte_limit,
             stop: Arc::default(),
             state: Mutex::new(State {
@@ -63,6 +68,7 @@ impl Prefetcher {
                 ready: BTreeMap::new(),
                 bytes: 0,
                 seen: BTreeMap::new(),
+                worked: Duration::ZERO,
             }),
             changed: Condvar::new(),
         });
@@ -83,6 +89,27 @@ impl Prefetcher {
     /// Clips decoded and waiting.
     pub fn ready(&self) -> usize {
         self.shared.lock().ready.len()
+    }
+
+    /// Bytes of clips that are ready, and of frames kept for later.
+    pub fn held_bytes(&self) -> u64 {
+        let kept = self.shared.clips.held_bytes();
+        let state = self.shared.lock();
+        let mut ready: Vec<&Arc<VideoPatches>> = Vec::new();
+        for (_, patches) in state.ready.values().flatten() {
+            if ready.last().is_none_or(|last| !Arc::ptr_eq(last, patches)) {
+                ready.push(patches);
+            }
+        }
+        let ready = ready.into_iter();
+        kept + ready
+            .map(|p| size_of_val(p.values.as_slice()) as u64)
+            .sum::<u64>()
+    }
+
+    /// Time the threads have spent on reading, decoding and resizing so far, added up over the threads.
+    pub fn worked(&self) -> Duration {
+        self.shared.lock().worked
     }
 }
 
@@ -135,21 +162,23 @@ impl Shared {
 
     /// A thread's life: claim the next run of equal paths, load it, put the result there for each.
     fn work(&self) {
-        let reserve = max_bytes(&self.config);
+        let reserve = max_bytes(self.clips.config());
         while let Some(run) = self.claim(reserve) {
             let path = &self.jobs[run.start];
+            let start = Instant::now();
             // A panic must reach the trainer as an error: it would wait for this clip for ever.
             let loaded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.load(path)))
                 .unwrap_or_else(|_| {
                     Err(VideoError::Undecodable {
-                        path: path.clone(),
+                        path: path.to_owned(),
                         reason: "the decoding thread panicked".to_owned(),
                     })
                 });
             let mut state = self.lock();
+            state.worked += start.elapsed();
             if let Ok((clip, patches)) = &loaded {
                 let seen = (clip.clone(), Arc::downgrade(patches));
-                state.seen.insert(path.clone(), seen);
+                state.seen.insert(path.as_os_str().to_owned(), seen);
             }
             state
                 .seen
@@ -169,10 +198,11 @@ impl Shared {
             }
             let first = state.unclaimed;
             if first == state.due || state.bytes + reserve <= self.byte_limit {
-                let path = &self.jobs[first];
+                // As plain bytes: comparing paths part by part shows in profiles.
+                let path = self.jobs[first].as_os_str();
                 let length = self.jobs[first..]
                     .iter()
-                    .take_while(|job| *job == path)
+                    .take_while(|job| job.as_os_str() == path)
                     .count();
                 state.unclaimed += length;
                 state.bytes += reserve;
@@ -182,13 +212,14 @@ impl Shared {
         }
     }
 
-    fn load(&self, path: &PathBuf) -> Loaded {
-        let seen = self.lock().seen.get(path).cloned();
+    fn load(&self, path: &Path) -> Loaded {
+        let seen = self.lock().seen.get(path.as_os_str()).cloned();
         if let Some((clip, Some(patches))) = seen.map(|(clip, weak)| (clip, weak.upgrade())) {
             return Ok((clip, patches));
         }
-        let (clip, frames, _) = load_unless_stopped(path, &self.config, 1, &self.stop)?;
-        Ok((clip, Arc::new(frames.patches())))
+        let decoded = self.clips.load(path, &self.stop)?;
+        let (clip, frames) = &*decoded;
+        Ok((clip.clone(), Arc::new(frames.patches())))
     }
 }
 

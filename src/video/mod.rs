@@ -8,13 +8,14 @@ use crate::data::Span;
 use crate::data::split_span;
 use crate::video::decode::Reader;
 use crate::video::resize::Resizer;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+mod cache;
 mod decode;
 mod error;
 mod ffmpeg;
@@ -27,6 +28,7 @@ pub mod resize;
 mod rotation;
 mod version;
 
+pub use cache::ClipLoader;
 pub use error::VideoError;
 pub(crate) use ffmpeg::init as init_ffmpeg;
 pub use loader::Prefetcher;
@@ -34,7 +36,7 @@ pub use patches::VideoPatches;
 pub use version::decoder_version;
 
 /// What was taken from a clip, as `inspect video` prints it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Clip {
     /// Displayable frames in the file.
     pub total_frames: usize,

@@ -7,6 +7,8 @@ use crate::golden_model::{
 use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use videothinker::model::Qwen25Vl;
+use videothinker::model::cache::CacheSize;
 use videothinker::model::layers::seed_gradient;
 use videothinker::policy::Policy;
 use videothinker::policy::decode::Decoding;
@@ -247,6 +249,33 @@ fn the_exact_divergence_has_the_gradient_of_finite_differences() {
     }
 }
 
+/// All prompts prefilled, `rows_per_prompt[i]` rows of prompt i in the batch, and the logits of their first tokens.
+fn start<'a>(
+    model: &'a Qwen25Vl,
+    prompts: &PackedInputs,
+    rows_per_prompt: &[usize],
+    capacity: usize,
+) -> (Decoding<'a>, Tensor) {
+    let lens = prompts.layout.groups.iter().map(|group| group.prompt_len);
+    let size = CacheSize {
+        prompts: rows_per_prompt.len(),
+        prompt_len: lens.max().unwrap(),
+        rows: rows_per_prompt.iter().sum(),
+        capacity,
+    };
+    let mut decoding = Decoding::new(model, size).unwrap();
+    let (prefilled, logits) = decoding.prefill(prompts).unwrap();
+    let mut source = Vec::new();
+    for (index, (&prompt, &rows)) in prefilled.iter().zip(rows_per_prompt).enumerate() {
+        for _ in 0..rows {
+            decoding.join(prompt).unwrap();
+            source.push(index as u32);
+        }
+    }
+    let source = Tensor::new(source, &Device::Cpu).unwrap();
+    (decoding, logits.index_select(&source, 0).unwrap())
+}
+
 #[test]
 fn cached_decoding_gives_the_packed_log_probabilities() {
     let policy = policy();
@@ -269,7 +298,7 @@ fn cached_decoding_gives_the_packed_log_probabilities() {
         &policy,
         &[(&prompt, &first, vec![]), (&other, &second, vec![])],
     );
-    let (mut decoding, mut logits) = Decoding::start(model, &prompts, &[3, 2], 9).unwrap();
+    let (mut decoding, mut logits) = start(model, &prompts, &[3, 2], 9);
     let mut got: Vec<Vec<f32>> = vec![Vec::new(); 5];
     let mut live: Vec<usize> = (0..5).collect();
     for step in 0.. {
@@ -284,7 +313,7 @@ fn cached_decoding_gives_the_packed_log_probabilities() {
         if keep.is_empty() {
             break;
         }
-        decoding.keep_rows(&keep).unwrap();
+        decoding.keep_rows(&keep);
         live = keep.iter().map(|&row| live[row]).collect();
         assert_eq!(decoding.num_rows(), live.len());
         let tokens: Vec<u32> = live.iter().map(|&i| completions[i][step]).collect();
@@ -299,7 +328,7 @@ fn greedy_tokens_are_those_of_transformers() {
     let reference = Reference::load();
     let (prompt, video) = (reference.prompt(), clip());
     let prompts = pack(&policy, &[(&prompt, &video, vec![])]);
-    let (mut decoding, mut logits) = Decoding::start(policy.model(), &prompts, &[1], 12).unwrap();
+    let (mut decoding, mut logits) = start(policy.model(), &prompts, &[1], 12);
     let want = reference.ids("greedy");
     for (step, &want) in want.iter().enumerate() {
         let token = logits.argmax(1).unwrap().to_vec1::<u32>().unwrap()[0];

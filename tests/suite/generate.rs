@@ -9,7 +9,7 @@ use videothinker::model::Qwen25Vl;
 use videothinker::model::spec::{Spec, SpecialTokens, TextSpec, VisionSpec};
 use videothinker::model::weights::init_weights;
 use videothinker::policy::generate::{
-    Completion, Finish, GenerateError, Observer, generate, unobserved,
+    Completion, Finish, GenerateError, Observer, generate, generate_side_by_side, unobserved,
 };
 use videothinker::policy::inputs::{PackedGroup, PackedInputs};
 use videothinker::policy::logprobs;
@@ -62,6 +62,22 @@ fn model(processor: &Processor) -> Qwen25Vl {
     };
     let weights = init_weights(&spec, 0.05, 5, DType::F32, &Device::Cpu).unwrap();
     Qwen25Vl::new(&spec, &weights).unwrap()
+}
+
+/// The same tokenizer, to which 40 more tokens end a turn: an untrained model's turns then have all lengths.
+fn terse_processor() -> Processor {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/prompt/tokenizer");
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(source).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let mut ends = processor().eos_ids().to_vec();
+    ends.extend((40..360).step_by(8));
+    let settings = serde_json::json!({ "eos_token_id": ends });
+    let file = folder.path().join("generation_config.json");
+    std::fs::write(file, settings.to_string()).unwrap();
+    Processor::load(folder.path()).unwrap()
 }
 
 fn clip(grid_thw: [usize; 3], phase: f32) -> Arc<VideoPatches> {
@@ -182,6 +198,72 @@ fn completions_do_not_depend_on_what_runs_together() {
     assert_eq!(ids(&together[0]), ids(&turned[1]));
     assert_eq!(ids(&together[1][..2]), ids(&fewer[0]));
     assert_ne!(together[0][0].token_ids, together[0][1].token_ids);
+}
+
+fn ids_of(groups: &[Vec<Completion>]) -> Vec<Vec<u32>> {
+    let all = groups.iter().flatten();
+    all.map(|completion| completion.token_ids.clone()).collect()
+}
+
+#[test]
+fn completions_do_not_depend_on_how_many_rows_run_at_once() {
+    let (model, processor) = (model(&processor()), terse_processor());
+    // Seven questions in three prompts' words.
+    let which = [0, 1, 2, 1, 0, 2, 2];
+    for (group_size, max_new_tokens) in [(3, 60), (1, 60), (2, 1)] {
+        let with = |max_rows| {
+            let config = SamplingConfig {
+                top_k: 0,
+                max_rows,
+                ..sampling(group_size, max_new_tokens)
+            };
+            let all = prompts(&processor);
+            let prompts: Vec<&Prompt> = which.iter().map(|&i| &all[i]).collect();
+            let seeds: Vec<QuestionSeed> = (0..which.len())
+                .map(|i| QuestionSeed::new(11, 1, &format!("question {i}")))
+                .collect();
+            let mut seen = vec![vec![Vec::new(); group_size]; which.len()];
+            let groups = generate(
+                &model,
+                &processor,
+                &prompts,
+                &seeds,
+                &config,
+                &mut |token| {
+                    seen[token.prompt][token.completion].push(token.id);
+                    ControlFlow::Continue(())
+                },
+            )
+            .unwrap();
+            for (group, seen) in groups.iter().zip(&seen) {
+                let ids: Vec<&Vec<u32>> = group.iter().map(|c| &c.token_ids).collect();
+                assert_eq!(ids, seen.iter().collect::<Vec<_>>());
+            }
+            let beside =
+                generate_side_by_side(&model, &processor, &prompts, &seeds, &config).unwrap();
+            assert_eq!(ids_of(&groups), ids_of(&beside));
+            groups
+        };
+        let all_at_once = with(0);
+        let lens: Vec<usize> = ids_of(&all_at_once).iter().map(Vec::len).collect();
+        assert_eq!(lens.len(), which.len() * group_size);
+        if max_new_tokens > 1 && group_size > 1 {
+            assert!(
+                lens.contains(&1) && lens.iter().any(|&len| len > 12),
+                "{lens:?}"
+            );
+        }
+        for max_rows in [1, 2, 4, 5, 20, 1000] {
+            let groups = with(max_rows);
+            assert_eq!(ids_of(&groups), ids_of(&all_at_once), "{max_rows} rows");
+            for (a, b) in groups.iter().flatten().zip(all_at_once.iter().flatten()) {
+                assert_eq!(a.finish, b.finish);
+                for (a, b) in a.logprobs.iter().zip(&b.logprobs) {
+                    assert!((a - b).abs() < 1e-5, "{max_rows} rows: {a} != {b}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

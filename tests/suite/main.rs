@@ -16,6 +16,7 @@ mod optimizer;
 mod parity_engine;
 mod parity_model;
 mod prompt;
+mod reuse;
 mod runs;
 mod video;
 mod world;

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// A small world and an untrained miniature model, made once.
-fn world() -> &'static Path {
+pub(crate) fn world() -> &'static Path {
     static WORLD: OnceLock<tempfile::TempDir> = OnceLock::new();
     let folder = WORLD.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
@@ -26,14 +26,14 @@ fn world() -> &'static Path {
 }
 
 /// Settings of a run that takes seconds, in a folder of its own.
-struct Run {
+pub(crate) struct Run {
     folder: tempfile::TempDir,
     verb: &'static str,
     settings: Vec<(String, String)>,
 }
 
 impl Run {
-    fn new(verb: &'static str) -> Self {
+    pub(crate) fn new(verb: &'static str) -> Self {
         let questions = if verb == "train-sft" {
             "world/sft.jsonl"
         } else {
@@ -67,7 +67,7 @@ impl Run {
     }
 
     /// CDPO against a bias model that differs from the policy, so that every step has a gradient.
-    fn cdpo() -> Self {
+    pub(crate) fn cdpo() -> Self {
         static BIAS: OnceLock<Run> = OnceLock::new();
         let bias = BIAS.get_or_init(|| {
             let mut run = Self::new("train-sft");
@@ -82,17 +82,17 @@ impl Run {
         run
     }
 
-    fn set(&mut self, key: &str, value: &str) -> &mut Self {
+    pub(crate) fn set(&mut self, key: &str, value: &str) -> &mut Self {
         self.settings.retain(|(known, _)| known != key);
         self.settings.push((key.to_owned(), value.to_owned()));
         self
     }
 
-    fn output(&self) -> PathBuf {
+    pub(crate) fn output(&self) -> PathBuf {
         self.folder.path().join("run")
     }
 
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(cargo_bin("videothinker"));
         command.args(self.arguments());
         command.stdin(Stdio::null()).env_remove("RUST_LOG");
@@ -111,7 +111,7 @@ impl Run {
         arguments
     }
 
-    fn run(&self) -> Output {
+    pub(crate) fn run(&self) -> Output {
         self.command().output().unwrap()
     }
 
@@ -121,7 +121,7 @@ impl Run {
         command.spawn().unwrap()
     }
 
-    fn lines(&self, name: &str) -> Vec<serde_json::Value> {
+    pub(crate) fn lines(&self, name: &str) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.output().join(name)).unwrap_or_default();
         let complete = text
             .split_inclusive('\n')
@@ -152,7 +152,7 @@ impl Run {
         names
     }
 
-    fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.output().join(name)).unwrap()
     }
 }
@@ -162,7 +162,7 @@ fn stderr(output: &Output) -> String {
 }
 
 #[track_caller]
-fn assert_code(output: &Output, code: i32) {
+pub(crate) fn assert_code(output: &Output, code: i32) {
     assert_eq!(output.status.code(), Some(code), "{}", stderr(output));
 }
 
@@ -183,7 +183,7 @@ fn send(signal: &str, child: &Child) {
 }
 
 #[track_caller]
-fn assert_same(a: &Run, b: &Run, names: &[&str]) {
+pub(crate) fn assert_same(a: &Run, b: &Run, names: &[&str]) {
     for name in names {
         assert!(a.read(name) == b.read(name), "{name} differs");
     }
@@ -257,6 +257,32 @@ fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
     assert!(!run.output().exists());
+}
+
+#[test]
+fn the_memory_is_estimated_before_anything_is_loaded() {
+    let run = Run::cdpo();
+    let estimate = |extra: &[&str]| {
+        let mut command = Command::new(cargo_bin("videothinker"));
+        command.arg("estimate").args(&run.arguments()[1..]);
+        let output = command.args(extra).output().unwrap();
+        assert_code(&output, 0);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(estimate(&[]).contains("sampling: key/value cache"));
+    let numbers =
+        |extra: &[&str]| -> serde_json::Value { serde_json::from_str(&estimate(extra)).unwrap() };
+    let cdpo = numbers(&["--json"]);
+    let of = |name: &str| cdpo[name].as_u64().unwrap();
+    assert_eq!(of("optimizer"), 2 * of("weights"), "two moments in f32");
+    assert_eq!(of("bias_model"), of("weights"));
+    let always = ["weights", "optimizer", "bias_model", "clips", "program"];
+    let always: u64 = always.into_iter().map(of).sum();
+    let turns = (of("cache") + of("prefill")).max(of("learning"));
+    assert_eq!(of("peak"), always + turns);
+    let sft = numbers(&["--json", "--for", "train-sft"]);
+    assert_eq!(sft["cache"], 0);
+    assert!(!run.output().exists(), "nothing is written");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use videothinker::config::VideoConfig;
+use videothinker::config::{DataConfig, VideoConfig};
 use videothinker::video::resize::{Resizer, has_fma};
-use videothinker::video::{Frames, Prefetcher, VideoError, load, load_patches, plan};
+use videothinker::video::{ClipLoader, Frames, Prefetcher, VideoError, load, load_patches, plan};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -344,6 +344,10 @@ fn contradicting_pixel_bounds_are_named() {
     );
 }
 
+fn loader() -> ClipLoader {
+    ClipLoader::new(&small(), &DataConfig::default()).unwrap()
+}
+
 #[test]
 fn prefetching_keeps_the_order_and_passes_errors_on() {
     let names = [
@@ -355,7 +359,7 @@ fn prefetching_keeps_the_order_and_passes_errors_on() {
         "h264.mp4",
     ];
     let jobs: Vec<PathBuf> = names.iter().map(|name| clip(name)).collect();
-    let prefetcher = Prefetcher::new(jobs.clone(), small(), 64 << 20, 3).unwrap();
+    let prefetcher = Prefetcher::new(jobs.clone(), loader(), 64 << 20, 3).unwrap();
     let results: Vec<_> = prefetcher.collect();
     assert_eq!(results.len(), jobs.len());
     for (result, path) in results.iter().zip(&jobs) {
@@ -372,7 +376,7 @@ fn prefetching_keeps_the_order_and_passes_errors_on() {
 #[test]
 fn prefetching_reuses_a_clip_that_is_still_held() {
     let jobs = vec![clip("h264.mp4"), clip("odd.webm"), clip("h264.mp4")];
-    let mut prefetcher = Prefetcher::new(jobs, small(), 0, 2).unwrap();
+    let mut prefetcher = Prefetcher::new(jobs, loader(), 0, 2).unwrap();
     let first = prefetcher.next().unwrap().unwrap().1;
     prefetcher.next().unwrap().unwrap();
     let third = prefetcher.next().unwrap().unwrap().1;
@@ -389,7 +393,7 @@ fn prefetching_stays_within_its_memory() {
         clip("gops.mp4"),
     ];
     let count = jobs.len();
-    let mut prefetcher = Prefetcher::new(jobs, small(), 0, 3).unwrap();
+    let mut prefetcher = Prefetcher::new(jobs, loader(), 0, 3).unwrap();
     for _ in 0..count {
         std::thread::sleep(std::time::Duration::from_millis(50));
         assert!(
@@ -408,7 +412,7 @@ fn dropping_a_prefetcher_ends_it() {
         .into_iter()
         .enumerate()
         .map(|(i, job)| if i % 2 == 0 { job } else { clip("vfr.mp4") });
-    let mut prefetcher = Prefetcher::new(alternating.collect(), small(), 1 << 30, 2).unwrap();
+    let mut prefetcher = Prefetcher::new(alternating.collect(), loader(), 1 << 30, 2).unwrap();
     prefetcher.next().unwrap().unwrap();
     drop(prefetcher);
 }

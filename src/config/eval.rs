@@ -203,7 +203,8 @@ impl Wording {
 struct Preset {
     wording: Wording,
     extraction: Extraction,
-    frames: usize,
+    min_frames: usize,
+    max_frames: usize,
     max_pixels: usize,
     max_new_tokens: usize,
     temperature: f64,
@@ -215,7 +216,8 @@ impl Preset {
         let official = Self {
             wording: Wording::None,
             extraction: Extraction::Strict,
-            frames: 32,
+            min_frames: 4,
+            max_frames: 32,
             max_pixels: 256 * 28 * 28,
             max_new_tokens: 1024,
             temperature: 0.0,
@@ -231,8 +233,10 @@ impl Preset {
                 clip_bounds: false,
                 ..official
             },
+            // 16 segments, however short the clip is.
             (Protocol::Official, Some(Benchmark::Mvbench)) => Self {
-                frames: 16,
+                min_frames: 16,
+                max_frames: 16,
                 ..official
             },
             (Protocol::Official, Some(Benchmark::Mmvu | Benchmark::MmvuOpen)) => Self {
@@ -274,8 +278,8 @@ impl Config {
         )?;
         fix.set("eval.samples", &mut eval.samples, 1)?;
         fix.set("video.fps", &mut video.fps, 2.0)?;
-        fix.set("video.min_frames", &mut video.min_frames, 4)?;
-        fix.set("video.max_frames", &mut video.max_frames, preset.frames)?;
+        fix.set("video.min_frames", &mut video.min_frames, preset.min_frames)?;
+        fix.set("video.max_frames", &mut video.max_frames, preset.max_frames)?;
         fix.set("video.min_pixels", &mut video.min_pixels, 128 * 28 * 28)?;
         fix.set("video.max_pixels", &mut video.max_pixels, preset.max_pixels)?;
         let sampling = &mut self.sampling;
@@ -338,7 +342,8 @@ mod tests {
         assert_eq!(authors.sampling.max_new_tokens, 1024);
         assert!(!authors.eval.clip_bounds);
         let official = load(&["eval.protocol=official", "eval.benchmark=mvbench"]).unwrap();
-        assert_eq!(official.video.max_frames, 16);
+        let video = &official.video;
+        assert_eq!((video.min_frames, video.max_frames), (16, 16));
         assert!(official.eval.clip_bounds);
         let open = load(&["eval.protocol=official", "eval.benchmark=mmvu_open"]).unwrap();
         assert!((open.eval.temperature - 1.0).abs() < 1e-12);

@@ -24,8 +24,8 @@ pub enum Style {
     Markdown,
 }
 
-/// Models side by side: accuracy (soft) by question kind with 95 % intervals, format rate, and below the best constant
-/// answers of the same questions.
+/// Models side by side: accuracy (exactly the right options) by question kind with 95 % intervals, format rate, and below
+/// the best constant answers of the same questions.
 pub fn comparison(rows: &[Row], style: Style) -> String {
     let mut lines = vec![
         [
@@ -40,7 +40,7 @@ pub fn comparison(rows: &[Row], style: Style) -> String {
         .to_vec(),
     ];
     for row in rows {
-        let accuracy = |name: &str| cell(&row.scores, name, |split| percent(split.soft));
+        let accuracy = |name: &str| cell(&row.scores, name, |split| percent(split.exact));
         lines.push(vec![
             row.label.clone(),
             accuracy("observational"),
@@ -55,7 +55,7 @@ pub fn comparison(rows: &[Row], style: Style) -> String {
     if let Some(first) = rows.first() {
         let constant = |name: &str| {
             cell(&first.scores, name, |split| {
-                let best = &split.best_constant_soft;
+                let best = &split.best_constant_exact;
                 format!("{:.1} ({})", 100.0 * best.mean, best.answer)
             })
         };
@@ -78,7 +78,7 @@ pub fn details(scores: &Scores, style: Style) -> String {
             "questions",
             "n",
             "accuracy",
-            "exact",
+            "partial credit",
             "format",
             "unreadable",
             "cut off",
@@ -91,12 +91,12 @@ pub fn details(scores: &Scores, style: Style) -> String {
     // The kinds first, all of them together last.
     let kinds = scores.splits.iter().filter(|(name, _)| *name != "all");
     for (name, split) in kinds.chain(scores.splits.get_key_value("all")) {
-        let best = &split.best_constant_soft;
+        let best = &split.best_constant_exact;
         lines.push(vec![
             name.clone(),
             split.questions.to_string(),
-            percent(split.soft),
             percent(split.exact),
+            percent(split.soft),
             percent(split.format),
             split.unparsable.to_string(),
             split.truncated.to_string(),
@@ -192,15 +192,15 @@ fn render(lines: &[Vec<String>], style: Style) -> String {
 mod tests {
     use super::*;
 
-    fn row(label: &str, soft: f64) -> Row {
+    fn row(label: &str, exact: f64) -> Row {
         let split = serde_json::json!({
             "questions": 8, "videos": 4,
-            "soft": {"mean": soft, "half_width": 0.0512},
-            "exact": {"mean": 0.25, "half_width": null},
+            "soft": {"mean": 0.875, "half_width": null},
+            "exact": {"mean": exact, "half_width": 0.0512},
             "format": {"mean": 1.0, "half_width": 0.0},
             "unparsable": 0, "truncated": 1, "mean_tokens": 31.4,
-            "best_constant_soft": {"answer": "A,B", "mean": 0.5},
-            "best_constant_exact": {"answer": "A", "mean": 0.25},
+            "best_constant_soft": {"answer": "A", "mean": 0.625},
+            "best_constant_exact": {"answer": "A,B", "mean": 0.5},
         });
         let scores = serde_json::json!({
             "model": "m", "weights": "w", "questions": "q.json", "config_hash": "c",

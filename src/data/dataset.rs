@@ -195,6 +195,7 @@ mod tests {
     use super::*;
     use crate::config::QuestionKind;
     use crate::data::ClipRecord;
+    use std::path::PathBuf;
 
     /// Ten questions, every third inferential, clips `0.mp4` … `9.mp4` present unless in `missing`.
     fn world(missing: &[usize]) -> (tempfile::TempDir, DataConfig) {

@@ -311,7 +311,9 @@ fn worked_questions(made: &Made, rng: &mut ChaCha8Rng) -> Vec<Question> {
             Some(question) => Some(question.clone()),
             None => Counterfactual::sample(scene, again.removed, rng),
         };
-        let style = if rng.random_bool(MINI.thinker_share) {
+        let kind = scene.question_kind(again.removed);
+        let inferential = kind == Some(QuestionKind::Inferential);
+        let style = if rng.random_bool(MINI.thinker_shares[usize::from(inferential)]) {
             Style::Thinker
         } else {
             Style::Observer

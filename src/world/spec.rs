@@ -64,8 +64,9 @@ pub struct WorldSpec {
     pub latest_event: f64,
     /// Share of each topic among the questions.
     pub topic_shares: [(Topic, f64); 5],
-    /// Share of *thinkers* among the worked answers; the others are *observers*.
-    pub thinker_share: f64,
+    /// Share of *thinkers* among the worked answers to observational and to inferential questions; the others are
+    /// *observers*. Who has thought most where it mattered imagines too much elsewhere: the shortcut has its price.
+    pub thinker_shares: [f64; 2],
     /// An object that moves less than this in one sampled frame is called still.
     pub still: f64,
     /// Counterfactual questions per clip in the worked answers.
@@ -101,7 +102,7 @@ pub const MINI: WorldSpec = WorldSpec {
         (Topic::BystanderOfOne, 0.12),
         (Topic::BystanderOfTwo, 0.18),
     ],
-    thinker_share: 0.55,
+    thinker_shares: [0.35, 0.8],
     still: 0.7,
     worked_questions: 2,
 };

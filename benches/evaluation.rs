@@ -1,6 +1,11 @@
 //! Loading and scoring without a model: a benchmark of 100,000 questions (at most 2 s), 10,000 stored answers scored anew
 //! (at most 2 s).
 
+#![expect(
+    missing_docs,
+    reason = "criterion_group! makes functions without documentation"
+)]
+
 use criterion::Criterion;
 use criterion::criterion_group;
 use criterion::criterion_main;

@@ -110,6 +110,10 @@ pub(super) fn rms_norm_backward(
 }
 
 /// One row: writes `dx`, adds to `dw`.
+#[expect(
+    clippy::inline_always,
+    reason = "a function that is not inlined keeps the instructions of the narrowest CPU"
+)]
 #[inline(always)]
 fn norm_row(dx: &mut [f32], dw: &mut [f32], x: &[f32], weight: &[f32], upstream: &[f32], eps: f32) {
     let width = x.len();

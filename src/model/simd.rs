@@ -2,6 +2,11 @@
 //!
 //! Sums go over a fixed number of lanes and nothing is contracted, so results are the same on every width.
 
+#![expect(
+    clippy::inline_always,
+    reason = "a function that is not inlined keeps the instructions of the narrowest CPU"
+)]
+
 /// Lanes of a reduction: two 512-bit registers.
 const LANES: usize = 32;
 

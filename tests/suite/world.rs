@@ -98,7 +98,8 @@ fn a_seed_gives_the_same_bytes_on_any_number_of_threads() {
         .map(|(_, bytes)| bytes.len())
         .sum();
     assert_eq!(summary.clip_bytes, clips as u64);
-    assert!(clips / 26 < 12_000, "{} bytes a clip", clips / 26);
+    // Without x264's look-ahead a clip takes about 12 kB, with it 7, but not always the same 7.
+    assert!(clips / 26 < 14_000, "{} bytes a clip", clips / 26);
     let (_, other) = make(2, 10);
     assert!(other["train.json".as_ref() as &Path] != one["train.json".as_ref() as &Path]);
 }

@@ -48,14 +48,14 @@ cost() { # NAME
       END { printf "  %-6s %4d steps, %.2f s per step, peak memory %.0f MB\n", name, NR, time / NR, peak / 1e6 }'
 }
 
-# A metric's mean over the first and the last tenth of a run.
+# A metric's mean over the first and the last quarter of a run.
 change() { # NAME METRIC
   sed -nE 's|.*"'"$2"'":([-0-9.e+]+).*|\1|p' "$runs/$1/metrics.jsonl" |
     awk '{ value[NR] = $1 }
       END {
-        tenth = int((NR + 9) / 10)
-        for (i = 1; i <= tenth; i++) { first += value[i]; last += value[NR + 1 - i] }
-        if (NR) printf "%.3f → %.3f", first / tenth, last / tenth
+        quarter = int((NR + 3) / 4)
+        for (i = 1; i <= quarter; i++) { first += value[i]; last += value[NR + 1 - i] }
+        if (NR) printf "%.3f → %.3f", first / quarter, last / quarter
       }'
 }
 
@@ -76,7 +76,7 @@ printf '\nTime per phase\n'
 printf '  %s\n' "${times[@]}"
 printf '\nCost of training\n'
 for name in bias cdpo grpo; do cost $name; done
-printf '\nFrom the first to the last tenth of the steps\n'
+printf '\nFrom the first to the last quarter of the steps\n'
 printf '  %-6s reward %s\n' bias "$(change bias reward)" grpo "$(change grpo reward)" cdpo "$(change cdpo reward)"
 printf '  %-6s KL to the bias model %s\n' cdpo "$(change cdpo kl)"
 printf '\nAccuracy on the validation questions, %%, with 95 %% confidence intervals\n\n'

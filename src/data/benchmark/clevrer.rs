@@ -113,7 +113,7 @@ mod tests {
         let file = json!([
             {"id": "a", "problem": "What?\nA. x\nB. y", "solution": "<answer>B</answer>", "video": "videos/1.mp4", "kind": "inferential"},
             {"problem": "What?\nA. x\nB. y", "options": ["A. x", "B. y"], "solution": "<answer>A,B</answer>", "problem_type": "multiple",
-             "video": "/root/clevrer/video_validation/video_12345.mp4"},
+             "video": "/mnt/authors/clevrer/video_validation/video_12345.mp4"},
         ]);
         let questions = read_file(Benchmark::Clevrer, "val_clevrer.json", &file).unwrap();
         assert_eq!(questions[0].kind.unwrap().as_str(), "inferential");

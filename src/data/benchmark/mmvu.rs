@@ -158,7 +158,7 @@ mod tests {
         let family = json!([{
             "problem_id": 0, "problem": "Which law is shown?", "data_type": "video", "problem_type": "multiple choice",
             "original_question_type": "multiple-choice", "options": ["A. one", "B. two", "C. three", "D. four", "E. five"],
-            "process": "", "solution": "<answer>D</answer>", "video": "/root/MMVU/videos/Modern_Physics/7.mp4", "data_source": "u",
+            "process": "", "solution": "<answer>D</answer>", "video": "/mnt/authors/MMVU/videos/Modern_Physics/7.mp4", "data_source": "u",
         }]);
         let official = read_file(Benchmark::Mmvu, "validation.json", &official()).unwrap();
         let family = read_file(Benchmark::Mmvu, "eval_mmvu.json", &family).unwrap();

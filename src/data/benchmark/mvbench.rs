@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn the_family_drops_tasks_and_bounds_but_not_the_source() {
         let family = json!([{"problem_id": 3, "problem": "How many?", "options": ["A. 1", "B. 2"], "solution": "<answer>B</answer>",
-            "problem_type": "multiple choice", "video": "/root/mvbench/clevrer/video_validation/video_10009.mp4"}]);
+            "problem_type": "multiple choice", "video": "/mnt/authors/mvbench/clevrer/video_validation/video_10009.mp4"}]);
         let questions = read_file(Benchmark::Mvbench, "eval_mvbench.json", &family).unwrap();
         assert_eq!(
             questions[0].video,

@@ -175,7 +175,7 @@ mod tests {
         let error = read_file(Benchmark::Tempcompass, "questions.json", &rows).unwrap_err();
         assert!(error.contains("multi-choice"), "{error}");
         let family = json!([{"problem_id": 5, "problem": "Where?\nA. left\nB. right", "solution": "<answer>A</answer>",
-            "problem_type": "multiple choice", "options": ["A. left", "B. right"], "video": "/root/TempCompass/videos/9.mp4"}]);
+            "problem_type": "multiple choice", "options": ["A. left", "B. right"], "video": "/mnt/authors/TempCompass/videos/9.mp4"}]);
         let questions =
             read_file(Benchmark::Tempcompass, "eval_tempcompass.json", &family).unwrap();
         assert_eq!(

@@ -83,7 +83,7 @@ mod tests {
             "videoID": "xyz_1", "question_id": "001-1", "task_type": "Counting", "question": "How many cells?",
             "options": ["A. 1.", "B. 2.", "C. 3.", "D. 4."], "answer": "C", "problem_id": 0, "problem": "How many cells?",
             "data_type": "video", "problem_type": "multiple choice", "original_question_type": "Counting",
-            "solution": "<answer>C</answer>", "video": "/root/Video-MME/data/xyz_1.mp4", "subtitle": ""}]);
+            "solution": "<answer>C</answer>", "video": "/mnt/authors/Video-MME/data/xyz_1.mp4", "subtitle": ""}]);
         for (name, file) in [
             ("test.json", row),
             ("template.json", nested),

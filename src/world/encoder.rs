@@ -66,7 +66,7 @@ impl ClipFormat {
         if name == "libx264" {
             options.set("preset", "veryfast");
             options.set("crf", "18");
-            // Frame by frame: with its look-ahead and weights, some of x264's clips differ from one run to the next.
+            // With x264's defaults for the last four, some clips differ from one run to the next.
             let frame_by_frame = "threads=1:scenecut=0:weightp=0:mbtree=0:rc-lookahead=0:aq-mode=0";
             options.set("x264-params", frame_by_frame);
         } else {

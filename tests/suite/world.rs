@@ -98,7 +98,7 @@ fn a_seed_gives_the_same_bytes_on_any_number_of_threads() {
         .map(|(_, bytes)| bytes.len())
         .sum();
     assert_eq!(summary.clip_bytes, clips as u64);
-    // Without x264's look-ahead a clip takes about 12 kB, with it 7, but not always the same 7.
+    // About 12 kB; with more of x264's defaults it was 7, but not the same bytes in every run.
     assert!(clips / 26 < 14_000, "{} bytes a clip", clips / 26);
     let (_, other) = make(2, 10);
     assert!(other["train.json".as_ref() as &Path] != one["train.json".as_ref() as &Path]);

@@ -31,7 +31,7 @@ phase() { # NAME COMMAND…
 make_world() {
   [ -d $runs/world ] && return
   rm -rf $runs/world.part
-  $run data mini --out $runs/world.part
+  $run data mini --out $runs/world.part --seed 2026
   mv $runs/world.part $runs/world
 }
 

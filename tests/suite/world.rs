@@ -98,7 +98,7 @@ fn a_seed_gives_the_same_bytes_on_any_number_of_threads() {
         .map(|(_, bytes)| bytes.len())
         .sum();
     assert_eq!(summary.clip_bytes, clips as u64);
-    // About 12 kB; with more of x264's defaults it was 7, but not the same bytes in every run.
+    // About 11 kB; with macroblock trees it was 7, but not the same bytes in every run.
     assert!(clips / 26 < 12_000, "{} bytes a clip", clips / 26);
     let (_, other) = make(2, 10);
     assert!(other["train.json".as_ref() as &Path] != one["train.json".as_ref() as &Path]);

@@ -16,7 +16,7 @@ pub mod hub;
 pub mod layers;
 pub mod packed;
 pub mod positions;
-mod simd;
+pub(crate) mod simd;
 pub mod spec;
 pub mod text;
 pub mod vision;

@@ -265,6 +265,7 @@ pub(crate) fn device_address(tensor: &Tensor, device: &candle_core::CudaDevice) 
     let start = match &storage.slice {
         Slice::U8(slice) => slice.device_ptr(&stream).0,
         Slice::U32(slice) => slice.device_ptr(&stream).0,
+        Slice::I16(slice) => slice.device_ptr(&stream).0,
         Slice::I64(slice) => slice.device_ptr(&stream).0,
         Slice::BF16(slice) => slice.device_ptr(&stream).0,
         Slice::F16(slice) => slice.device_ptr(&stream).0,

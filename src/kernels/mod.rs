@@ -8,6 +8,7 @@
 //! All work of a device goes through one stream in the order in which it is queued, so kernels need no events.
 //! How to add one: see `tests/kernels/main.rs`.
 
+pub mod adamw;
 pub mod launch;
 pub mod swiglu;
 

@@ -33,6 +33,7 @@ pub mod console;
 pub mod estimate;
 pub mod feed;
 pub mod files;
+pub mod gradients;
 pub mod metrics;
 pub mod optimizer;
 mod part;

@@ -48,24 +48,6 @@ pub struct Update {
     pub applied: bool,
 }
 
-/// The numbers of one parameter's update.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
-    /// Gradients are multiplied by this (clipping).
-    pub(crate) grad_scale: f64,
-    pub(crate) beta1: f64,
-    pub(crate) beta2: f64,
-    pub(crate) epsilon: f64,
-    /// lr · weight decay.
-    pub(crate) decay: f64,
-    /// lr / (1 − β1^t).
-    pub(crate) size: f64,
-    /// sqrt(1 − β2^t).
-    pub(crate) second_correction: f64,
-    /// Decides between neighbours where a moment is rounded to 8 bits.
-    pub(crate) seed: u32,
-}
-
 /// AdamW over named parameters, in name order.
 #[derive(Debug)]
 pub struct AdamW {

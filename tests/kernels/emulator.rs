@@ -182,6 +182,7 @@ fn memory_of(tensor: &Tensor) -> Result<(*mut u8, usize)> {
     let base = match storage {
         CpuStorage::U8(values) => values.as_ptr().cast::<u8>(),
         CpuStorage::U32(values) => values.as_ptr().cast(),
+        CpuStorage::I16(values) => values.as_ptr().cast(),
         CpuStorage::I64(values) => values.as_ptr().cast(),
         CpuStorage::BF16(values) => values.as_ptr().cast(),
         CpuStorage::F16(values) => values.as_ptr().cast(),

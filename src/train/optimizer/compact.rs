@@ -21,8 +21,7 @@
     reason = "parts of a loop that is compiled for the vector instructions of the CPU at hand"
 )]
 
-/// Values that share a scale.
-pub(super) const BLOCK: usize = 256;
+pub(super) use crate::kernels::adamw::BLOCK;
 
 /// Bits of an f32 below the three of a code's mantissa.
 const DROPPED: u32 = 20;

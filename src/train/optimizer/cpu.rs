@@ -1,7 +1,7 @@
 //! The AdamW update on a CPU: one pass over a parameter by all cores, nothing allocated.
 
-use super::Step;
 use super::compact::{self, BLOCK};
+use crate::kernels::adamw::Rates;
 use crate::model::simd::vectorized;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, WithDType, bail};
 use half::bf16;
@@ -113,7 +113,7 @@ pub(super) fn update_full<G: Value, W: Value>(
     [master, first, second]: [&Tensor; 3],
     gradient: &Tensor,
     rounded: Option<&Tensor>,
-    step: &Step,
+    rates: &Rates,
 ) -> Result<()> {
     read::<G, _>(gradient, |gradient| {
         lend::<f32, _>(master, |master| {
@@ -124,11 +124,11 @@ pub(super) fn update_full<G: Value, W: Value>(
                         .zip(first.par_chunks_mut(TASK).zip(second.par_chunks_mut(TASK)))
                         .zip(gradient.par_chunks(TASK));
                     match rounded {
-                        None => parts.for_each(|((w, (m, v)), g)| full(w, m, v, g, step)),
+                        None => parts.for_each(|((w, (m, v)), g)| full(w, m, v, g, rates)),
                         Some(rounded) => lend::<W, _>(rounded, |rounded| {
                             parts.zip(rounded.par_chunks_mut(TASK)).for_each(
                                 |(((w, (m, v)), g), rounded)| {
-                                    full(w, m, v, g, step);
+                                    full(w, m, v, g, rates);
                                     vectorized(|| {
                                         for (rounded, w) in rounded.iter_mut().zip(w) {
                                             *rounded = W::nearest(*w);
@@ -153,52 +153,23 @@ fn full<G: Value>(
     first: &mut [f32],
     second: &mut [f32],
     gradient: &[G],
-    step: &Step,
+    rates: &Rates,
 ) {
-    let step = Rates::of(step);
     vectorized(|| {
         let moments = first.iter_mut().zip(second.iter_mut());
         for ((w, (m, v)), g) in master.iter_mut().zip(moments).zip(gradient) {
-            *w = step.apply(*w, m, v, g.widen());
+            *w = moved(*w, m, v, g.widen(), rates);
         }
     });
 }
 
-/// A [`Step`] in the precision of the update.
-#[derive(Clone, Copy)]
-struct Rates {
-    scale: f32,
-    first: f32,
-    keep_second: f32,
-    second: f32,
-    keep: f32,
-    size: f32,
-    correction: f32,
-    epsilon: f32,
-}
-
-impl Rates {
-    fn of(step: &Step) -> Self {
-        Self {
-            scale: step.grad_scale as f32,
-            first: (1.0 - step.beta1) as f32,
-            keep_second: step.beta2 as f32,
-            second: (1.0 - step.beta2) as f32,
-            keep: (1.0 - step.decay) as f32,
-            size: step.size as f32,
-            correction: step.second_correction as f32,
-            epsilon: step.epsilon as f32,
-        }
-    }
-
-    #[expect(clippy::inline_always, reason = "a part of a vectorized loop")]
-    #[inline(always)]
-    fn apply(&self, w: f32, m: &mut f32, v: &mut f32, gradient: f32) -> f32 {
-        let g = gradient * self.scale;
-        *m += self.first * (g - *m);
-        *v = self.keep_second * *v + self.second * g * g;
-        self.keep * w - self.size * (*m / (v.sqrt() / self.correction + self.epsilon))
-    }
+#[expect(clippy::inline_always, reason = "a part of a vectorized loop")]
+#[inline(always)]
+fn moved(w: f32, m: &mut f32, v: &mut f32, gradient: f32, rates: &Rates) -> f32 {
+    let g = gradient * rates.scale;
+    *m += rates.first * (g - *m);
+    *v = rates.keep_second * *v + rates.second * g * g;
+    rates.keep * w - rates.size * (*m / (v.sqrt() / rates.correction + rates.epsilon))
 }
 
 /// A moment in 8 bits: `codes [n]` and a scale for each [`BLOCK`] of them.
@@ -223,7 +194,8 @@ pub(super) fn update_compact<G: Value>(
     low: Option<&Tensor>,
     [first, second]: [Coded; 2],
     gradient: &Tensor,
-    step: &Step,
+    seed: u32,
+    rates: &Rates,
 ) -> Result<()> {
     read::<G, _>(gradient, |gradient| {
         first.lend(|first, first_scales| {
@@ -239,7 +211,7 @@ pub(super) fn update_compact<G: Value>(
                     return lend::<f32, _>(weight, |weight| {
                         blocks.zip(weight.par_chunks_mut(BLOCK)).for_each(
                             |((index, ((m, v), g)), weight)| {
-                                compact_block(weight, m, v, g, index, step);
+                                compact_block(weight, m, v, g, index, seed, rates);
                             },
                         );
                         Ok(())
@@ -251,7 +223,7 @@ pub(super) fn update_compact<G: Value>(
                         blocks
                             .zip(halves)
                             .for_each(|((index, ((m, v), g)), halves)| {
-                                split_block(halves, m, v, g, index, step);
+                                split_block(halves, m, v, g, index, seed, rates);
                             });
                         Ok(())
                     })
@@ -268,14 +240,15 @@ fn split_block<G: Value>(
     second: (&mut [u8], &mut f32),
     gradient: &[G],
     index: usize,
-    step: &Step,
+    seed: u32,
+    rates: &Rates,
 ) {
     let mut master = [0f32; BLOCK];
     let master = &mut master[..weight.len()];
     for (master, (weight, low)) in master.iter_mut().zip(weight.iter().zip(low.iter())) {
         *master = compact::join(weight.to_bits(), *low);
     }
-    compact_block(master, first, second, gradient, index, step);
+    compact_block(master, first, second, gradient, index, seed, rates);
     for (master, (weight, low)) in master.iter().zip(weight.iter_mut().zip(low)) {
         let (high, rest) = compact::split(*master);
         (*weight, *low) = (bf16::from_bits(high), rest);
@@ -289,9 +262,9 @@ fn compact_block<G: Value>(
     (second, second_scale): (&mut [u8], &mut f32),
     gradient: &[G],
     index: usize,
-    step: &Step,
+    seed: u32,
+    rates: &Rates,
 ) {
-    let rates = Rates::of(step);
     let start = (index * BLOCK) as u32;
     vectorized(|| {
         let (mut m, mut v) = ([0f32; BLOCK], [0f32; BLOCK]);
@@ -299,13 +272,13 @@ fn compact_block<G: Value>(
         for i in 0..first.len() {
             m[i] = compact::first(first[i], *first_scale);
             v[i] = compact::second(second[i], *second_scale);
-            master[i] = rates.apply(master[i], &mut m[i], &mut v[i], gradient[i].widen());
+            master[i] = moved(master[i], &mut m[i], &mut v[i], gradient[i].widen(), rates);
         }
         let largest = |largest: f32, x: &f32| largest.max(x.abs());
         *first_scale = m.iter().fold(0.0, largest);
         *second_scale = v.iter().fold(0.0, largest);
         for i in 0..first.len() {
-            let noise = compact::hash(step.seed, start.wrapping_add(i as u32));
+            let noise = compact::hash(seed, start.wrapping_add(i as u32));
             first[i] = compact::first_code(m[i], *first_scale, noise & 0xffff);
             second[i] = compact::second_code(v[i], *second_scale, noise >> 16);
         }

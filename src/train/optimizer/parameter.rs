@@ -1,10 +1,11 @@
 //! One trained tensor with its state, in the format and the place that `optimizer.memory` names.
 
+use super::Moved;
 use super::compact::{self, BLOCK};
 use super::cpu::{self, Coded};
-use super::{Moved, Step};
 use crate::config::{OptimizerConfig, OptimizerMemory};
 use crate::data::fnv::Fnv;
+use crate::kernels::{self, adamw::Rates};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use half::bf16;
 use std::collections::BTreeMap;
@@ -129,18 +130,15 @@ impl Parameter {
         }
         self.updates += 1;
         let t = self.updates as f64;
-        let step = Step {
-            grad_scale,
-            beta1: config.beta1,
-            beta2: config.beta2,
-            epsilon: config.epsilon,
-            decay: learning_rate * config.weight_decay,
-            size: learning_rate / (1.0 - config.beta1.powf(t)),
-            second_correction: (1.0 - config.beta2.powf(t)).sqrt(),
-            seed: compact::hash(
-                Fnv::of(self.name.as_bytes()).value() as u32,
-                self.updates as u32,
-            ),
+        let rates = Rates {
+            scale: grad_scale as f32,
+            first: (1.0 - config.beta1) as f32,
+            keep_second: config.beta2 as f32,
+            second: (1.0 - config.beta2) as f32,
+            keep: (1.0 - learning_rate * config.weight_decay) as f32,
+            size: (learning_rate / (1.0 - config.beta1.powf(t))) as f32,
+            correction: (1.0 - config.beta2.powf(t)).sqrt() as f32,
+            epsilon: config.epsilon as f32,
         };
         let gradient = gradient.detach().contiguous()?;
         match &self.state {
@@ -152,7 +150,7 @@ impl Parameter {
             } => {
                 let gradient = gradient.to_device(&Device::Cpu)?;
                 let weight = Tensor::zeros(self.var.shape(), self.var.dtype(), &Device::Cpu)?;
-                update_full([master, first, second], &gradient, Some(&weight), &step)?;
+                update_full([master, first, second], &gradient, Some(&weight), &rates)?;
                 return Ok(Some((self.var.clone(), weight)));
             }
             State::Full {
@@ -163,15 +161,18 @@ impl Parameter {
             } => {
                 let weight = self.var.as_detached_tensor();
                 match master {
-                    None => update_full([&weight, first, second], &gradient, None, &step)?,
+                    None => update_full([&weight, first, second], &gradient, None, &rates)?,
                     Some(master) => {
-                        update_full([master, first, second], &gradient, Some(&weight), &step)?;
+                        update_full([master, first, second], &gradient, Some(&weight), &rates)?;
                     }
                 }
             }
             State::Compact { low, first, second } => {
                 let weight = self.var.as_detached_tensor();
-                update_compact(&weight, low.as_ref(), [first, second], &gradient, &step)?;
+                let name = Fnv::of(self.name.as_bytes()).value() as u32;
+                let seed = compact::hash(name, self.updates as u32);
+                let moments = [first, second];
+                update_compact(&weight, low.as_ref(), moments, &gradient, seed, &rates)?;
             }
         }
         Ok(None)
@@ -439,17 +440,18 @@ fn update_full(
     state: [&Tensor; 3],
     gradient: &Tensor,
     weight: Option<&Tensor>,
-    step: &Step,
+    rates: &Rates,
 ) -> Result<()> {
-    if !state[0].device().is_cpu() {
-        bail!("kernel");
-    }
+    // In host memory an f32 weight is beside its master.
     let bf16_weight = weight.is_some_and(|weight| weight.dtype() == DType::BF16);
+    if kernels::applies(state[0]) && (bf16_weight || weight.is_none()) {
+        return kernels::adamw::full(state, gradient, weight, rates);
+    }
     match (gradient.dtype(), bf16_weight) {
-        (DType::F32, false) => cpu::update_full::<f32, f32>(state, gradient, weight, step),
-        (DType::F32, true) => cpu::update_full::<f32, bf16>(state, gradient, weight, step),
-        (DType::BF16, false) => cpu::update_full::<bf16, f32>(state, gradient, weight, step),
-        (DType::BF16, true) => cpu::update_full::<bf16, bf16>(state, gradient, weight, step),
+        (DType::F32, false) => cpu::update_full::<f32, f32>(state, gradient, weight, rates),
+        (DType::F32, true) => cpu::update_full::<f32, bf16>(state, gradient, weight, rates),
+        (DType::BF16, false) => cpu::update_full::<bf16, f32>(state, gradient, weight, rates),
+        (DType::BF16, true) => cpu::update_full::<bf16, bf16>(state, gradient, weight, rates),
         (other, _) => bail!("optimizer: a gradient of {other:?}"),
     }
 }
@@ -459,12 +461,17 @@ fn update_compact(
     low: Option<&Tensor>,
     [first, second]: [&Moment; 2],
     gradient: &Tensor,
-    step: &Step,
+    seed: u32,
+    rates: &Rates,
 ) -> Result<()> {
+    if kernels::applies(weight) {
+        let moments = [first, second].map(|moment| [&moment.codes, &moment.scales]);
+        return kernels::adamw::compact(weight, low, moments, gradient, seed, rates);
+    }
     let moments = [first.coded(), second.coded()];
     match gradient.dtype() {
-        DType::F32 => cpu::update_compact::<f32>(weight, low, moments, gradient, step),
-        DType::BF16 => cpu::update_compact::<bf16>(weight, low, moments, gradient, step),
+        DType::F32 => cpu::update_compact::<f32>(weight, low, moments, gradient, seed, rates),
+        DType::BF16 => cpu::update_compact::<bf16>(weight, low, moments, gradient, seed, rates),
         other => bail!("optimizer: a gradient of {other:?}"),
     }
 }

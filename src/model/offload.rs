@@ -150,7 +150,7 @@ pub struct Departing {
 
 impl Departing {
     /// Notes where the work on `tensor` stands; to be called where that work is queued.
-    pub fn new(tensor: Tensor) -> Result<Self> {
+    pub fn new(tensor: &Tensor) -> Result<Self> {
         let tensor = tensor.contiguous()?;
         Ok(Self {
             #[cfg(feature = "cuda")]

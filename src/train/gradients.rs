@@ -61,7 +61,7 @@ impl Collector {
         match self {
             Self::Here(gradients) => insert(gradients, name.to_owned(), gradient),
             Self::Away(courier) => {
-                let gradient = Departing::new(gradient)?;
+                let gradient = Departing::new(&gradient)?;
                 match courier.sender.send((name.to_owned(), gradient)) {
                     Ok(()) => Ok(()),
                     // The thread has stopped; it knows why.

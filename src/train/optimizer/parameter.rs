@@ -319,17 +319,17 @@ impl Parameter {
     fn values_of(&self, state: &BTreeMap<String, Tensor>) -> Result<Values> {
         let saved = |slot: &str| state.get(&self.key(slot));
         let weight = self.var.as_detached_tensor().to_device(&Device::Cpu)?;
-        let moment = |slot: &str, decode: fn(u8, f32) -> f32| match saved(slot) {
-            Some(values) => flat(values),
-            None => {
-                let codes = on_cpu(&state[&self.key(&format!("{slot}_codes"))])?.to_vec1::<u8>()?;
-                let scales = flat(&state[&self.key(&format!("{slot}_scales"))])?;
-                let blocks = codes.chunks(BLOCK).zip(scales);
-                let decoded = |(codes, scale): (&[u8], f32)| -> Vec<f32> {
-                    codes.iter().map(|code| decode(*code, scale)).collect()
-                };
-                Ok(blocks.flat_map(decoded).collect())
+        let moment = |slot: &str, decode: fn(u8, f32) -> f32| {
+            if let Some(values) = saved(slot) {
+                return flat(values);
             }
+            let codes = on_cpu(&state[&self.key(&format!("{slot}_codes"))])?.to_vec1::<u8>()?;
+            let scales = flat(&state[&self.key(&format!("{slot}_scales"))])?;
+            let blocks = codes.chunks(BLOCK).zip(scales);
+            let decoded = |(codes, scale): (&[u8], f32)| -> Vec<f32> {
+                codes.iter().map(|code| decode(*code, scale)).collect()
+            };
+            Ok(blocks.flat_map(decoded).collect())
         };
         let master = match (saved("master"), saved("low")) {
             (Some(master), _) => flat(master)?,
@@ -483,8 +483,17 @@ pub(super) fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
         (true, DType::F32) => cpu::sum_of_squares::<f32>(&gradient),
         (true, DType::BF16) => cpu::sum_of_squares::<bf16>(&gradient),
         _ => {
-            let squares = gradient.to_dtype(DType::F32)?.sqr()?.sum_all()?;
-            Ok(f64::from(squares.to_scalar::<f32>()?))
+            /// Values that are in f32 at a time.
+            const SLICE: usize = 1 << 24;
+            let flat = gradient.flatten_all()?;
+            let count = flat.elem_count();
+            let mut sum = 0.0;
+            for start in (0..count).step_by(SLICE) {
+                let slice = flat.narrow(0, start, SLICE.min(count - start))?;
+                let squares = slice.to_dtype(DType::F32)?.sqr()?.sum_all()?;
+                sum += f64::from(squares.to_scalar::<f32>()?);
+            }
+            Ok(sum)
         }
     }
 }

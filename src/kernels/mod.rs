@@ -8,7 +8,12 @@
 //! All work of a device goes through one stream in the order in which it is queued, so kernels need no events.
 //! How to add one: see `tests/kernels/main.rs`.
 
+pub mod head;
 pub mod launch;
+pub mod norm;
+pub mod rotary;
+pub mod sampler;
+pub mod sum_squares;
 pub mod swiglu;
 
 pub use launch::applies;

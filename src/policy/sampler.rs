@@ -8,7 +8,7 @@ use crate::data::fnv::Fnv;
 use crate::kernels;
 use crate::kernels::sampler::DeviceSampler;
 use crate::kernels::sampler::NOT_FINITE;
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use rand::RngCore;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -100,6 +100,15 @@ impl Sampler {
         }
     }
 
+    /// The same on `device`, for ids below `vocabulary`.
+    pub(super) fn on_device(&self, vocabulary: usize, device: &Device) -> Result<&DeviceSampler> {
+        if let Some(sampler) = self.on_device.get() {
+            return Ok(sampler);
+        }
+        let new = DeviceSampler::new(&self.config, &self.banned, vocabulary, device)?;
+        Ok(self.on_device.get_or_init(|| new))
+    }
+
     /// One token per row of `logits` `[B, V]`; `seeds[b]` and `positions[b]` name row b's completion and token index.
     pub fn draw_rows(
         &self,
@@ -134,14 +143,7 @@ impl Sampler {
         positions: &[usize],
     ) -> Result<Vec<Draw>> {
         let device = logits.device();
-        let sampler = match self.on_device.get() {
-            Some(sampler) => sampler,
-            None => {
-                let vocabulary = logits.dim(1)?;
-                let new = DeviceSampler::new(&self.config, &self.banned, vocabulary, device)?;
-                self.on_device.get_or_init(|| new)
-            }
-        };
+        let sampler = self.on_device(logits.dim(1)?, device)?;
         let keys: Vec<u32> = seeds.iter().flat_map(CompletionSeed::words).collect();
         let keys = Tensor::from_vec(keys, (seeds.len(), 8), device)?;
         let positions: Vec<u32> = positions.iter().map(|&position| position as u32).collect();
@@ -263,7 +265,6 @@ fn pick(weights: &[f64], kept: &[u32], uniform: f64) -> u32 {
 #[expect(clippy::float_cmp, reason = "exact values are meant")]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     const DRAWS: usize = 20_000;
 

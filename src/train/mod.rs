@@ -36,6 +36,7 @@ pub mod files;
 pub mod gradients;
 pub mod metrics;
 pub mod optimizer;
+pub mod parity;
 mod part;
 pub mod replay;
 pub mod rundir;

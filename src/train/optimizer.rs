@@ -7,6 +7,7 @@
 //! The norm that clips is that of all gradients together, so nothing moves before the last of them is there.
 
 use crate::config::{OptimizerConfig, OptimizerMemory, Schedule};
+use crate::kernels;
 use candle_core::{Device, Result, Tensor, Var, bail};
 use parameter::Parameter;
 use std::collections::BTreeMap;
@@ -190,11 +191,23 @@ fn upload(moved: &mut dyn Iterator<Item = Result<Moved>>) -> Result<()> {
 
 /// sqrt(Σ g²) over all gradients, in name order.
 fn global_norm(gradients: &Gradients) -> Result<f64> {
-    let mut squares = 0.0;
-    for gradient in gradients.values() {
-        squares += parameter::sum_of_squares(&gradient.detach())?;
+    let gradients: Vec<Tensor> = gradients
+        .values()
+        .map(|gradient| gradient.detach().contiguous())
+        .collect::<Result<_>>()?;
+    match gradients.first() {
+        Some(first) if kernels::applies(first) => {
+            let squares = kernels::sum_squares::sum_squares(&gradients, first.device())?;
+            Ok(squares.to_vec1::<f64>()?[0].sqrt())
+        }
+        _ => {
+            let mut squares = 0.0;
+            for gradient in &gradients {
+                squares += cpu::sum_of_squares(gradient)?;
+            }
+            Ok(squares.sqrt())
+        }
     }
-    Ok(squares.sqrt())
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use videothinker::train::optimizer::{AdamW, Gradients};
 /// Rows and columns: some blocks of 256 and a part of one.
 const SHAPE: [usize; 2] = [13, 60];
 
-fn adamw(start: &Tensor, memory: OptimizerMemory) -> Result<(AdamW, Var)> {
+fn adamw(start: &Tensor, memory: OptimizerMemory, max_grad_norm: f64) -> Result<(AdamW, Var)> {
     let config = OptimizerConfig {
         weight_decay: 0.1,
-        max_grad_norm: 2.0,
+        max_grad_norm,
         memory,
         ..OptimizerConfig::default()
     };
@@ -38,8 +38,8 @@ fn one_pass_gives_the_bits_of_the_cpu() -> Result<()> {
     for dtype in [DType::F32, DType::BF16] {
         for memory in [OptimizerMemory::Full, OptimizerMemory::Compact] {
             let start = random(&SHAPE, dtype)?;
-            let (mut kernel, a) = adamw(&start, memory)?;
-            let (mut twin, b) = adamw(&start, memory)?;
+            let (mut kernel, a) = adamw(&start, memory, 1e9)?;
+            let (mut twin, b) = adamw(&start, memory, 1e9)?;
             for step in 0..4 {
                 let gradient = (random(&SHAPE, dtype)? * 10f64.powi(-step))?;
                 let gradients = Gradients::from([("w".to_owned(), gradient)]);
@@ -50,6 +50,25 @@ fn one_pass_gives_the_bits_of_the_cpu() -> Result<()> {
                 assert_eq!(got, values(&twin, &b)?, "{dtype:?} {memory:?}, step {step}");
                 assert!(got.iter().all(|(name, values)| before[name] != *values));
             }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn gradients_are_clipped_to_the_norm_that_the_kernel_sums() -> Result<()> {
+    for dtype in [DType::F32, DType::BF16] {
+        let start = random(&SHAPE, dtype)?;
+        let (mut kernel, a) = adamw(&start, OptimizerMemory::Full, 2.0)?;
+        let (mut twin, b) = adamw(&start, OptimizerMemory::Full, 2.0)?;
+        let gradients = Gradients::from([("w".to_owned(), random(&SHAPE, dtype)?)]);
+        let got = on_cpu(|| kernel.step(&gradients, 1e-3))?;
+        let want = twin.step(&gradients, 1e-3)?;
+        assert!(want.grad_norm > 20.0);
+        assert!((got.grad_norm / want.grad_norm - 1.0).abs() < 1e-6);
+        let (got, want) = (values(&kernel, &a)?, values(&twin, &b)?);
+        for (got, want) in got["first.w"].iter().zip(&want["first.w"]) {
+            assert!((got - want).abs() < 1e-6 * want.abs(), "{got} {want}");
         }
     }
     Ok(())

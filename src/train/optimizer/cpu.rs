@@ -3,7 +3,9 @@
 use super::compact::{self, BLOCK};
 use crate::kernels::adamw::Rates;
 use crate::model::simd::vectorized;
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, WithDType, bail};
+use candle_core::{
+    CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, WithDType, bail,
+};
 use half::bf16;
 use rayon::prelude::*;
 use std::cell::Cell;
@@ -285,16 +287,22 @@ fn compact_block<G: Value>(
     });
 }
 
-/// Σ x², block sums in f64.
-pub(super) fn sum_of_squares<G: Value>(values: &Tensor) -> Result<f64> {
-    read::<G, _>(values, |values| {
-        let blocks: Vec<f64> = values
-            .par_chunks(TASK)
-            .map(|block| {
-                let squares = block.iter().map(|x| f64::from(x.widen()).powi(2));
-                squares.sum()
-            })
-            .collect();
-        Ok(blocks.iter().sum())
-    })
+/// Σ x² of a contiguous f32 or bf16 tensor, block sums in f64.
+pub(super) fn sum_of_squares(values: &Tensor) -> Result<f64> {
+    match values.dtype() {
+        DType::F32 => read(values, |values: &[f32]| Ok(squares(values))),
+        DType::BF16 => read(values, |values: &[bf16]| Ok(squares(values))),
+        other => bail!("optimizer: a gradient of {other:?}"),
+    }
+}
+
+fn squares<G: Value>(values: &[G]) -> f64 {
+    let blocks: Vec<f64> = values
+        .par_chunks(TASK)
+        .map(|block| {
+            let squares = block.iter().map(|x| f64::from(x.widen()).powi(2));
+            squares.sum()
+        })
+        .collect();
+    blocks.iter().sum()
 }

@@ -82,6 +82,8 @@ pub struct ModelConfig {
     pub device: String,
     /// Train the vision tower too (the paper does).
     pub train_vision: bool,
+    /// Where the bias model's layers are kept; its embedding and head are always on the device.
+    pub bias_placement: BiasPlacement,
 }
 
 impl Default for ModelConfig {
@@ -92,8 +94,21 @@ impl Default for ModelConfig {
             dtype: DTypeName::Bf16,
             device: "auto".into(),
             train_vision: true,
+            bias_placement: BiasPlacement::Device,
         }
     }
+}
+
+/// Where the layers of the frozen bias model are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BiasPlacement {
+    /// On the device, as they are.
+    Device,
+    /// In host memory; each is copied to the device when its turn comes, while the one before it computes.
+    Host,
+    /// On the device in 8 bits (blocks of 128 weights with a scale each); each is decoded when its turn comes.
+    Int8,
 }
 
 /// Number format of weights and activations.
@@ -399,6 +414,8 @@ pub struct OptimizerConfig {
     pub schedule: Schedule,
     /// Steps of linear warm-up.
     pub warmup_steps: usize,
+    /// Where and how the f32 master of each weight and its two moments are kept.
+    pub memory: OptimizerMemory,
 }
 
 impl Default for OptimizerConfig {
@@ -412,8 +429,21 @@ impl Default for OptimizerConfig {
             max_grad_norm: 20.0,
             schedule: Schedule::Linear,
             warmup_steps: 0,
+            memory: OptimizerMemory::Full,
         }
     }
+}
+
+/// Where and how the optimizer's state is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerMemory {
+    /// On the device in f32: 12 bytes a bf16 weight.
+    Full,
+    /// On the device: masters exact in 16 bits beside the bf16 weight, moments in 8 bits; 4 bytes a weight.
+    Compact,
+    /// In host memory in f32, updated there by all cores; gradients go there layer by layer, weights come back.
+    Host,
 }
 
 /// Learning rate after warm-up.

@@ -6,7 +6,7 @@
 //! - [`config`]: every setting. [`data`]: [`data::Question`] and the order a run takes them in.
 //! - [`video`]: a clip becomes [`video::VideoPatches`]. [`prompt`]: a question and its clip become a [`prompt::Prompt`].
 //! - [`world`]: the miniature world.
-//! - [`model`]: the network. [`policy`]: [`policy::Policy`] is trained, [`policy::FrozenModel`] is only read; both write
+//! - [`kernels`]: CUDA kernels. [`model`]: the network. [`policy`]: [`policy::Policy`] is trained, [`policy::FrozenModel`] is only read; both write
 //!   [`policy::generate::Completion`]s.
 //! - [`rl`]: a completion with its reward and advantage is a [`rl::Rollout`], those of one question are a [`rl::Group`].
 //! - [`eval`]: answers and scores. [`train`]: one step, and everything around it. [`cli`]: one file per command.
@@ -24,6 +24,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod eval;
+pub mod kernels;
 pub mod model;
 pub mod policy;
 pub mod prompt;

@@ -1,8 +1,8 @@
-# Sourced by the other scripts: makes sure that a C compiler, pkg-config, FFmpeg's libraries and libclang are there.
+# Sourced by the other scripts: makes sure that C and C++ compilers, pkg-config, FFmpeg's libraries and libclang are there.
 # shellcheck shell=bash
 
 # What the build needs, checked by capability: an FFmpeg from another source than the package manager is fine too.
-have_compiler() { command -v cc >/dev/null 2>&1; }
+have_compiler() { command -v cc >/dev/null 2>&1 && command -v c++ >/dev/null 2>&1; }
 have_ffmpeg() {
   [ -n "${FFMPEG_DIR:-}" ] ||
     { command -v pkg-config >/dev/null 2>&1 && pkg-config --exists libavutil libavcodec libavformat libswscale; }
@@ -24,11 +24,11 @@ have_libclang() {
 missing_packages() {
   case $1 in
     apt-get)
-      have_compiler || printf '%s\n' gcc libc6-dev
+      have_compiler || printf '%s\n' g++ libc6-dev
       have_ffmpeg || printf '%s\n' pkg-config libavutil-dev libavcodec-dev libavformat-dev libswscale-dev
       { have_libclang && have_clang_headers; } || printf '%s\n' libclang-dev ;;
     dnf)
-      have_compiler || printf '%s\n' gcc
+      have_compiler || printf '%s\n' gcc-c++
       have_ffmpeg || printf '%s\n' pkgconf-pkg-config ffmpeg-free-devel
       have_libclang || printf '%s\n' clang-devel ;;
     pacman)
@@ -79,7 +79,7 @@ require_packages() {
   if [ "$manager" = brew ]; then find_brew_libclang; fi
   if have_compiler && have_ffmpeg && have_libclang && have_clang_headers; then return 0; fi
   if [ -z "$manager" ]; then
-    echo "Needed: a C compiler, pkg-config, FFmpeg's development files (libavutil, libavcodec, libavformat, libswscale)" \
+    echo "Needed: C and C++ compilers, pkg-config, FFmpeg's development files (libavutil, libavcodec, libavformat, libswscale)" \
       "and libclang. No apt, dnf, pacman or brew here: install them by hand, then run this again." >&2
     return 1
   fi

@@ -173,6 +173,7 @@ fn little_endian(tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
         DType::BF16 => bytes_of(flat.to_vec1::<half::bf16>()?, half::bf16::to_le_bytes),
         DType::U32 => bytes_of(flat.to_vec1::<u32>()?, u32::to_le_bytes),
         DType::I64 => bytes_of(flat.to_vec1::<i64>()?, i64::to_le_bytes),
+        DType::I16 => bytes_of(flat.to_vec1::<i16>()?, i16::to_le_bytes),
         DType::U8 => flat.to_vec1::<u8>()?,
         DType::F16 => bytes_of(flat.to_vec1::<half::f16>()?, half::f16::to_le_bytes),
         other => candle_core::bail!("no checkpoint holds {other:?}"),

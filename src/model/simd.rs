@@ -12,7 +12,7 @@ const LANES: usize = 32;
 
 /// Runs `compute` compiled for the vector instructions of this CPU. Everything it calls must be inlined.
 #[inline(always)]
-pub(super) fn vectorized<T>(compute: impl FnOnce() -> T) -> T {
+pub(crate) fn vectorized<T>(compute: impl FnOnce() -> T) -> T {
     struct Task<F>(F);
     impl<T, F: FnOnce() -> T> pulp::NullaryFnOnce for Task<F> {
         type Output = T;

@@ -2,6 +2,8 @@
 
 use crate::model::Qwen25Vl;
 use crate::model::head::{BiasRows, CHUNK_BYTES, Head, TokenScores};
+use crate::model::text::DecoderLayer;
+use crate::model::vision::VisionBlock;
 use crate::policy::inputs::PackedInputs;
 use crate::video::VideoPatches;
 use candle_core::{Result, Tensor};
@@ -12,12 +14,26 @@ use std::sync::Arc;
 ///
 /// A clip that several prompts share goes through the vision tower once.
 pub fn video_tokens(model: &Qwen25Vl, inputs: &PackedInputs) -> Result<Option<Tensor>> {
+    video_tokens_through(model, model, inputs)
+}
+
+fn video_tokens_through(
+    model: &Qwen25Vl,
+    layers: &dyn Layers,
+    inputs: &PackedInputs,
+) -> Result<Option<Tensor>> {
     if inputs.videos.is_empty() {
         return Ok(None);
     }
     let (clips, clip_of) = distinct(&inputs.videos);
     let video = model.video_input(&clips)?;
-    let tokens = model.visual.forward(&video.pixels, &video.layout)?;
+    let mut x = model.visual.embed(&video.pixels, &video.layout)?;
+    layers.each_block(&mut |block| {
+        x = block.forward(&x, &video.layout)?;
+        Ok(())
+    })?;
+    let tokens = model.visual.merge(&x, &video.layout)?;
+    drop(x);
     if clips.len() == clip_of.len() {
         return Ok(Some(tokens));
     }
@@ -55,14 +71,42 @@ fn distinct(videos: &[Arc<VideoPatches>]) -> (Vec<Arc<VideoPatches>>, Vec<usize>
     (clips, clip_of)
 }
 
+/// The layers of a model in their order, wherever they are kept.
+pub trait Layers {
+    /// Calls `each` with one layer of the decoder after another.
+    fn each_layer(&self, each: &mut dyn FnMut(&DecoderLayer) -> Result<()>) -> Result<()>;
+    /// Calls `each` with one block of the vision tower after another.
+    fn each_block(&self, each: &mut dyn FnMut(&VisionBlock) -> Result<()>) -> Result<()>;
+}
+
+impl Layers for Qwen25Vl {
+    fn each_layer(&self, each: &mut dyn FnMut(&DecoderLayer) -> Result<()>) -> Result<()> {
+        self.layers.iter().try_for_each(each)
+    }
+
+    fn each_block(&self, each: &mut dyn FnMut(&VisionBlock) -> Result<()>) -> Result<()> {
+        self.visual.blocks().iter().try_for_each(each)
+    }
+}
+
 /// The model's normed output `[R, H]` at the target rows.
 pub fn target_hidden(model: &Qwen25Vl, inputs: &PackedInputs) -> Result<Tensor> {
-    let video = video_tokens(model, inputs)?;
+    target_hidden_through(model, model, inputs)
+}
+
+/// As [`target_hidden`] of a `model` whose layers are those of `layers`.
+pub fn target_hidden_through(
+    model: &Qwen25Vl,
+    layers: &dyn Layers,
+    inputs: &PackedInputs,
+) -> Result<Tensor> {
+    let video = video_tokens_through(model, layers, inputs)?;
     let mut x = model.embed(&inputs.token_ids, &inputs.video_rows, video.as_ref())?;
     let (cos, sin) = model.rotary(&inputs.positions)?;
-    for layer in &model.layers {
+    layers.each_layer(&mut |layer| {
         x = layer.forward_packed(&x, &cos, &sin, &inputs.layout)?;
-    }
+        Ok(())
+    })?;
     let target_rows = Tensor::new(inputs.target_rows.as_slice(), model.device())?;
     model.norm(&x.index_select(&target_rows, 0)?)
 }

@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub mod bias;
 pub mod decode;
 pub mod generate;
 pub mod inputs;

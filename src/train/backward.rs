@@ -9,10 +9,13 @@ use crate::model::head::{BiasRows, CHUNK_BYTES, Head, TokenScores};
 use crate::model::layers::rms_norm_backward;
 use crate::policy::Policy;
 use crate::policy::inputs::PackedInputs;
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 pub use crate::policy::parallel::{passes_at_once, side_by_side};
+pub use crate::train::gradients::Home;
 pub use crate::train::optimizer::Gradients;
+
+use crate::train::gradients::Collector;
 
 /// Derivatives of the loss with respect to what the head gives to each target.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -44,6 +47,17 @@ pub fn backward<T>(
     bias: Option<BiasRows>,
     objective: impl FnOnce(&TokenScores) -> (Derivatives, T),
 ) -> Result<Pass<T>> {
+    backward_to(Home::Device, policy, inputs, bias, objective)
+}
+
+/// As [`backward`], with the gradients kept in `home`.
+pub fn backward_to<T>(
+    home: Home,
+    policy: &Policy,
+    inputs: &PackedInputs,
+    bias: Option<BiasRows>,
+    objective: impl FnOnce(&TokenScores) -> (Derivatives, T),
+) -> Result<Pass<T>> {
     let model = policy.model();
     let video = match inputs.videos.as_slice() {
         [] => None,
@@ -63,7 +77,7 @@ pub fn backward<T>(
         layer_inputs.push(std::mem::replace(&mut output, next));
     }
 
-    let mut gradients = Gradients::new();
+    let mut gradients = Collector::new(home);
     let target_rows = Tensor::new(inputs.target_rows.as_slice(), model.device())?;
     let chosen = output.index_select(&target_rows, 0)?;
     let (shape, dtype) = (output.shape().clone(), output.dtype());
@@ -75,10 +89,7 @@ pub fn backward<T>(
         .index_add(&target_rows, &d_chosen.to_dtype(DType::F32)?, 0)?
         .to_dtype(dtype)?;
 
-    let mut sink = |name: &str, gradient: Tensor| {
-        gradients.insert(name.to_owned(), gradient);
-        Ok(())
-    };
+    let mut sink = |name: &str, gradient: Tensor| gradients.add(name, gradient);
     while let Some(input) = layer_inputs.pop() {
         let layer = &model.layers[layer_inputs.len()];
         upstream = layer.backward(&input, &cos, &sin, &inputs.layout, &upstream, &mut sink)?;
@@ -92,13 +103,11 @@ pub fn backward<T>(
             .visual
             .backward(&video.pixels, &video.layout, trace, &d_tokens, &mut sink)?;
     }
+    drop(upstream);
     // A tied head has left its part already.
-    let d_table = match gradients.remove(Qwen25Vl::EMBEDDING) {
-        Some(d_head) => (d_head + d_table)?,
-        None => d_table,
-    };
-    gradients.insert(Qwen25Vl::EMBEDDING.to_owned(), d_table);
-    fill_in(policy, &mut gradients)?;
+    gradients.add(Qwen25Vl::EMBEDDING, d_table)?;
+    let mut gradients = gradients.finish()?;
+    fill_in(policy, home, &mut gradients)?;
     Ok(Pass {
         scores,
         gradients,
@@ -129,7 +138,7 @@ fn backward_head<T>(
     inputs: &PackedInputs,
     bias: Option<BiasRows>,
     objective: impl FnOnce(&TokenScores) -> (Derivatives, T),
-    gradients: &mut Gradients,
+    gradients: &mut Collector,
 ) -> Result<(TokenScores, Tensor, T)> {
     let normed = model.norm(chosen)?;
     let mut head = Head::new(&normed, &model.head, &inputs.target_ids, bias, CHUNK_BYTES)?;
@@ -150,16 +159,21 @@ fn backward_head<T>(
     } else {
         Qwen25Vl::HEAD
     };
-    gradients.insert(name.to_owned(), d_head);
-    gradients.insert(Qwen25Vl::NORM.to_owned(), d_norm);
+    gradients.add(name, d_head)?;
+    gradients.add(Qwen25Vl::NORM, d_norm)?;
     Ok((scores, d_chosen, objective))
 }
 
 /// A pass without a clip does not reach the tower: its gradients are zero, not absent.
-fn fill_in(policy: &Policy, gradients: &mut Gradients) -> Result<()> {
+fn fill_in(policy: &Policy, home: Home, gradients: &mut Gradients) -> Result<()> {
     for (name, var) in policy.vars() {
         if !gradients.contains_key(name) {
-            gradients.insert(name.clone(), var.as_detached_tensor().zeros_like()?);
+            let device = match home {
+                Home::Device => var.device(),
+                Home::Host => &Device::Cpu,
+            };
+            let zeros = Tensor::zeros(var.shape(), var.dtype(), device)?;
+            gradients.insert(name.clone(), zeros);
         }
     }
     Ok(())

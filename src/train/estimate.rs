@@ -1,23 +1,23 @@
 //! The memory a run takes, from sizes alone: nothing is loaded.
 //!
 //! Each number counts the tensors that are alive together at one moment of a generation or of `backward`, so it must
-//! follow that code: a test compares the sum with an allocator that counts.
+//! follow that code: a test compares the sum with an allocator that counts. On a GPU there is no such test yet.
 
+use crate::config::BiasPlacement;
 use crate::config::Config;
 use crate::config::DTypeName;
+use crate::config::OptimizerMemory;
 use crate::config::SamplingConfig;
 use crate::config::Verb;
 use crate::config::VideoConfig;
 use crate::config::Wording;
 use crate::data::Question;
+use crate::kernels;
 use crate::model::cache::CacheSize;
 use crate::model::device::is_cpu;
-use crate::model::head::CHUNK_BYTES;
 use crate::model::hub;
+use crate::model::int8;
 use crate::model::spec::Spec;
-use crate::model::vision_layout::MAX_SCORES;
-use crate::model::weights::expected_shapes;
-use crate::policy::generate::PREFILL_TOKENS;
 use crate::policy::generate::cache_size;
 use crate::policy::inputs::PackedInputs;
 use crate::policy::parallel::passes_on;
@@ -29,8 +29,15 @@ use anyhow::Result;
 use serde::Serialize;
 use std::fmt;
 
+mod sizes;
+
+use sizes::{Sizes, parameters};
+
 /// Bytes of an f32.
 const F32: u64 = size_of::<f32>() as u64;
+
+/// What a CUDA program takes before its first tensor: context, loaded kernels, cuBLAS with its workspace. An assumption.
+const CUDA_CONTEXT: u64 = 700 << 20;
 
 /// What a step works on: the largest of the passes that run side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,26 +140,43 @@ impl Load {
     }
 }
 
-/// Bytes by purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// Bytes by purpose. On a GPU the fields named `host` are in the host's memory, all others in the device's; on the CPU
+/// they share one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Memory {
     /// The policy.
     pub weights: u64,
-    /// AdamW: two moments in f32, and an f32 master copy of bf16 weights.
+    /// AdamW's masters and moments on the device.
     pub optimizer: u64,
-    /// The frozen bias model.
+    /// What of the frozen bias model is on the device.
     pub bias_model: u64,
-    /// Clips of this step and of those to come, in the host's memory.
-    pub clips: u64,
-    /// The program itself, where it shares its memory with the model.
-    pub program: u64,
+    /// CUDA's own.
+    pub cuda: u64,
     /// Keys and values while sampling: a prompt once, each completion by itself.
     pub cache: u64,
     /// What is alive beside them while prompts are read.
     pub prefill: u64,
-    /// Learning, at its peak: gradients, the layers' inputs, and one layer or the head computed again.
+    /// Learning, at its peak: the sum of the next three.
     pub learning: u64,
-    /// The most that is alive at once: sampling and learning take turns.
+    /// Gradients at that moment.
+    pub gradients: u64,
+    /// The layers' inputs, and one layer computed again.
+    pub activations: u64,
+    /// Logits and what is made of them, a chunk of rows at a time.
+    pub logits: u64,
+    /// Masters and moments in host memory.
+    pub host_optimizer: u64,
+    /// Gradients in host memory.
+    pub host_gradients: u64,
+    /// What of the bias model is in host memory.
+    pub host_bias_model: u64,
+    /// Clips of this step and of those to come; in host memory.
+    pub clips: u64,
+    /// The program itself, where it shares its memory with the model; in host memory.
+    pub program: u64,
+    /// All in host memory.
+    pub host: u64,
+    /// The most that is alive at once on the device: sampling and learning take turns. On the CPU with all in host memory.
     pub peak: u64,
 }
 
@@ -201,181 +225,134 @@ impl Memory {
         load: &Load,
         program: u64,
     ) -> Self {
-        let (bytes, master) = match config.model.dtype {
-            DTypeName::Bf16 => (2, 4),
-            DTypeName::F32 => (F32, 0),
+        let bytes = match config.model.dtype {
+            DTypeName::Bf16 => 2,
+            DTypeName::F32 => F32,
         };
+        let memory = config.optimizer.memory;
+        let on_host = memory == OptimizerMemory::Host;
         let sizes = Sizes {
             spec,
             load,
             bytes,
             trains_vision: config.model.train_vision,
+            gradients_on_host: on_host,
         };
         let trained = sizes.parameters(|name| sizes.is_trained(name));
+        let state = state_bytes(memory, config.model.dtype, trained);
         let passes = load.passes as u64;
         let (cache, prefill) = load.cache.map_or((0, 0), |cache| {
             let cache = cache.elem_count(&spec.text) as u64 * bytes;
             (passes * cache, passes * sizes.prefill())
         });
+        let placement = config.model.bias_placement;
+        let [bias_model, host_bias_model] =
+            bias.map_or([0, 0], |bias| bias_bytes(bias, bytes, placement));
+        let learning = sizes.learning();
+        let on_cpu = is_cpu(&config.model);
         let mut memory = Self {
             weights: sizes.parameters(|_| true) * bytes,
-            optimizer: trained * (2 * F32 + master),
-            bias_model: bias.map_or(0, |bias| parameters(bias, |_| true) * bytes),
-            clips: load.clips,
-            program,
+            optimizer: if on_host { 0 } else { state },
+            bias_model,
+            cuda: if on_cpu { 0 } else { CUDA_CONTEXT },
             cache,
             prefill,
-            learning: passes * sizes.learning(),
+            learning: passes * learning.sum(),
+            gradients: passes * learning.gradients,
+            activations: passes * learning.activations,
+            logits: passes * learning.logits,
+            host_optimizer: if on_host { state } else { 0 },
+            host_gradients: if on_host { trained * bytes } else { 0 },
+            host_bias_model,
+            clips: load.clips,
+            program,
+            host: 0,
             peak: 0,
         };
-        let always = memory.weights + memory.optimizer + memory.bias_model + load.clips + program;
+        memory.host = memory.host_optimizer
+            + memory.host_gradients
+            + memory.host_bias_model
+            + memory.clips
+            + memory.program;
+        let always = memory.weights + memory.optimizer + memory.bias_model + memory.cuda;
         memory.peak = always + (cache + prefill).max(memory.learning);
+        if on_cpu {
+            memory.peak += memory.host;
+        }
         memory
     }
 }
 
-fn parameters(spec: &Spec, which: impl Fn(&str) -> bool) -> u64 {
-    let shapes = expected_shapes(spec).into_iter();
-    shapes
-        .filter(|(name, _)| which(name))
-        .map(|(_, shape)| shape.elem_count() as u64)
-        .sum()
+/// AdamW's state of `trained` weights.
+fn state_bytes(memory: OptimizerMemory, dtype: DTypeName, trained: u64) -> u64 {
+    let (master, low) = match dtype {
+        DTypeName::Bf16 => (F32, 2),
+        DTypeName::F32 => (0, 0),
+    };
+    match memory {
+        OptimizerMemory::Full => trained * (2 * F32 + master),
+        OptimizerMemory::Host => trained * 3 * F32,
+        OptimizerMemory::Compact => {
+            let scales = trained.div_ceil(kernels::adamw::BLOCK as u64) * 2 * F32;
+            trained * (2 + low) + scales
+        }
+    }
 }
 
-/// Sizes of one pass.
-struct Sizes<'a> {
-    spec: &'a Spec,
-    load: &'a Load,
-    /// Bytes of a weight or an activation.
-    bytes: u64,
-    trains_vision: bool,
-}
-
-impl Sizes<'_> {
-    fn parameters(&self, which: impl Fn(&str) -> bool) -> u64 {
-        parameters(self.spec, which)
-    }
-
-    fn is_trained(&self, name: &str) -> bool {
-        self.trains_vision || !name.starts_with("visual.")
-    }
-
-    /// Activations of `per_row` values for each of `rows` rows.
-    fn activations(&self, rows: usize, per_row: usize) -> u64 {
-        (rows * per_row) as u64 * self.bytes
-    }
-
-    /// Width of the decoder, of its keys, and of its MLP.
-    fn widths(&self) -> [usize; 3] {
-        let text = &self.spec.text;
-        let keys = text.num_kv_heads * text.head_dim();
-        [text.hidden_size, keys, text.intermediate_size]
-    }
-
-    /// Reading as many prompts as go through the model at once.
-    fn prefill(&self) -> u64 {
-        let [hidden, keys, mlp] = self.widths();
-        let longest = self.load.cache.map_or(0, |cache| cache.prompt_len);
-        let rows = self.load.prompt_tokens.min(PREFILL_TOKENS.max(longest));
-        let share = rows as f64 / self.load.prompt_tokens.max(1) as f64;
-        let patches = (self.load.patches as f64 * share).ceil() as usize;
-        // The embedded prompts, a layer's input, its output so far, queries and attention's output; the MLP.
-        let layer = self.activations(rows, 6 * hidden + 2 * keys + 3 * mlp);
-        layer.max(self.pixels(patches) + self.vision_forward(patches))
-    }
-
-    /// Pixels of `patches` on the device.
-    fn pixels(&self, patches: usize) -> u64 {
-        (patches * self.spec.vision.patch_dim()) as u64 * F32
-    }
-
-    /// Attention scores of a whole frame, `copies` of them.
-    fn vision_scores(&self, patches: usize, copies: u64) -> u64 {
-        let scores = self.spec.vision.num_heads * patches * self.load.frame_patches;
-        scores.min(MAX_SCORES) as u64 * F32 * copies
-    }
-
-    /// The tower's forward pass without what it keeps: patches in window order, or a block.
-    fn vision_forward(&self, patches: usize) -> u64 {
-        let vision = &self.spec.vision;
-        let (width, mlp) = (vision.hidden_size, vision.intermediate_size);
-        let embed = self.activations(patches, vision.patch_dim() + width);
-        let attention = self.activations(patches, 10 * width) + self.vision_scores(patches, 2);
-        let block = self.activations(patches, 7 * width + 3 * mlp);
-        embed.max(attention).max(block)
-    }
-
-    /// The peak of one pass of `backward`, which keeps the inputs of all layers and then consumes them from the last.
-    fn learning(&self) -> u64 {
-        let (load, text, vision) = (self.load, &self.spec.text, &self.spec.vision);
-        let [hidden, keys, mlp] = self.widths();
-        let gradients = |prefix: &str| {
-            let of = |name: &str| name.starts_with(prefix) && self.is_trained(name);
-            self.parameters(of) * self.bytes
-        };
-        let head_gradient = (text.vocab_size * hidden) as u64 * self.bytes;
-        let layer_gradients = gradients("model.layers.");
-
-        let trace = if load.patches == 0 {
-            0
-        } else {
-            self.activations(load.patches, (vision.depth + 1) * vision.hidden_size)
-        };
-        let video = self.pixels(load.patches) + trace;
-        let inputs = self.activations(load.rows, text.num_layers * hidden);
-        let layer = self.activations(load.rows, 7 * hidden + 2 * keys + 5 * mlp);
-
-        let first = video + self.vision_forward(load.patches);
-        let head = video + inputs + self.head();
-        let last_layer = video + inputs + head_gradient + layer;
-        let first_layer = video + head_gradient + layer_gradients + layer;
-        // The table of embeddings: the head's part, its own part, and their sum.
-        let embedding = video + layer_gradients + 3 * head_gradient;
-        let tower = if self.trains_vision {
-            video + layer_gradients + head_gradient + self.vision_backward()
-        } else {
-            0
-        };
-        let end = gradients("") + head_gradient;
-        [first, head, last_layer, first_layer, embedding, tower, end]
-            .into_iter()
-            .max()
-            .unwrap_or(0)
-    }
-
-    /// The target rows, their logits and distributions a chunk at a time, the head's gradient.
-    fn head(&self) -> u64 {
-        let [hidden, ..] = self.widths();
-        let vocabulary = self.spec.text.vocab_size;
-        let all = (self.load.targets * vocabulary) as u64 * F32;
-        let chunk = all.min(CHUNK_BYTES as u64);
-        self.activations(self.load.targets, 2 * hidden) + 3 * chunk
-    }
-
-    /// One block of the tower computed again with its gradients: attention or the MLP.
-    fn vision_backward(&self) -> u64 {
-        let (vision, patches) = (&self.spec.vision, self.load.patches);
-        let (width, mlp) = (vision.hidden_size, vision.intermediate_size);
-        let attention = self.activations(patches, 17 * width) + self.vision_scores(patches, 4);
-        attention.max(self.activations(patches, 9 * width + 5 * mlp))
+/// What of a bias model is on the device and what is in host memory.
+fn bias_bytes(spec: &Spec, bytes: u64, placement: BiasPlacement) -> [u64; 2] {
+    let is_layer =
+        |name: &str| name.starts_with("model.layers.") || name.starts_with("visual.blocks.");
+    let layers = parameters(spec, is_layer);
+    let rest = parameters(spec, |name| !is_layer(name)) * bytes;
+    let longest = parameters(spec, |name| name.starts_with("model.layers.0."))
+        .max(parameters(spec, |name| {
+            name.starts_with("visual.blocks.0.")
+        }));
+    match placement {
+        BiasPlacement::Device => [rest + layers * bytes, 0],
+        BiasPlacement::Host => [rest + 2 * longest * bytes, layers * bytes],
+        BiasPlacement::Int8 => {
+            let scales = layers.div_ceil(int8::BLOCK as u64) * F32;
+            // The layer that is decoded, and its largest matrix on the way, twice in f32.
+            let text = &spec.text;
+            let matrix = (text.hidden_size * text.intermediate_size) as u64;
+            [
+                rest + layers + scales + longest * bytes + 2 * matrix * F32,
+                0,
+            ]
+        }
     }
 }
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+        let mut line = |name: &str, bytes: u64| -> fmt::Result {
+            writeln!(f, "  {name:<34}{:>9.3} GB", bytes as f64 / 1e9)
+        };
+        line("weights", self.weights)?;
         for (name, bytes) in [
-            ("weights", self.weights),
             ("optimizer", self.optimizer),
             ("bias model", self.bias_model),
-            ("clips", self.clips),
-            ("the program", self.program),
+            ("CUDA", self.cuda),
             ("sampling: key/value cache", self.cache),
             ("sampling: reading prompts", self.prefill),
-            ("learning", self.learning),
+            ("learning: gradients", self.gradients),
+            ("learning: activations", self.activations),
+            ("learning: logits", self.logits),
+            ("host memory: optimizer", self.host_optimizer),
+            ("host memory: gradients", self.host_gradients),
+            ("host memory: bias model", self.host_bias_model),
+            ("host memory: clips", self.clips),
+            ("host memory: the program", self.program),
         ] {
-            writeln!(f, "  {name:<26}{:>9.3} GB", gigabytes(bytes))?;
+            if bytes > 0 {
+                line(name, bytes)?;
+            }
         }
-        write!(f, "  {:<26}{:>9.3} GB", "at most", gigabytes(self.peak))
+        if self.cuda > 0 {
+            line("host memory, at most", self.host)?;
+        }
+        write!(f, "  {:<34}{:>9.3} GB", "at most", self.peak as f64 / 1e9)
     }
 }

@@ -16,7 +16,7 @@ use crate::train::backward::Derivatives;
 use crate::train::backward::Gradients;
 use crate::train::backward::Pass;
 use crate::train::backward::add_up;
-use crate::train::backward::backward;
+use crate::train::backward::backward_to;
 use crate::train::backward::passes_at_once;
 use anyhow::Result;
 use candle_core::Tensor;
@@ -108,7 +108,8 @@ impl Part<'_> {
             _ => None,
         };
         let config = trainer.config;
-        let pass = backward(&trainer.policy, &self.inputs, bias_rows, |scores| {
+        let home = trainer.gradient_home();
+        let pass = backward_to(home, &trainer.policy, &self.inputs, bias_rows, |scores| {
             let full = bias_rows.is_some().then_some(scores.full_kl.as_slice());
             let terms = self.loss_terms(&scores.logprob, bias_logprob, full);
             let longest = config.sampling.max_new_tokens;

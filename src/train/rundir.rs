@@ -165,10 +165,13 @@ fn environment(verb: Verb, device: &Device) -> serde_json::Value {
     })
 }
 
-/// Settings that may differ between the parts of one run: they change where and when, not what.
-const FREE_TO_CHANGE: [&str; 11] = [
+/// Settings that may differ between the parts of one run: they change where and when, and of the numbers at most how
+/// they are rounded.
+const FREE_TO_CHANGE: [&str; 13] = [
     "output_dir",
     "model.device",
+    "model.bias_placement",
+    "optimizer.memory",
     "sampling.max_rows",
     "data.cache_mib",
     "data.cache_dir",

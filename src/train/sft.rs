@@ -14,9 +14,10 @@ use crate::policy::inputs::PackedInputs;
 use crate::policy::inputs::Suffix;
 use crate::prompt::PromptError;
 use crate::train::backward::Derivatives;
+use crate::train::backward::Home;
 use crate::train::backward::Pass;
 use crate::train::backward::add_up;
-use crate::train::backward::backward;
+use crate::train::backward::backward_to;
 use crate::train::backward::passes_at_once;
 use crate::train::backward::side_by_side;
 use crate::video::VideoPatches;
@@ -65,8 +66,8 @@ pub(super) fn check_responses(dataset: &Dataset) -> Result<()> {
 
 impl Supervision {
     /// The weighted cross-entropy and its gradients.
-    fn backward(&self, policy: &Policy) -> candle_core::Result<Pass<f64>> {
-        backward(policy, &self.inputs, None, |scores| {
+    fn backward(&self, policy: &Policy, home: Home) -> candle_core::Result<Pass<f64>> {
+        backward_to(home, policy, &self.inputs, None, |scores| {
             let weighted = scores.logprob.iter().zip(&self.weights);
             let loss: f64 = weighted
                 .map(|(&logprob, &weight)| -f64::from(weight) * f64::from(logprob))
@@ -126,7 +127,7 @@ impl Trainer<'_> {
         self.estimate_memory(&inputs, None, None);
         let passes = watch.time("backward", || {
             side_by_side(self.policy.model().device(), &supervision, |part| {
-                part.backward(&self.policy)
+                part.backward(&self.policy, self.gradient_home())
             })
         })?;
         let entropy: Vec<f32> = passes

@@ -155,7 +155,7 @@ impl Trainer<'_> {
         let parts = self.parts(&groups)?;
         let inputs: Vec<&PackedInputs> = parts.iter().map(|part| &part.inputs).collect();
         let bias_spec = match objective {
-            Objective::Cdpo(bias) => Some(&bias.model().spec),
+            Objective::Cdpo(bias) => Some(bias.spec()),
             Objective::Grpo => None,
         };
         let sampling = replayed.is_none().then_some(&self.config.sampling);

@@ -5,6 +5,7 @@ use super::checkpoint::TrainerState;
 use super::estimate::Load;
 use super::estimate::Memory;
 use super::files::JsonLines;
+use super::gradients::Home;
 use super::metrics::StepMetrics;
 use super::metrics::resident_bytes;
 use super::optimizer::AdamW;
@@ -19,8 +20,8 @@ use crate::model::export;
 use crate::model::hub;
 use crate::model::spec::Spec;
 use crate::model::weights::NamedTensors;
-use crate::policy::FrozenModel;
 use crate::policy::Policy;
+use crate::policy::bias::BiasModel;
 use crate::policy::inputs::PackedInputs;
 use crate::prompt::Processor;
 use anyhow::Context;
@@ -39,7 +40,7 @@ pub enum Objective {
     /// Rewards alone.
     Grpo,
     /// Rewards, and the divergence from this frozen model.
-    Cdpo(Box<FrozenModel>),
+    Cdpo(Box<BiasModel>),
 }
 
 impl Objective {
@@ -53,8 +54,10 @@ impl Objective {
         };
         let folder = hub::resolve(name).context("model.bias_model")?;
         let (dtype, device) = (device::dtype(&config.model), policy.model().device());
-        let bias = FrozenModel::load(&folder, dtype, device).context("model.bias_model")?;
-        let (own, other) = (&policy.model().spec, &bias.model().spec);
+        let placement = config.model.bias_placement;
+        let bias =
+            BiasModel::load(&folder, dtype, device, placement).context("model.bias_model")?;
+        let (own, other) = (&policy.model().spec, bias.spec());
         if own.text.vocab_size != other.text.vocab_size || own.tokens != other.tokens {
             anyhow::bail!(
                 "model.bias_model {name} has another vocabulary than the policy ({} and {} tokens): its log-probabilities \
@@ -120,7 +123,7 @@ impl<'a> Trainer<'a> {
         let parameters = parameters.map(|(name, var)| (name.clone(), var.clone()));
         let mut optimizer = AdamW::new(parameters, &config.optimizer)?;
         if let Some(folder) = checkpoint {
-            let saved = read_optimizer(folder, &device)?;
+            let saved = read_optimizer(folder)?;
             optimizer
                 .load_state(&saved)
                 .with_context(|| format!("the optimizer state of {}", folder.display()))?;
@@ -167,6 +170,15 @@ impl<'a> Trainer<'a> {
             self.state.bad_steps + 1
         };
         Ok(update)
+    }
+
+    /// Where the update reads its gradients.
+    pub(super) fn gradient_home(&self) -> Home {
+        if self.optimizer.reads_gradients_on_host() {
+            Home::Host
+        } else {
+            Home::Device
+        }
     }
 
     fn learning_rate(&self) -> f64 {
@@ -240,11 +252,8 @@ fn optimizer_folder(checkpoint: &Path) -> PathBuf {
     checkpoint::trainer_folder(checkpoint).join("optimizer")
 }
 
-/// The optimizer's tensors of a checkpoint, from one file or several.
-fn read_optimizer(
-    checkpoint: &Path,
-    device: &Device,
-) -> Result<BTreeMap<String, candle_core::Tensor>> {
+/// The optimizer's tensors of a checkpoint, from one file or several, in host memory.
+fn read_optimizer(checkpoint: &Path) -> Result<BTreeMap<String, candle_core::Tensor>> {
     let folder = optimizer_folder(checkpoint);
     let mut names: Vec<PathBuf> = std::fs::read_dir(&folder)
         .with_context(|| format!("cannot read {}", folder.display()))?
@@ -254,7 +263,7 @@ fn read_optimizer(
     names.sort();
     let mut tensors = BTreeMap::new();
     for name in names {
-        let file = candle_core::safetensors::load(&name, device)
+        let file = candle_core::safetensors::load(&name, &Device::Cpu)
             .with_context(|| format!("cannot read {}", name.display()))?;
         tensors.extend(file);
     }

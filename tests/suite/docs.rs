@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use videothinker::config::Config;
+use std::sync::{Mutex, PoisonError};
+use videothinker::config::{BiasPlacement, Config, OptimizerMemory, Verb};
+use videothinker::model::spec::Spec;
+use videothinker::train::estimate::{Load, Memory};
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -128,11 +131,18 @@ fn push_row(
 
 #[test]
 fn the_configuration_table_is_that_of_the_source() {
+    check_table("config", &config_table());
+}
+
+/// Compares what stands between the README's marks `name` with `wanted`, or puts it there.
+fn check_table(name: &str, wanted: &str) {
+    // Tests that write the file take turns.
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _turn = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let readme = read("README.md");
-    let (open, close) = ("<!-- config -->\n", "<!-- /config -->");
-    let (before, rest) = readme.split_once(open).unwrap();
-    let (table, after) = rest.split_once(close).unwrap();
-    let wanted = config_table();
+    let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let (before, rest) = readme.split_once(&open).unwrap();
+    let (table, after) = rest.split_once(&close).unwrap();
     if std::env::var_os("UPDATE_README").is_some() {
         // The other tests read the file at the same time.
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -173,6 +183,108 @@ fn every_setting_is_in_the_table() {
             "`{key}` has no row"
         );
     }
+}
+
+/// Qwen2.5-VL-3B's sizes.
+fn three_b() -> Spec {
+    let spec = serde_json::json!({
+        "text": {
+            "hidden_size": 2048, "num_layers": 36, "num_heads": 16, "num_kv_heads": 2,
+            "intermediate_size": 11008, "vocab_size": 151_936, "rope_theta": 1e6,
+            "rms_norm_eps": 1e-6, "mrope_section": [16, 24, 24]
+        },
+        "vision": {
+            "depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420,
+            "patch_size": 14, "temporal_patch_size": 2, "spatial_merge_size": 2,
+            "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
+            "out_hidden_size": 2048, "tokens_per_second": 2.0
+        },
+        "tokens": {
+            "vision_start": 151_652, "vision_end": 151_653, "image_pad": 151_655,
+            "video_pad": 151_656, "eos": [151_645], "pad": 151_643
+        },
+        "tie_word_embeddings": true
+    });
+    serde_json::from_value(spec).unwrap()
+}
+
+/// CDPO of the 3B at the paper's longest lengths on a GPU.
+fn memory_of(memory: OptimizerMemory, placement: BiasPlacement) -> Memory {
+    /// Tokens of a question and the words around it.
+    const TEXT: usize = 200;
+    let mut config = Config::default();
+    config.model.device = "cuda:0".into();
+    config.model.bias_placement = placement;
+    config.optimizer.memory = memory;
+    let load = Load::largest(&config, Verb::TrainCdpo, 1, TEXT, 0);
+    let spec = three_b();
+    Memory::estimate(&spec, Some(&spec), &config, &load, 0)
+}
+
+const MEMORIES: [(OptimizerMemory, &str); 3] = [
+    (OptimizerMemory::Full, "full"),
+    (OptimizerMemory::Compact, "compact"),
+    (OptimizerMemory::Host, "host"),
+];
+const PLACEMENTS: [(BiasPlacement, &str); 3] = [
+    (BiasPlacement::Device, "device"),
+    (BiasPlacement::Int8, "int8"),
+    (BiasPlacement::Host, "host"),
+];
+
+/// The memory table as it should stand in the README.
+fn memory_table() -> String {
+    let mut text = String::from(
+        "| `optimizer.memory` | `model.bias_placement` | weights | optimizer | bias model | gradients | activations | logits | \
+         CUDA | **device** | host |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for (memory, name) in MEMORIES {
+        for (placement, place) in PLACEMENTS {
+            let bytes = memory_of(memory, placement);
+            let cells = [
+                bytes.weights,
+                bytes.optimizer,
+                bytes.bias_model,
+                bytes.gradients,
+                bytes.activations,
+                bytes.logits,
+                bytes.cuda,
+            ];
+            let gb = |bytes: u64| format!("{:.1}", bytes as f64 / 1e9);
+            let cells = cells.map(gb).join(" | ");
+            text += &format!(
+                "| `{name}` | `{place}` | {cells} | **{}** | {} |\n",
+                gb(bytes.peak),
+                gb(bytes.host)
+            );
+        }
+    }
+    text
+}
+
+#[test]
+fn the_memory_table_is_what_is_estimated() {
+    check_table("memory", &memory_table());
+}
+
+#[test]
+fn the_3b_fits_on_the_cards_that_the_readme_names() {
+    // What nvidia-smi reports of them: 49,140 and 24,564 MiB.
+    let (card_48, card_24) = (49_140 << 20, 24_564 << 20);
+    let peak = |memory, placement| memory_of(memory, placement).peak;
+    assert!(peak(OptimizerMemory::Compact, BiasPlacement::Device) < card_48);
+    assert!(peak(OptimizerMemory::Full, BiasPlacement::Host) > card_48);
+    assert!(peak(OptimizerMemory::Host, BiasPlacement::Host) < card_24);
+    let bytes = memory_of(OptimizerMemory::Host, BiasPlacement::Host);
+    let sampling = bytes.cache + bytes.prefill;
+    assert!(
+        sampling < bytes.learning,
+        "the table leaves sampling out: {sampling}"
+    );
+    assert_eq!(
+        bytes.learning,
+        bytes.gradients + bytes.activations + bytes.logits
+    );
 }
 
 fn help(words: &[&str]) -> String {

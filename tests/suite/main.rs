@@ -12,6 +12,7 @@ mod generate;
 mod golden_model;
 mod inspect;
 mod layers;
+mod memory;
 mod optimizer;
 mod parity_engine;
 mod parity_model;

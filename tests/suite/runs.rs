@@ -276,10 +276,15 @@ fn the_memory_is_estimated_before_anything_is_loaded() {
     let of = |name: &str| cdpo[name].as_u64().unwrap();
     assert_eq!(of("optimizer"), 2 * of("weights"), "two moments in f32");
     assert_eq!(of("bias_model"), of("weights"));
-    let always = ["weights", "optimizer", "bias_model", "clips", "program"];
+    assert_eq!(of("host"), of("clips") + of("program"));
+    let always = ["weights", "optimizer", "bias_model", "host"];
     let always: u64 = always.into_iter().map(of).sum();
     let turns = (of("cache") + of("prefill")).max(of("learning"));
     assert_eq!(of("peak"), always + turns);
+    assert_eq!(cdpo["cuda"], 0);
+    let host = numbers(&["--json", "--set", "optimizer.memory=host"]);
+    assert_eq!(host["optimizer"], 0);
+    assert_eq!(host["host_optimizer"], 3 * of("weights"));
     let sft = numbers(&["--json", "--for", "train-sft"]);
     assert_eq!(sft["cache"], 0);
     assert!(!run.output().exists(), "nothing is written");

@@ -1,0 +1,79 @@
+//! Compiles `src/kernels/cuda/*.cu` to PTX for feature `cuda`; does nothing without it.
+//!
+//! `NVCC` names the compiler (else `nvcc` of the PATH or of `CUDA_HOME`), `CUDA_COMPUTE_CAP` the compute capability
+//! (90 for an H100; else the one that nvidia-smi reports, else 80). PTX of one capability runs on that and on later
+//! ones: the driver translates it when a kernel is first used.
+
+use std::env;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=build.rs");
+    if env::var_os("CARGO_FEATURE_CUDA").is_none() {
+        return Ok(());
+    }
+    let sources = Path::new("src/kernels/cuda");
+    println!("cargo::rerun-if-changed={}", sources.display());
+    for variable in [
+        "NVCC",
+        "CUDA_HOME",
+        "CUDA_COMPUTE_CAP",
+        "NVCC_CCBIN",
+        "NVCC_APPEND_FLAGS",
+    ] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    let nvcc = nvcc();
+    let arch = format!("compute_{}", compute_capability());
+    let out_dir = PathBuf::from(env::var("OUT_DIR")?);
+    for entry in std::fs::read_dir(sources)? {
+        let source = entry?.path();
+        if source.extension().is_none_or(|extension| extension != "cu") {
+            continue;
+        }
+        let ptx = out_dir.join(source.with_extension("ptx").file_name().unwrap_or_default());
+        let status = Command::new(&nvcc)
+            .args(["--ptx", "-std=c++17", "-O3", "-arch", &arch, "-o"])
+            .args([&ptx, &source])
+            .status()
+            .map_err(|error| format!("{}: {error} (set NVCC or CUDA_HOME)", nvcc.display()))?;
+        if !status.success() {
+            return Err(format!("{} does not compile {}", nvcc.display(), source.display()).into());
+        }
+    }
+    Ok(())
+}
+
+fn nvcc() -> PathBuf {
+    if let Some(nvcc) = env::var_os("NVCC") {
+        return nvcc.into();
+    }
+    let in_home = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
+    in_home
+        .filter(|nvcc| nvcc.exists())
+        .unwrap_or_else(|| "nvcc".into())
+}
+
+/// As two digits or three; a letter behind them (90a) names features of one chip, which these kernels do not use.
+fn compute_capability() -> String {
+    let asked = env::var("CUDA_COMPUTE_CAP").ok().or_else(|| {
+        let output = Command::new("nvidia-smi")
+            .args(["--query-gpu=compute_cap", "--format=csv,noheader"])
+            .output()
+            .ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        Some(text.lines().next()?.to_owned())
+    });
+    let digits: String = asked
+        .unwrap_or_default()
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect();
+    if digits.is_empty() {
+        "80".into()
+    } else {
+        digits
+    }
+}

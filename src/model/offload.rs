@@ -1,0 +1,221 @@
+//! Tensors that wait in host memory for their turn on the device, and tensors that leave it.
+//!
+//! On CUDA both directions use page-locked memory and a stream of their own, so that copies and computing overlap; events
+//! order the two streams. On a CPU the same code copies at once.
+
+use crate::model::weights::NamedTensors;
+use candle_core::{DType, Device, Result, Shape, Tensor, bail};
+
+#[cfg(feature = "cuda")]
+mod cuda;
+
+/// The tensors of one layer behind each other in host memory.
+#[derive(Debug)]
+pub struct HostLayer {
+    memory: Memory,
+    parts: Vec<Part>,
+    dtype: DType,
+}
+
+/// Where a tensor lies in its layer.
+#[derive(Debug, Clone)]
+struct Part {
+    name: String,
+    start: usize,
+    shape: Shape,
+}
+
+#[derive(Debug)]
+enum Memory {
+    /// Flat, on the CPU.
+    Plain(Tensor),
+    #[cfg(feature = "cuda")]
+    Pinned(cuda::Pinned),
+}
+
+impl HostLayer {
+    /// Takes over `tensors`, all of one format and on the CPU, for use on `device`.
+    pub fn new(tensors: NamedTensors, device: &Device) -> Result<Self> {
+        let (mut parts, mut flat) = (Vec::new(), Vec::new());
+        let mut start = 0;
+        for (name, tensor) in tensors {
+            parts.push(Part {
+                name,
+                start,
+                shape: tensor.shape().clone(),
+            });
+            start += tensor.elem_count();
+            flat.push(tensor.flatten_all()?);
+        }
+        let flat = Tensor::cat(&flat, 0)?;
+        Ok(Self {
+            parts,
+            dtype: flat.dtype(),
+            memory: match device {
+                #[cfg(feature = "cuda")]
+                Device::Cuda(device) => Memory::Pinned(cuda::Pinned::holding(&flat, device)?),
+                _ => Memory::Plain(flat),
+            },
+        })
+    }
+
+    fn len(&self) -> usize {
+        let last = self.parts.last();
+        last.map_or(0, |part| part.start + part.shape.elem_count())
+    }
+
+    /// The layer's tensors as views of `slot`, into which it was copied.
+    fn views(&self, slot: &Tensor) -> Result<NamedTensors> {
+        let view = |part: &Part| {
+            let values = slot.narrow(0, part.start, part.shape.elem_count())?;
+            Ok((part.name.clone(), values.reshape(&part.shape)?))
+        };
+        self.parts.iter().map(view).collect()
+    }
+}
+
+/// Calls `each` with the tensors of one layer after another on `device`, while the next one is copied there.
+///
+/// Two layers are on the device at a time. The tensors are overwritten after `each`, which must not keep them.
+pub fn stream(
+    layers: &[HostLayer],
+    device: &Device,
+    mut each: impl FnMut(&NamedTensors) -> Result<()>,
+) -> Result<()> {
+    let Some(first) = layers.first() else {
+        return Ok(());
+    };
+    let longest = layers.iter().map(HostLayer::len).max().unwrap_or(0);
+    let slots = [0, 1].map(|_| Tensor::zeros(longest, first.dtype, device));
+    let [even, odd] = slots;
+    let slots = [even?, odd?];
+    let mut copies = Copies::new(device)?;
+    copies.start(first, &slots[0])?;
+    for (index, layer) in layers.iter().enumerate() {
+        copies.wait()?;
+        if let Some(next) = layers.get(index + 1) {
+            // Its slot is that of the layer before this one, whose work is queued.
+            copies.start(next, &slots[(index + 1) % 2])?;
+        }
+        each(&layer.views(&slots[index % 2])?)?;
+    }
+    Ok(())
+}
+
+/// Copies to the device, one on its way at a time.
+enum Copies {
+    /// They are done when `start` returns.
+    Immediate,
+    #[cfg(feature = "cuda")]
+    Queued(cuda::Copies),
+}
+
+impl Copies {
+    fn new(device: &Device) -> Result<Self> {
+        Ok(match device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => Self::Queued(cuda::Copies::new(device)?),
+            _ => Self::Immediate,
+        })
+    }
+
+    /// Copies `layer` to the beginning of `slot` once the work queued so far is done.
+    fn start(&mut self, layer: &HostLayer, slot: &Tensor) -> Result<()> {
+        match (self, &layer.memory) {
+            (Self::Immediate, Memory::Plain(flat)) => slot.slice_set(flat, 0, 0),
+            #[cfg(feature = "cuda")]
+            (Self::Queued(copies), Memory::Pinned(pinned)) => copies.start(pinned, slot),
+            #[cfg(feature = "cuda")]
+            _ => bail!("a layer in memory of another device"),
+        }
+    }
+
+    /// Work queued from now on sees the copy.
+    fn wait(&self) -> Result<()> {
+        match self {
+            Self::Immediate => Ok(()),
+            #[cfg(feature = "cuda")]
+            Self::Queued(copies) => copies.wait(),
+        }
+    }
+}
+
+/// A tensor whose values are known to be complete when the work queued before is.
+#[derive(Debug)]
+pub struct Departing {
+    tensor: Tensor,
+    #[cfg(feature = "cuda")]
+    ready: Option<candle_core::cuda_backend::cudarc::driver::CudaEvent>,
+}
+
+impl Departing {
+    /// Notes where the work on `tensor` stands; to be called where that work is queued.
+    pub fn new(tensor: &Tensor) -> Result<Self> {
+        let tensor = tensor.contiguous()?;
+        Ok(Self {
+            #[cfg(feature = "cuda")]
+            ready: cuda::ready(tensor.device())?,
+            tensor,
+        })
+    }
+}
+
+/// Brings tensors to host memory; for a thread of its own.
+#[derive(Debug, Default)]
+pub struct Download {
+    #[cfg(feature = "cuda")]
+    cuda: Option<cuda::Download>,
+}
+
+impl Download {
+    /// The tensor in host memory, once it is there.
+    pub fn fetch(&mut self, departing: Departing) -> Result<Tensor> {
+        match (departing.tensor.device(), departing.tensor.dtype()) {
+            (Device::Cpu, _) => Ok(departing.tensor),
+            #[cfg(feature = "cuda")]
+            (Device::Cuda(device), DType::BF16 | DType::F32) => {
+                let download = match &mut self.cuda {
+                    Some(download) => download,
+                    none => none.insert(cuda::Download::new(device)?),
+                };
+                download.fetch(&departing.tensor, departing.ready.as_ref())
+            }
+            (_, dtype) => bail!("gradients of {dtype:?} do not go to host memory"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layer_comes_in_its_turn_and_as_it_was() -> Result<()> {
+        let device = Device::Cpu;
+        let tensors = |layer: usize| -> Result<NamedTensors> {
+            let of = |shape: &[usize]| Tensor::randn(layer as f32, 1f32, shape, &Device::Cpu);
+            let mut tensors = NamedTensors::default();
+            tensors.insert("a", of(&[3, 4 + layer])?);
+            tensors.insert("b", of(&[5])?);
+            Ok(tensors)
+        };
+        let layers: Vec<NamedTensors> = (0..5).map(tensors).collect::<Result<_>>()?;
+        let host: Vec<HostLayer> = layers
+            .iter()
+            .map(|layer| HostLayer::new(layer.clone(), &device))
+            .collect::<Result<_>>()?;
+        let mut turn = 0;
+        stream(&host, &device, |got| {
+            for (name, want) in layers[turn].iter() {
+                let (got, want) = (got.get(name)?, want);
+                assert_eq!(got.shape(), want.shape());
+                let values = |x: &Tensor| x.flatten_all()?.to_vec1::<f32>();
+                assert_eq!(values(&got)?, values(want)?);
+            }
+            turn += 1;
+            Ok(())
+        })?;
+        assert_eq!(turn, 5);
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! The CUDA kernels, run on the CPU and compared with what they replace.
+//!
+//! The sources in `src/kernels/cuda/` are compiled by the C++ compiler (`CXX`, else `c++`) with `emulator.hpp` in place
+//! of CUDA's headers. Inside [`emulator::on_cpu`] the functions of `videothinker::kernels` run them on CPU tensors, and
+//! so do the model's operations, which outside of it take their own CPU path: the twin.
+//!
+//! To add a kernel:
+//! 1. `src/kernels/cuda/NAME.cu` begins with `#include "common.cuh"` and declares every entry point with
+//!    `KERNEL(max_threads, name, parameters…) { … }`, f32 and bf16 variants as `name_f32` and `name_bf16`. Dynamic shared
+//!    memory is `DYNAMIC_SHARED(type, name);`. What the emulator cannot run goes behind `#ifndef EMULATED`, with a plain
+//!    version for the tests.
+//! 2. `src/kernels/NAME.rs` has `static MODULE: Module = module!("NAME")` and one function per kernel, which checks shapes,
+//!    allocates with `unwritten` and ends in `Launch::of_dtype(…)…run(grid)`. Arguments go by position; the emulator
+//!    refuses a wrong number of them and blocks larger than declared.
+//! 3. The operation in `model` (or wherever it is used) takes it where `kernels::applies(x)`.
+//! 4. A test here compares it with the twin; `train::parity` compares it on a GPU.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod adamw;
+mod elementwise;
+mod emulator;
+mod harness;
+mod head;
+mod model;
+mod sampler;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+pub(crate) const DTYPES: [DType; 2] = [DType::F32, DType::BF16];
+
+/// Values from a normal distribution of standard deviation 1, in `dtype`.
+pub(crate) fn random(shape: &[usize], dtype: DType) -> Result<Tensor> {
+    Tensor::randn(0f32, 1.0, shape, &Device::Cpu)?.to_dtype(dtype)
+}
+
+/// In f32, in which the twins compute.
+pub(crate) fn wide(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::F32)
+}
+
+/// Asserts that every value is within `bound` of the wanted one, relative to the larger of it and 1.
+#[track_caller]
+pub(crate) fn close(got: &Tensor, want: &Tensor, bound: f32) {
+    assert_eq!(got.shape(), want.shape());
+    let values = |x: &Tensor| -> Vec<f32> {
+        let x = wide(x).and_then(|x| x.flatten_all()?.to_vec1());
+        x.unwrap()
+    };
+    for (index, (got, want)) in values(got).into_iter().zip(values(want)).enumerate() {
+        // Written so that a NaN fails.
+        let near = (got - want).abs() <= bound * want.abs().max(1.0);
+        assert!(near, "value {index}: {got} instead of {want}");
+    }
+}
+
+/// What one rounding to `dtype` allows after a computation in f32: half a unit in the last place, and f32's own error.
+pub(crate) fn bound(dtype: DType) -> f32 {
+    if dtype == DType::BF16 {
+        1.0 / 256.0 + 1e-5
+    } else {
+        1e-5
+    }
+}

@@ -8,6 +8,8 @@
 //! All work of a device goes through one stream in the order in which it is queued, so kernels need no events.
 //! How to add one: see `tests/kernels/main.rs`.
 
+pub mod attention;
+pub mod decode;
 pub mod launch;
 pub mod swiglu;
 

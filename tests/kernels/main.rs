@@ -18,6 +18,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod attention;
 mod elementwise;
 mod emulator;
 mod harness;

@@ -15,7 +15,7 @@ static MODULE: Module = module!("decode");
 const SPLIT_KEYS: usize = 256;
 /// The slot of a row that stores nothing and gets zeros.
 pub const IDLE: u32 = u32::MAX;
-/// Most rows that [`advance`] takes.
+/// Most rows that [`Steps::advance`] takes.
 pub const MAX_ROWS: usize = 1024;
 
 /// Keys and values of one layer.
@@ -165,6 +165,20 @@ pub fn rotary(positions: &Tensor, frequencies: &Tensor) -> Result<(Tensor, Tenso
     Ok((cos, sin))
 }
 
+/// Rows `tokens [B]` (u32, all below V) of the embedding `table [V, H]` → `[B, H]`.
+pub fn embed(tokens: &Tensor, table: &Tensor) -> Result<Tensor> {
+    let (rows, width) = (tokens.dims1()?, table.dim(1)?);
+    let output = unwritten((rows, width), table.dtype(), table.device())?;
+    Launch::of_dtype(&MODULE, "decode_embed", table.dtype())?
+        .tensor(tokens)
+        .tensor(table)
+        .tensor(&output)
+        .size(rows)
+        .size(width)
+        .run(Grid::covering(rows * width, 256))?;
+    Ok(output)
+}
+
 /// The state of rows that decode several tokens without the host.
 #[derive(Debug)]
 pub struct Steps {
@@ -172,6 +186,8 @@ pub struct Steps {
     pub tokens: Tensor,
     /// Its position, `[B]` in u32.
     pub positions: Tensor,
+    /// Index of the token to be drawn in its completion, `[B]` in u32.
+    pub indices: Tensor,
     /// Where the rows' keys lie, `[B, 4]`.
     pub rows: Tensor,
     /// Steps done, `[1]` in u32.
@@ -183,7 +199,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Ends a step: `drawn [B]` (u32) and `logprobs [B]` go to the logs; each drawn token is its row's next input, one
+    /// Ends a step: `drawn [B]` (u32; all ones for none) and `logprobs [B]` go to the logs; each drawn token is its row's next input, one
     /// position on, with one more token in its cache of `capacity`. A row whose cache is full stays at the last place.
     ///
     /// # Errors
@@ -198,6 +214,7 @@ impl Steps {
             .tensor(logprobs)
             .tensor(&self.tokens)
             .tensor(&self.positions)
+            .tensor(&self.indices)
             .tensor(&self.rows)
             .tensor(&self.step)
             .tensor(&self.token_log)

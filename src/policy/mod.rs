@@ -12,10 +12,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub mod decode;
+mod device_steps;
 pub mod generate;
 pub mod inputs;
 pub mod logprobs;
 pub mod parallel;
+mod replay;
 pub mod sampler;
 
 /// Start of the names of the vision tower's tensors.

@@ -166,10 +166,11 @@ fn environment(verb: Verb, device: &Device) -> serde_json::Value {
 }
 
 /// Settings that may differ between the parts of one run: they change where and when, not what.
-const FREE_TO_CHANGE: [&str; 11] = [
+const FREE_TO_CHANGE: [&str; 12] = [
     "output_dir",
     "model.device",
     "sampling.max_rows",
+    "sampling.cuda_graph",
     "data.cache_mib",
     "data.cache_dir",
     "data.cache_dir_mib",

@@ -273,6 +273,10 @@ __device__ void append(const T *q, const T *k, const T *v, const T *q_bias, cons
   }
 
 #define KERNELS_OF(T)                                                                                                 \
+  KERNEL(256, decode_embed_##T, const unsigned *tokens, const T *table, T *output, int rows, int width) {             \
+    long long index = global_index();                                                                                 \
+    if (index < (long long)rows * width) output[index] = table[(long long)tokens[index / width] * width + index % width]; \
+  }                                                                                                                   \
   KERNEL(128, decode_join_##T, const float *sums, const float *totals, const unsigned *rows, T *output, int heads,    \
          int dim, int runs) {                                                                                         \
     decode::join(sums, totals, rows, output, heads, dim, runs);                                                       \
@@ -306,15 +310,18 @@ KERNEL(256, decode_rotary, const unsigned *positions, const float *frequencies, 
 // Ends a step of at most 1024 rows: keeps what was drawn in row `*step` of `token_log` and `logprob_log`, makes it the
 // next input and counts. A row whose cache is full stays at its last place: what it draws is not used.
 KERNEL(1024, decode_advance, const unsigned *drawn, const float *logprobs, unsigned *tokens, unsigned *positions,
-       unsigned *rows, unsigned *step, unsigned *token_log, float *logprob_log, int count, int capacity) {
+       unsigned *indices, unsigned *rows, unsigned *step, unsigned *token_log, float *logprob_log, int count,
+       int capacity) {
   unsigned row = threadIdx.x, now = *step;
   __syncthreads();
   if (row == 0) *step = now + 1;
   if (row >= (unsigned)count) return;
   token_log[now * count + row] = drawn[row];
   logprob_log[now * count + row] = logprobs[row];
-  tokens[row] = drawn[row];
+  // What stands for no token is logged for the host to see, and is no row of the embedding.
+  tokens[row] = drawn[row] == 0xffffffffu ? 0 : drawn[row];
   positions[row] += 1;
+  indices[row] += 1;
   unsigned own_len = rows[4 * row + 3];
   if (own_len + 1 < (unsigned)capacity) rows[4 * row + 3] = own_len + 1;
 }

@@ -21,6 +21,7 @@
 mod attention;
 mod elementwise;
 mod emulator;
+mod generate;
 mod harness;
 
 use candle_core::{DType, Device, Result, Tensor};

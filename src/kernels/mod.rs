@@ -10,7 +10,12 @@
 
 pub mod attention;
 pub mod decode;
+pub mod head;
 pub mod launch;
+pub mod norm;
+pub mod rotary;
+pub mod sampler;
+pub mod sum_squares;
 pub mod swiglu;
 
 pub use launch::applies;

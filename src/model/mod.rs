@@ -13,6 +13,7 @@ pub mod export;
 mod fused_cpu;
 pub mod generation;
 pub mod head;
+mod head_device;
 pub mod hub;
 pub mod layers;
 pub mod packed;

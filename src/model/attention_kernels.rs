@@ -42,12 +42,11 @@ pub(super) fn backward(
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let [q, k, v] = qkv;
     let recomputed;
-    let attended = match saved {
-        Some(attended) => attended,
-        None => {
-            recomputed = forward(qkv, heads, layout)?;
-            &recomputed
-        }
+    let attended = if let Some(attended) = saved {
+        attended
+    } else {
+        recomputed = forward(qkv, heads, layout)?;
+        &recomputed
     };
     sequences(layout, q)?.backward(
         [&q.contiguous()?, &k.contiguous()?, &v.contiguous()?],

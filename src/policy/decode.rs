@@ -153,14 +153,13 @@ impl<'a> Decoding<'a> {
             bail!("{} tokens for {} rows", pending.len(), self.num_rows());
         }
         let steps = most.min(STEPS_PER_COPY);
-        let mut on_device = match self.on_device.take() {
-            Some(on_device) => on_device,
-            None => {
-                let vocabulary = self.model.head.dim(0)?;
-                let drawing = sampler.on_device(vocabulary, self.model.device())?;
-                let graph = sampler.cuda_graph();
-                DeviceSteps::new(self.model, &self.cache, drawing.clone(), graph)?
-            }
+        let mut on_device = if let Some(on_device) = self.on_device.take() {
+            on_device
+        } else {
+            let vocabulary = self.model.head.dim(0)?;
+            let drawing = sampler.on_device(vocabulary, self.model.device())?;
+            let graph = sampler.cuda_graph();
+            DeviceSteps::new(self.model, &self.cache, drawing.clone(), graph)?
         };
         let draws = on_device.run(self.model, &self.cache, pending, &self.next, steps)?;
         self.on_device = Some(on_device);

@@ -7,7 +7,7 @@
 use crate::kernels::decode::{IDLE, MAX_ROWS, Steps, embed, rotary};
 use crate::kernels::sampler::{DeviceSampler, NOT_FINITE};
 use crate::model::Qwen25Vl;
-use crate::model::cache::KvCache;
+use crate::model::cache::{CachedRow, KvCache};
 use crate::model::positions::inverse_frequencies;
 use crate::policy::decode::Pending;
 use crate::policy::replay::Replay;
@@ -123,7 +123,7 @@ impl DeviceSteps {
         write(&state.positions, positions.to_vec(), 0)?;
         let indices = pending.iter().map(|row| row.index as u32).collect();
         write(&state.indices, indices, 0)?;
-        let rows = cache.rows().iter().flat_map(|row| row.on_device());
+        let rows = cache.rows().iter().flat_map(CachedRow::on_device);
         let idle = (cache.rows().len()..count).flat_map(|_| [IDLE, 0, 0, 0]);
         write(&state.rows, rows.chain(idle).collect(), 0)?;
         write(&state.step, vec![0], 0)?;

@@ -9,12 +9,12 @@ use videothinker::model::Qwen25Vl;
 use videothinker::model::spec::{Spec, SpecialTokens, TextSpec, VisionSpec};
 use videothinker::model::weights::init_weights;
 use videothinker::policy::generate::{
-    Completion, Finish, GenerateError, NewToken, Observer, generate, unobserved,
+    Completion, GenerateError, NewToken, Observer, generate, unobserved,
 };
 use videothinker::policy::sampler::QuestionSeed;
 use videothinker::prompt::{Processor, Prompt};
 
-/// The tokenizer of the prompt tests, to which a tenth of all tokens end a turn.
+/// The tokenizer of the prompt tests, to which one in twenty tokens ends a turn.
 fn processor() -> Processor {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/prompt/tokenizer");
     let folder = tempfile::tempdir().unwrap();
@@ -23,7 +23,7 @@ fn processor() -> Processor {
         std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
     }
     let mut ends = Processor::load(&source).unwrap().eos_ids().to_vec();
-    ends.extend((40..360).step_by(10));
+    ends.extend((40..360).step_by(20));
     let settings = serde_json::json!({ "eos_token_id": ends });
     let file = folder.path().join("generation_config.json");
     std::fs::write(file, settings.to_string()).unwrap();
@@ -94,11 +94,9 @@ fn steps_on_the_device_draw_what_single_steps_draw() {
     let processor = processor();
     let model = model(&processor, DType::F32);
     // More than one copy to the host, no multiple of them; rows that end early, and rows that are cut off.
-    for (temperature, max_rows, max_new_tokens) in
-        [(1.0, 0, 19), (1.0, 4, 19), (0.8, 1, 9), (0.0, 0, 3)]
-    {
+    for (temperature, max_rows, max_new_tokens) in [(1.0, 0, 19), (0.8, 4, 10), (0.0, 1, 3)] {
         let config = SamplingConfig {
-            group_size: 3,
+            group_size: 2,
             temperature,
             max_rows,
             max_new_tokens,
@@ -115,8 +113,12 @@ fn steps_on_the_device_draw_what_single_steps_draw() {
             }
         }
         if max_new_tokens == 19 {
-            let finishes: Vec<Finish> = want.iter().flatten().map(|c| c.finish).collect();
-            assert!(finishes.contains(&Finish::Stop) && finishes.contains(&Finish::Length));
+            let lens = ids(&want).into_iter().map(<[u32]>::len);
+            let (shortest, longest) = (lens.clone().min(), lens.max());
+            assert!(
+                shortest < longest && longest > Some(9),
+                "{shortest:?} {longest:?}"
+            );
         }
     }
 }
@@ -135,9 +137,7 @@ fn in_bf16_a_completion_does_not_depend_on_its_batch() {
         on_cpu(|| run(&model, &processor, &config, &mut unobserved)).unwrap()
     };
     let all = with(0);
-    for max_rows in [1, 4] {
-        assert_eq!(with(max_rows), all, "{max_rows} rows");
-    }
+    assert_eq!(with(4), all);
 }
 
 #[test]

@@ -100,6 +100,15 @@ impl Sampler {
         }
     }
 
+    /// The same on `device`, for ids below `vocabulary`.
+    pub(super) fn on_device(&self, vocabulary: usize, device: &Device) -> Result<&DeviceSampler> {
+        if let Some(sampler) = self.on_device.get() {
+            return Ok(sampler);
+        }
+        let new = DeviceSampler::new(&self.config, &self.banned, vocabulary, device)?;
+        Ok(self.on_device.get_or_init(|| new))
+    }
+
     /// One token per row of `logits` `[B, V]`; `seeds[b]` and `positions[b]` name row b's completion and token index.
     pub fn draw_rows(
         &self,
@@ -270,7 +279,6 @@ fn pick(weights: &[f64], kept: &[u32], uniform: f64) -> u32 {
 #[expect(clippy::float_cmp, reason = "exact values are meant")]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     const DRAWS: usize = 20_000;
 

@@ -35,6 +35,7 @@ pub mod feed;
 pub mod files;
 pub mod metrics;
 pub mod optimizer;
+pub mod parity;
 mod part;
 pub mod replay;
 pub mod rundir;

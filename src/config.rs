@@ -240,6 +240,8 @@ pub struct SamplingConfig {
     /// Completions that decode as one batch (on a CPU: on each core); one that ends makes room for the next question's.
     /// 0: all of a step.
     pub max_rows: usize,
+    /// Replay a decoding step as a CUDA graph: fewer launches per token. If it cannot be captured, decoding goes on without.
+    pub cuda_graph: bool,
 }
 
 impl Default for SamplingConfig {
@@ -252,6 +254,7 @@ impl Default for SamplingConfig {
             max_new_tokens: 768,
             max_prompt_tokens: 4096,
             max_rows: 64,
+            cuda_graph: false,
         }
     }
 }

@@ -97,6 +97,7 @@ pub(super) fn of_config(config: &Config, questions_hash: &str) -> Result<String,
     relevant.data.cache_dir = None;
     relevant.data.cache_dir_mib = 0;
     relevant.sampling.max_rows = 0;
+    relevant.sampling.cuda_graph = false;
     relevant.eval.batch_size = 0;
     relevant.eval.extraction = Extraction::Strict;
     let text = serde_json::to_string(&relevant).map_err(|error| EvalError::Json {

@@ -9,6 +9,8 @@
 //! How to add one: see `tests/kernels/main.rs`.
 
 pub mod adamw;
+pub mod attention;
+pub mod decode;
 pub mod head;
 pub mod launch;
 pub mod norm;

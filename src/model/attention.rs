@@ -3,7 +3,10 @@
 //! Shapes: `N` rows, `P` prompt rows, `G` completions of at most `C` rows, `n` query heads of width `d` that share
 //! `m` key/value heads (`r = n / m` query heads each). Query heads of one key/value head are folded into rows.
 
+use crate::kernels;
+use crate::kernels::attention::Attended;
 use crate::model::attention_cpu;
+use crate::model::attention_kernels;
 use crate::model::layers::{Backward, closed_form3};
 use crate::model::packed::{GroupLayout, PackedLayout};
 use crate::model::spec::TextSpec;
@@ -51,27 +54,34 @@ pub fn attention(
     heads: Heads,
     layout: &PackedLayout,
 ) -> Result<Tensor> {
-    let value = attention_value(&q.detach(), &k.detach(), &v.detach(), heads, layout)?;
+    let (value, saved) = attention_saved(&q.detach(), &k.detach(), &v.detach(), heads, layout)?;
     let layout = layout.clone();
     let backward: Backward = Box::new(move |inputs, upstream| {
-        let (dq, dk, dv) =
-            attention_backward(inputs[0], inputs[1], inputs[2], heads, &layout, upstream)?;
+        let qkv = [inputs[0], inputs[1], inputs[2]];
+        let (dq, dk, dv) = attention_backward(qkv, heads, &layout, saved.as_ref(), upstream)?;
         Ok(vec![dq, dk, dv])
     });
     closed_form3(value, [q, k, v], backward)
 }
 
-fn attention_value(
+/// [`attention`] of detached tensors, and what spares its backward pass computing it again, where a kernel leaves that.
+pub fn attention_saved(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
     heads: Heads,
     layout: &PackedLayout,
-) -> Result<Tensor> {
-    if attention_cpu::applies(q) {
-        return attention_cpu::forward(q, k, v, heads, layout);
+) -> Result<(Tensor, Option<Attended>)> {
+    if kernels::applies(q) {
+        let attended = attention_kernels::forward([q, k, v], heads, layout)?;
+        return Ok((attended.output.clone(), Some(attended)));
     }
-    composed_value(q, k, v, heads, layout)
+    let value = if attention_cpu::applies(q) {
+        attention_cpu::forward(q, k, v, heads, layout)?
+    } else {
+        composed_value(q, k, v, heads, layout)?
+    };
+    Ok((value, None))
 }
 
 /// The value in candle's operations, on any device and in any number format.
@@ -97,15 +107,18 @@ fn composed_value(
     Tensor::cat(&parts, 0)
 }
 
-/// Gradients of [`attention`] with respect to `q`, `k`, `v`; the probabilities are computed again.
+/// Gradients of [`attention`] with respect to `q`, `k`, `v`; the probabilities are computed again, from what
+/// [`attention_saved`] left where it did.
 pub fn attention_backward(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
+    [q, k, v]: [&Tensor; 3],
     heads: Heads,
     layout: &PackedLayout,
+    saved: Option<&Attended>,
     upstream: &Tensor,
 ) -> Result<(Tensor, Tensor, Tensor)> {
+    if kernels::applies(q) {
+        return attention_kernels::backward([q, k, v], heads, layout, saved, upstream);
+    }
     if attention_cpu::applies(q) {
         return attention_cpu::backward(q, k, v, heads, layout, upstream);
     }

@@ -7,6 +7,8 @@
 //! Shapes: `Q` slots of at most `P` prompt rows, `R` places of at most `T` tokens, `B` rows in the batch now, `m`
 //! key/value heads of width `d`, `r` query heads each.
 
+use crate::kernels;
+use crate::kernels::decode::{Cached, Projected};
 use crate::model::attention::{Heads, softmax};
 use crate::model::attention_cpu;
 use crate::model::packed::PackedLayout;
@@ -74,10 +76,21 @@ pub struct DecodePlan {
     heads: Heads,
     size: CacheSize,
     rows: Vec<CachedRow>,
-    /// Where the new keys and values go, `[B·m, d]`.
-    targets: Tensor,
-    /// `None` where [`attention_cpu`] reads the rows as they are.
-    batched: Option<BatchedPlan>,
+    means: Means,
+}
+
+/// How a step finds and stores keys and values.
+#[derive(Debug)]
+enum Means {
+    /// By kernels that read the rows on the device, `[B, 4]`.
+    Kernels(Tensor),
+    /// By operations.
+    Operations {
+        /// Where the new keys and values go, `[B·m, d]`.
+        targets: Tensor,
+        /// `None` where [`attention_cpu`] reads the rows as they are.
+        batched: Option<BatchedPlan>,
+    },
 }
 
 /// How rows fold into dense products: as rows of their prompt's slot, and as their own place.
@@ -229,6 +242,11 @@ impl KvCache {
                 self.size.capacity
             );
         }
+        if kernels::applies(&self.layers[0].own_k) {
+            let rows = self.rows.iter().flat_map(CachedRow::on_device);
+            let rows: Vec<u32> = rows.collect();
+            return Ok(self.plan_of(Tensor::from_vec(rows, (self.rows.len(), 4), device)?));
+        }
         let direct = attention_cpu::applies(&self.layers[0].own_k);
         let batched = if direct {
             None
@@ -252,9 +270,28 @@ impl KvCache {
             heads: self.heads,
             size: self.size,
             rows: self.rows.clone(),
-            targets,
-            batched,
+            means: Means::Operations { targets, batched },
         })
+    }
+
+    /// A plan whose rows the kernels read from `rows [B, 4]` (see [`crate::kernels::decode`]) whenever a step runs.
+    pub(crate) fn plan_of(&self, rows: Tensor) -> DecodePlan {
+        DecodePlan {
+            heads: self.heads,
+            size: self.size,
+            rows: Vec::new(),
+            means: Means::Kernels(rows),
+        }
+    }
+
+    /// How much it holds.
+    pub fn size(&self) -> CacheSize {
+        self.size
+    }
+
+    /// The rows of the batch.
+    pub(crate) fn rows(&self) -> &[CachedRow] {
+        &self.rows
     }
 
     /// Counts the token that every layer has just stored for every row.
@@ -262,6 +299,20 @@ impl KvCache {
         for row in &mut self.rows {
             row.own_len += 1;
         }
+    }
+}
+
+impl CachedRow {
+    /// As the kernels read it.
+    pub(crate) fn on_device(&self) -> [u32; 4] {
+        [self.slot, self.prompt_len, self.place, self.own_len].map(|value| value as u32)
+    }
+}
+
+impl DecodePlan {
+    /// Whether [`LayerCache::append_and_attend_projected`] is to be used.
+    pub(crate) fn uses_kernels(&self) -> bool {
+        matches!(self.means, Means::Kernels(_))
     }
 }
 
@@ -366,14 +417,40 @@ impl LayerCache {
         v: &Tensor,
         plan: &DecodePlan,
     ) -> Result<Tensor> {
-        let shape = plan.targets.dims2()?;
+        let Means::Operations { targets, batched } = &plan.means else {
+            bail!("a plan for kernels: they append and turn in one");
+        };
+        let shape = targets.dims2()?;
         for (cache, values) in [(&self.own_k, k), (&self.own_v, v)] {
-            cache.scatter_set(&plan.targets, &values.contiguous()?.reshape(shape)?, 0)?;
+            cache.scatter_set(targets, &values.contiguous()?.reshape(shape)?, 0)?;
         }
-        match &plan.batched {
+        match batched {
             None => attention_cpu::decode(q, &self.cached(plan), plan.heads),
             Some(batched) => self.attend(q, plan, batched),
         }
+    }
+
+    /// As [`Self::append_and_attend`] by kernels, from projections without bias and rotation.
+    pub(crate) fn append_and_attend_projected(
+        &self,
+        projected: &Projected,
+        cos: &Tensor,
+        sin: &Tensor,
+        plan: &DecodePlan,
+    ) -> Result<Tensor> {
+        let Means::Kernels(rows) = &plan.means else {
+            bail!("a plan for operations");
+        };
+        let cached = Cached {
+            prompt_k: &self.prompt_k,
+            prompt_v: &self.prompt_v,
+            own_k: &self.own_k,
+            own_v: &self.own_v,
+            capacity: plan.size.capacity,
+        };
+        let heads = plan.heads.into();
+        let q = kernels::decode::append(projected, cos, sin, &cached, heads, rows)?;
+        kernels::decode::attend(&q, &cached, heads, rows)
     }
 
     fn cached<'a>(&'a self, plan: &'a DecodePlan) -> attention_cpu::Cached<'a> {

@@ -56,4 +56,21 @@ impl Qwen25Vl {
         cache.advance();
         Ok(x)
     }
+
+    /// As [`Self::decode`] for kernels, of rows `[B, H]` that are embedded, whose keys lie where `rows [B, 4]` says when the
+    /// work runs (see [`crate::kernels::decode`]). The cache does not count the token.
+    pub(crate) fn decode_embedded(
+        &self,
+        mut x: Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        cache: &KvCache,
+        rows: &Tensor,
+    ) -> Result<Tensor> {
+        let plan = cache.plan_of(rows.clone());
+        for (layer, cached) in self.layers.iter().zip(cache.layers()) {
+            x = layer.decode(&x, cos, sin, cached, &plan)?;
+        }
+        Ok(x)
+    }
 }

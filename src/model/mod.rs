@@ -4,6 +4,7 @@
 
 pub mod attention;
 mod attention_cpu;
+mod attention_kernels;
 pub mod cache;
 pub mod checkpoint_error;
 mod config_file;

@@ -2,7 +2,8 @@
 //!
 //! Shapes: `N` packed rows, `H` hidden, `n`/`m` query and key/value heads of width `d`.
 
-use crate::model::attention::{Heads, attention, attention_backward};
+use crate::kernels;
+use crate::model::attention::{Heads, attention, attention_backward, attention_saved};
 use crate::model::cache::{DecodePlan, LayerCache};
 use crate::model::layers::{
     add_rms_norm, linear, rms_norm, rms_norm_backward_add, rotary_backward, rotary_projections,
@@ -106,8 +107,19 @@ impl DecoderLayer {
         cache: &LayerCache,
         plan: &DecodePlan,
     ) -> Result<Tensor> {
-        let Projected { q, k, v, .. } = self.project(x, cos, sin)?;
-        let attended = cache.append_and_attend(&q, &k, &v, plan)?;
+        let attended = if plan.uses_kernels() {
+            let normed = rms_norm(x, &self.input_norm, self.eps)?;
+            let projected = kernels::decode::Projected {
+                q: &linear(&normed, &self.query.0, None)?,
+                k: &linear(&normed, &self.key.0, None)?,
+                v: &linear(&normed, &self.value.0, None)?,
+                biases: [&self.query.1, &self.key.1, &self.value.1],
+            };
+            cache.append_and_attend_projected(&projected, cos, sin, plan)?
+        } else {
+            let Projected { q, k, v, .. } = self.project(x, cos, sin)?;
+            cache.append_and_attend(&q, &k, &v, plan)?
+        };
         self.finish(x, &attended)
     }
 
@@ -140,7 +152,8 @@ impl DecoderLayer {
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
         let projected = self.project(x, cos, sin)?;
-        let attended = attention(&projected.q, &projected.k, &projected.v, self.heads, layout)?;
+        let Projected { q, k, v, .. } = &projected;
+        let (attended, saved) = attention_saved(q, k, v, self.heads, layout)?;
         let added = linear(&attended, &self.output, None)?;
         let (middle, normed) = add_rms_norm(x, &added, &self.mlp_norm, self.eps)?;
         drop(added);
@@ -153,7 +166,9 @@ impl DecoderLayer {
         )?;
         let d_attended = d_middle.matmul(&self.output)?;
         drop(attended);
-        let d_normed = self.backward_attention(&projected, cos, sin, layout, &d_attended, sink)?;
+        let d_qkv = attention_backward([q, k, v], self.heads, layout, saved.as_ref(), &d_attended)?;
+        drop(saved);
+        let d_normed = self.backward_projections(&projected.normed, cos, sin, d_qkv, sink)?;
         let (dx, d_norm) =
             rms_norm_backward_add(x, &self.input_norm, self.eps, &d_normed, &d_middle)?;
         self.emit(sink, "input_layernorm.weight", d_norm)?;
@@ -188,18 +203,15 @@ impl DecoderLayer {
         Ok(d_middle)
     }
 
-    /// From attention's output back to the normed input.
-    fn backward_attention(
+    /// From queries, keys and values back to the normed input.
+    fn backward_projections(
         &self,
-        projected: &Projected,
+        normed: &Tensor,
         cos: &Tensor,
         sin: &Tensor,
-        layout: &PackedLayout,
-        upstream: &Tensor,
+        (dq, dk, dv): (Tensor, Tensor, Tensor),
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
-        let Projected { normed, q, k, v } = projected;
-        let (dq, dk, dv) = attention_backward(q, k, v, self.heads, layout, upstream)?;
         let dq = rotary_backward(&dq, cos, sin)?;
         let dk = rotary_backward(&dk, cos, sin)?;
         let mut d_normed: Option<Tensor> = None;

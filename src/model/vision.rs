@@ -153,11 +153,12 @@ impl VisionBlock {
     ) -> Result<Tensor> {
         let normed1 = self.norm1.forward(x)?;
         let qkv = self.qkv.forward(&normed1)?;
-        let attended = layout.attention(&qkv, self.heads, self.full)?;
+        let (attended, saved) = layout.attention_saved(&qkv, self.heads, self.full)?;
         let (middle, normed) = self.norm2.add_forward(x, &self.proj.forward(&attended)?)?;
         let d_middle = self.backward_mlp(&middle, normed, upstream, sink)?;
         let d_attended = self.proj.backward(&attended, &d_middle, sink)?;
-        let d_qkv = layout.attention_backward(&qkv, self.heads, self.full, &d_attended)?;
+        let d_qkv =
+            layout.attention_backward(&qkv, self.heads, self.full, saved.as_ref(), &d_attended)?;
         let d_normed = self.qkv.backward(&normed1, &d_qkv, sink)?;
         self.norm1.backward_add(x, &d_normed, &d_middle, sink)
     }

@@ -2,6 +2,11 @@
 //!
 //! Shapes: `P` patches, `M` merged tokens, `n` heads of width `d`; a segment is the set of rows that see each other.
 
+use crate::kernels;
+use crate::kernels::attention::Attended;
+use crate::kernels::attention::HeadCounts;
+use crate::kernels::attention::Sequence;
+use crate::kernels::attention::Sequences;
 use crate::model::attention::softmax;
 use crate::model::layers::Backward;
 use crate::model::layers::closed_form1;
@@ -16,6 +21,7 @@ use candle_core::Device;
 use candle_core::Result;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// Base of the tower's rotary frequencies (fixed in the architecture).
 const ROTARY_BASE: f64 = 10_000.0;
@@ -45,6 +51,10 @@ struct Segments {
     batches: Vec<(usize, usize)>,
     /// Sorted row → row, and back; `None` when they already lie so.
     order: Option<(Tensor, Tensor)>,
+    /// Length of each, in the order of the rows.
+    lens: Vec<usize>,
+    /// What the kernels read, once they do.
+    sequences: OnceLock<Sequences>,
 }
 
 impl VisionLayout {
@@ -122,14 +132,32 @@ impl VisionLayout {
 
     /// Self-attention inside windows, or inside frames when `full`: `qkv [P, 3·n·d]` → `[P, n·d]`.
     pub(crate) fn attention(&self, qkv: &Tensor, heads: usize, full: bool) -> Result<Tensor> {
-        let value = self.attend(&qkv.detach(), heads, full)?;
+        let (value, saved) = self.attention_saved(&qkv.detach(), heads, full)?;
         let layout = self.clone();
         let backward: Backward = Box::new(move |inputs, upstream| {
-            Ok(vec![
-                layout.attention_backward(inputs[0], heads, full, upstream)?,
-            ])
+            let saved = saved.as_ref();
+            Ok(vec![layout.attention_backward(
+                inputs[0], heads, full, saved, upstream,
+            )?])
         });
         closed_form1(value, qkv, backward)
+    }
+
+    /// [`Self::attention`] of a detached tensor, and what spares its backward pass computing it again, where a kernel
+    /// leaves that.
+    pub(crate) fn attention_saved(
+        &self,
+        qkv: &Tensor,
+        heads: usize,
+        full: bool,
+    ) -> Result<(Tensor, Option<Attended>)> {
+        if !kernels::applies(qkv) {
+            return Ok((self.attend(qkv, heads, full)?, None));
+        }
+        let [q, k, v] = self.rotated(qkv)?;
+        let sequences = self.segments(full).sequences(&q)?;
+        let attended = sequences.forward(&q, &k, &v, head_counts(heads))?;
+        Ok((attended.output.clone(), Some(attended)))
     }
 
     fn attend(&self, qkv: &Tensor, heads: usize, full: bool) -> Result<Tensor> {
@@ -144,15 +172,37 @@ impl VisionLayout {
         segments.unsort(&Tensor::cat(&parts, 0)?)
     }
 
-    /// Gradient of [`Self::attention`] with respect to `qkv`; the probabilities are computed again.
+    /// Gradient of [`Self::attention`] with respect to `qkv`; the probabilities are computed again, from what
+    /// [`Self::attention_saved`] left where it did.
     pub(crate) fn attention_backward(
         &self,
         qkv: &Tensor,
         heads: usize,
         full: bool,
+        saved: Option<&Attended>,
         upstream: &Tensor,
     ) -> Result<Tensor> {
         let [q, k, v] = self.rotated(qkv)?;
+        let (dq, dk, dv) = match saved {
+            Some(attended) => {
+                let sequences = self.segments(full).sequences(&q)?;
+                let upstream = upstream.contiguous()?;
+                sequences.backward([&q, &k, &v], head_counts(heads), attended, &upstream)?
+            }
+            None => self.composed_backward([q, k, v], heads, full, upstream)?,
+        };
+        let dq = rotary_backward(&dq, &self.cos, &self.sin)?;
+        let dk = rotary_backward(&dk, &self.cos, &self.sin)?;
+        Tensor::cat(&[dq, dk, dv], 1)
+    }
+
+    fn composed_backward(
+        &self,
+        [q, k, v]: [Tensor; 3],
+        heads: usize,
+        full: bool,
+        upstream: &Tensor,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
         let segments = self.segments(full);
         let [q, k, v] = [segments.sort(&q)?, segments.sort(&k)?, segments.sort(&v)?];
         let upstream = segments.sort(upstream)?;
@@ -171,9 +221,7 @@ impl VisionLayout {
         let dq = segments.unsort(&Tensor::cat(&dq, 0)?)?;
         let dk = segments.unsort(&Tensor::cat(&dk, 0)?)?;
         let dv = segments.unsort(&Tensor::cat(&dv, 0)?)?;
-        let dq = rotary_backward(&dq, &self.cos, &self.sin)?;
-        let dk = rotary_backward(&dk, &self.cos, &self.sin)?;
-        Tensor::cat(&[dq, dk, dv], 1)
+        Ok((dq, dk, dv))
     }
 
     /// Queries, keys (both turned) and values, each `[P, n·d]`.
@@ -189,6 +237,14 @@ impl VisionLayout {
 
     fn segments(&self, full: bool) -> &Segments {
         if full { &self.frames } else { &self.windows }
+    }
+}
+
+/// Every head has keys of its own.
+fn head_counts(heads: usize) -> HeadCounts {
+    HeadCounts {
+        queries: heads,
+        keys: heads,
     }
 }
 
@@ -245,6 +301,8 @@ impl Segments {
             return Ok(Self {
                 batches,
                 order: None,
+                lens: lens.to_vec(),
+                sequences: OnceLock::new(),
             });
         }
         let order: Vec<u32> = by_len
@@ -256,7 +314,34 @@ impl Segments {
         Ok(Self {
             batches,
             order: Some((Tensor::new(order, device)?, Tensor::new(back, device)?)),
+            lens: lens.to_vec(),
+            sequences: OnceLock::new(),
         })
+    }
+
+    /// The segments for kernels on tensors like `x`.
+    fn sequences(&self, x: &Tensor) -> Result<Sequences> {
+        if let Some(sequences) = self.sequences.get().filter(|known| known.fit(x)) {
+            return Ok(sequences.clone());
+        }
+        let mut start = 0;
+        let sequences: Vec<Sequence> = self
+            .lens
+            .iter()
+            .map(|&len| {
+                let rows = start..start + len;
+                start = rows.end;
+                Sequence {
+                    before: rows.start..rows.start,
+                    seen_until: rows.end,
+                    rows,
+                }
+            })
+            .collect();
+        let sequences = Sequences::new(&sequences, start, false, x.dtype(), x.device())?;
+        // A layout serves one model: tables for another dtype would be made each time.
+        self.sequences.get_or_init(|| sequences.clone());
+        Ok(sequences)
     }
 
     fn sort(&self, x: &Tensor) -> Result<Tensor> {

@@ -4,8 +4,10 @@ use crate::model::Qwen25Vl;
 use crate::model::cache::{CacheSize, KvCache};
 use crate::model::positions::Positions;
 use crate::model::spec::Spec;
+use crate::policy::device_steps::{DeviceSteps, STEPS_PER_COPY};
 use crate::policy::inputs::PackedInputs;
 use crate::policy::logprobs::video_tokens;
+use crate::policy::sampler::{CompletionSeed, Draw, Sampler};
 use candle_core::{Result, Tensor, bail};
 
 /// A running generation: each prompt goes through the model once, its rows share the prompt's keys and values.
@@ -15,6 +17,18 @@ pub struct Decoding<'a> {
     cache: KvCache,
     /// Position of each row's next token.
     next: Vec<u32>,
+    on_device: Option<DeviceSteps>,
+}
+
+/// A row that has drawn a token and is to draw the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    /// The token it has drawn.
+    pub token: u32,
+    /// What names its draws.
+    pub seed: CompletionSeed,
+    /// Index of the next token in its completion.
+    pub index: usize,
 }
 
 /// A prompt in the cache, which rows can continue until it is released.
@@ -31,6 +45,7 @@ impl<'a> Decoding<'a> {
             model,
             cache: model.cache(size)?,
             next: Vec::new(),
+            on_device: None,
         })
     }
 
@@ -114,6 +129,47 @@ impl<'a> Decoding<'a> {
             *next += 1;
         }
         self.model.logits(&output)
+    }
+
+    /// The next tokens of every row, one per row and step: `most` steps at most, as many as are cheap at once. A row that
+    /// ends on the way draws on; what it draws then is to be ignored.
+    ///
+    /// # Errors
+    /// A row's place in the cache is full, or logits are not finite.
+    pub fn draw(
+        &mut self,
+        pending: &[Pending],
+        sampler: &Sampler,
+        most: usize,
+    ) -> Result<Vec<Vec<Draw>>> {
+        if !DeviceSteps::take(self.model, &self.cache) {
+            let tokens: Vec<u32> = pending.iter().map(|row| row.token).collect();
+            let seeds: Vec<CompletionSeed> = pending.iter().map(|row| row.seed).collect();
+            let indices: Vec<usize> = pending.iter().map(|row| row.index).collect();
+            let logits = self.step(&tokens)?;
+            return Ok(vec![sampler.draw_rows(&logits, &seeds, &indices)?]);
+        }
+        if pending.len() != self.num_rows() {
+            bail!("{} tokens for {} rows", pending.len(), self.num_rows());
+        }
+        let steps = most.min(STEPS_PER_COPY);
+        let mut on_device = if let Some(on_device) = self.on_device.take() {
+            on_device
+        } else {
+            let vocabulary = self.model.head.dim(0)?;
+            let drawing = sampler.on_device(vocabulary, self.model.device())?;
+            let graph = sampler.cuda_graph();
+            DeviceSteps::new(self.model, &self.cache, drawing.clone(), graph)?
+        };
+        let draws = on_device.run(self.model, &self.cache, pending, &self.next, steps)?;
+        self.on_device = Some(on_device);
+        for _ in 0..steps {
+            self.cache.advance();
+        }
+        for next in &mut self.next {
+            *next += steps as u32;
+        }
+        Ok(draws)
     }
 
     /// Keeps only these rows (ascending), the others have ended.

@@ -8,6 +8,7 @@ use crate::model::Qwen25Vl;
 use crate::model::cache::CacheSize;
 use crate::model::positions::PositionError;
 use crate::policy::decode::Decoding;
+use crate::policy::decode::Pending;
 use crate::policy::decode::Prefilled;
 use crate::policy::inputs::PackedGroup;
 use crate::policy::inputs::PackedInputs;
@@ -277,13 +278,17 @@ impl Batch<'_, '_> {
         Ok(())
     }
 
-    /// One token of every row of the batch.
+    /// The next tokens of every row of the batch.
     fn step(&mut self) -> Result<(), GenerateError> {
-        let last = self.running.iter().map(|row| row.token_ids.last());
-        let tokens: Vec<u32> = last.flatten().copied().collect();
-        let logits = self.decoding.step(&tokens)?;
         let mut rows = std::mem::take(&mut self.running);
-        self.draw(&mut rows, &logits)?;
+        let pending: Vec<Pending> = rows.iter().filter_map(Row::pending).collect();
+        let left = rows
+            .iter()
+            .map(|row| self.config.max_new_tokens - row.token_ids.len());
+        let most = left.max().unwrap_or(1);
+        for draws in self.decoding.draw(&pending, &self.sampler, most)? {
+            self.take(&mut rows, draws)?;
+        }
         let going: Vec<usize> = (0..rows.len())
             .filter(|&index| rows[index].finish.is_none())
             .collect();
@@ -297,7 +302,15 @@ impl Batch<'_, '_> {
         let seeds: Vec<CompletionSeed> = rows.iter().map(|row| row.seed).collect();
         let positions: Vec<usize> = rows.iter().map(|row| row.token_ids.len()).collect();
         let draws = self.sampler.draw_rows(logits, &seeds, &positions)?;
+        self.take(rows, draws)
+    }
+
+    /// Appends to each of `rows` that has not ended what it drew.
+    fn take(&mut self, rows: &mut [Row], draws: Vec<Draw>) -> Result<(), GenerateError> {
         for (row, draw) in rows.iter_mut().zip(draws) {
+            if row.finish.is_some() {
+                continue;
+            }
             let eos_ids = self.processor.eos_ids();
             let drawn = row.push(draw, eos_ids, self.config.max_new_tokens);
             if (self.observer)(drawn).is_break() {
@@ -337,6 +350,15 @@ impl Batch<'_, '_> {
 }
 
 impl Row {
+    /// What its next draw needs.
+    fn pending(&self) -> Option<Pending> {
+        self.token_ids.last().map(|&token| Pending {
+            token,
+            seed: self.seed,
+            index: self.token_ids.len(),
+        })
+    }
+
     fn push(&mut self, draw: Draw, eos_ids: &[u32], max_new_tokens: usize) -> NewToken {
         self.token_ids.push(draw.id);
         self.logprobs.push(draw.logprob);

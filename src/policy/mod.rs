@@ -13,10 +13,12 @@ use std::path::Path;
 
 pub mod bias;
 pub mod decode;
+mod device_steps;
 pub mod generate;
 pub mod inputs;
 pub mod logprobs;
 pub mod parallel;
+mod replay;
 pub mod sampler;
 
 /// Start of the names of the vision tower's tensors.

@@ -167,12 +167,13 @@ fn environment(verb: Verb, device: &Device) -> serde_json::Value {
 
 /// Settings that may differ between the parts of one run: they change where and when, and of the numbers at most how
 /// they are rounded.
-const FREE_TO_CHANGE: [&str; 13] = [
+const FREE_TO_CHANGE: [&str; 14] = [
     "output_dir",
     "model.device",
     "model.bias_placement",
     "optimizer.memory",
     "sampling.max_rows",
+    "sampling.cuda_graph",
     "data.cache_mib",
     "data.cache_dir",
     "data.cache_dir_mib",

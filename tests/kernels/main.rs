@@ -19,8 +19,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod adamw;
+mod attention;
 mod elementwise;
 mod emulator;
+mod generate;
 mod harness;
 mod head;
 mod model;

@@ -1,0 +1,266 @@
+//! Attention over packed rows: forward, and gradients from the forward pass's log-sum-exp.
+//!
+//! No score matrix lies in memory, keys and values are not repeated per query head, and all sequences of a pass go
+//! through one launch. Shapes: `N` rows, `n` query heads of width `d` ≤ 128 that share `m` key/value heads.
+
+use super::launch::{Grid, Launch, Module, module, unwritten};
+use candle_core::{DType, Device, Result, Tensor, bail};
+use std::ops::Range;
+
+static MODULE: Module = module!("attention");
+
+/// Consecutive rows that see each other, and what else they see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    /// Its rows.
+    pub rows: Range<usize>,
+    /// Rows that all of them see entirely; they lie before `rows`, or there are none.
+    pub before: Range<usize>,
+    /// One past the last row that sees these rows: the end of `rows`, or of the last sequence with these in its `before`.
+    pub seen_until: usize,
+}
+
+/// Which rows see which, as the kernels read it: made once for all layers and passes over the same rows.
+#[derive(Debug, Clone)]
+pub struct Sequences {
+    num_rows: usize,
+    causal: bool,
+    dtype: DType,
+    /// Rows and what they see, `[blocks, 6]`: start, end, `before`, their own sequence's rows seen.
+    query_blocks: Tensor,
+    /// Keys and the rows that may see them, `[blocks, 4]`.
+    key_blocks: Tensor,
+}
+
+/// How the width of a row divides into heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadCounts {
+    /// Query heads (n).
+    pub queries: usize,
+    /// Key/value heads (m).
+    pub keys: usize,
+}
+
+/// What a forward pass leaves.
+#[derive(Debug, Clone)]
+pub struct Attended {
+    /// `[N, n·d]`
+    pub output: Tensor,
+    /// Logarithm of the sum of the exponentials of each row's scores, `[N, n]` in f32.
+    pub lse: Tensor,
+}
+
+impl Sequences {
+    /// `sequences` cover `num_rows` rows; where `causal`, a row sees of its own sequence itself and what is before.
+    /// `dtype` is that of the tensors to come.
+    pub fn new(
+        sequences: &[Sequence],
+        num_rows: usize,
+        causal: bool,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let block_rows = block(dtype).rows;
+        let (mut queries, mut keys) = (Vec::new(), Vec::new());
+        for Sequence {
+            rows,
+            before,
+            seen_until,
+        } in sequences
+        {
+            for start in rows.clone().step_by(block_rows) {
+                let end = (start + block_rows).min(rows.end);
+                let own_end = if causal { end } else { rows.end };
+                queries.extend([start, end, before.start, before.end, rows.start, own_end]);
+                let first = if causal { start } else { rows.start };
+                keys.extend([start, end, first, *seen_until]);
+            }
+        }
+        let table = |values: Vec<usize>, columns: usize| {
+            let values: Vec<u32> = values.into_iter().map(|value| value as u32).collect();
+            Tensor::from_vec(values.clone(), (values.len() / columns, columns), device)
+        };
+        Ok(Self {
+            num_rows,
+            causal,
+            dtype,
+            query_blocks: table(queries, 6)?,
+            key_blocks: table(keys, 4)?,
+        })
+    }
+
+    /// Whether these are tables for tensors like `x`: on its device, of its dtype.
+    pub fn fit(&self, x: &Tensor) -> bool {
+        self.dtype == x.dtype() && self.query_blocks.device().same_device(x.device())
+    }
+
+    /// `[N, n·d]`, `[N, m·d]` twice → outputs.
+    ///
+    /// # Errors
+    /// Shapes or dtypes that do not fit, or heads wider than 128.
+    pub fn forward(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        heads: HeadCounts,
+    ) -> Result<Attended> {
+        let dim = self.check(q, k, v, heads)?;
+        let output = unwritten(q.shape(), q.dtype(), q.device())?;
+        let lse = unwritten((self.num_rows, heads.queries), DType::F32, q.device())?;
+        let launch = self.launch("forward", dim)?;
+        let launch = launch.tensor(q).tensor(k).tensor(v).tensor(&output);
+        let launch = launch.tensor(&lse).tensor(&self.query_blocks);
+        self.shape(launch, heads, dim)
+            .run(self.grid(&self.query_blocks, heads)?)?;
+        Ok(Attended { output, lse })
+    }
+
+    /// Gradients with respect to `q`, `k` and `v`, given that of the output `[N, n·d]`.
+    pub fn backward(
+        &self,
+        [q, k, v]: [&Tensor; 3],
+        heads: HeadCounts,
+        attended: &Attended,
+        upstream: &Tensor,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let dim = self.check(q, k, v, heads)?;
+        if upstream.shape() != q.shape() || upstream.dtype() != q.dtype() {
+            bail!(
+                "attention: the gradient of the output has {:?}",
+                upstream.shape()
+            );
+        }
+        let (rows, device) = (self.num_rows, q.device());
+        let delta = unwritten((rows, heads.queries), DType::F32, device)?;
+        Launch::of_dtype(&MODULE, "attention_row_products", q.dtype())?
+            .tensor(&attended.output)
+            .tensor(upstream)
+            .tensor(&delta)
+            .size(delta.elem_count())
+            .size(dim)
+            .run(Grid::covering(delta.elem_count() * 32, 256))?;
+        let inputs = |name: &str| -> Result<Launch> {
+            let launch = self.launch(name, dim)?;
+            let launch = launch.tensor(q).tensor(k).tensor(v).tensor(upstream);
+            Ok(launch.tensor(&attended.lse).tensor(&delta))
+        };
+
+        let dq = unwritten(q.shape(), q.dtype(), device)?;
+        let launch = inputs("backward_queries")?.tensor(&dq);
+        self.shape(launch.tensor(&self.query_blocks), heads, dim)
+            .run(self.grid(&self.query_blocks, heads)?)?;
+
+        let parts = (heads.queries / heads.keys, rows, heads.keys * dim);
+        let dk_parts = unwritten(parts, DType::F32, device)?;
+        let dv_parts = unwritten(parts, DType::F32, device)?;
+        let launch = inputs("backward_keys")?.tensor(&dk_parts).tensor(&dv_parts);
+        self.shape(launch.tensor(&self.key_blocks), heads, dim)
+            .run(self.grid(&self.key_blocks, heads)?)?;
+        Ok((dq, sum_parts(&dk_parts, k)?, sum_parts(&dv_parts, v)?))
+    }
+
+    /// The width of a head.
+    fn check(&self, q: &Tensor, k: &Tensor, v: &Tensor, heads: HeadCounts) -> Result<usize> {
+        let (rows, width) = q.dims2()?;
+        let dim = width / heads.queries;
+        let kv_shape = (self.num_rows, heads.keys * dim);
+        if rows != self.num_rows
+            || dim * heads.queries != width
+            || !heads.queries.is_multiple_of(heads.keys)
+            || k.dims2()? != kv_shape
+            || v.dims2()? != kv_shape
+        {
+            bail!(
+                "attention: {:?}, {:?} and {:?} for {} rows of {heads:?}",
+                q.shape(),
+                k.shape(),
+                v.shape(),
+                self.num_rows
+            );
+        }
+        if [q, k, v].iter().any(|x| x.dtype() != self.dtype) {
+            bail!("attention: {:?} is not {:?}", q.dtype(), self.dtype);
+        }
+        Ok(dim)
+    }
+
+    fn launch(&self, name: &str, dim: usize) -> Result<Launch<'static>> {
+        launch_for(&MODULE, &format!("attention_{name}"), self.dtype, dim)
+    }
+
+    fn shape<'a>(&self, launch: Launch<'a>, heads: HeadCounts, dim: usize) -> Launch<'a> {
+        launch
+            .size(self.num_rows)
+            .size(heads.queries)
+            .size(heads.keys)
+            .size(dim)
+            .size(usize::from(self.causal))
+            .float((dim as f32).sqrt().recip())
+    }
+
+    fn grid(&self, blocks: &Tensor, heads: HeadCounts) -> Result<Grid> {
+        Ok(Grid {
+            blocks: [blocks.dim(0)? as u32, heads.queries as u32, 1],
+            ..Grid::new(1, block(self.dtype).threads)
+        })
+    }
+}
+
+/// The rows and threads of a block.
+struct Block {
+    rows: usize,
+    threads: u32,
+}
+
+/// bf16 uses tensor cores, which take more rows at a time.
+fn block(dtype: DType) -> Block {
+    match dtype {
+        DType::BF16 => Block {
+            rows: 64,
+            threads: 128,
+        },
+        _ => Block {
+            rows: 16,
+            threads: 64,
+        },
+    }
+}
+
+/// The kernel called `{name}_{dtype}_{width}`, compiled for heads of up to `width` ≥ `dim`.
+pub(super) fn launch_for(
+    module: &'static Module,
+    name: &str,
+    dtype: DType,
+    dim: usize,
+) -> Result<Launch<'static>> {
+    let widths: &[usize] = match dtype {
+        DType::BF16 => &[32, 80, 128],
+        DType::F32 => &[32, 128],
+        _ => bail!("kernel {name}: no variant for {dtype:?}"),
+    };
+    match widths.iter().find(|&&width| width >= dim) {
+        Some(width) => Ok(Launch::new(
+            module,
+            &format!("{name}_{}_{width}", dtype.as_str()),
+        )),
+        None => bail!("kernel {name}: heads of width {dim}, at most 128"),
+    }
+}
+
+/// Threads of a block of the kernels of [`launch_for`].
+pub(super) fn threads(dtype: DType) -> u32 {
+    block(dtype).threads
+}
+
+/// `parts [p, …]` in f32 → their sum in the shape and dtype of `like`.
+fn sum_parts(parts: &Tensor, like: &Tensor) -> Result<Tensor> {
+    let sum = unwritten(like.shape(), like.dtype(), like.device())?;
+    Launch::of_dtype(&MODULE, "attention_sum_parts", like.dtype())?
+        .tensor(parts)
+        .tensor(&sum)
+        .size(parts.dim(0)?)
+        .size(sum.elem_count())
+        .run(Grid::covering(sum.elem_count(), 256))?;
+    Ok(sum)
+}

@@ -1,0 +1,251 @@
+//! One new token per row: rotation and cache write in one launch, attention over a shared prompt and the row's own
+//! tokens, and what keeps the loop of steps on the device.
+//!
+//! Shapes: `B` rows, `n` query and `m` key/value heads of width `d` ≤ 128. Keys and values lie in `[Q·m, P, d]` for
+//! prompts and `[R·m·T, d]` for what rows add. A row is `[slot, prompt tokens, place, own tokens]` in a table `[B, 4]`
+//! of u32 on the device; the kernels read it there, so a captured launch can be replayed.
+
+use super::attention::{HeadCounts, launch_for, threads};
+use super::launch::{Grid, Launch, Module, module, unwritten};
+use candle_core::{DType, Result, Tensor, bail};
+
+static MODULE: Module = module!("decode");
+
+/// Keys of one run, as in `decode.cu`.
+const SPLIT_KEYS: usize = 256;
+/// The slot of a row that stores nothing and gets zeros.
+pub const IDLE: u32 = u32::MAX;
+/// Most rows that [`Steps::advance`] takes.
+pub const MAX_ROWS: usize = 1024;
+
+/// Keys and values of one layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Cached<'a> {
+    /// `[Q·m, P, d]`
+    pub prompt_k: &'a Tensor,
+    /// `[Q·m, P, d]`
+    pub prompt_v: &'a Tensor,
+    /// `[R·m·T, d]`
+    pub own_k: &'a Tensor,
+    /// `[R·m·T, d]`
+    pub own_v: &'a Tensor,
+    /// T.
+    pub capacity: usize,
+}
+
+/// A layer's projections of the new tokens, before bias and rotation.
+#[derive(Debug, Clone, Copy)]
+pub struct Projected<'a> {
+    /// `[B, n·d]`
+    pub q: &'a Tensor,
+    /// `[B, m·d]`
+    pub k: &'a Tensor,
+    /// `[B, m·d]`
+    pub v: &'a Tensor,
+    /// Biases of the three.
+    pub biases: [&'a Tensor; 3],
+}
+
+/// Adds the biases, turns queries and keys by `cos`, `sin` `[B, d/2]` (f32), stores keys and values as each row's next
+/// token, and returns the queries `[B, n·d]`.
+pub fn append(
+    projected: &Projected,
+    cos: &Tensor,
+    sin: &Tensor,
+    cached: &Cached,
+    heads: HeadCounts,
+    rows: &Tensor,
+) -> Result<Tensor> {
+    let Projected {
+        q,
+        k,
+        v,
+        biases: [q_bias, k_bias, v_bias],
+    } = *projected;
+    let dim = check(q, cached, heads, rows)?;
+    if k.dims2()? != (rows.dim(0)?, heads.keys * dim)
+        || v.shape() != k.shape()
+        || cos.dims2()? != (rows.dim(0)?, dim / 2)
+        || sin.shape() != cos.shape()
+        || q_bias.dims1()? != heads.queries * dim
+        || k_bias.dims1()? != heads.keys * dim
+        || v_bias.dims1()? != heads.keys * dim
+    {
+        bail!("decode: keys {:?}, angles {:?}", k.shape(), cos.shape());
+    }
+    let turned = unwritten(q.shape(), q.dtype(), q.device())?;
+    Launch::of_dtype(&MODULE, "decode_append", q.dtype())?
+        .tensor(q)
+        .tensor(k)
+        .tensor(v)
+        .tensor(q_bias)
+        .tensor(k_bias)
+        .tensor(v_bias)
+        .tensor(cos)
+        .tensor(sin)
+        .tensor(rows)
+        .tensor(&turned)
+        .tensor(cached.own_k)
+        .tensor(cached.own_v)
+        .size(heads.queries)
+        .size(heads.keys)
+        .size(dim)
+        .size(cached.capacity)
+        .run(Grid {
+            blocks: [
+                rows.dim(0)? as u32,
+                (heads.queries + 2 * heads.keys) as u32,
+                1,
+            ],
+            ..Grid::new(1, 64)
+        })?;
+    Ok(turned)
+}
+
+/// Attention of one query per row to its prompt and its own tokens, the new one included: `q [B, n·d]` → `[B, n·d]`.
+///
+/// # Errors
+/// More than 16 query heads to a key/value head, heads wider than 128, or shapes that do not fit.
+pub fn attend(q: &Tensor, cached: &Cached, heads: HeadCounts, rows: &Tensor) -> Result<Tensor> {
+    let dim = check(q, cached, heads, rows)?;
+    if heads.queries / heads.keys > 16 {
+        bail!("decode: {heads:?}, more than 16 to one");
+    }
+    let count = rows.dim(0)?;
+    let prompt_stride = cached.prompt_k.dim(1)?;
+    let runs = (prompt_stride + cached.capacity).div_ceil(SPLIT_KEYS);
+    let sums = unwritten((count, heads.queries, runs, dim), DType::F32, q.device())?;
+    let totals = unwritten((count, heads.queries, runs, 2), DType::F32, q.device())?;
+    launch_for(&MODULE, "decode_attention", q.dtype(), dim)?
+        .tensor(q)
+        .tensor(cached.prompt_k)
+        .tensor(cached.prompt_v)
+        .tensor(cached.own_k)
+        .tensor(cached.own_v)
+        .tensor(rows)
+        .tensor(&sums)
+        .tensor(&totals)
+        .size(heads.queries)
+        .size(heads.keys)
+        .size(dim)
+        .size(prompt_stride)
+        .size(cached.capacity)
+        .float((dim as f32).sqrt().recip())
+        .run(Grid {
+            blocks: [runs as u32, heads.keys as u32, count as u32],
+            ..Grid::new(1, threads(q.dtype()))
+        })?;
+    let output = unwritten(q.shape(), q.dtype(), q.device())?;
+    Launch::of_dtype(&MODULE, "decode_join", q.dtype())?
+        .tensor(&sums)
+        .tensor(&totals)
+        .tensor(rows)
+        .tensor(&output)
+        .size(heads.queries)
+        .size(dim)
+        .size(runs)
+        .run(Grid::new(count * heads.queries, 128))?;
+    Ok(output)
+}
+
+/// Cosines and sines `[B, d/2]` (f32) of text tokens at `positions [B]` (u32): all rotary axes are equal there.
+/// `frequencies [d/2]` in f32.
+pub fn rotary(positions: &Tensor, frequencies: &Tensor) -> Result<(Tensor, Tensor)> {
+    let (rows, half) = (positions.dims1()?, frequencies.dims1()?);
+    let cos = unwritten((rows, half), DType::F32, positions.device())?;
+    let sin = unwritten((rows, half), DType::F32, positions.device())?;
+    Launch::new(&MODULE, "decode_rotary")
+        .tensor(positions)
+        .tensor(frequencies)
+        .tensor(&cos)
+        .tensor(&sin)
+        .size(rows)
+        .size(half)
+        .run(Grid::covering(rows * half, 256))?;
+    Ok((cos, sin))
+}
+
+/// Rows `tokens [B]` (u32, all below V) of the embedding `table [V, H]` → `[B, H]`.
+pub fn embed(tokens: &Tensor, table: &Tensor) -> Result<Tensor> {
+    let (rows, width) = (tokens.dims1()?, table.dim(1)?);
+    let output = unwritten((rows, width), table.dtype(), table.device())?;
+    Launch::of_dtype(&MODULE, "decode_embed", table.dtype())?
+        .tensor(tokens)
+        .tensor(table)
+        .tensor(&output)
+        .size(rows)
+        .size(width)
+        .run(Grid::covering(rows * width, 256))?;
+    Ok(output)
+}
+
+/// The state of rows that decode several tokens without the host.
+#[derive(Debug)]
+pub struct Steps {
+    /// Each row's last token, the next step's input, `[B]` in u32.
+    pub tokens: Tensor,
+    /// Its position, `[B]` in u32.
+    pub positions: Tensor,
+    /// Index of the token to be drawn in its completion, `[B]` in u32.
+    pub indices: Tensor,
+    /// Where the rows' keys lie, `[B, 4]`.
+    pub rows: Tensor,
+    /// Steps done, `[1]` in u32.
+    pub step: Tensor,
+    /// What was drawn, `[K, B]` in u32, and its log-probability in f32.
+    pub token_log: Tensor,
+    /// See `token_log`.
+    pub logprob_log: Tensor,
+}
+
+impl Steps {
+    /// Ends a step: `drawn [B]` (u32; all ones for none) and `logprobs [B]` go to the logs; each drawn token is its row's next input, one
+    /// position on, with one more token in its cache of `capacity`. A row whose cache is full stays at the last place.
+    ///
+    /// # Errors
+    /// More than [`MAX_ROWS`] rows. More than K steps in all are not seen here: the caller counts.
+    pub fn advance(&self, drawn: &Tensor, logprobs: &Tensor, capacity: usize) -> Result<()> {
+        let count = self.tokens.dims1()?;
+        if count > MAX_ROWS {
+            bail!("decode: {count} rows, at most {MAX_ROWS}");
+        }
+        Launch::new(&MODULE, "decode_advance")
+            .tensor(drawn)
+            .tensor(logprobs)
+            .tensor(&self.tokens)
+            .tensor(&self.positions)
+            .tensor(&self.indices)
+            .tensor(&self.rows)
+            .tensor(&self.step)
+            .tensor(&self.token_log)
+            .tensor(&self.logprob_log)
+            .size(count)
+            .size(capacity)
+            .run(Grid::new(1, count as u32))
+    }
+}
+
+/// The width of a head.
+fn check(q: &Tensor, cached: &Cached, heads: HeadCounts, rows: &Tensor) -> Result<usize> {
+    let (count, width) = q.dims2()?;
+    let dim = width / heads.queries;
+    let (_, _, prompt_dim) = cached.prompt_k.dims3()?;
+    if dim * heads.queries != width
+        || !heads.queries.is_multiple_of(heads.keys)
+        || rows.dims2()? != (count, 4)
+        || rows.dtype() != DType::U32
+        || prompt_dim != dim
+        || cached.own_k.dim(1)? != dim
+        || cached.prompt_v.shape() != cached.prompt_k.shape()
+        || cached.own_v.shape() != cached.own_k.shape()
+    {
+        bail!(
+            "decode: {:?} for {heads:?} over {:?} and {:?}, rows {:?}",
+            q.shape(),
+            cached.prompt_k.shape(),
+            cached.own_k.shape(),
+            rows.shape()
+        );
+    }
+    Ok(dim)
+}

@@ -23,6 +23,8 @@ mod estimate;
 mod eval;
 pub mod init;
 mod inspect;
+mod inspect_device;
+mod inspect_model;
 mod output;
 mod process;
 mod training;

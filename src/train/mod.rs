@@ -34,6 +34,7 @@ pub mod estimate;
 pub mod feed;
 pub mod files;
 pub mod gradients;
+pub mod measure;
 pub mod metrics;
 pub mod optimizer;
 mod part;

@@ -9,8 +9,8 @@
 #   --toolkit DIR    where a toolkit is put together when there is no nvcc (default ~/.cache/videothinker/cuda)
 #   --out FILE       where the binary goes (default dist/videothinker)
 #
-# CUDA_COMPUTE_CAP (default: this machine's GPU, else 80) is the capability to build for: 80 A100, 86 RTX A6000,
-# 89 RTX 4090, 90 H100 and H200. Kernels are PTX of that capability: they run on it and on later ones.
+# CUDA_COMPUTE_CAP (default 80) is the capability to build for. Kernels are PTX: 80 runs on every card from the A100 on,
+# 86 and 89 on those and later ones. From 90 on candle builds its kernels for that one capability (sm_90a: H100, H200).
 # FFMPEG_DIR, a static FFmpeg (scripts/ffmpeg_static.sh), makes a binary that needs no FFmpeg where it runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,13 +28,9 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-compute_capability() {
-  nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sed -n '1s/\.//p' | grep . || echo 80
-}
-
 require_packages
 require_rust
-export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-$(compute_capability)}
+export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-80}
 if ! command -v nvcc >/dev/null 2>&1; then
   exports=$(CUDA_ARCH=$CUDA_COMPUTE_CAP scripts/cuda_toolkit.sh "$toolkit")
   eval "$exports"
@@ -56,7 +52,7 @@ cargo build --release --locked --features $features
 mkdir -p "$(dirname "$out")"
 strip -o "$out" "$CARGO_TARGET_DIR/release/videothinker"
 
-printf '%s: %s bytes, kernels for compute capability %s and later\n' "$out" "$(wc -c < "$out")" "$CUDA_COMPUTE_CAP"
+printf '%s: %s bytes, kernels for compute capability %s\n' "$out" "$(wc -c < "$out")" "$CUDA_COMPUTE_CAP"
 echo "Libraries it needs:"
 readelf -d "$out" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/  \1/p'
 cat <<END

@@ -28,9 +28,9 @@ pub struct DecodeSpeed {
     pub tokens_per_second: Share,
 }
 
-/// Samples as training does, twice as long as `workload` says and half as long as that: the difference is decoding
-/// alone, whatever a generation costs at its start. End-of-turn tokens do not end a completion early only when the model
-/// does not draw them, as with random weights; the rates are of the tokens that were drawn.
+/// Samples as training does, `workload.completion_tokens` for each completion and half as many: the difference is decoding
+/// alone, whatever a generation costs at its start. Only tokens that were drawn count; random weights hardly ever
+/// draw the end of a turn.
 ///
 /// # Errors
 /// A tensor operation that fails, for example for want of memory.
@@ -69,7 +69,9 @@ pub fn decode_speed(
     let rows = workload.questions * workload.group_size;
     let measured = (long - short) as f64 / (long_time - short_time);
     let mean_length = (long + short) / (2 * rows);
-    let bytes = step_bytes(model, prompts.len(), prompt_tokens, rows * mean_length);
+    let value = model.dtype().size_in_bytes();
+    let cached = prompts.len() * prompt_tokens;
+    let bytes = step_bytes(&model.spec, value, cached, rows * mean_length);
     Ok(DecodeSpeed {
         rows,
         prompt_tokens,
@@ -79,22 +81,26 @@ pub fn decode_speed(
     })
 }
 
-/// Bytes that one step must read: the decoder's weights and the head once, every key and value once (those of a prompt
-/// for all of its completions together).
-fn step_bytes(model: &Qwen25Vl, prompts: usize, prompt_tokens: usize, own_tokens: usize) -> usize {
-    let Spec { text, .. } = &model.spec;
+/// Bytes that one decoding step must read at `bytes` a value: the decoder's weights and the head once, every key and value
+/// once (those of a prompt for all of its completions together).
+pub(super) fn step_bytes(
+    spec: &Spec,
+    bytes: usize,
+    prompt_tokens: usize,
+    own_tokens: usize,
+) -> usize {
+    let text = &spec.text;
     let read = |name: &str| {
-        let is_table_only = name == Qwen25Vl::EMBEDDING && !model.spec.tie_word_embeddings;
+        let is_table_only = name == Qwen25Vl::EMBEDDING && !spec.tie_word_embeddings;
         !name.starts_with("visual.") && !is_table_only
     };
-    let weights: usize = expected_shapes(&model.spec)
+    let weights: usize = expected_shapes(spec)
         .into_iter()
         .filter(|(name, _)| read(name))
         .map(|(_, shape)| shape.elem_count())
         .sum();
     let per_token = 2 * text.num_layers * text.num_kv_heads * text.head_dim();
-    let cached = (prompts * prompt_tokens + own_tokens) * per_token;
-    (weights + cached) * model.dtype().size_in_bytes()
+    (weights + (prompt_tokens + own_tokens) * per_token) * bytes
 }
 
 #[cfg(test)]
@@ -117,14 +123,13 @@ mod tests {
         };
         let spec = tiny(tokens, 1000);
         let weights = init_weights(&spec, 0.02, 1, DType::F32, &Device::Cpu).unwrap();
-        let model = Qwen25Vl::new(&spec, &weights).unwrap();
         let tower = weights
             .iter()
             .filter(|(name, _)| name.starts_with("visual."));
         let tower: usize = tower.map(|(_, tensor)| tensor.elem_count()).sum();
         let decoder = 4 * (weights.num_values() - tower);
-        assert_eq!(step_bytes(&model, 0, 0, 0), decoder);
+        assert_eq!(step_bytes(&spec, 4, 0, 0), decoder);
         // 2 layers, keys and values, one head of 128.
-        assert_eq!(step_bytes(&model, 2, 100, 30), decoder + 4 * 230 * 512);
+        assert_eq!(step_bytes(&spec, 4, 200, 30), decoder + 4 * 230 * 512);
     }
 }

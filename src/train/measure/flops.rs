@@ -1,6 +1,6 @@
 //! Floating-point operations that a pass needs, from sizes alone.
 
-use crate::model::packed::PackedLayout;
+use crate::model::packed::GroupLayout;
 use crate::model::spec::{Spec, TextSpec, VisionSpec};
 use crate::policy::inputs::PackedInputs;
 
@@ -23,13 +23,20 @@ impl Flops {
     /// Of one forward pass over `inputs`.
     pub fn forward(spec: &Spec, inputs: &PackedInputs) -> Self {
         let grids = inputs.videos.iter().map(|video| video.grid_thw);
+        Self::of(spec, grids, &inputs.layout.groups, inputs.num_targets())
+    }
+
+    /// As [`Self::forward`], of clips with these grids, groups of these lengths, and so many target rows.
+    pub(super) fn of(
+        spec: &Spec,
+        grids: impl Iterator<Item = [usize; 3]>,
+        groups: &[GroupLayout],
+        targets: usize,
+    ) -> Self {
         Self {
             vision: grids.map(|grid| vision(&spec.vision, grid)).sum(),
-            layers: layers(&spec.text, inputs.num_rows(), &inputs.layout),
-            head: products(
-                inputs.num_targets(),
-                spec.text.vocab_size * spec.text.hidden_size,
-            ),
+            layers: layers(&spec.text, groups),
+            head: products(targets, spec.text.vocab_size * spec.text.hidden_size),
         }
     }
 
@@ -56,12 +63,12 @@ fn attention(pairs: usize, width: usize) -> u64 {
     4 * pairs as u64 * width as u64
 }
 
-fn layers(text: &TextSpec, rows: usize, layout: &PackedLayout) -> u64 {
+fn layers(text: &TextSpec, groups: &[GroupLayout]) -> u64 {
+    let rows = groups.iter().map(GroupLayout::num_rows).sum();
     let (hidden, keys) = (text.hidden_size, text.num_kv_heads * text.head_dim());
     let weights = 2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * text.intermediate_size;
     let causal = |len: usize| len * (len + 1) / 2;
-    let pairs: usize = layout
-        .groups
+    let pairs: usize = groups
         .iter()
         .map(|group| {
             let own = group.completion_lens.iter();
@@ -127,7 +134,7 @@ mod tests {
         PackedInputs::new(spec, &[group]).unwrap()
     }
 
-    /// knowledge of the model: 2.775 billion weights in the decoder's linear layers, so 2 × that for a row.
+    /// 2.775 billion weights in the decoder's linear layers, a multiplication and an addition each.
     #[test]
     fn a_row_costs_twice_the_linear_weights() {
         let spec = spec();

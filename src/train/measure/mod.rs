@@ -7,6 +7,7 @@ use serde::Serialize;
 use std::time::Instant;
 
 mod decode;
+mod duration;
 mod flops;
 mod learning;
 mod memory;
@@ -15,6 +16,7 @@ mod rates;
 mod workload;
 
 pub use decode::{DecodeSpeed, decode_speed};
+pub use duration::Duration;
 pub use flops::Flops;
 pub use learning::{LearningSpeed, learning_speed};
 pub use memory::peak_bytes;

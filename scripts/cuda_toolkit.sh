@@ -6,7 +6,7 @@
 #   cargo build --release --locked --features cuda
 #
 # Only `export ...` lines go to stdout, progress goes to stderr. A second call with the same versions only prints them again.
-# CUDA_ARCH (default 90) is the compute capability to build for: 80 A100, 86 RTX A6000, 89 RTX 4090, 90 H100 and H200.
+# CUDA_ARCH (default 80) is the compute capability to build for; see scripts/cuda_build.sh, which does all of this.
 set -euo pipefail
 
 dir=${1:?usage: cuda_toolkit.sh DIR}
@@ -70,7 +70,7 @@ fi
 printf 'export CUDA_HOME=%q\n' "$dir/cuda"
 printf 'export CUDA_PATH=%q\n' "$dir/cuda"
 printf 'export PATH=%q:"$PATH"\n' "$dir/cuda/bin"
-printf 'export CUDA_COMPUTE_CAP=%q\n' "${CUDA_ARCH:-90}"
+printf 'export CUDA_COMPUTE_CAP=%q\n' "${CUDA_ARCH:-80}"
 printf 'export CUDARC_CUDA_VERSION=13000\n'
 # candle's static kernels shrink from 37 to 9 MB
 printf 'export NVCC_APPEND_FLAGS=--compress-mode=size\n'

@@ -3,20 +3,33 @@
 # GRPO baseline and the CDPO policy from the base model in data/mini/, evaluates all four and prints the table.
 # Run it again to continue after an interruption.
 #
-#   scripts/quickstart.sh [--yes]     --yes: install missing system packages without asking
+#   scripts/quickstart.sh [--yes] [--binary FILE] [--device NAME] [--fast]
+#
+#   --yes            install missing system packages without asking
+#   --binary FILE    use this program instead of building one
+#   --device NAME    train and evaluate on this device, such as cuda:0, instead of the CPU
+#   --fast           two steps on a few clips: whether everything works, not what is learnt
 set -euo pipefail
+start=$PWD
 cd "$(dirname "$0")/.."
 # shellcheck source=lib/packages.sh
 . scripts/lib/packages.sh
 
-case "${1:-}" in
-  "") ;;
-  --yes) export ASSUME_YES=1 ;;
-  *) sed -n '2,6s/^# \{0,1\}//p' "$0"; [ "$1" = --help ] && exit 0 || exit 2 ;;
-esac
+run='' world=() settings=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --yes) export ASSUME_YES=1 ;;
+    --binary) run=$(cd "$start" && realpath "${2:?--binary FILE}"); shift ;;
+    --device) settings+=(--set "model.device=${2:?--device NAME}"); shift ;;
+    --fast)
+      world=(--train 8 --validation 2)
+      settings+=(--set train.steps=2 --set train.questions_per_step=2 --set sampling.max_new_tokens=16) ;;
+    *) sed -n '2,11s/^# \{0,1\}//p' "$0"; if [ "$1" = --help ]; then exit 0; else exit 2; fi ;;
+  esac
+  shift
+done
 
 runs=runs/mini
-run=target/release/videothinker
 times=()
 
 phase() { # NAME COMMAND…
@@ -31,14 +44,21 @@ phase() { # NAME COMMAND…
 make_world() {
   [ -d $runs/world ] && return
   rm -rf $runs/world.part
-  $run data mini --out $runs/world.part --seed 2026
+  "$run" data mini --out $runs/world.part --seed 2026 ${world[@]+"${world[@]}"}
   mv $runs/world.part $runs/world
 }
 
 last_checkpoint() { ls -d "$runs/$1"/checkpoints/step-* | sort | tail -n 1; }
 
+train() { # VERB NAME [SETTING…]
+  "$run" "$1" --config "configs/mini/$2.toml" ${settings[@]+"${settings[@]}"} "${@:3}"
+}
+
+# Stage 2 is repelled from the bias model that stage 1 ended with.
+repelled() { train train-cdpo cdpo --set "model.bias_model=$(last_checkpoint bias)"; }
+
 evaluate() { # NAME MODEL
-  $run eval --config configs/mini/eval.toml --model "$2" --out "$runs/eval/$1"
+  "$run" eval --config configs/mini/eval.toml ${settings[@]+"${settings[@]}"} --model "$2" --out "$runs/eval/$1"
 }
 
 # Seconds per step and peak memory of a run, from its log of times.
@@ -59,14 +79,17 @@ change() { # NAME METRIC
       }'
 }
 
-require_rust
-phase "system packages" require_packages
-phase "build" cargo build --release --locked
+if [ -z "$run" ]; then
+  require_rust
+  phase "system packages" require_packages
+  phase "build" cargo build --release --locked
+  run=target/release/videothinker
+fi
 mkdir -p $runs
 phase "miniature world" make_world
-phase "stage 1: bias model" $run train-bias --config configs/mini/bias.toml
-phase "stage 2: CDPO" $run train-cdpo --config configs/mini/cdpo.toml
-phase "baseline: GRPO" $run train-cdpo --config configs/mini/grpo.toml
+phase "stage 1: bias model" train train-bias bias
+phase "stage 2: CDPO" repelled
+phase "baseline: GRPO" train train-cdpo grpo
 phase "evaluate base" evaluate base data/mini
 phase "evaluate bias model" evaluate bias "$(last_checkpoint bias)"
 phase "evaluate GRPO baseline" evaluate grpo "$(last_checkpoint grpo)"
@@ -80,7 +103,7 @@ printf '\nFrom the first to the last quarter of the steps\n'
 printf '  %-6s reward %s\n' bias "$(change bias reward)" grpo "$(change grpo reward)" cdpo "$(change cdpo reward)"
 printf '  %-6s KL to the bias model %s\n' cdpo "$(change cdpo kl)"
 printf '\nAccuracy on the validation questions, %%, with 95 %% confidence intervals\n\n'
-$run eval --table "base=$runs/eval/base" "bias model=$runs/eval/bias" "GRPO baseline=$runs/eval/grpo" "CDPO=$runs/eval/cdpo"
+"$run" eval --table "base=$runs/eval/base" "bias model=$runs/eval/bias" "GRPO baseline=$runs/eval/grpo" "CDPO=$runs/eval/cdpo"
 cat <<END
 
 Where to look

@@ -516,7 +516,7 @@ impl Default for SftConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointConfig {
-    /// Every so many steps (and at the end, and on a signal).
+    /// Every so many steps (and at the end, and on a signal). 0: never, not even then.
     pub every: usize,
     /// Keep the last so many; older ones are removed. 0 keeps all.
     pub keep: usize,

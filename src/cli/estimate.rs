@@ -1,4 +1,4 @@
-//! `estimate`: the memory a run takes, before anything is loaded.
+//! `estimate`: the memory and time a run takes, before anything is loaded.
 
 use super::ConfigArgs;
 use super::Outcome;
@@ -6,6 +6,7 @@ use super::output;
 use crate::config::Verb;
 use crate::data::Dataset;
 use crate::train::estimate::Memory;
+use crate::train::measure::Duration;
 use anyhow::Result;
 use clap::Args;
 use clap::ValueEnum;
@@ -55,6 +56,10 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
         output::json(&memory)?;
     } else {
         output::text(&format!("{memory}\n"))?;
+        if verb.is_rl() {
+            let duration = Duration::before_start(&config, questions)?;
+            output::text(&format!("{duration}\n"))?;
+        }
     }
     Ok(Outcome::Done)
 }

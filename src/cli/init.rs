@@ -71,6 +71,19 @@ pub fn write_untrained(
     corpus: impl Iterator<Item = String> + Send,
     seed: u64,
 ) -> Result<()> {
+    let tokenizer = write_tokenizer(folder, corpus)?;
+    let spec = miniature_spec(special_tokens(&tokenizer)?, tokenizer.vocab_size());
+    write_json(&folder.join("config.json"), &spec.to_config_json("float32"))?;
+    let weights = init_weights(&spec, EMBEDDING_STD, seed, DType::F32, &Device::Cpu)?;
+    save(&weights, folder, u64::MAX)?;
+    Ok(())
+}
+
+/// Trains a tokenizer on `corpus` and the chat's own words, and writes it with the processor's files to `folder`.
+pub(super) fn write_tokenizer(
+    folder: &Path,
+    corpus: impl Iterator<Item = String> + Send,
+) -> Result<TextTokenizer> {
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     // Twice, because a pair of tokens that stands only once in the corpus is not merged.
     let around = [
@@ -81,20 +94,19 @@ pub fn write_untrained(
     ];
     let around = around.clone().into_iter().chain(around);
     train_bpe(corpus.chain(around), VOCABULARY, folder)?;
-    let tokenizer = TextTokenizer::load(folder)?;
-    let tokens = SpecialTokens {
+    Ok(TextTokenizer::load(folder)?)
+}
+
+/// The ids a network is told about, as `tokenizer` has them.
+pub(super) fn special_tokens(tokenizer: &TextTokenizer) -> Result<SpecialTokens> {
+    Ok(SpecialTokens {
         vision_start: tokenizer.id("<|vision_start|>")?,
         vision_end: tokenizer.id("<|vision_end|>")?,
         image_pad: tokenizer.id("<|image_pad|>")?,
         video_pad: tokenizer.id("<|video_pad|>")?,
         eos: tokenizer.eos_ids().to_vec(),
         pad: tokenizer.id(END_OF_TEXT)?,
-    };
-    let spec = miniature_spec(tokens, tokenizer.vocab_size());
-    write_json(&folder.join("config.json"), &spec.to_config_json("float32"))?;
-    let weights = init_weights(&spec, EMBEDDING_STD, seed, DType::F32, &Device::Cpu)?;
-    save(&weights, folder, u64::MAX)?;
-    Ok(())
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,10 @@
 use super::ConfigArgs;
 use super::Outcome;
 use super::eval::model_folder;
+use super::inspect_device;
+use super::inspect_device::DeviceArgs;
+use super::inspect_model;
+use super::inspect_model::ModelArgs;
 use super::output;
 use crate::config::AccuracyRule;
 use crate::config::Config;
@@ -58,6 +62,10 @@ enum What {
     Reward(RewardArgs),
     /// The settings as the program sees them
     Config(ConfigArgs),
+    /// Sizes of a model folder; with --init, one with random weights
+    Model(ModelArgs),
+    /// What the device computes and how fast, against the CPU and against what it could do
+    Device(DeviceArgs),
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +134,8 @@ pub(super) fn run(args: &InspectArgs) -> Result<Outcome> {
         What::Logprobs(args) => inspect_logprobs(args)?,
         What::Reward(args) => inspect_reward(args)?,
         What::Config(args) => output::json(&args.load(Verb::Inspect)?)?,
+        What::Model(args) => inspect_model::run(args)?,
+        What::Device(args) => return inspect_device::run(args),
     }
     Ok(Outcome::Done)
 }

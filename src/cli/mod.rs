@@ -23,6 +23,8 @@ mod estimate;
 mod eval;
 pub mod init;
 mod inspect;
+mod inspect_device;
+mod inspect_model;
 mod output;
 mod process;
 mod training;
@@ -54,7 +56,7 @@ enum Command {
     Ask(ask::AskArgs),
     /// What the model sees and thinks, as JSON: for debugging and for comparison with other implementations
     Inspect(inspect::InspectArgs),
-    /// The memory a run takes, before anything is loaded
+    /// The memory and time a run takes, before anything is loaded
     Estimate(estimate::EstimateArgs),
 }
 

@@ -282,7 +282,6 @@ impl Config {
         check.count("train.prefetch_mib", self.train.prefetch_mib, 1)?;
         check.at_least("sft.grounding_weight", self.sft.grounding_weight, 0.0)?;
         check.at_least("sft.emphasis", self.sft.emphasis, 0.0)?;
-        check.count("checkpoint.every", self.checkpoint.every, 1)?;
         self.check_eval(check)
     }
 
@@ -447,7 +446,6 @@ mod tests {
             ("train.questions_per_step=0", "at least 1"),
             ("train.updates_per_rollout=0", "at least 1"),
             ("train.max_bad_steps=0", "at least 1"),
-            ("checkpoint.every=0", "at least 1"),
             ("video.min_frames=3", "even"),
             ("video.max_frames=2", "below video.min_frames"),
             ("video.max_pixels=784", "below video.min_pixels"),

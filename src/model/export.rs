@@ -4,6 +4,7 @@ use crate::model::checkpoint_error::CheckpointError;
 use crate::model::config_file::read_json;
 use crate::model::weights::NamedTensors;
 use candle_core::DType;
+use candle_core::Shape;
 use candle_core::Tensor;
 use serde_json::Value;
 use serde_json::json;
@@ -109,48 +110,87 @@ pub fn save(
     folder: &Path,
     shard_bytes: u64,
 ) -> Result<(), CheckpointError> {
-    let mut shards: Vec<(u64, Vec<(&str, &Tensor)>)> = Vec::new();
-    for (name, tensor) in weights.iter() {
-        let bytes = (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
-        match shards.last_mut() {
-            Some((size, shard)) if *size + bytes <= shard_bytes => {
-                *size += bytes;
-                shard.push((name, tensor));
-            }
-            _ => shards.push((bytes, vec![(name, tensor)])),
-        }
+    let entries: Vec<Entry> = weights
+        .iter()
+        .map(|(name, tensor)| Entry {
+            name: name.to_owned(),
+            dtype: tensor.dtype(),
+            shape: tensor.shape().clone(),
+        })
+        .collect();
+    save_one_by_one(&entries, folder, shard_bytes, |entry| {
+        weights.get(&entry.name)
+    })
+}
+
+/// A tensor that is to be written.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its name in the file.
+    pub name: String,
+    /// Its number format.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Shape,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        self.shape.elem_count() * self.dtype.size_in_bytes()
     }
-    if let [(_, shard)] = shards.as_slice() {
-        return write_safetensors(&folder.join("model.safetensors"), shard);
+}
+
+/// As [`save`], asking `tensor` for each of `entries` in their order: only one is in memory at a time.
+pub fn save_one_by_one(
+    entries: &[Entry],
+    folder: &Path,
+    shard_bytes: u64,
+    mut tensor: impl FnMut(&Entry) -> candle_core::Result<Tensor>,
+) -> Result<(), CheckpointError> {
+    let (mut shards, mut start, mut size) = (Vec::new(), 0, 0);
+    for (index, entry) in entries.iter().enumerate() {
+        let bytes = entry.bytes() as u64;
+        if index > start && size + bytes > shard_bytes {
+            shards.push(&entries[start..index]);
+            (start, size) = (index, 0);
+        }
+        size += bytes;
+    }
+    shards.push(&entries[start..]);
+    if let [shard] = shards.as_slice() {
+        return write_safetensors(&folder.join("model.safetensors"), shard, &mut tensor);
     }
     let mut weight_map = serde_json::Map::new();
-    let mut total = 0;
-    for (index, (bytes, shard)) in shards.iter().enumerate() {
+    for (index, shard) in shards.iter().enumerate() {
         let file = format!("model-{:05}-of-{:05}.safetensors", index + 1, shards.len());
-        write_safetensors(&folder.join(&file), shard)?;
-        total += bytes;
-        for (name, _) in shard {
-            weight_map.insert((*name).to_owned(), json!(file));
+        write_safetensors(&folder.join(&file), shard, &mut tensor)?;
+        for entry in *shard {
+            weight_map.insert(entry.name.clone(), json!(file));
         }
     }
+    let total: usize = entries.iter().map(Entry::bytes).sum();
     let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
     write_json(&folder.join(INDEX), &index)
 }
 
-/// The safetensors format: length of the header, header, values in the header's order. One tensor is in memory at a time.
-fn write_safetensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<(), CheckpointError> {
+/// The safetensors format: length of the header, header, values in the header's order.
+fn write_safetensors(
+    path: &Path,
+    entries: &[Entry],
+    tensor: &mut impl FnMut(&Entry) -> candle_core::Result<Tensor>,
+) -> Result<(), CheckpointError> {
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".into(), json!({ "format": "pt" }));
     let mut end = 0;
-    for (name, tensor) in tensors {
+    for entry in entries {
         let start = end;
-        end += tensor.elem_count() * tensor.dtype().size_in_bytes();
-        let entry = json!({
-            "dtype": tensor.dtype().as_str().to_uppercase(),
-            "shape": tensor.dims(),
+        end += entry.bytes();
+        let described = json!({
+            "dtype": entry.dtype.as_str().to_uppercase(),
+            "shape": entry.shape.dims(),
             "data_offsets": [start, end],
         });
-        header.insert((*name).to_owned(), entry);
+        header.insert(entry.name.clone(), described);
     }
     let mut header = Value::Object(header).to_string();
     while !header.len().is_multiple_of(8) {
@@ -159,8 +199,8 @@ fn write_safetensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<(), Che
     write_file(path, (8 + header.len() + end) as u64, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(header.as_bytes())?;
-        for (_, tensor) in tensors {
-            out.write_all(&little_endian(tensor)?)?;
+        for entry in entries {
+            out.write_all(&little_endian(&tensor(entry)?)?)?;
         }
         Ok(())
     })

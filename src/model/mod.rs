@@ -20,6 +20,7 @@ pub mod layers;
 pub mod offload;
 pub mod packed;
 pub mod positions;
+pub mod random;
 pub(crate) mod simd;
 pub mod spec;
 pub mod text;

@@ -179,6 +179,20 @@ pub fn load(
     Ok(tensors)
 }
 
+/// Bytes of the tensors that a checkpoint folder stores, once every name and shape is as `spec` says.
+///
+/// # Errors
+/// Missing, unexpected and misshapen tensors are named, as by [`load`].
+pub fn stored_bytes(folder: &Path, spec: &Spec) -> Result<u64, CheckpointError> {
+    let mapped = weight_files(folder)?
+        .iter()
+        .map(|path| map_file(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    check_names(folder, spec, &mapped)?;
+    let views = mapped.iter().flat_map(MmapedSafetensors::tensors);
+    Ok(views.map(|(_, view)| view.data().len() as u64).sum())
+}
+
 /// The file of a checkpoint, or its shards as the index lists them.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let single = folder.join("model.safetensors");
@@ -287,7 +301,37 @@ pub fn init_weights(
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     let mut tensors = NamedTensors::default();
     for (name, shape) in expected_shapes(spec) {
-        let is_norm = name.contains("norm") || name.contains("ln_q");
+        let count = shape.elem_count();
+        let values: Vec<f32> = match Initial::of(spec, &name, &shape, embedding_std) {
+            Initial::Constant(value) => vec![value; count],
+            Initial::Normal(std) => (0..count)
+                .map(|_| (standard_normal(&mut generator) * std) as f32)
+                .collect(),
+        };
+        let tensor = Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?;
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
+}
+
+/// How a new model's tensor is filled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Initial {
+    /// One value everywhere.
+    Constant(f32),
+    /// Normal around 0 with this standard deviation.
+    Normal(f64),
+}
+
+impl Initial {
+    /// See [`init_weights`].
+    pub(crate) fn of(spec: &Spec, name: &str, shape: &Shape, embedding_std: f64) -> Self {
+        if name.contains("norm") || name.contains("ln_q") {
+            return Self::Constant(1.0);
+        }
+        if shape.rank() == 1 {
+            return Self::Constant(0.0);
+        }
         let layers = if name.starts_with("visual.") {
             spec.vision.depth
         } else {
@@ -296,28 +340,17 @@ pub fn init_weights(
         let writes_residual = [".o_proj.", ".down_proj.", ".attn.proj."]
             .iter()
             .any(|part| name.contains(part));
-        let count = shape.elem_count();
         let inputs = shape.dims().iter().skip(1).product::<usize>();
-        let std = if name.ends_with("embed_tokens.weight") || name.starts_with("lm_head") {
-            embedding_std
-        } else if writes_residual {
-            1.0 / (inputs as f64 * 2.0 * layers as f64).sqrt()
-        } else {
-            1.0 / (inputs as f64).sqrt()
-        };
-        let values: Vec<f32> = if is_norm {
-            vec![1.0; count]
-        } else if shape.rank() == 1 {
-            vec![0.0; count]
-        } else {
-            (0..count)
-                .map(|_| (standard_normal(&mut generator) * std) as f32)
-                .collect()
-        };
-        let tensor = Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?;
-        tensors.insert(name, tensor);
+        Self::Normal(
+            if name.ends_with("embed_tokens.weight") || name.starts_with("lm_head") {
+                embedding_std
+            } else if writes_residual {
+                1.0 / (inputs as f64 * 2.0 * layers as f64).sqrt()
+            } else {
+                1.0 / (inputs as f64).sqrt()
+            },
+        )
     }
-    Ok(tensors)
 }
 
 /// Box–Muller, one value a draw.

@@ -105,7 +105,7 @@ pub struct StepTimings {
     pub wall_time: f64,
     /// Seconds of the whole step.
     pub step_time: f64,
-    /// Highest resident memory of the process so far.
+    /// Highest resident memory of the process so far; of a run on a GPU, that of its tensors there.
     #[serde(rename = "memory/peak_bytes")]
     pub peak_bytes: u64,
     /// What [`super::estimate`] gives for the largest step so far; absent until a step has questions.

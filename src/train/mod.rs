@@ -34,6 +34,7 @@ pub mod estimate;
 pub mod feed;
 pub mod files;
 pub mod gradients;
+pub mod measure;
 pub mod metrics;
 pub mod optimizer;
 pub mod parity;
@@ -120,6 +121,10 @@ pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions) -> Result<Stri
         text,
         "Memory, at the longest prompts and completions:\n{memory}"
     )?;
+    if verb.is_rl() {
+        let duration = measure::Duration::before_start(config, dataset.questions())?;
+        writeln!(text, "{duration}")?;
+    }
     Ok(text)
 }
 
@@ -374,10 +379,13 @@ impl Run<'_> {
         state.step += 1;
         state.next_question += count;
         metrics.skipped_videos = state.skipped_videos;
-        let timings = StepTimings {
+        let mut timings = StepTimings {
             estimate_bytes: self.trainer.memory.largest,
             ..watch.finish(metrics.step)
         };
+        if let Some(bytes) = measure::peak_bytes(self.trainer.policy.model().device())? {
+            timings.peak_bytes = bytes;
+        }
         self.log.append(&metrics, &timings)?;
         Ok(metrics)
     }
@@ -421,10 +429,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Writes a checkpoint, unless this step has one or nothing was done yet.
+    /// Writes a checkpoint, unless this step has one, nothing was done yet, or the run keeps none.
     fn save(&mut self) -> Result<()> {
         let step = self.trainer.state.step;
-        if step == 0 || self.saved_at == Some(step) {
+        let keeps_none = self.trainer.config.checkpoint.every == 0;
+        if step == 0 || self.saved_at == Some(step) || keeps_none {
             return Ok(());
         }
         let path = self

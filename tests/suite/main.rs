@@ -5,6 +5,7 @@
 mod check;
 mod corrupt;
 mod decoder_oracle;
+mod device;
 mod docs;
 mod engine;
 mod eval;

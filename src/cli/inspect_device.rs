@@ -1,0 +1,198 @@
+//! `inspect device`: what the device computes and how fast, as JSON; `scripts/gpu_check.sh` makes a table of it.
+//!
+//! Each part is a command of its own, so that one that fails, or takes the process with it, does not stop the others.
+
+use super::ConfigArgs;
+use super::Outcome;
+use super::eval::model_folder;
+use super::output;
+use crate::config::Config;
+use crate::config::Verb;
+use crate::model::Qwen25Vl;
+use crate::model::device;
+use crate::prompt::Processor;
+use crate::train::measure;
+use crate::train::measure::DecodeSpeed;
+use crate::train::measure::Difference;
+use crate::train::measure::LearningSpeed;
+use crate::train::measure::Rates;
+use crate::train::measure::Workload;
+use anyhow::Result;
+use candle_core::Device;
+use clap::Args;
+use clap::Subcommand;
+use serde::Serialize;
+
+/// Arguments of `inspect device`.
+#[derive(Debug, Args)]
+pub(super) struct DeviceArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Its name, bytes a second of a copy, operations a second of large bf16 and f32 products
+    Rates(ConfigArgs),
+    /// A small model on the device against the CPU: log-probabilities, loss and gradients of a CDPO step, sampling
+    Parity(ParityArgs),
+    /// Tokens a second of sampling, against what reading weights and cache at the copy rate allows
+    Decode(DecodeArgs),
+    /// Time and memory of learning from a step's completions, against the product rate and `estimate`
+    Train(TrainArgs),
+}
+
+#[derive(Debug, Args)]
+struct ParityArgs {
+    /// A small model folder
+    #[arg(long, value_name = "DIR")]
+    model: String,
+    #[command(flatten)]
+    settings: ConfigArgs,
+}
+
+/// A model and the size of its work.
+#[derive(Debug, Args)]
+struct WorkArgs {
+    /// A model folder, whose weights may be random
+    #[arg(long, value_name = "DIR")]
+    model: String,
+    /// Temporal grids, patch rows and patch columns of a clip [default: 16 frames of 480 × 320 pixels, resized]
+    #[arg(long, value_name = "T,H,W", value_delimiter = ',', default_values_t = [8, 22, 34])]
+    grid: Vec<usize>,
+    /// Tokens of a prompt beside its clip's
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    text_tokens: usize,
+    /// Tokens of a completion
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    completion_tokens: usize,
+    #[command(flatten)]
+    settings: ConfigArgs,
+}
+
+#[derive(Debug, Args)]
+struct DecodeArgs {
+    #[command(flatten)]
+    work: WorkArgs,
+    /// Completions that decode together, for each measurement; multiples of sampling.group_size
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [8, 32, 64])]
+    rows: Vec<usize>,
+}
+
+#[derive(Debug, Args)]
+struct TrainArgs {
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+/// What `inspect device rates` prints.
+#[derive(Debug, Serialize)]
+struct RatesView {
+    device: String,
+    #[serde(flatten)]
+    rates: Rates,
+}
+
+/// What `inspect device parity` prints.
+#[derive(Debug, Serialize)]
+struct ParityView {
+    agrees: bool,
+    differences: Vec<Difference>,
+}
+
+/// What `inspect device decode` prints.
+#[derive(Debug, Serialize)]
+struct DecodeView {
+    rates: Rates,
+    batches: Vec<DecodeSpeed>,
+}
+
+/// What `inspect device train` prints.
+#[derive(Debug, Serialize)]
+struct TrainView {
+    rates: Rates,
+    #[serde(flatten)]
+    speed: LearningSpeed,
+}
+
+/// Runs `inspect device`.
+pub(super) fn run(args: &DeviceArgs) -> Result<Outcome> {
+    match &args.what {
+        What::Rates(settings) => {
+            let device = device_of(&settings.load(Verb::Inspect)?)?;
+            output::json(&RatesView {
+                device: measure::name_of(&device)?,
+                rates: Rates::measure(&device)?,
+            })?;
+        }
+        What::Parity(args) => return parity(args),
+        What::Decode(args) => decode(args)?,
+        What::Train(args) => train(args)?,
+    }
+    Ok(Outcome::Done)
+}
+
+fn device_of(config: &Config) -> Result<Device> {
+    Ok(device::device(&config.model)?)
+}
+
+fn parity(args: &ParityArgs) -> Result<Outcome> {
+    let device = device_of(&args.settings.load(Verb::Inspect)?)?;
+    let differences = measure::differences(&model_folder(&args.model)?, &device)?;
+    let agrees = differences.iter().all(Difference::is_small);
+    output::json(&ParityView {
+        agrees,
+        differences,
+    })?;
+    Ok(if agrees {
+        Outcome::Done
+    } else {
+        Outcome::Failed
+    })
+}
+
+impl WorkArgs {
+    fn workload(&self, questions: usize, group_size: usize) -> Result<Workload> {
+        let grid = self.grid.as_slice().try_into();
+        let even = |grid: &[usize; 3]| grid[1..].iter().all(|side| side.is_multiple_of(2));
+        let Some(grid_thw) = grid.ok().filter(even) else {
+            let problem = "--grid: expected three numbers, the last two even".into();
+            return Err(super::BadArgument(problem).into());
+        };
+        Ok(Workload {
+            questions,
+            group_size,
+            grid_thw,
+            text_tokens: self.text_tokens,
+            completion_tokens: self.completion_tokens,
+        })
+    }
+}
+
+fn decode(args: &DecodeArgs) -> Result<()> {
+    let config = args.work.settings.load(Verb::Inspect)?;
+    let device = device_of(&config)?;
+    let rates = Rates::measure(&device)?;
+    let folder = model_folder(&args.work.model)?;
+    let processor = Processor::load(&folder)?;
+    let model = Qwen25Vl::load(&folder, device::dtype(&config.model), &device)?;
+    let group_size = config.sampling.group_size;
+    let mut batches = Vec::new();
+    for rows in &args.rows {
+        let workload = args.work.workload(rows.div_ceil(group_size), group_size)?;
+        batches.push(measure::decode_speed(
+            &model, &processor, &workload, &rates,
+        )?);
+    }
+    output::json(&DecodeView { rates, batches })
+}
+
+fn train(args: &TrainArgs) -> Result<()> {
+    let config = args.work.settings.load(Verb::Inspect)?;
+    let rates = Rates::measure(&device_of(&config)?)?;
+    let questions = config.train.questions_per_step;
+    let workload = args.work.workload(questions, config.sampling.group_size)?;
+    let folder = model_folder(&args.work.model)?;
+    let speed = measure::learning_speed(&folder, &config, &workload, &rates)?;
+    output::json(&TrainView { rates, speed })
+}

@@ -1,0 +1,135 @@
+//! Tokens a second while completions are sampled, against what reading the weights and the cache allows.
+
+use super::rates::Rates;
+use super::workload::Workload;
+use super::{Share, seconds};
+use crate::config::SamplingConfig;
+use crate::model::Qwen25Vl;
+use crate::model::spec::Spec;
+use crate::model::weights::expected_shapes;
+use crate::policy::generate::{generate, unobserved};
+use crate::policy::sampler::QuestionSeed;
+use crate::prompt::{Processor, Prompt};
+use anyhow::Result;
+use serde::Serialize;
+
+/// How fast a batch decodes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct DecodeSpeed {
+    /// Completions in the batch.
+    pub rows: usize,
+    /// Tokens of a prompt.
+    pub prompt_tokens: usize,
+    /// Tokens that were drawn for each completion while the time was taken.
+    pub timed_tokens: usize,
+    /// Seconds from the prompts to the first tokens.
+    pub prefill_seconds: f64,
+    /// Tokens a second of all rows together; possible is what the copy rate allows for the bytes that a step reads.
+    pub tokens_per_second: Share,
+}
+
+/// Samples as training does, `workload.completion_tokens` for each completion and half as many: the difference is decoding
+/// alone, whatever a generation costs at its start. Only tokens that were drawn count; random weights hardly ever
+/// draw the end of a turn.
+///
+/// # Errors
+/// A tensor operation that fails, for example for want of memory.
+pub fn decode_speed(
+    model: &Qwen25Vl,
+    processor: &Processor,
+    workload: &Workload,
+    rates: &Rates,
+) -> Result<DecodeSpeed> {
+    let prompts = workload.prompts(processor, &model.spec)?;
+    let prompts: Vec<&Prompt> = prompts.iter().collect();
+    let prompt_tokens = prompts.first().map_or(0, |prompt| prompt.token_ids.len());
+    let seeds: Vec<QuestionSeed> = (0..prompts.len())
+        .map(|index| QuestionSeed::new(42, 1, &index.to_string()))
+        .collect();
+    let run = |max_new_tokens: usize| -> Result<(f64, usize)> {
+        let config = SamplingConfig {
+            group_size: workload.group_size,
+            max_new_tokens,
+            max_rows: 0,
+            ..SamplingConfig::default()
+        };
+        let mut drawn = 0;
+        let time = seconds(model.device(), 1, || -> Result<()> {
+            let completions =
+                generate(model, processor, &prompts, &seeds, &config, &mut unobserved)?;
+            let all = completions.iter().flatten();
+            drawn = all.map(|one| one.token_ids.len()).sum();
+            Ok(())
+        })?;
+        Ok((time, drawn))
+    };
+    let (first, _) = run(1)?;
+    let (short_time, short) = run(workload.completion_tokens.div_ceil(2).max(2))?;
+    let (long_time, long) = run(workload.completion_tokens.max(3))?;
+    let rows = workload.questions * workload.group_size;
+    let measured = (long - short) as f64 / (long_time - short_time);
+    let mean_length = (long + short) / (2 * rows);
+    let value = model.dtype().size_in_bytes();
+    let cached = prompts.len() * prompt_tokens;
+    let bytes = step_bytes(&model.spec, value, cached, rows * mean_length);
+    Ok(DecodeSpeed {
+        rows,
+        prompt_tokens,
+        timed_tokens: (long - short) / rows,
+        prefill_seconds: first,
+        tokens_per_second: Share::of(measured, rows as f64 * rates.copy / bytes as f64),
+    })
+}
+
+/// Bytes that one decoding step must read at `bytes` a value: the decoder's weights and the head once, every key and value
+/// once (those of a prompt for all of its completions together).
+pub(super) fn step_bytes(
+    spec: &Spec,
+    bytes: usize,
+    prompt_tokens: usize,
+    own_tokens: usize,
+) -> usize {
+    let text = &spec.text;
+    let read = |name: &str| {
+        let is_table_only = name == Qwen25Vl::EMBEDDING && !spec.tie_word_embeddings;
+        !name.starts_with("visual.") && !is_table_only
+    };
+    let weights: usize = expected_shapes(spec)
+        .into_iter()
+        .filter(|(name, _)| read(name))
+        .map(|(_, shape)| shape.elem_count())
+        .sum();
+    let per_token = 2 * text.num_layers * text.num_kv_heads * text.head_dim();
+    (weights + (prompt_tokens + own_tokens) * per_token) * bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::random::tiny;
+    use crate::model::spec::SpecialTokens;
+    use crate::model::weights::init_weights;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn a_step_reads_the_decoder_and_the_cache() {
+        let tokens = SpecialTokens {
+            vision_start: 1,
+            vision_end: 2,
+            image_pad: 3,
+            video_pad: 4,
+            eos: vec![5],
+            pad: 6,
+        };
+        let spec = tiny(tokens, 1000);
+        let weights = init_weights(&spec, 0.02, 1, DType::F32, &Device::Cpu).unwrap();
+        let tower = weights
+            .iter()
+            .filter(|(name, _)| name.starts_with("visual."));
+        let tower: usize = tower.map(|(_, tensor)| tensor.elem_count()).sum();
+        let decoder = 4 * (weights.num_values() - tower);
+        assert_eq!(step_bytes(&spec, 4, 0, 0), decoder);
+        // 2 layers, keys and values, one head of 128.
+        assert_eq!(step_bytes(&spec, 4, 200, 30), decoder + 4 * 230 * 512);
+    }
+}

@@ -1,0 +1,160 @@
+//! The time a run takes, from sizes and from what its device just reached: no model is loaded.
+
+use super::decode::step_bytes;
+use super::flops::Flops;
+use super::rates::Rates;
+use crate::config::{Config, DTypeName, Wording};
+use crate::data::Question;
+use crate::model::packed::GroupLayout;
+use crate::model::spec::Spec;
+use crate::model::{device, hub};
+use crate::prompt::Processor;
+use anyhow::Result;
+use std::fmt;
+
+/// Shares of the measured rates that products and reading are taken to reach in a step.
+const PRODUCTS: f64 = 0.4;
+const READING: f64 = 0.5;
+
+/// What a run of one of the RL stages takes if every prompt and completion is as long as it may be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Duration {
+    /// Seconds of a step in which completions are sampled.
+    pub sampling: f64,
+    /// Seconds of a step in which it is learnt from them, the bias model's part included.
+    pub learning: f64,
+    /// Steps of the run.
+    pub steps: usize,
+    rates: Rates,
+}
+
+impl Duration {
+    /// Measures the rates of the config's device and reads the sizes of its model.
+    ///
+    /// # Errors
+    /// A model folder that is none; a device that does not answer.
+    pub fn before_start(config: &Config, questions: &[Question]) -> Result<Self> {
+        let folder = hub::resolve(&config.model.path)?;
+        let processor = Processor::load(&folder)?;
+        let longest = questions.iter().map(Question::text).max_by_key(String::len);
+        let text = longest.unwrap_or_default();
+        let words = processor.count_tokens(&text, Wording::Training, 0)?;
+        let rates = Rates::measure(&device::device(&config.model)?)?;
+        Ok(Self::estimate(&Spec::load(&folder)?, config, words, rates))
+    }
+
+    /// With prompts of `words` tokens beside their clips'.
+    fn estimate(spec: &Spec, config: &Config, words: usize, rates: Rates) -> Self {
+        let sampling = &config.sampling;
+        let questions = config.train.questions_per_step;
+        let patch = spec.vision.patch_size * spec.vision.patch_size;
+        // As square as patches that merge in twos allow.
+        let side = ((config.video.max_pixels / patch) as f64).sqrt() as usize / 2 * 2;
+        let frames = config.video.max_frames / spec.vision.temporal_patch_size;
+        let grid = [frames, side, side];
+        let prompt_len = words + grid.iter().product::<usize>() / spec.vision.merge_unit();
+        let groups = |completion_lens: Vec<usize>| {
+            vec![
+                GroupLayout {
+                    prompt_len,
+                    completion_lens,
+                };
+                questions
+            ]
+        };
+        let flops = |lens: Vec<usize>, targets| {
+            Flops::of(
+                spec,
+                std::iter::repeat_n(grid, questions),
+                &groups(lens),
+                targets,
+            )
+        };
+        let rows = questions * sampling.group_size;
+        let len = sampling.max_new_tokens;
+        let prompts = flops(Vec::new(), 0);
+        let step = flops(vec![len - 1; sampling.group_size], rows * len);
+        let bias = u64::from(config.model.bias_model.is_some());
+        let updates = config.train.updates_per_rollout as u64;
+        let learning = bias * step.total() + updates * step.learning(config.model.train_vision);
+
+        let (bytes, rate) = match config.model.dtype {
+            DTypeName::Bf16 => (2, rates.bf16),
+            DTypeName::F32 => (4, rates.f32),
+        };
+        let most = match sampling.max_rows {
+            0 => rows,
+            most => most.min(rows),
+        };
+        let read = step_bytes(spec, bytes, questions * prompt_len, most * len / 2);
+        let read = (rows.div_ceil(most) * len * read) as f64;
+        let products = |flops: u64| flops as f64 / (PRODUCTS * rate);
+        Self {
+            sampling: products(prompts.total()) + read / (READING * rates.copy),
+            learning: products(learning),
+            steps: config.train.steps,
+            rates,
+        }
+    }
+
+    /// Seconds of all steps.
+    pub fn total(&self) -> f64 {
+        self.steps as f64 * (self.sampling + self.learning)
+    }
+}
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "Time, at the longest prompts and completions, if products reach {:.0} % and reading {:.0} % of what this device \
+             just did ({:.3} TFLOP/s in bf16, {:.3} in f32, {:.1} GB/s):",
+            100.0 * PRODUCTS,
+            100.0 * READING,
+            self.rates.bf16 / 1e12,
+            self.rates.f32 / 1e12,
+            self.rates.copy / 1e9
+        )?;
+        for (name, seconds) in [("sampling", self.sampling), ("learning", self.learning)] {
+            writeln!(f, "  {name:<26}{seconds:>9.1} s a step")?;
+        }
+        write!(f, "  {:<26}{:>9.1} h", "all steps", self.total() / 3600.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::random::three_billion;
+    use crate::model::spec::SpecialTokens;
+
+    #[test]
+    fn the_papers_run_on_a_card_of_round_numbers() {
+        let spec = three_billion(SpecialTokens {
+            vision_start: 1,
+            vision_end: 2,
+            image_pad: 3,
+            video_pad: 4,
+            eos: vec![5],
+            pad: 6,
+        });
+        let rates = Rates {
+            copy: 4e12,
+            bf16: 1e15,
+            f32: 1e14,
+        };
+        let mut config = Config::default();
+        config.model.bias_model = Some("bias".into());
+        let with_bias = Duration::estimate(&spec, &config, 200, rates);
+        // 768 steps that read 6.2 GB of weights and some cache at half of 4 TB/s take about 2.5 s.
+        assert!((2.3..3.3).contains(&with_bias.sampling), "{with_bias:?}");
+        assert!((with_bias.total() / 500.0 - with_bias.sampling - with_bias.learning).abs() < 1e-9);
+        config.model.bias_model = None;
+        let alone = Duration::estimate(&spec, &config, 200, rates);
+        // Three passes instead of four.
+        assert!((with_bias.learning / alone.learning - 4.0 / 3.0).abs() < 1e-6);
+        config.sampling.max_rows = 8;
+        let in_turn = Duration::estimate(&spec, &config, 200, rates);
+        assert!(in_turn.sampling > 1.8 * alone.sampling);
+    }
+}

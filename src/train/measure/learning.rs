@@ -1,0 +1,142 @@
+//! Time and memory of a training step's learning half: bias log-probabilities, backward pass, update.
+
+use super::flops::Flops;
+use super::parity::terms;
+use super::rates::Rates;
+use super::workload::Workload;
+use super::{Share, peak_bytes, seconds};
+use crate::config::Config;
+use crate::model::device;
+use crate::policy::Policy;
+use crate::policy::bias::BiasModel;
+use crate::policy::inputs::PackedInputs;
+use crate::prompt::Processor;
+use crate::rl::loss::policy_loss;
+use crate::train::backward::{Derivatives, Home, backward_to};
+use crate::train::estimate::{Load, Memory};
+use crate::train::metrics::{peak_resident_bytes, resident_bytes};
+use crate::train::optimizer::AdamW;
+use anyhow::Result;
+use candle_core::DType;
+use serde::Serialize;
+use std::path::Path;
+
+/// What one step costs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct LearningSpeed {
+    /// Rows of the packed pass.
+    pub rows: usize,
+    /// Target tokens.
+    pub targets: usize,
+    /// Operations of a forward pass.
+    pub forward_flops: u64,
+    /// Seconds in which the bias model scores the targets.
+    pub bias_seconds: f64,
+    /// Seconds of the backward pass, its own forward pass included.
+    pub backward_seconds: f64,
+    /// Seconds of clipping and moving the weights.
+    pub update_seconds: f64,
+    /// Operations a second of the backward pass (three forward passes; layers computed again count for nothing); possible
+    /// is the measured rate of a large product in the weights' format. The share is the MFU.
+    pub backward_flops_per_second: Share,
+    /// The most bytes alive at once: of the device, or of the process on a CPU; possible is what `estimate` says.
+    pub peak_bytes: Share,
+}
+
+/// Learns from made-up completions as `workload` says, with the model in `folder` as its own bias model.
+///
+/// # Errors
+/// A folder that is no model; a tensor operation that fails, for example for want of memory.
+pub fn learning_speed(
+    folder: &Path,
+    config: &Config,
+    workload: &Workload,
+    rates: &Rates,
+) -> Result<LearningSpeed> {
+    let device = device::device(&config.model)?;
+    let dtype = device::dtype(&config.model);
+    let program = if device.is_cpu() { resident_bytes() } else { 0 };
+    let processor = Processor::load(folder)?;
+    let policy = Policy::load(folder, dtype, &device, config.model.train_vision)?;
+    let vars = policy.vars().iter();
+    let vars = vars.map(|(name, var)| (name.clone(), var.clone()));
+    let mut optimizer = AdamW::new(vars, &config.optimizer)?;
+    let bias = BiasModel::load(folder, dtype, &device, config.model.bias_placement)?;
+    let spec = &policy.model().spec;
+    let prompts = workload.prompts(&processor, spec)?;
+    let inputs = workload.packed(spec, &prompts)?;
+
+    let mut bias_logprob = Vec::new();
+    let bias_seconds = seconds(&device, 1, || -> Result<()> {
+        bias_logprob = bias.score(&inputs)?.logprob;
+        Ok(())
+    })?;
+    let home = if optimizer.reads_gradients_on_host() {
+        Home::Host
+    } else {
+        Home::Device
+    };
+    let learn = || {
+        backward_to(home, &policy, &inputs, None, |scores| {
+            derivatives(config, &inputs, &scores.logprob, &bias_logprob)
+        })
+    };
+    // One more pass stays alive for the update: it is the last of those timed.
+    let mut pass = None;
+    let backward_seconds = seconds(&device, 1, || -> Result<()> {
+        pass = None;
+        pass = Some(learn()?);
+        Ok(())
+    })?;
+    let mut update_seconds = 0.0;
+    if let Some(pass) = pass {
+        let learning_rate = config.optimizer.learning_rate;
+        update_seconds = seconds(&device, 1, || {
+            optimizer.step(&pass.gradients, learning_rate)
+        })?;
+    }
+
+    let flops = Flops::forward(spec, &inputs);
+    let learning = flops.learning(config.model.train_vision) as f64;
+    let rate = if dtype == DType::BF16 {
+        rates.bf16
+    } else {
+        rates.f32
+    };
+    let load = Load::of(&[&inputs], None, clip_bytes(&inputs));
+    let estimate = Memory::estimate(spec, Some(bias.spec()), config, &load, program);
+    let peak = peak_bytes(&device)?.unwrap_or_else(peak_resident_bytes);
+    Ok(LearningSpeed {
+        rows: inputs.num_rows(),
+        targets: inputs.num_targets(),
+        forward_flops: flops.total(),
+        bias_seconds,
+        backward_seconds,
+        update_seconds,
+        backward_flops_per_second: Share::of(learning / backward_seconds, rate),
+        peak_bytes: Share::of(peak as f64, estimate.peak as f64),
+    })
+}
+
+fn derivatives(
+    config: &Config,
+    inputs: &PackedInputs,
+    logprob: &[f32],
+    bias: &[f32],
+) -> (Derivatives, ()) {
+    let longest = config.sampling.max_new_tokens;
+    let terms = terms(inputs, logprob, bias);
+    let loss = policy_loss(&terms, &config.objective, Some(&config.kl), longest);
+    let derivatives = Derivatives {
+        logprob: loss.d_logprob,
+        full_kl: Vec::new(),
+    };
+    (derivatives, ())
+}
+
+fn clip_bytes(inputs: &PackedInputs) -> u64 {
+    let clips = inputs.videos.iter();
+    clips
+        .map(|clip| size_of_val(clip.values.as_slice()) as u64)
+        .sum()
+}

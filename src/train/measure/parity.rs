@@ -1,0 +1,303 @@
+//! A small model on a device against the same model on the CPU in f32.
+
+use super::workload::Workload;
+use crate::config::{Config, LossKind, SamplingConfig};
+use crate::model::Qwen25Vl;
+use crate::model::spec::Spec;
+use crate::model::weights;
+use crate::model::weights::NamedTensors;
+use crate::policy::generate::{Completion, generate, unobserved};
+use crate::policy::inputs::{PackedGroup, PackedInputs};
+use crate::policy::sampler::QuestionSeed;
+use crate::policy::{FrozenModel, Policy};
+use crate::prompt::{Processor, Prompt};
+use crate::rl::advantage::advantages;
+use crate::rl::loss::{CompletionTerms, LossOutput, policy_loss};
+use crate::train::backward::{Derivatives, Gradients, backward};
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use serde::Serialize;
+use std::path::Path;
+
+/// Two questions, two completions each, windows and whole frames, more than one temporal grid.
+const WORKLOAD: Workload = Workload {
+    questions: 2,
+    group_size: 2,
+    grid_thw: [2, 10, 12],
+    text_tokens: 24,
+    completion_tokens: 12,
+};
+/// Share of noise in the bias model's weights: it must differ from the policy, or every divergence is 0.
+const BIAS_NOISE: f64 = 0.3;
+
+/// How far apart two computations of one quantity are.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// The quantity.
+    pub what: String,
+    /// Number format on the device.
+    pub dtype: &'static str,
+    /// Largest difference; of a gradient ‖a − b‖ / ‖b‖, of anything else |a − b|.
+    pub max_error: f64,
+    /// What it may be.
+    pub bound: f64,
+}
+
+impl Difference {
+    /// Whether it is within its bound; a number that is not finite is not.
+    pub fn is_small(&self) -> bool {
+        self.max_error <= self.bound
+    }
+}
+
+/// What rounding may do to a model of a few layers.
+struct Bounds {
+    dtype: DType,
+    name: &'static str,
+    logprob: f64,
+    loss: f64,
+    gradient: f64,
+}
+
+/// f32: sums in another order. bf16: every activation is rounded to 8 bits (2⁻⁹ of it), a few dozen times in a row.
+const BOUNDS: [Bounds; 2] = [
+    Bounds {
+        dtype: DType::F32,
+        name: "f32",
+        logprob: 1e-3,
+        loss: 1e-4,
+        gradient: 2e-3,
+    },
+    Bounds {
+        dtype: DType::BF16,
+        name: "bf16",
+        logprob: 0.15,
+        loss: 0.02,
+        gradient: 0.08,
+    },
+];
+
+/// Runs the model in `folder` on `device` in f32 and bf16 and on the CPU in f32, from the same bf16 weights: the
+/// log-probabilities of scoring and of sampling, and loss and all gradients of a CDPO step.
+///
+/// # Errors
+/// A folder that is no model.
+pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
+    let spec = Spec::load(folder)?;
+    let processor = Processor::load(folder)?;
+    let rounded = weights::load(folder, &spec, DType::BF16, &Device::Cpu)?;
+    let noisy = with_noise(&rounded)?;
+    let prompts = WORKLOAD.prompts(&processor, &spec)?;
+    let inputs = WORKLOAD.packed(&spec, &prompts)?;
+    let reference = Step::of(&spec, [&rounded, &noisy], &inputs, DType::F32, &Device::Cpu)?;
+    let mut found = Vec::new();
+    for bounds in &BOUNDS {
+        let step = Step::of(&spec, [&rounded, &noisy], &inputs, bounds.dtype, device)?;
+        let mut add = |what: String, max_error: f64, bound: f64| {
+            found.push(Difference {
+                what,
+                dtype: bounds.name,
+                max_error,
+                bound,
+            });
+        };
+        let [own, bias] = [0, 1].map(|i| largest(&step.logprob[i], &reference.logprob[i]));
+        add("log-probability".into(), own, bounds.logprob);
+        add("bias log-probability".into(), bias, bounds.logprob);
+        let loss = (step.loss.loss - reference.loss.loss).abs();
+        add("CDPO loss".into(), loss, bounds.loss);
+        for (name, expected) in &reference.gradients {
+            let error = relative_error(step.gradients.get(name), expected)?;
+            add(format!("gradient of {name}"), error, bounds.gradient);
+        }
+        let model = Qwen25Vl::new(&spec, &placed(&rounded, bounds.dtype, device)?)?;
+        let completions = sampled(&model, &processor, &prompts)?;
+        let gap = sampler_gap(&spec, &rounded, &prompts, &completions)?;
+        add("sampled log-probability".into(), gap, bounds.logprob);
+    }
+    Ok(found)
+}
+
+fn placed(
+    tensors: &NamedTensors,
+    dtype: DType,
+    device: &Device,
+) -> candle_core::Result<NamedTensors> {
+    tensors.map(|_, tensor| tensor.to_device(device)?.to_dtype(dtype))
+}
+
+/// The same noise every time: a wave of each tensor's own size.
+fn with_noise(tensors: &NamedTensors) -> candle_core::Result<NamedTensors> {
+    tensors.map(|_, tensor| {
+        let wide = tensor.to_dtype(DType::F32)?;
+        let size = wide.sqr()?.mean_all()?.sqrt()?.to_scalar::<f32>()?;
+        let count = tensor.elem_count() as u32;
+        let wave = Tensor::arange(0u32, count, &Device::Cpu)?.to_dtype(DType::F32)?;
+        let wave = wave.reshape(tensor.shape())?.sin()?;
+        let noise = (wave * (BIAS_NOISE * f64::from(size)))?;
+        (wide + noise)?.to_dtype(DType::BF16)
+    })
+}
+
+/// What a CDPO step computes before its update.
+struct Step {
+    /// Log-probabilities of the policy and of the bias model.
+    logprob: [Vec<f32>; 2],
+    loss: LossOutput,
+    gradients: Gradients,
+}
+
+impl Step {
+    fn of(
+        spec: &Spec,
+        [own, bias]: [&NamedTensors; 2],
+        inputs: &PackedInputs,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let policy = Policy::new(spec, placed(own, dtype, device)?, true)?;
+        let bias = FrozenModel::new(spec, &placed(bias, dtype, device)?)?;
+        let bias = bias.score(inputs)?.logprob;
+        let config = Config::default();
+        let pass = backward(&policy, inputs, None, |scores| {
+            let loss = policy_loss(
+                &terms(inputs, &scores.logprob, &bias),
+                &config.objective,
+                Some(&config.kl),
+                WORKLOAD.completion_tokens,
+            );
+            let derivatives = Derivatives {
+                logprob: loss.d_logprob.clone(),
+                full_kl: Vec::new(),
+            };
+            (derivatives, loss)
+        })?;
+        Ok(Self {
+            logprob: [pass.scores.logprob, bias],
+            loss: pass.objective,
+            gradients: pass.gradients,
+        })
+    }
+}
+
+/// The loss's terms, with rewards of 0, 1, 2, … within a group.
+pub(super) fn terms<'a>(
+    inputs: &PackedInputs,
+    logprob: &'a [f32],
+    bias: &'a [f32],
+) -> Vec<Vec<CompletionTerms<'a>>> {
+    let of_group = |ranges: &Vec<std::ops::Range<usize>>| {
+        let rewards: Vec<f64> = (0..ranges.len()).map(|index| index as f64).collect();
+        let advantages = advantages(&rewards, LossKind::Grpo);
+        let completions = ranges.iter().zip(advantages);
+        completions
+            .map(|(range, advantage)| CompletionTerms {
+                advantage,
+                logprob: &logprob[range.clone()],
+                old_logprob: None,
+                bias_logprob: bias.get(range.clone()),
+                full_kl: None,
+            })
+            .collect()
+    };
+    inputs.suffix_targets.iter().map(of_group).collect()
+}
+
+/// Completions from the device's own prefill, decoding steps and sampler.
+fn sampled(
+    model: &Qwen25Vl,
+    processor: &Processor,
+    prompts: &[Prompt],
+) -> Result<Vec<Vec<Completion>>> {
+    let config = SamplingConfig {
+        group_size: WORKLOAD.group_size,
+        max_new_tokens: WORKLOAD.completion_tokens,
+        ..SamplingConfig::default()
+    };
+    let prompts: Vec<&Prompt> = prompts.iter().collect();
+    let seeds = ["a", "b"].map(|id| QuestionSeed::new(42, 1, id));
+    Ok(generate(
+        model,
+        processor,
+        &prompts,
+        &seeds,
+        &config,
+        &mut unobserved,
+    )?)
+}
+
+/// What the CPU gives the tokens that the device sampled, against what the sampler said.
+fn sampler_gap(
+    spec: &Spec,
+    weights: &NamedTensors,
+    prompts: &[Prompt],
+    completions: &[Vec<Completion>],
+) -> Result<f64> {
+    let groups: Vec<PackedGroup> = prompts
+        .iter()
+        .zip(completions)
+        .map(|(prompt, group)| {
+            PackedGroup::of_completions(prompt, group.iter().map(|one| one.token_ids.as_slice()))
+        })
+        .collect();
+    let inputs = PackedInputs::new(spec, &groups)?;
+    let model = FrozenModel::new(spec, &placed(weights, DType::F32, &Device::Cpu)?)?;
+    let expected = model.score(&inputs)?.logprob;
+    let said: Vec<f32> = completions
+        .iter()
+        .flatten()
+        .flat_map(|one| one.logprobs.iter().copied())
+        .collect();
+    Ok(largest(&said, &expected))
+}
+
+/// NaN where a value is, or where one is missing.
+fn largest(values: &[f32], expected: &[f32]) -> f64 {
+    if values.len() != expected.len() {
+        return f64::NAN;
+    }
+    let errors = values.iter().zip(expected);
+    let errors = errors.map(|(a, b)| f64::from((a - b).abs()));
+    errors.fold(0.0, |most, error| {
+        if error.is_nan() {
+            error
+        } else {
+            most.max(error)
+        }
+    })
+}
+
+fn relative_error(value: Option<&Tensor>, expected: &Tensor) -> Result<f64> {
+    let Some(value) = value else {
+        return Ok(f64::NAN);
+    };
+    let value = value.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+    let expected = expected.to_dtype(DType::F32)?;
+    let norm = |x: &Tensor| -> candle_core::Result<f64> {
+        Ok(f64::from(x.sqr()?.sum_all()?.to_scalar::<f32>()?).sqrt())
+    };
+    Ok(norm(&(value - &expected)?)? / norm(&expected)?.max(f64::MIN_POSITIVE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_or_not_a_number_is_not_small() {
+        let of = |max_error| Difference {
+            what: String::new(),
+            dtype: "f32",
+            max_error,
+            bound: 1.0,
+        };
+        assert!(of(1.0).is_small() && !of(1.1).is_small() && !of(f64::NAN).is_small());
+        assert!(largest(&[1.0], &[]).is_nan());
+        assert!(largest(&[f32::NAN, 1.0], &[0.0, 0.0]).is_nan());
+        assert!((largest(&[1.0, -2.0], &[0.5, 1.0]) - 3.0).abs() < 1e-12);
+        let one = Tensor::new(&[3f32, 4.0], &Device::Cpu).unwrap();
+        assert!(relative_error(None, &one).unwrap().is_nan());
+        let off = Tensor::new(&[3f32, 4.5], &Device::Cpu).unwrap();
+        assert!((relative_error(Some(&off), &one).unwrap() - 0.1).abs() < 1e-6);
+    }
+}

@@ -110,6 +110,10 @@ enum Copies {
     Queued(cuda::Copies),
 }
 
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(clippy::unnecessary_wraps, reason = "only copies to a GPU can fail")
+)]
 impl Copies {
     fn new(device: &Device) -> Result<Self> {
         Ok(match device {

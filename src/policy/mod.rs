@@ -107,7 +107,7 @@ fn views(
         .collect()
 }
 
-/// A model that is only read, such as the bias model.
+/// A model that is only read. The one that CDPO is measured against is a [`bias::BiasModel`].
 #[derive(Debug)]
 pub struct FrozenModel {
     model: Qwen25Vl,

@@ -4,7 +4,9 @@
 //! that the update goes to; the arithmetic is that of `torch.optim.AdamW`. Where master and moments lie and in which
 //! format is the config's `optimizer.memory`.
 //!
-//! The norm that clips is that of all gradients together, so nothing moves before the last of them is there.
+//! The norm that clips is that of all gradients together, so nothing moves before the last of them is there. Under `host`
+//! they come to host memory while the backward pass goes on (see [`crate::train::gradients`]), and a parameter's new
+//! weights return to the device while those of the next one are computed.
 
 use crate::config::{OptimizerConfig, OptimizerMemory, Schedule};
 use crate::kernels;

@@ -7,8 +7,9 @@
 #include <cuda_bf16.h>
 #include <stdint.h>
 
-// An entry point for at most `threads` threads a block; its arguments are those of a kernels::launch::Launch.
-#define KERNEL(threads, name, ...) extern "C" __global__ void __launch_bounds__(threads) name(__VA_ARGS__)
+// An entry point for at most `threads` threads a block; its arguments are those of a kernels::launch::Launch. The 1 lets
+// a block have all registers: by itself the compiler aims at two blocks of 1024 on some chips and spills.
+#define KERNEL(threads, name, ...) extern "C" __global__ void __launch_bounds__(threads, 1) name(__VA_ARGS__)
 // `type *name`: the dynamic shared memory that the launch asked for.
 #define DYNAMIC_SHARED(type, name)                    \
   extern __shared__ __align__(16) char name##_bytes[]; \

@@ -3,6 +3,8 @@
 //! What an operation is defined to give is composed of candle's plain operations, in f32 on the CPU, from the same values
 //! as rounded to the dtype under test. On a GPU this checks the kernels, on a CPU their twins.
 
+mod attention;
+
 use crate::config::SamplingConfig;
 use crate::kernels;
 use crate::model::head::BiasRows;
@@ -73,7 +75,10 @@ pub fn parity(device: &Device) -> Result<Vec<Parity>> {
         }
         probe.rotary()?;
         probe.head()?;
+        probe.attention()?;
         if !device.is_cpu() {
+            probe.windows()?;
+            probe.decoding()?;
             probe.sampler()?;
             probe.sum_squares()?;
         }

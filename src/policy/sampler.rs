@@ -135,15 +135,6 @@ impl Sampler {
             .collect()
     }
 
-    /// The same on `device`, for ids below `vocabulary`.
-    pub(super) fn on_device(&self, vocabulary: usize, device: &Device) -> Result<&DeviceSampler> {
-        if let Some(sampler) = self.on_device.get() {
-            return Ok(sampler);
-        }
-        let new = DeviceSampler::new(&self.config, &self.banned, vocabulary, device)?;
-        Ok(self.on_device.get_or_init(|| new))
-    }
-
     /// Whether decoding steps are to be captured.
     pub(super) fn cuda_graph(&self) -> bool {
         self.config.cuda_graph

@@ -3,6 +3,8 @@
 //! What an operation is defined to give is composed of candle's plain operations, in f32 on the CPU, from the same values
 //! as rounded to the dtype under test. On a GPU this checks the kernels, on a CPU their twins.
 
+mod attention;
+
 use crate::config::OptimizerConfig;
 use crate::config::OptimizerMemory;
 use crate::config::SamplingConfig;
@@ -78,7 +80,10 @@ pub fn parity(device: &Device) -> Result<Vec<Parity>> {
         probe.rotary()?;
         probe.head()?;
         probe.adamw()?;
+        probe.attention()?;
         if !device.is_cpu() {
+            probe.windows()?;
+            probe.decoding()?;
             probe.sampler()?;
             probe.sum_squares()?;
         }

@@ -9,7 +9,12 @@
 //! How to add one: see `tests/kernels/main.rs`.
 
 pub mod adamw;
+pub mod head;
 pub mod launch;
+pub mod norm;
+pub mod rotary;
+pub mod sampler;
+pub mod sum_squares;
 pub mod swiglu;
 
 pub use launch::applies;

@@ -42,7 +42,7 @@ pub fn device(config: &ModelConfig) -> Result<Device, DeviceError> {
     if !built {
         return Err(DeviceError::NotBuilt(name.to_owned()));
     }
-    match Device::new_cuda(ordinal) {
+    match open(ordinal) {
         Ok(device) => Ok(device),
         Err(error) if name == "auto" => {
             tracing::warn!("no usable GPU ({error}): running on the CPU");
@@ -52,6 +52,57 @@ pub fn device(config: &ModelConfig) -> Result<Device, DeviceError> {
             name: name.to_owned(),
             source,
         }),
+    }
+}
+
+/// The GPU `ordinal` with one stream for all threads, on which work runs in the order in which it is queued.
+#[cfg(feature = "cuda")]
+fn open(ordinal: usize) -> candle_core::Result<Device> {
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    if let Device::Cuda(cuda) = &device {
+        #[expect(
+            unsafe_code,
+            reason = "events would order the use of a tensor on several streams; there is one"
+        )]
+        unsafe {
+            cuda.disable_event_tracking();
+        }
+        if let Err(error) = keep_freed_memory(cuda) {
+            tracing::warn!(
+                "the driver takes freed GPU memory back at every synchronisation: {error}"
+            );
+        }
+    }
+    Ok(device)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open(ordinal: usize) -> candle_core::Result<Device> {
+    Device::new_cuda(ordinal)
+}
+
+/// Lets the device's memory pool keep what is freed: by default it gives all back whenever the host waits for the
+/// device, and the next step pays for mapping it again.
+#[cfg(feature = "cuda")]
+fn keep_freed_memory(cuda: &candle_core::CudaDevice) -> candle_core::Result<()> {
+    use candle_core::cuda_backend::WrapErr;
+    use candle_core::cuda_backend::cudarc::driver::result;
+    use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute;
+
+    let mut threshold = u64::MAX;
+    let device = cuda.cuda_stream().context().cu_device();
+    #[expect(
+        unsafe_code,
+        reason = "the driver's own functions; this attribute is a 64-bit number"
+    )]
+    unsafe {
+        let pool = result::device::get_default_mem_pool(device).w()?;
+        result::mem_pool::set_attribute(
+            pool,
+            CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            (&raw mut threshold).cast(),
+        )
+        .w()
     }
 }
 

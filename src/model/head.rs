@@ -3,12 +3,17 @@
 //! The backward pass is closed: with p the softmax of a row, ∂ log p(t) / ∂ logits = onehot(t) − p and
 //! ∂ KL(p ‖ b) / ∂ logits = p · (log p − log b − KL). Shapes: `R` rows, `H` hidden, `V` vocabulary.
 
+use crate::kernels;
 use crate::model::attention::softmax;
+use crate::model::head_device::DeviceChunk;
 use crate::model::layers::weight_gradient;
 use candle_core::{D, DType, Result, Tensor};
 
 /// Logits of one chunk may take about this much; a few tensors of that size live at a time.
 pub const CHUNK_BYTES: usize = 96 << 20;
+/// Where kernels work on the logits in place, a chunk takes this many times more: each pass over the head's weight costs
+/// as much as some hundred rows.
+pub const DEVICE_CHUNK: usize = 8;
 
 /// What the model gives to each target token.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -33,13 +38,15 @@ pub struct BiasRows<'a> {
 /// The head over target rows.
 #[derive(Debug)]
 pub struct Head<'a> {
-    hidden: &'a Tensor,
-    weight: &'a Tensor,
-    bias: Option<BiasRows<'a>>,
-    target_ids: Tensor,
+    pub(super) hidden: &'a Tensor,
+    pub(super) weight: &'a Tensor,
+    pub(super) bias: Option<BiasRows<'a>>,
+    pub(super) target_ids: Tensor,
     /// The only chunk's distribution, kept for the backward pass when one chunk is all there is.
     kept: Option<Chunk>,
-    chunk_rows: usize,
+    /// The same where kernels do the work.
+    pub(super) kept_on_device: Option<DeviceChunk>,
+    pub(super) chunk_rows: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -61,19 +68,28 @@ impl<'a> Head<'a> {
         bias: Option<BiasRows<'a>>,
         chunk_bytes: usize,
     ) -> Result<Self> {
-        let row_bytes = weight.dim(0)? * size_of::<f32>();
+        let (row_bytes, chunk_bytes) = if kernels::applies(hidden) {
+            let row_bytes = weight.dim(0)? * weight.dtype().size_in_bytes();
+            (row_bytes, chunk_bytes.saturating_mul(DEVICE_CHUNK))
+        } else {
+            (weight.dim(0)? * size_of::<f32>(), chunk_bytes)
+        };
         Ok(Self {
             hidden,
             weight,
             bias,
             target_ids: Tensor::new(target_ids, hidden.device())?,
             kept: None,
+            kept_on_device: None,
             chunk_rows: (chunk_bytes / row_bytes).max(1),
         })
     }
 
     /// Log-probability and entropy of every target, and its divergence from the bias model where there is one.
     pub fn scores(&mut self) -> Result<TokenScores> {
+        if kernels::applies(self.hidden) {
+            return self.device_scores();
+        }
         let mut scores = TokenScores::default();
         let rows = self.hidden.dim(0)?;
         for (start, len) in chunks(rows, self.chunk_rows) {
@@ -94,6 +110,9 @@ impl<'a> Head<'a> {
     ///
     /// `d_logprob`, `d_full_kl`: one entry per target; the latter empty when the divergence is not used.
     pub fn backward(mut self, d_logprob: &[f32], d_full_kl: &[f32]) -> Result<(Tensor, Tensor)> {
+        if kernels::applies(self.hidden) {
+            return self.device_backward(d_logprob, d_full_kl);
+        }
         let device = self.hidden.device();
         let d_logprob = Tensor::new(d_logprob, device)?.unsqueeze(1)?;
         let d_full_kl = match d_full_kl {
@@ -129,15 +148,20 @@ impl<'a> Head<'a> {
             let d_logits = d_logits.to_dtype(self.weight.dtype())?;
             let hidden = self.hidden.narrow(0, start, len)?;
             d_hidden.push(d_logits.matmul(self.weight)?);
-            let part = weight_gradient(&d_logits, &hidden)?.to_dtype(DType::F32)?;
-            d_weight = Some(match d_weight {
-                None => part,
-                Some(sum) => (sum + part)?,
-            });
+            d_weight = Some(add_part(d_weight, weight_gradient(&d_logits, &hidden)?)?);
         }
+        self.gradients(&d_hidden, d_weight)
+    }
+
+    /// The chunks' gradients together.
+    pub(super) fn gradients(
+        &self,
+        d_hidden: &[Tensor],
+        d_weight: Option<Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
         match d_weight {
             Some(d_weight) => Ok((
-                Tensor::cat(&d_hidden, 0)?,
+                Tensor::cat(d_hidden, 0)?,
                 d_weight.to_dtype(self.weight.dtype())?,
             )),
             None => Ok((self.hidden.zeros_like()?, self.weight.zeros_like()?)),
@@ -188,7 +212,15 @@ fn distribution(hidden: &Tensor, weight: &Tensor) -> Result<(Tensor, Tensor, Ten
     Ok((logits, log_total, probabilities))
 }
 
-fn chunks(rows: usize, chunk_rows: usize) -> impl Iterator<Item = (usize, usize)> {
+/// The sum of the chunks' parts of a gradient: one part as it is, several in f32.
+pub(super) fn add_part(sum: Option<Tensor>, part: Tensor) -> Result<Tensor> {
+    match sum {
+        None => Ok(part),
+        Some(sum) => sum.to_dtype(DType::F32)? + part.to_dtype(DType::F32)?,
+    }
+}
+
+pub(super) fn chunks(rows: usize, chunk_rows: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..rows)
         .step_by(chunk_rows)
         .map(move |start| (start, chunk_rows.min(rows - start)))

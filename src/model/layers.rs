@@ -6,6 +6,9 @@
 //!
 //! Shapes: `N` rows, `H` hidden.
 
+use crate::kernels;
+use crate::kernels::rotary::Projection;
+use crate::kernels::rotary::Turn;
 use crate::model::attention_cpu;
 use crate::model::fused_cpu;
 use candle_core::{
@@ -238,18 +241,60 @@ pub fn sum_rows(x: &Tensor) -> Result<Tensor> {
         .squeeze(0)
 }
 
+/// Whether a kernel takes these inputs, of which it records no graph.
+fn fuses(inputs: &[&Tensor]) -> bool {
+    kernels::applies(inputs[0]) && !inputs.iter().any(|input| input.track_op())
+}
+
 /// RMSNorm over the last dimension: `x / sqrt(mean(x²) + eps) · weight`. Shapes `[N, H]`, `[H]`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    let rows = x.detach().contiguous()?;
     #[expect(
         clippy::disallowed_methods,
         reason = "value only; the derivative is given below"
     )]
-    let value = candle_nn::ops::rms_norm(&x.detach().contiguous()?, &weight.detach(), eps as f32)?;
+    let value = if kernels::applies(x) {
+        kernels::norm::rms_norm(&rows, &weight.detach(), eps)?
+    } else {
+        candle_nn::ops::rms_norm(&rows, &weight.detach(), eps as f32)?
+    };
     let backward: Backward = Box::new(move |inputs, upstream| {
         let (dx, dw) = rms_norm_backward(inputs[0], inputs[1], eps, upstream)?;
         Ok(vec![dx, dw])
     });
     closed_form2(value, [x, weight], backward)
+}
+
+/// `x + addend` and its [`rms_norm`].
+pub fn add_rms_norm(
+    x: &Tensor,
+    addend: &Tensor,
+    weight: &Tensor,
+    eps: f64,
+) -> Result<(Tensor, Tensor)> {
+    if fuses(&[x, addend, weight]) {
+        return kernels::norm::add_rms_norm(&x.contiguous()?, &addend.contiguous()?, weight, eps);
+    }
+    let sum = (x + addend)?;
+    let normed = rms_norm(&sum, weight, eps)?;
+    Ok((sum, normed))
+}
+
+/// As [`rms_norm_backward`], the gradient with respect to `x` added to `residual`, the one that goes around the norm.
+pub fn rms_norm_backward_add(
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f64,
+    upstream: &Tensor,
+    residual: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    if kernels::applies(x) {
+        let (x, upstream) = (x.contiguous()?, upstream.contiguous()?);
+        let residual = residual.contiguous()?;
+        return kernels::norm::rms_norm_backward(&x, weight, eps, &upstream, Some(&residual));
+    }
+    let (dx, dw) = rms_norm_backward(x, weight, eps, upstream)?;
+    Ok(((dx + residual)?, dw))
 }
 
 /// Gradients of [`rms_norm`] with respect to `x` and `weight`, computed in f32.
@@ -259,6 +304,10 @@ pub fn rms_norm_backward(
     eps: f64,
     upstream: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
+    if kernels::applies(x) {
+        let (x, upstream) = (x.contiguous()?, upstream.contiguous()?);
+        return kernels::norm::rms_norm_backward(&x, weight, eps, &upstream, None);
+    }
     if attention_cpu::applies(x) {
         return fused_cpu::rms_norm_backward(x, weight, eps, upstream);
     }
@@ -285,7 +334,10 @@ fn composed_rms_norm_backward(
 
 /// `silu(gate) · up`, elementwise.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    let value = if attention_cpu::applies(gate) {
+    let value = if kernels::applies(gate) {
+        let (gate, up) = (gate.detach().contiguous()?, up.detach().contiguous()?);
+        kernels::swiglu::swiglu(&gate, &up)?
+    } else if attention_cpu::applies(gate) {
         fused_cpu::swiglu(gate, up)?
     } else {
         (gate.detach().silu()? * up.detach())?
@@ -299,6 +351,10 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 
 /// Gradients of [`swiglu`] with respect to `gate` and `up`.
 pub fn swiglu_backward(gate: &Tensor, up: &Tensor, upstream: &Tensor) -> Result<(Tensor, Tensor)> {
+    if kernels::applies(gate) {
+        let (gate, up, upstream) = (gate.contiguous()?, up.contiguous()?, upstream.contiguous()?);
+        return kernels::swiglu::swiglu_backward(&gate, &up, &upstream);
+    }
     if attention_cpu::applies(gate) {
         return fused_cpu::swiglu_backward(gate, up, upstream);
     }
@@ -322,15 +378,44 @@ fn composed_swiglu_backward(
 ///
 /// `x [N, heads · d]`; `cos`, `sin` `[N, d/2]` in f32. The rotation is computed in f32.
 pub fn rotary(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    let value = rotate(&x.detach(), cos, sin)?;
+    let value = if kernels::applies(x) {
+        kernels::rotary::rotary(&x.detach().contiguous()?, cos, sin, Turn::Forward)?
+    } else {
+        rotate(&x.detach(), cos, sin)?
+    };
     let (cos, sin) = (cos.detach(), sin.detach());
     let backward: Backward =
         Box::new(move |_, upstream| Ok(vec![rotary_backward(upstream, &cos, &sin)?]));
     closed_form1(value, x, backward)
 }
 
+/// Queries and keys of `x [N, H]`: a [`linear`] layer each (weight and bias), then [`rotary`].
+pub fn rotary_projections(
+    x: &Tensor,
+    query: &(Tensor, Tensor),
+    key: &(Tensor, Tensor),
+    cos: &Tensor,
+    sin: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    if fuses(&[x, &query.0, &query.1, &key.0, &key.1]) {
+        let (q, k) = (linear(x, &query.0, None)?, linear(x, &key.0, None)?);
+        let with_bias = |x, bias| Projection {
+            x,
+            bias: Some(bias),
+        };
+        let (q, k) = (with_bias(&q, &query.1), with_bias(&k, &key.1));
+        return kernels::rotary::bias_rotary(q, k, cos, sin, Turn::Forward);
+    }
+    let q = linear(x, &query.0, Some(&query.1))?;
+    let k = linear(x, &key.0, Some(&key.1))?;
+    Ok((rotary(&q, cos, sin)?, rotary(&k, cos, sin)?))
+}
+
 /// Gradient of [`rotary`]: the rotation by the opposite angle.
 pub fn rotary_backward(upstream: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    if kernels::applies(upstream) {
+        return kernels::rotary::rotary(&upstream.contiguous()?, cos, sin, Turn::Backward);
+    }
     rotate(upstream, cos, &sin.neg()?)
 }
 

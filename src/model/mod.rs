@@ -12,6 +12,7 @@ pub mod export;
 mod fused_cpu;
 pub mod generation;
 pub mod head;
+mod head_device;
 pub mod hub;
 pub mod int8;
 pub mod layers;

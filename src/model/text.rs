@@ -5,8 +5,8 @@
 use crate::model::attention::{Heads, attention, attention_backward};
 use crate::model::cache::{DecodePlan, LayerCache};
 use crate::model::layers::{
-    linear, rms_norm, rms_norm_backward, rotary, rotary_backward, sum_rows, swiglu,
-    swiglu_backward, weight_gradient,
+    add_rms_norm, linear, rms_norm, rms_norm_backward_add, rotary_backward, rotary_projections,
+    sum_rows, swiglu, swiglu_backward, weight_gradient,
 };
 use crate::model::packed::PackedLayout;
 use crate::model::spec::TextSpec;
@@ -113,20 +113,14 @@ impl DecoderLayer {
 
     fn project(&self, x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Projected> {
         let normed = rms_norm(x, &self.input_norm, self.eps)?;
-        let q = linear(&normed, &self.query.0, Some(&self.query.1))?;
-        let k = linear(&normed, &self.key.0, Some(&self.key.1))?;
+        let (q, k) = rotary_projections(&normed, &self.query, &self.key, cos, sin)?;
         let v = linear(&normed, &self.value.0, Some(&self.value.1))?;
-        Ok(Projected {
-            q: rotary(&q, cos, sin)?,
-            k: rotary(&k, cos, sin)?,
-            v,
-            normed,
-        })
+        Ok(Projected { normed, q, k, v })
     }
 
     fn finish(&self, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
-        let x = (x + linear(attended, &self.output, None)?)?;
-        let normed = rms_norm(&x, &self.mlp_norm, self.eps)?;
+        let added = linear(attended, &self.output, None)?;
+        let (x, normed) = add_rms_norm(x, &added, &self.mlp_norm, self.eps)?;
         let gate = linear(&normed, &self.gate, None)?;
         let up = linear(&normed, &self.up, None)?;
         x + linear(&swiglu(&gate, &up)?, &self.down, None)?
@@ -147,8 +141,10 @@ impl DecoderLayer {
     ) -> Result<Tensor> {
         let projected = self.project(x, cos, sin)?;
         let attended = attention(&projected.q, &projected.k, &projected.v, self.heads, layout)?;
-        let middle = (x + linear(&attended, &self.output, None)?)?;
-        let d_middle = self.backward_mlp(&middle, upstream, sink)?;
+        let added = linear(&attended, &self.output, None)?;
+        let (middle, normed) = add_rms_norm(x, &added, &self.mlp_norm, self.eps)?;
+        drop(added);
+        let d_middle = self.backward_mlp(&middle, normed, upstream, sink)?;
         drop(middle);
         self.emit(
             sink,
@@ -158,19 +154,20 @@ impl DecoderLayer {
         let d_attended = d_middle.matmul(&self.output)?;
         drop(attended);
         let d_normed = self.backward_attention(&projected, cos, sin, layout, &d_attended, sink)?;
-        let (dx, d_norm) = rms_norm_backward(x, &self.input_norm, self.eps, &d_normed)?;
+        let (dx, d_norm) =
+            rms_norm_backward_add(x, &self.input_norm, self.eps, &d_normed, &d_middle)?;
         self.emit(sink, "input_layernorm.weight", d_norm)?;
-        dx + d_middle
+        Ok(dx)
     }
 
-    /// From the layer's output back to `x + attention(x)`.
+    /// From the layer's output back to `x + attention(x)`, of which `normed` is the norm.
     fn backward_mlp(
         &self,
         middle: &Tensor,
+        normed: Tensor,
         upstream: &Tensor,
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
-        let normed = rms_norm(middle, &self.mlp_norm, self.eps)?;
         let gate = linear(&normed, &self.gate, None)?;
         let up = linear(&normed, &self.up, None)?;
         let d_down = weight_gradient(upstream, &swiglu(&gate, &up)?)?;
@@ -183,10 +180,12 @@ impl DecoderLayer {
             weight_gradient(&d_gate, &normed)?,
         )?;
         self.emit(sink, "mlp.up_proj.weight", weight_gradient(&d_up, &normed)?)?;
+        drop(normed);
         let d_normed = (d_gate.matmul(&self.gate)? + d_up.matmul(&self.up)?)?;
-        let (d_middle, d_norm) = rms_norm_backward(middle, &self.mlp_norm, self.eps, &d_normed)?;
+        let (d_middle, d_norm) =
+            rms_norm_backward_add(middle, &self.mlp_norm, self.eps, &d_normed, upstream)?;
         self.emit(sink, "post_attention_layernorm.weight", d_norm)?;
-        d_middle + upstream
+        Ok(d_middle)
     }
 
     /// From attention's output back to the normed input.

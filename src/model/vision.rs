@@ -4,9 +4,11 @@
 //! Shapes: `P` patches, `M = P / merge²` merged tokens, `W` the tower's width, `n` heads of width `d`, `H` the decoder's
 //! width. Between `embed` and `merge` the rows lie window by window.
 
+use crate::model::layers::add_rms_norm;
 use crate::model::layers::linear;
 use crate::model::layers::rms_norm;
 use crate::model::layers::rms_norm_backward;
+use crate::model::layers::rms_norm_backward_add;
 use crate::model::layers::sum_rows;
 use crate::model::layers::swiglu;
 use crate::model::layers::swiglu_backward;
@@ -74,8 +76,26 @@ impl Norm {
         rms_norm(x, &self.weight, EPS)
     }
 
+    /// `x + addend` and its norm.
+    fn add_forward(&self, x: &Tensor, addend: &Tensor) -> Result<(Tensor, Tensor)> {
+        add_rms_norm(x, addend, &self.weight, EPS)
+    }
+
     fn backward(&self, x: &Tensor, upstream: &Tensor, sink: &mut GradientSink) -> Result<Tensor> {
         let (dx, d_weight) = rms_norm_backward(x, &self.weight, EPS, upstream)?;
+        sink(&self.name, d_weight)?;
+        Ok(dx)
+    }
+
+    /// As [`Self::backward`], with the gradient that goes around the norm.
+    fn backward_add(
+        &self,
+        x: &Tensor,
+        upstream: &Tensor,
+        residual: &Tensor,
+        sink: &mut GradientSink,
+    ) -> Result<Tensor> {
+        let (dx, d_weight) = rms_norm_backward_add(x, &self.weight, EPS, upstream, residual)?;
         sink(&self.name, d_weight)?;
         Ok(dx)
     }
@@ -118,8 +138,7 @@ impl VisionBlock {
     pub fn forward(&self, x: &Tensor, layout: &VisionLayout) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.norm1.forward(x)?)?;
         let attended = layout.attention(&qkv, self.heads, self.full)?;
-        let x = (x + self.proj.forward(&attended)?)?;
-        let normed = self.norm2.forward(&x)?;
+        let (x, normed) = self.norm2.add_forward(x, &self.proj.forward(&attended)?)?;
         let mixed = swiglu(&self.gate.forward(&normed)?, &self.up.forward(&normed)?)?;
         x + self.down.forward(&mixed)?
     }
@@ -135,27 +154,29 @@ impl VisionBlock {
         let normed1 = self.norm1.forward(x)?;
         let qkv = self.qkv.forward(&normed1)?;
         let attended = layout.attention(&qkv, self.heads, self.full)?;
-        let middle = (x + self.proj.forward(&attended)?)?;
-        let d_middle = (self.backward_mlp(&middle, upstream, sink)? + upstream)?;
+        let (middle, normed) = self.norm2.add_forward(x, &self.proj.forward(&attended)?)?;
+        let d_middle = self.backward_mlp(&middle, normed, upstream, sink)?;
         let d_attended = self.proj.backward(&attended, &d_middle, sink)?;
         let d_qkv = layout.attention_backward(&qkv, self.heads, self.full, &d_attended)?;
         let d_normed = self.qkv.backward(&normed1, &d_qkv, sink)?;
-        self.norm1.backward(x, &d_normed, sink)? + d_middle
+        self.norm1.backward_add(x, &d_normed, &d_middle, sink)
     }
 
+    /// From the block's output back to `middle`, of which `normed` is the norm.
     fn backward_mlp(
         &self,
         middle: &Tensor,
+        normed: Tensor,
         upstream: &Tensor,
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
-        let normed = self.norm2.forward(middle)?;
         let (gate, up) = (self.gate.forward(&normed)?, self.up.forward(&normed)?);
         let d_mixed = self.down.backward(&swiglu(&gate, &up)?, upstream, sink)?;
         let (d_gate, d_up) = swiglu_backward(&gate, &up, &d_mixed)?;
         let d_normed = (self.gate.backward(&normed, &d_gate, sink)?
             + self.up.backward(&normed, &d_up, sink)?)?;
-        self.norm2.backward(middle, &d_normed, sink)
+        drop(normed);
+        self.norm2.backward_add(middle, &d_normed, upstream, sink)
     }
 }
 

@@ -5,11 +5,15 @@
 
 use crate::config::SamplingConfig;
 use crate::data::fnv::Fnv;
-use candle_core::{DType, Result, Tensor, bail};
+use crate::kernels;
+use crate::kernels::sampler::DeviceSampler;
+use crate::kernels::sampler::NOT_FINITE;
+use candle_core::{DType, Device, Result, Tensor, bail};
 use rand::RngCore;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use std::sync::OnceLock;
 
 /// ChaCha words in one block: each token reads a block of its own.
 const WORDS_PER_BLOCK: u128 = 16;
@@ -50,6 +54,15 @@ pub struct CompletionSeed {
 }
 
 impl CompletionSeed {
+    /// The words of the ChaCha key, as a device's sampler takes them.
+    pub fn words(&self) -> [u32; 8] {
+        let mut words = [0; 8];
+        for (word, bytes) in words.iter_mut().zip(self.key.chunks_exact(4)) {
+            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        words
+    }
+
     /// The uniform number in [0, 1) that decides token `index`, with 53 random bits.
     pub fn uniform(&self, index: usize) -> f64 {
         let mut generator = ChaCha8Rng::from_seed(self.key);
@@ -71,21 +84,29 @@ pub struct Draw {
 /// Turns rows of logits into tokens.
 #[derive(Debug, Clone)]
 pub struct Sampler {
-    temperature: f64,
-    top_k: usize,
-    top_p: f64,
+    config: SamplingConfig,
     banned: Vec<u32>,
+    /// The same on the device of the first logits that were on one.
+    on_device: OnceLock<DeviceSampler>,
 }
 
 impl Sampler {
     /// As `config` says, never drawing an id of `banned`.
     pub fn new(config: &SamplingConfig, banned: &[u32]) -> Self {
         Self {
-            temperature: config.temperature,
-            top_k: config.top_k,
-            top_p: config.top_p,
+            config: config.clone(),
             banned: banned.to_vec(),
+            on_device: OnceLock::new(),
         }
+    }
+
+    /// The same on `device`, for ids below `vocabulary`.
+    pub(super) fn on_device(&self, vocabulary: usize, device: &Device) -> Result<&DeviceSampler> {
+        if let Some(sampler) = self.on_device.get() {
+            return Ok(sampler);
+        }
+        let new = DeviceSampler::new(&self.config, &self.banned, vocabulary, device)?;
+        Ok(self.on_device.get_or_init(|| new))
     }
 
     /// One token per row of `logits` `[B, V]`; `seeds[b]` and `positions[b]` name row b's completion and token index.
@@ -103,6 +124,9 @@ impl Sampler {
                 positions.len()
             );
         }
+        if kernels::applies(logits) {
+            return self.draw_on_device(logits, seeds, positions);
+        }
         let values: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         values
             .par_chunks_exact(vocab)
@@ -111,14 +135,36 @@ impl Sampler {
             .collect()
     }
 
+    /// As [`Self::draw_rows`]; only ids and log-probabilities are copied to the host.
+    fn draw_on_device(
+        &self,
+        logits: &Tensor,
+        seeds: &[CompletionSeed],
+        positions: &[usize],
+    ) -> Result<Vec<Draw>> {
+        let device = logits.device();
+        let sampler = self.on_device(logits.dim(1)?, device)?;
+        let keys: Vec<u32> = seeds.iter().flat_map(CompletionSeed::words).collect();
+        let keys = Tensor::from_vec(keys, (seeds.len(), 8), device)?;
+        let positions: Vec<u32> = positions.iter().map(|&position| position as u32).collect();
+        let positions = Tensor::new(positions, device)?;
+        let (ids, logprobs) = sampler.draw(&logits.contiguous()?, &keys, &positions)?;
+        let (ids, logprobs) = (ids.to_vec1::<u32>()?, logprobs.to_vec1::<f32>()?);
+        if ids.contains(&NOT_FINITE) {
+            bail!("sampler: the logits are not finite");
+        }
+        let draws = ids.into_iter().zip(logprobs);
+        Ok(draws.map(|(id, logprob)| Draw { id, logprob }).collect())
+    }
+
     /// The token that `uniform` in [0, 1) picks from one row of logits (inverse of the cumulative distribution over
     /// ascending ids); the best one, the lowest id on ties, when greedy.
     pub fn draw(&self, logits: &[f32], uniform: f64) -> Result<Draw> {
-        let greedy = self.temperature == 0.0;
+        let greedy = self.config.temperature == 0.0;
         let inverse = if greedy {
             1.0
         } else {
-            self.temperature.recip()
+            self.config.temperature.recip()
         };
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let weights: Vec<f64> = logits
@@ -151,25 +197,25 @@ impl Sampler {
 
     /// Keeps the k best, and whatever ties with the last of them (as transformers does).
     fn keep_top_k(&self, logits: &[f32], kept: &mut Vec<u32>) {
-        if self.top_k == 0 || self.top_k >= kept.len() {
+        if self.config.top_k == 0 || self.config.top_k >= kept.len() {
             return;
         }
         let mut values: Vec<f32> = kept.iter().map(|id| logits[*id as usize]).collect();
         let (_, threshold, _) =
-            values.select_nth_unstable_by(self.top_k - 1, |a, b| b.total_cmp(a));
+            values.select_nth_unstable_by(self.config.top_k - 1, |a, b| b.total_cmp(a));
         let threshold = *threshold;
         kept.retain(|id| logits[*id as usize] >= threshold);
     }
 
     /// Keeps the shortest list of best tokens that holds `top_p` of what is left; the lower id first on ties.
     fn keep_top_p(&self, weights: &[f64], kept: &mut Vec<u32>) {
-        if self.top_p >= 1.0 {
+        if self.config.top_p >= 1.0 {
             return;
         }
         let mut ranked: Vec<(f64, u32)> =
             kept.iter().map(|id| (weights[*id as usize], *id)).collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let needed = self.top_p * ranked.iter().map(|(w, _)| w).sum::<f64>();
+        let needed = self.config.top_p * ranked.iter().map(|(w, _)| w).sum::<f64>();
         let mut held = 0.0;
         let count = ranked
             .iter()
@@ -219,7 +265,6 @@ fn pick(weights: &[f64], kept: &[u32], uniform: f64) -> u32 {
 #[expect(clippy::float_cmp, reason = "exact values are meant")]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     const DRAWS: usize = 20_000;
 

@@ -37,6 +37,7 @@ pub mod gradients;
 pub mod measure;
 pub mod metrics;
 pub mod optimizer;
+pub mod parity;
 mod part;
 pub mod replay;
 pub mod rundir;

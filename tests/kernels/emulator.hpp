@@ -221,7 +221,7 @@ inline char *aligned_shared() { return (char *)(((uintptr_t)dynamic_shared.data(
 
 #define KERNEL(threads, name, ...)                                                                              \
   extern "C" void name(__VA_ARGS__);                                                                            \
-  extern "C" int emulate_##name(const unsigned *launch, const uint64_t *arguments, unsigned count) {            \
+  extern "C" __attribute__((visibility("default"))) int emulate_##name(const unsigned *launch, const uint64_t *arguments, unsigned count) {            \
     return emulator::call(#name, threads, name, launch, arguments, count);                                      \
   }                                                                                                             \
   extern "C" void name(__VA_ARGS__)

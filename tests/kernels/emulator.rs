@@ -1,11 +1,12 @@
 //! Compiles the CUDA sources for the CPU and runs launches there.
 
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
+use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, PoisonError};
 use videothinker::kernels::launch::{Argument, Emulator, Grid, Launch, emulated};
 
 /// As `emulator.hpp` declares it: grid and block, arguments, their number; 0 when the kernel ran.
@@ -21,21 +22,15 @@ pub(crate) fn on_cpu<T>(body: impl FnOnce() -> T) -> T {
     emulated(&emulator, body)
 }
 
-/// The library with all kernels, compiled once per process.
-fn library() -> usize {
-    static LIBRARY: OnceLock<usize> = OnceLock::new();
-    *LIBRARY.get_or_init(|| {
+/// The library made of one source file, compiled when first asked for.
+///
+/// Each file has a library of its own with hidden names: the compiler would merge templates of one name in two files.
+fn library(module: &'static str, known: &mut HashMap<&'static str, usize>) -> usize {
+    *known.entry(module).or_insert_with(|| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("kernels");
-        std::fs::create_dir_all(&folder).unwrap();
-        let mut sources: Vec<PathBuf> = std::fs::read_dir(root.join("src/kernels/cuda"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "cu"))
-            .collect();
-        sources.sort();
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
         let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
-        let library = folder.join(format!("kernels-{}.so", std::process::id()));
+        let library = folder.join(format!("{module}-{}.so", std::process::id()));
         let output = Command::new(&compiler)
             .args([
                 "-std=c++17",
@@ -43,11 +38,17 @@ fn library() -> usize {
                 "-ffp-contract=off",
                 "-fno-strict-aliasing",
             ])
-            .args(["-Wall", "-Wno-unknown-pragmas", "-Werror"])
-            .args(["-shared", "-fPIC", "-DEMULATED", "-I"])
+            .args([
+                "-Wall",
+                "-Wno-unknown-pragmas",
+                "-Wno-unused-function",
+                "-Werror",
+            ])
+            .args(["-shared", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique"])
+            .args(["-DEMULATED", "-I"])
             .arg(root.join("tests/kernels"))
             .args(["-x", "c++"])
-            .args(&sources)
+            .arg(root.join(format!("src/kernels/cuda/{module}.cu")))
             .arg("-o")
             .arg(&library)
             .output()
@@ -116,11 +117,10 @@ impl Guarded {
 }
 
 fn run(launch: &Launch, grid: Grid) -> Result<()> {
-    // The emulator's state is one for the process.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    // Held during the launch: a library has the state of one.
+    static LIBRARIES: Mutex<Option<HashMap<&'static str, usize>>> = Mutex::new(None);
+    let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let library = library(launch.module.name, libraries.get_or_insert_default());
     let mut memory: Vec<Guarded> = Vec::new();
     let mut arguments = Vec::new();
     for argument in &launch.arguments {
@@ -147,7 +147,7 @@ fn run(launch: &Launch, grid: Grid) -> Result<()> {
         reason = "calls the entry that emulator.hpp declares under this name"
     )]
     let result = unsafe {
-        let entry = libc::dlsym(library() as *mut c_void, name.as_ptr());
+        let entry = libc::dlsym(library as *mut c_void, name.as_ptr());
         if entry.is_null() {
             bail!("there is no kernel {}", launch.kernel);
         }

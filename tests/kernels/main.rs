@@ -13,7 +13,7 @@
 //!    allocates with `unwritten` and ends in `Launch::of_dtype(…)…run(grid)`. Arguments go by position; the emulator
 //!    refuses a wrong number of them and blocks larger than declared.
 //! 3. The operation in `model` (or wherever it is used) takes it where `kernels::applies(x)`.
-//! 4. A test here compares it with the twin; `kernels::check` compares it on a GPU.
+//! 4. A test here compares it with the twin; `train::parity` compares it on a GPU.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -22,12 +22,22 @@ mod adamw;
 mod elementwise;
 mod emulator;
 mod harness;
+mod head;
+mod model;
+mod sampler;
 
 use candle_core::{DType, Device, Result, Tensor};
+
+pub(crate) const DTYPES: [DType; 2] = [DType::F32, DType::BF16];
 
 /// Values from a normal distribution of standard deviation 1, in `dtype`.
 pub(crate) fn random(shape: &[usize], dtype: DType) -> Result<Tensor> {
     Tensor::randn(0f32, 1.0, shape, &Device::Cpu)?.to_dtype(dtype)
+}
+
+/// In f32, in which the twins compute.
+pub(crate) fn wide(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::F32)
 }
 
 /// Asserts that every value is within `bound` of the wanted one, relative to the larger of it and 1.
@@ -35,9 +45,8 @@ pub(crate) fn random(shape: &[usize], dtype: DType) -> Result<Tensor> {
 pub(crate) fn close(got: &Tensor, want: &Tensor, bound: f32) {
     assert_eq!(got.shape(), want.shape());
     let values = |x: &Tensor| -> Vec<f32> {
-        x.to_dtype(DType::F32)
-            .and_then(|x| x.flatten_all()?.to_vec1())
-            .unwrap()
+        let x = wide(x).and_then(|x| x.flatten_all()?.to_vec1());
+        x.unwrap()
     };
     for (index, (got, want)) in values(got).into_iter().zip(values(want)).enumerate() {
         // Written so that a NaN fails.

@@ -1,0 +1,101 @@
+//! What a loss needs of rows of logits, and its gradient with respect to them.
+//!
+//! With p the softmax of a row and b the bias model's: ∂ log p(t) / ∂ logits = onehot(t) − p and
+//! ∂ KL(p ‖ b) / ∂ logits = p · (log p − log b − KL). Shapes: `c` rows, `V` vocabulary.
+
+use super::launch::{Grid, Launch, Module, module, unwritten};
+use candle_core::{DType, Result, Tensor, bail};
+
+static MODULE: Module = module!("head");
+const THREADS: u32 = 512;
+
+/// Rows of the scores.
+const LOGPROB: usize = 0;
+const ENTROPY: usize = 1;
+const FULL_KL: usize = 4;
+
+/// Scores of the targets of some rows, on the device.
+#[derive(Debug, Clone)]
+pub struct Scores {
+    /// `[5, c]` in f32; the last two rows only with a bias model.
+    values: Tensor,
+    with_bias: bool,
+}
+
+impl Scores {
+    /// log p(target) `[c]`.
+    pub fn logprob(&self) -> Result<Tensor> {
+        self.values.get(LOGPROB)
+    }
+
+    /// Entropy of p in nats `[c]`.
+    pub fn entropy(&self) -> Result<Tensor> {
+        self.values.get(ENTROPY)
+    }
+
+    /// KL(p ‖ b) in nats `[c]`, with a bias model.
+    pub fn full_kl(&self) -> Result<Option<Tensor>> {
+        self.with_bias.then(|| self.values.get(FULL_KL)).transpose()
+    }
+}
+
+/// Scores of `targets [c]` (u32) under `logits [c, V]`, with a bias model's logits of the same shape and dtype.
+pub fn scores(logits: &Tensor, targets: &Tensor, bias: Option<&Tensor>) -> Result<Scores> {
+    let (rows, vocabulary) = check(logits, targets, bias)?;
+    let values = unwritten((5, rows), DType::F32, logits.device())?;
+    Launch::of_dtype(&MODULE, "head_scores", logits.dtype())?
+        .tensor(logits)
+        .tensor(targets)
+        .optional(bias)
+        .tensor(&values)
+        .size(rows)
+        .size(vocabulary)
+        .run(Grid::new(rows, THREADS))?;
+    Ok(Scores {
+        values,
+        with_bias: bias.is_some(),
+    })
+}
+
+/// Replaces `logits` by the loss's gradient with respect to them, given the ones `[c]` (f32) with respect to the
+/// targets' log-probabilities and, where the loss has it, to the divergence from `bias`.
+pub fn backward_in_place(
+    logits: &Tensor,
+    targets: &Tensor,
+    scores: &Scores,
+    d_logprob: &Tensor,
+    d_full_kl: Option<(&Tensor, &Tensor)>,
+) -> Result<()> {
+    let (bias, d_full_kl) = d_full_kl.unzip();
+    let (rows, vocabulary) = check(logits, targets, bias)?;
+    if bias.is_some() && !scores.with_bias {
+        bail!("head: a divergence that was not scored");
+    }
+    Launch::of_dtype(&MODULE, "head_backward", logits.dtype())?
+        .tensor(logits)
+        .tensor(targets)
+        .optional(bias)
+        .tensor(&scores.values)
+        .tensor(d_logprob)
+        .optional(d_full_kl)
+        .size(rows)
+        .size(vocabulary)
+        .run(Grid::new(rows, THREADS))
+}
+
+fn check(logits: &Tensor, targets: &Tensor, bias: Option<&Tensor>) -> Result<(usize, usize)> {
+    let (rows, vocabulary) = logits.dims2()?;
+    if targets.dtype() != DType::U32 || targets.dims() != [rows] {
+        bail!("head: targets {targets:?} for {rows} rows");
+    }
+    if let Some(bias) = bias
+        && (bias.shape() != logits.shape() || bias.dtype() != logits.dtype())
+    {
+        bail!(
+            "head: the bias model's logits are {:?}, not {:?}",
+            bias.shape(),
+            logits.shape()
+        );
+    }
+    Ok((rows, vocabulary))
+}

@@ -40,7 +40,7 @@ video=(--set video.min_frames=16 --set video.max_frames=16 --set video.min_pixel
 tokens=300 quickstart=() peer=()
 if [ $cpu = 1 ]; then
   device=cpu size=tiny dtype=f32 rows=2,4 group=2
-  shape=("--grid=2,8,8" --text-tokens 20 --completion-tokens 6)
+  shape=("--grid=2,8,8" --text-tokens 20 --completion-tokens 24)
   video=(--set video.min_frames=4 --set video.max_frames=4 --set video.min_pixels=12544 --set video.max_pixels=12544)
   tokens=6 quickstart=(--fast) peer=(--cpu)
 else
@@ -198,7 +198,7 @@ fi
 row() { # NAME MEASURED UNIT POSSIBLE SHARE
   awk -v name="$1" -v measured="$2" -v unit="$3" -v possible="$4" -v share="$5" 'BEGIN {
     if (measured == "") exit
-    printf "%-34s %12s %-10s", name, sprintf("%.4g", measured), unit
+    printf "%-42s %12s %-10s", name, sprintf("%.4g", measured), unit
     if (possible != "") printf " %12s", sprintf("%.4g", possible)
     if (share != "") printf " %7.1f %%", 100 * share
     printf "\n" }'
@@ -215,7 +215,7 @@ scaled() { awk -v value="$1" -v scale="$2" 'BEGIN { if (value != "") printf "%.6
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { if (a > 0 && b > 0) printf "%.6g", a / b }'; }
 
 print_table() {
-  printf '%-34s %12s %-10s %12s %9s\n' "" measured "" possible share
+  printf '%-42s %12s %-10s %12s %9s\n' "" measured "" possible share
   row "copy (read and written)" "$(scaled "$(number rates copy)" 1e9)" GB/s "" ""
   row "bf16 products" "$(scaled "$(number rates bf16)" 1e12)" TFLOP/s "" ""
   row "f32 products" "$(scaled "$(number rates f32)" 1e12)" TFLOP/s "" ""

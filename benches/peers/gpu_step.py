@@ -116,7 +116,7 @@ def main():
     }
     if device == "cuda":
         result["peak_bytes"] = torch.cuda.max_memory_allocated()
-    print(json.dumps(result))
+    print(json.dumps(result, separators=(",", ":")))
 
 
 if __name__ == "__main__":

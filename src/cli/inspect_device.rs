@@ -17,6 +17,8 @@ use crate::train::measure::Difference;
 use crate::train::measure::LearningSpeed;
 use crate::train::measure::Rates;
 use crate::train::measure::Workload;
+use crate::train::parity;
+use crate::train::parity::Parity;
 use anyhow::Result;
 use candle_core::Device;
 use clap::Args;
@@ -34,6 +36,8 @@ pub(super) struct DeviceArgs {
 enum What {
     /// Its name, bytes a second of a copy, operations a second of large bf16 and f32 products
     Rates(ConfigArgs),
+    /// Every operation that has a kernel on the device against its definition
+    Kernels(ConfigArgs),
     /// A small model on the device against the CPU: log-probabilities, loss and gradients of a CDPO step, sampling
     Parity(ParityArgs),
     /// Tokens a second of sampling, against what reading weights and cache at the copy rate allows
@@ -93,6 +97,22 @@ struct RatesView {
     rates: Rates,
 }
 
+/// What `inspect device kernels` prints.
+#[derive(Debug, Serialize)]
+struct KernelsView {
+    agrees: bool,
+    kernels: Vec<KernelView>,
+}
+
+/// One operation in one format.
+#[derive(Debug, Serialize)]
+struct KernelView {
+    kernel: &'static str,
+    dtype: &'static str,
+    max_error: f64,
+    bound: f64,
+}
+
 /// What `inspect device parity` prints.
 #[derive(Debug, Serialize)]
 struct ParityView {
@@ -125,6 +145,7 @@ pub(super) fn run(args: &DeviceArgs) -> Result<Outcome> {
                 rates: Rates::measure(&device)?,
             })?;
         }
+        What::Kernels(settings) => return kernels(settings),
         What::Parity(args) => return parity(args),
         What::Decode(args) => decode(args)?,
         What::Train(args) => train(args)?,
@@ -136,6 +157,32 @@ fn device_of(config: &Config) -> Result<Device> {
     Ok(device::device(&config.model)?)
 }
 
+fn kernels(settings: &ConfigArgs) -> Result<Outcome> {
+    let found = parity::parity(&device_of(&settings.load(Verb::Inspect)?)?)?;
+    let agrees = found.iter().all(Parity::holds);
+    output::json(&KernelsView {
+        agrees,
+        kernels: found
+            .into_iter()
+            .map(|one| KernelView {
+                kernel: one.kernel,
+                dtype: one.dtype.as_str(),
+                max_error: one.max_error,
+                bound: one.bound,
+            })
+            .collect(),
+    })?;
+    Ok(answer(agrees))
+}
+
+fn answer(agrees: bool) -> Outcome {
+    if agrees {
+        Outcome::Done
+    } else {
+        Outcome::Failed
+    }
+}
+
 fn parity(args: &ParityArgs) -> Result<Outcome> {
     let device = device_of(&args.settings.load(Verb::Inspect)?)?;
     let differences = measure::differences(&model_folder(&args.model)?, &device)?;
@@ -144,11 +191,7 @@ fn parity(args: &ParityArgs) -> Result<Outcome> {
         agrees,
         differences,
     })?;
-    Ok(if agrees {
-        Outcome::Done
-    } else {
-        Outcome::Failed
-    })
+    Ok(answer(agrees))
 }
 
 impl WorkArgs {

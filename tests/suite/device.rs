@@ -193,6 +193,7 @@ fn the_papers_configurations_pass_their_dry_runs() {
         let mut settings = vec![
             format!("model.path={}", model.path().display()),
             format!("data.questions={}", questions.display()),
+            format!("data.video_root={}", folder.path().display()),
             format!("output_dir={}", folder.path().join("run").display()),
             "data.samples=1".into(),
             "model.device=cpu".into(),

@@ -54,7 +54,7 @@ pub fn decode_speed(
             ..SamplingConfig::default()
         };
         let mut drawn = 0;
-        let time = seconds(model.device(), 1, || -> Result<()> {
+        let time = seconds(model.device(), 3, || -> Result<()> {
             let completions =
                 generate(model, processor, &prompts, &seeds, &config, &mut unobserved)?;
             let all = completions.iter().flatten();
@@ -67,6 +67,10 @@ pub fn decode_speed(
     let (short_time, short) = run(workload.completion_tokens.div_ceil(2).max(2))?;
     let (long_time, long) = run(workload.completion_tokens.max(3))?;
     let rows = workload.questions * workload.group_size;
+    anyhow::ensure!(
+        long_time > short_time && long > short,
+        "{long} tokens took {long_time} s, {short} of them {short_time} s: too few to be timed"
+    );
     let measured = (long - short) as f64 / (long_time - short_time);
     let mean_length = (long + short) / (2 * rows);
     let value = model.dtype().size_in_bytes();

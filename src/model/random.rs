@@ -171,12 +171,9 @@ mod tests {
             (folder, tensors)
         };
         let (folder, sharded) = write(1, 1 << 20);
-        assert!(
-            folder
-                .path()
-                .join("model-00002-of-00011.safetensors")
-                .exists()
-        );
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        assert!(names.filter(|name| name.ends_with(".safetensors")).count() > 2);
         let (_, whole) = write(1, u64::MAX);
         let (_, other) = write(2, u64::MAX);
         let values = |tensors: &crate::model::weights::NamedTensors, name: &str| -> Vec<f32> {

@@ -272,8 +272,8 @@ fn largest(values: &[f32], expected: &[f32]) -> f64 {
     let errors = values.iter().zip(expected);
     let errors = errors.map(|(&a, &b)| relative(a.into(), b.into()));
     errors.fold(0.0, |most, error| {
-        if error.is_nan() {
-            error
+        if most.is_nan() || error.is_nan() {
+            f64::NAN
         } else {
             most.max(error)
         }

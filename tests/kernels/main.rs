@@ -29,12 +29,25 @@ mod model;
 mod sampler;
 
 use candle_core::{DType, Device, Result, Tensor};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::cell::RefCell;
 
 pub(crate) const DTYPES: [DType; 2] = [DType::F32, DType::BF16];
 
-/// Values from a normal distribution of standard deviation 1, in `dtype`.
+/// Values from a normal distribution of standard deviation 1, in `dtype`: new ones in every call, the same in every run
+/// of a test.
 pub(crate) fn random(shape: &[usize], dtype: DType) -> Result<Tensor> {
-    Tensor::randn(0f32, 1.0, shape, &Device::Cpu)?.to_dtype(dtype)
+    // Each test has a thread of its own.
+    thread_local!(static NUMBERS: RefCell<ChaCha8Rng> = RefCell::new(ChaCha8Rng::seed_from_u64(1)));
+    let normal = |numbers: &mut ChaCha8Rng| {
+        let (radius, angle) = (1.0 - numbers.random::<f32>(), numbers.random::<f32>());
+        (-2.0 * radius.ln()).sqrt() * (std::f32::consts::TAU * angle).cos()
+    };
+    let count = shape.iter().product::<usize>();
+    let values: Vec<f32> =
+        NUMBERS.with_borrow_mut(|numbers| (0..count).map(|_| normal(numbers)).collect());
+    Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)
 }
 
 /// In f32, in which the twins compute.

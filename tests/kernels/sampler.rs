@@ -2,6 +2,7 @@
 
 use crate::DTYPES;
 use crate::emulator::on_cpu;
+use crate::random;
 use candle_core::{DType, Device, Result, Tensor};
 use videothinker::config::SamplingConfig;
 use videothinker::policy::sampler::{CompletionSeed, QuestionSeed, Sampler};
@@ -39,7 +40,7 @@ fn same_draws(logits: &Tensor, config: &SamplingConfig, banned: &[u32]) -> Resul
 fn draws_are_those_of_the_cpu() -> Result<()> {
     for (dtype, vocabulary) in [(DTYPES[0], 1501), (DTYPES[0], 1024), (DTYPES[1], 1024)] {
         // Rounded, so that there are ties; spread as a model's logits are.
-        let logits = Tensor::randn(0f32, 3.0, (6, vocabulary), &Device::Cpu)?;
+        let logits = (random(&[6, vocabulary], DType::F32)? * 3.0)?;
         let logits = ((logits * 8.0)?.round()? / 8.0)?.to_dtype(dtype)?;
         let banned = [0, 31, 32, vocabulary as u32 - 1];
         for (temperature, top_k, top_p) in [
@@ -113,7 +114,7 @@ fn non_finite_logits_are_an_error() {
 
 #[test]
 fn a_whole_vocabulary_is_drawn_from() -> Result<()> {
-    let logits = Tensor::randn(0f32, 2.5, (2, 151_936), &Device::Cpu)?.to_dtype(DType::BF16)?;
+    let logits = (random(&[2, 151_936], DType::F32)? * 2.5)?.to_dtype(DType::BF16)?;
     same_draws(&logits, &config(1.0, 50, 1.0), &[151_655, 151_656])?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Where a backward pass leaves its gradients: on the device, or in host memory, where they go while it goes on.
 //!
 //! The global norm needs every gradient before the first weight moves, so with [`Home::Host`] they wait for it in host
-//! memory, in the weights' format; at most [`IN_FLIGHT`] of them are on the device.
+//! memory, in the weights' format; at most 12 of them are on the device.
 
 use crate::model::offload::{Departing, Download};
 use crate::train::optimizer::Gradients;

@@ -104,10 +104,48 @@ fn a_miniature_step_allocates_no_more_than_it_did() {
     }
 }
 
-/// The miniature and something larger: the settings that decide about memory.
+/// Runs `work` on a thread that may use one core only, so that passes come one after the other.
+#[cfg(target_os = "linux")]
+fn on_one_core<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    #[expect(unsafe_code, reason = "the standard library cannot choose a core")]
+    let choose = || {
+        // SAFETY: a set of cores is plain bits; this thread's own is read, reduced to its first core and written back.
+        unsafe {
+            let mut cores: libc::cpu_set_t = std::mem::zeroed();
+            let size = size_of::<libc::cpu_set_t>();
+            assert_eq!(libc::sched_getaffinity(0, size, &raw mut cores), 0);
+            let first = (0..libc::CPU_SETSIZE as usize).find(|&core| libc::CPU_ISSET(core, &cores));
+            libc::CPU_ZERO(&mut cores);
+            libc::CPU_SET(first.unwrap(), &mut cores);
+            assert_eq!(libc::sched_setaffinity(0, size, &raw const cores), 0);
+        }
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            choose();
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
+/// The miniature and something larger: the settings that decide about memory. On one core the estimate is what is
+/// measured. With several, passes run side by side and may or may not reach their peaks at the same moment: the estimate
+/// is the most they take.
 #[test]
 fn the_memory_estimate_is_within_15_percent() {
     let _alone = alone();
+    #[cfg(target_os = "linux")]
+    on_one_core(|| {
+        compare_with_the_estimate(|name, ratio| {
+            assert!((0.85..1.15).contains(&ratio), "{name}: {ratio}");
+        });
+    });
+    compare_with_the_estimate(|name, ratio| assert!(ratio > 0.85, "{name}: {ratio}"));
+}
+
+/// Calls `judge` with the estimate's ratio to what was measured.
+fn compare_with_the_estimate(judge: impl Fn(&str, f64)) {
     let folder = tempfile::tempdir().unwrap();
     let world = folder.path().join("world");
     let options = WorldOptions {
@@ -173,10 +211,7 @@ fn the_memory_estimate_is_within_15_percent() {
         let last: serde_json::Value =
             serde_json::from_str(timings.lines().last().unwrap()).unwrap();
         let estimate = last["memory/estimate_bytes"].as_u64().unwrap() - program;
-        let ratio = estimate as f64 / measured as f64;
-        assert!(
-            (0.85..1.15).contains(&ratio),
-            "{name}: estimate {estimate}, measured {measured}"
-        );
+        println!("{name}: estimate {estimate}, measured {measured}");
+        judge(name, estimate as f64 / measured as f64);
     }
 }

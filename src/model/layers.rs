@@ -10,6 +10,7 @@ use crate::kernels;
 use crate::kernels::rotary::Projection;
 use crate::kernels::rotary::Turn;
 use crate::model::attention_cpu;
+use crate::model::few_rows;
 use crate::model::fused_cpu;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, DType, Layout, Result, Shape, Storage, Tensor,
@@ -206,7 +207,10 @@ pub(crate) fn closed_form3(
 
 /// `x [N, in] · weightᵀ [in, out] (+ bias [out])` → `[N, out]`.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let value = x.detach().matmul(&weight.detach().t()?)?;
+    let value = match few_rows::product(x, weight)? {
+        Some(value) => value,
+        None => x.detach().matmul(&weight.detach().t()?)?,
+    };
     let Some(bias) = bias else {
         let backward: Backward = Box::new(|inputs, upstream| {
             let upstream = upstream.contiguous()?;

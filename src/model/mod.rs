@@ -10,6 +10,7 @@ pub mod checkpoint_error;
 mod config_file;
 pub mod device;
 pub mod export;
+mod few_rows;
 mod fused_cpu;
 pub mod generation;
 pub mod head;

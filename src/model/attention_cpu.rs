@@ -6,9 +6,10 @@
 
 use crate::model::attention::Heads;
 use crate::model::cache::CachedRow;
+use crate::model::matrix::{Matrix, Target, product, with_slices};
 use crate::model::packed::PackedLayout;
 use crate::model::simd::{dot, softmax, vectorized};
-use candle_core::{CpuStorage, DType, Result, Storage, Tensor};
+use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -375,84 +376,6 @@ impl HeadView {
     }
 }
 
-/// A strided matrix inside a slice.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    values: &'a [f32],
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a> Matrix<'a> {
-    fn new(values: &'a [f32], offset: usize, row_stride: usize) -> Self {
-        Self {
-            values: &values[offset..],
-            row_stride,
-            column_stride: 1,
-        }
-    }
-
-    fn transposed(self) -> Self {
-        Self {
-            values: self.values,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-        }
-    }
-
-    fn holds(&self, rows: usize, columns: usize) -> bool {
-        (rows - 1) * self.row_stride + (columns - 1) * self.column_stride < self.values.len()
-    }
-}
-
-/// A matrix to be written, row by row.
-struct Target<'a> {
-    values: &'a mut [f32],
-    row_stride: usize,
-}
-
-impl<'a> Target<'a> {
-    fn new(values: &'a mut [f32], offset: usize, row_stride: usize) -> Self {
-        Self {
-            values: &mut values[offset..],
-            row_stride,
-        }
-    }
-}
-
-/// `target (+)= a · b` for sizes `[rows, columns, inner]`, none of them 0.
-#[expect(unsafe_code, reason = "gemm takes pointers")]
-fn product([m, n, k]: [usize; 3], a: Matrix, b: Matrix, target: &mut Target, add: bool) {
-    assert!(
-        a.holds(m, k) && b.holds(k, n) && (m - 1) * target.row_stride + n <= target.values.len(),
-        "a matrix reaches beyond its slice"
-    );
-    // SAFETY: all indices up to the last row and column lie inside the slices, as just checked.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            target.values.as_mut_ptr(),
-            1,
-            target.row_stride as isize,
-            add,
-            a.values.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.values.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            1.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
-}
-
 /// The blocks of each group, in the order of their rows.
 fn groups(layout: &PackedLayout) -> Vec<Vec<Block>> {
     let mut start = 0;
@@ -480,22 +403,4 @@ fn push_blocks(blocks: &mut Vec<Block>, sequence: &Range<usize>, prompt: Range<u
             before: [prompt.clone(), sequence.start..start],
         });
     }
-}
-
-/// Runs `compute` on the values of contiguous f32 tensors on the CPU.
-pub(super) fn with_slices<T>(
-    tensors: &[&Tensor],
-    compute: impl FnOnce(&[&[f32]]) -> T,
-) -> Result<T> {
-    let guards: Vec<_> = tensors.iter().map(|t| t.storage_and_layout()).collect();
-    let mut slices = Vec::with_capacity(guards.len());
-    for (storage, layout) in &guards {
-        let (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) =
-            (&**storage, layout.contiguous_offsets())
-        else {
-            candle_core::bail!("expected contiguous f32 values on the CPU");
-        };
-        slices.push(&values[start..end]);
-    }
-    Ok(compute(&slices))
 }

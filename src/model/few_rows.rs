@@ -3,7 +3,7 @@
 //! A general matrix product first packs both operands, which for a few rows costs more than the product. Here the weight
 //! is read once, in its own order, and every output is one dot product: a row's result does not depend on the others.
 
-use crate::model::attention_cpu::with_slices;
+use crate::model::matrix::with_slices;
 use candle_core::{DType, Device, Result, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;

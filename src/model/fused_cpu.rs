@@ -1,6 +1,6 @@
 //! Elementwise work of [`super::layers`] in one pass over f32 values on a CPU, where memory traffic is what costs.
 
-use crate::model::attention_cpu::with_slices;
+use crate::model::matrix::with_slices;
 use crate::model::simd::{dot, sigmoid, vectorized};
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;

@@ -4,16 +4,15 @@
 //! ∂ KL(p ‖ b) / ∂ logits = p · (log p − log b − KL). Shapes: `R` rows, `H` hidden, `V` vocabulary.
 
 use crate::kernels;
-use crate::model::attention::softmax;
+use crate::model::head_cpu::CpuChunk;
 use crate::model::head_device::DeviceChunk;
-use crate::model::layers::weight_gradient;
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-/// Logits of one chunk may take about this much; a few tensors of that size live at a time.
-pub const CHUNK_BYTES: usize = 96 << 20;
+/// Logits of one chunk may take about this much; those of the bias model as much again.
+pub const CHUNK_BYTES: usize = 48 << 20;
 /// Where kernels work on the logits in place, a chunk takes this many times more: each pass over the head's weight costs
 /// as much as some hundred rows.
-pub const DEVICE_CHUNK: usize = 8;
+pub const DEVICE_CHUNK: usize = 16;
 
 /// What the model gives to each target token.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -41,22 +40,12 @@ pub struct Head<'a> {
     pub(super) hidden: &'a Tensor,
     pub(super) weight: &'a Tensor,
     pub(super) bias: Option<BiasRows<'a>>,
-    pub(super) target_ids: Tensor,
-    /// The only chunk's distribution, kept for the backward pass when one chunk is all there is.
-    kept: Option<Chunk>,
+    pub(super) target_ids: &'a [u32],
+    /// The only chunk, kept for the backward pass when one is all there is.
+    pub(super) kept_on_cpu: Option<CpuChunk>,
     /// The same where kernels do the work.
     pub(super) kept_on_device: Option<DeviceChunk>,
     pub(super) chunk_rows: usize,
-}
-
-#[derive(Debug, Clone)]
-struct Chunk {
-    /// `[c, V]` in f32.
-    probabilities: Tensor,
-    /// `log p − log b`, `[c, V]`, with a bias model.
-    log_ratio: Option<Tensor>,
-    logprob: Tensor,
-    entropy: Tensor,
 }
 
 impl<'a> Head<'a> {
@@ -64,7 +53,7 @@ impl<'a> Head<'a> {
     pub fn new(
         hidden: &'a Tensor,
         weight: &'a Tensor,
-        target_ids: &[u32],
+        target_ids: &'a [u32],
         bias: Option<BiasRows<'a>>,
         chunk_bytes: usize,
     ) -> Result<Self> {
@@ -78,8 +67,8 @@ impl<'a> Head<'a> {
             hidden,
             weight,
             bias,
-            target_ids: Tensor::new(target_ids, hidden.device())?,
-            kept: None,
+            target_ids,
+            kept_on_cpu: None,
             kept_on_device: None,
             chunk_rows: (chunk_bytes / row_bytes).max(1),
         })
@@ -90,67 +79,17 @@ impl<'a> Head<'a> {
         if kernels::applies(self.hidden) {
             return self.device_scores();
         }
-        let mut scores = TokenScores::default();
-        let rows = self.hidden.dim(0)?;
-        for (start, len) in chunks(rows, self.chunk_rows) {
-            let chunk = self.chunk(start, len)?;
-            scores.logprob.extend(chunk.logprob.to_vec1::<f32>()?);
-            scores.entropy.extend(chunk.entropy.to_vec1::<f32>()?);
-            if let Some(divergence) = chunk.divergence()? {
-                scores
-                    .full_kl
-                    .extend(divergence.flatten_all()?.to_vec1::<f32>()?);
-            }
-            self.kept = (len == rows).then_some(chunk);
-        }
-        Ok(scores)
+        self.cpu_scores()
     }
 
     /// Gradients `[R, H]` of the hidden rows and `[V, H]` of the weight.
     ///
     /// `d_logprob`, `d_full_kl`: one entry per target; the latter empty when the divergence is not used.
-    pub fn backward(mut self, d_logprob: &[f32], d_full_kl: &[f32]) -> Result<(Tensor, Tensor)> {
+    pub fn backward(self, d_logprob: &[f32], d_full_kl: &[f32]) -> Result<(Tensor, Tensor)> {
         if kernels::applies(self.hidden) {
             return self.device_backward(d_logprob, d_full_kl);
         }
-        let device = self.hidden.device();
-        let d_logprob = Tensor::new(d_logprob, device)?.unsqueeze(1)?;
-        let d_full_kl = match d_full_kl {
-            [] => None,
-            values => Some(Tensor::new(values, device)?.unsqueeze(1)?),
-        };
-        let mut d_hidden = Vec::new();
-        let mut d_weight: Option<Tensor> = None;
-        for (start, len) in chunks(self.hidden.dim(0)?, self.chunk_rows) {
-            let chunk = match self.kept.take() {
-                Some(chunk) => chunk,
-                None => self.chunk(start, len)?,
-            };
-            let d_logprob = d_logprob.narrow(0, start, len)?;
-            let mut d_logits = match (&d_full_kl, &chunk.log_ratio) {
-                (Some(d_full_kl), Some(log_ratio)) => {
-                    let divergence = (log_ratio * &chunk.probabilities)?.sum_keepdim(1)?;
-                    let slope = log_ratio
-                        .broadcast_sub(&divergence)?
-                        .broadcast_mul(&d_full_kl.narrow(0, start, len)?)?
-                        .broadcast_sub(&d_logprob)?;
-                    (slope * &chunk.probabilities)?
-                }
-                _ => chunk.probabilities.broadcast_mul(&d_logprob.neg()?)?,
-            };
-            drop(chunk);
-            let target_ids = self.target_ids.narrow(0, start, len)?.unsqueeze(1)?;
-            d_logits = d_logits.scatter_add(
-                &target_ids.contiguous()?,
-                &d_logprob.contiguous()?,
-                D::Minus1,
-            )?;
-            let d_logits = d_logits.to_dtype(self.weight.dtype())?;
-            let hidden = self.hidden.narrow(0, start, len)?;
-            d_hidden.push(d_logits.matmul(self.weight)?);
-            d_weight = Some(add_part(d_weight, weight_gradient(&d_logits, &hidden)?)?);
-        }
-        self.gradients(&d_hidden, d_weight)
+        self.cpu_backward(d_logprob, d_full_kl)
     }
 
     /// The chunks' gradients together.
@@ -167,49 +106,6 @@ impl<'a> Head<'a> {
             None => Ok((self.hidden.zeros_like()?, self.weight.zeros_like()?)),
         }
     }
-
-    fn chunk(&self, start: usize, len: usize) -> Result<Chunk> {
-        let target_ids = self.target_ids.narrow(0, start, len)?;
-        let (logits, log_total, probabilities) =
-            distribution(&self.hidden.narrow(0, start, len)?, self.weight)?;
-        let chosen = logits.gather(&target_ids.unsqueeze(1)?.contiguous()?, 1)?;
-        let logprob = (chosen - &log_total)?.squeeze(1)?;
-        let expected = (&probabilities * &logits)?.sum_keepdim(1)?;
-        let entropy = (&log_total - expected)?.squeeze(1)?;
-        let log_ratio = match &self.bias {
-            None => None,
-            Some(bias) => {
-                let (bias_logits, bias_total, _) =
-                    distribution(&bias.hidden.narrow(0, start, len)?, bias.weight)?;
-                let shift = (bias_total - &log_total)?;
-                Some((logits - bias_logits)?.broadcast_add(&shift)?)
-            }
-        };
-        Ok(Chunk {
-            probabilities,
-            log_ratio,
-            logprob,
-            entropy,
-        })
-    }
-}
-
-impl Chunk {
-    fn divergence(&self) -> Result<Option<Tensor>> {
-        match &self.log_ratio {
-            None => Ok(None),
-            Some(log_ratio) => Ok(Some((log_ratio * &self.probabilities)?.sum_keepdim(1)?)),
-        }
-    }
-}
-
-/// Logits `[c, V]`, their log-sum-exp `[c, 1]` and their softmax, all in f32.
-fn distribution(hidden: &Tensor, weight: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
-    let logits = hidden.matmul(&weight.t()?)?.to_dtype(DType::F32)?;
-    let probabilities = softmax(&logits)?;
-    // The largest probability is at least 1/V, so its logarithm is exact where a target's might underflow.
-    let log_total = (logits.max_keepdim(1)? - probabilities.max_keepdim(1)?.log()?)?;
-    Ok((logits, log_total, probabilities))
 }
 
 /// The sum of the chunks' parts of a gradient: one part as it is, several in f32.

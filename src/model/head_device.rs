@@ -62,7 +62,7 @@ impl Head<'_> {
                 .transpose()?;
             kernels::backward_in_place(
                 &chunk.logits,
-                &self.target_ids.narrow(0, start, len)?,
+                &Tensor::new(&self.target_ids[start..start + len], device)?,
                 &chunk.scores,
                 &d_logprob.narrow(0, start, len)?,
                 chunk.bias.as_ref().zip(d_full_kl.as_ref()),
@@ -76,7 +76,8 @@ impl Head<'_> {
     }
 
     fn device_chunk(&self, start: usize, len: usize) -> Result<DeviceChunk> {
-        let target_ids = self.target_ids.narrow(0, start, len)?;
+        let target_ids = &self.target_ids[start..start + len];
+        let target_ids = Tensor::new(target_ids, self.hidden.device())?;
         let logits = self
             .hidden
             .narrow(0, start, len)?

@@ -14,10 +14,12 @@ mod few_rows;
 mod fused_cpu;
 pub mod generation;
 pub mod head;
+mod head_cpu;
 mod head_device;
 pub mod hub;
 pub mod int8;
 pub mod layers;
+mod matrix;
 pub mod offload;
 pub mod packed;
 pub mod positions;
@@ -143,11 +145,14 @@ impl Qwen25Vl {
     }
 
     /// Gradients of [`Self::embed`]: of the embedding `[V, H]` and of the video tokens `[M, H]`.
+    ///
+    /// `table`, a gradient `[V, H]` that nothing else refers to, is changed and returned with this one added.
     pub fn embed_backward(
         &self,
         token_ids: &[u32],
         video_rows: &[u32],
         upstream: &Tensor,
+        table: Option<Tensor>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let mut is_video = vec![false; token_ids.len()];
         for &row in video_rows {
@@ -160,10 +165,14 @@ impl Qwen25Vl {
         let select = |rows: &[u32]| -> Result<Tensor> {
             upstream.index_select(&Tensor::new(rows, self.device())?, 0)
         };
-        let mut table = self.embed_tokens.detach().zeros_like()?;
+        let table = match table {
+            Some(table) => table,
+            None => self.embed_tokens.detach().zeros_like()?,
+        };
         if !rows.is_empty() {
-            let ids = Tensor::new(ids, self.device())?;
-            table = table.index_add(&ids, &select(&rows)?, 0)?;
+            let rows = select(&rows)?;
+            let ids = Tensor::new(ids, self.device())?.unsqueeze(1)?;
+            table.scatter_add_set(&ids.broadcast_as(rows.shape())?.contiguous()?, &rows, 0)?;
         }
         let video = (!video_rows.is_empty())
             .then(|| select(video_rows))

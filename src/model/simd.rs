@@ -92,6 +92,27 @@ fn reduce(
     lanes[0]
 }
 
+/// Σ of each of the N numbers that `values` gives for the indices below `len`.
+#[inline(always)]
+pub(super) fn sums<const N: usize>(len: usize, values: impl Fn(usize) -> [f32; N]) -> [f32; N] {
+    let mut lanes = [[0f32; LANES]; N];
+    let whole = len / LANES * LANES;
+    for first in (0..whole).step_by(LANES) {
+        for lane in 0..LANES {
+            let values = values(first + lane);
+            for (lanes, value) in lanes.iter_mut().zip(values) {
+                lanes[lane] += value;
+            }
+        }
+    }
+    for index in whole..len {
+        for (lanes, value) in lanes.iter_mut().zip(values(index)) {
+            lanes[index - whole] += value;
+        }
+    }
+    lanes.map(|lanes| sum(&lanes))
+}
+
 /// Σ xᵢ.
 #[inline(always)]
 pub(super) fn sum(x: &[f32]) -> f32 {

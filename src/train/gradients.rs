@@ -5,7 +5,7 @@
 
 use crate::model::offload::{Departing, Download};
 use crate::train::optimizer::Gradients;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -73,6 +73,16 @@ impl Collector {
                     }
                 }
             }
+        }
+    }
+
+    /// Gives back the gradient of `name` to be added to in place, where it is here and sums in f32 are exact enough to do so.
+    pub(crate) fn take_exact(&mut self, name: &str) -> Option<Tensor> {
+        match self {
+            Self::Here(gradients) if gradients.get(name)?.dtype() == DType::F32 => {
+                gradients.remove(name)
+            }
+            _ => None,
         }
     }
 

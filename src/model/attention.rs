@@ -77,7 +77,7 @@ pub fn attention_saved(
         return Ok((attended.output.clone(), Some(attended)));
     }
     let value = if attention_cpu::applies(q) {
-        attention_cpu::forward(q, k, v, heads, layout)?
+        attention_cpu::forward(q, k, v, heads, &attention_cpu::packed(layout))?
     } else {
         composed_value(q, k, v, heads, layout)?
     };
@@ -120,7 +120,7 @@ pub fn attention_backward(
         return attention_kernels::backward([q, k, v], heads, layout, saved, upstream);
     }
     if attention_cpu::applies(q) {
-        return attention_cpu::backward(q, k, v, heads, layout, upstream);
+        return attention_cpu::backward(q, k, v, heads, &attention_cpu::packed(layout), upstream);
     }
     composed_backward(q, k, v, heads, layout, upstream)
 }

@@ -7,7 +7,7 @@
 use crate::model::attention::Heads;
 use crate::model::cache::CachedRow;
 use crate::model::matrix::{Matrix, Target, product, with_slices};
-use crate::model::packed::PackedLayout;
+use crate::model::packed::{GroupLayout, PackedLayout};
 use crate::model::simd::{dot, softmax, vectorized};
 use candle_core::{DType, Result, Tensor};
 use rayon::prelude::*;
@@ -16,27 +16,103 @@ use std::ops::Range;
 /// Most query rows of one block: bounds the scores held at a time, and skips most of what causality hides.
 const BLOCK_ROWS: usize = 128;
 
-/// Consecutive query rows and the rows they attend to: `before` entirely, themselves causally.
+/// Consecutive query rows and the rows they attend to: `before` and `own` entirely, or `own`, then the rows themselves,
+/// causally.
 #[derive(Debug, Clone)]
 struct Block {
     rows: Range<usize>,
     before: [Range<usize>; 2],
+    own: Range<usize>,
+    causal: bool,
 }
 
 impl Block {
+    fn num_before(&self) -> usize {
+        self.before.iter().map(Range::len).sum()
+    }
+
     fn num_keys(&self) -> usize {
-        self.before.iter().map(Range::len).sum::<usize>() + self.rows.len()
+        self.num_before() + self.own.len()
+    }
+
+    /// Keys that the block's `row`-th row attends to; they are the first ones.
+    fn num_seen(&self, row: usize) -> usize {
+        if self.causal {
+            self.num_before() + row + 1
+        } else {
+            self.num_keys()
+        }
     }
 
     /// Key rows and the column at which their scores begin.
     fn keys(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
-        let [prompt, own] = self.before.clone();
-        let columns = [0, prompt.len(), prompt.len() + own.len()];
+        let [prompt, earlier] = self.before.clone();
+        let columns = [0, prompt.len(), prompt.len() + earlier.len()];
         columns
             .into_iter()
-            .zip([prompt, own, self.rows.clone()])
+            .zip([prompt, earlier, self.own.clone()])
             .filter(|(_, rows)| !rows.is_empty())
     }
+}
+
+/// Consecutive rows that attend to none but each other.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    num_rows: usize,
+    blocks: Vec<Block>,
+}
+
+/// Prompts with their completions.
+pub(super) fn packed(layout: &PackedLayout) -> Vec<Group> {
+    let mut start = 0;
+    let group = |group: &GroupLayout| {
+        let prompt = start..start + group.prompt_len;
+        let mut blocks = Vec::new();
+        push_causal(&mut blocks, &prompt, start..start);
+        let mut first = prompt.end;
+        for &len in &group.completion_lens {
+            push_causal(&mut blocks, &(first..first + len), prompt.clone());
+            first += len;
+        }
+        start = first;
+        Group {
+            num_rows: group.num_rows(),
+            blocks,
+        }
+    };
+    layout.groups.iter().map(group).collect()
+}
+
+fn push_causal(blocks: &mut Vec<Block>, sequence: &Range<usize>, prompt: Range<usize>) {
+    for start in sequence.clone().step_by(BLOCK_ROWS) {
+        let rows = start..(start + BLOCK_ROWS).min(sequence.end);
+        blocks.push(Block {
+            own: rows.clone(),
+            rows,
+            before: [prompt.clone(), sequence.start..start],
+            causal: true,
+        });
+    }
+}
+
+/// Segments of these lengths behind each other, whose rows all see each other.
+pub(super) fn segments(lens: &[usize]) -> Vec<Group> {
+    let mut start = 0;
+    let group = |&len: &usize| {
+        let segment = start..start + len;
+        start = segment.end;
+        let blocks = segment.clone().step_by(BLOCK_ROWS).map(|first| Block {
+            rows: first..(first + BLOCK_ROWS).min(segment.end),
+            before: [first..first, first..first],
+            own: segment.clone(),
+            causal: false,
+        });
+        Group {
+            num_rows: len,
+            blocks: blocks.collect(),
+        }
+    };
+    lens.iter().map(group).collect()
 }
 
 /// Whether this implementation takes these tensors.
@@ -50,7 +126,7 @@ pub(super) fn forward(
     k: &Tensor,
     v: &Tensor,
     heads: Heads,
-    layout: &PackedLayout,
+    groups: &[Group],
 ) -> Result<Tensor> {
     let shape = q.shape().clone();
     let (width, kv_width) = (q.dim(1)?, k.dim(1)?);
@@ -60,7 +136,7 @@ pub(super) fn forward(
         let mut output = vec![0f32; q.len()];
         let mut rest = output.as_mut_slice();
         let mut tasks = Vec::new();
-        for block in groups(layout).into_iter().flatten() {
+        for block in groups.iter().flat_map(|group| &group.blocks) {
             let (rows, behind) = rest.split_at_mut(block.rows.len() * width);
             rest = behind;
             tasks.push((block, rows));
@@ -69,8 +145,8 @@ pub(super) fn forward(
             let mut scores = vec![0f32; block.rows.len() * block.num_keys()];
             for head in 0..heads.num_heads {
                 let head = HeadView::new(heads, head, width, kv_width);
-                head.probabilities(&block, q, k, &mut scores);
-                head.weighted_values(&block, &scores, v, output);
+                head.probabilities(block, q, k, &mut scores);
+                head.weighted_values(block, &scores, v, output);
             }
         });
         output
@@ -84,7 +160,7 @@ pub(super) fn backward(
     k: &Tensor,
     v: &Tensor,
     heads: Heads,
-    layout: &PackedLayout,
+    groups: &[Group],
     upstream: &Tensor,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let (rows, width) = q.dims2()?;
@@ -105,7 +181,6 @@ pub(super) fn backward(
             vec![0f32; rows * kv_width],
             vec![0f32; rows * kv_width],
         );
-        let groups = groups(layout);
         let mut rest = (
             gradients.0.as_mut_slice(),
             gradients.1.as_mut_slice(),
@@ -113,12 +188,12 @@ pub(super) fn backward(
         );
         let mut tasks = Vec::new();
         for kv_head in 0..m {
-            for (group, blocks) in layout.groups.iter().zip(&groups) {
-                let (dq, q_behind) = rest.0.split_at_mut(group.num_rows() * r * d);
-                let (dk, k_behind) = rest.1.split_at_mut(group.num_rows() * d);
-                let (dv, v_behind) = rest.2.split_at_mut(group.num_rows() * d);
+            for group in groups {
+                let (dq, q_behind) = rest.0.split_at_mut(group.num_rows * r * d);
+                let (dk, k_behind) = rest.1.split_at_mut(group.num_rows * d);
+                let (dv, v_behind) = rest.2.split_at_mut(group.num_rows * d);
                 rest = (q_behind, k_behind, v_behind);
-                tasks.push((kv_head, blocks, Gradients { dq, dk, dv }));
+                tasks.push((kv_head, &group.blocks, Gradients { dq, dk, dv }));
             }
         }
         tasks
@@ -292,10 +367,10 @@ impl HeadView {
             let mut target = Target::new(scores, column, stride);
             product([rows, keys.len(), self.dim], q, k, &mut target, false);
         }
-        let (before, scale) = (stride - rows, self.scale);
+        let scale = self.scale;
         vectorized(|| {
             for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
-                let (seen, hidden) = scores.split_at_mut(before + row + 1);
+                let (seen, hidden) = scores.split_at_mut(block.num_seen(row));
                 softmax(seen, scale);
                 hidden.fill(0.0);
             }
@@ -373,34 +448,5 @@ impl HeadView {
                 true,
             );
         }
-    }
-}
-
-/// The blocks of each group, in the order of their rows.
-fn groups(layout: &PackedLayout) -> Vec<Vec<Block>> {
-    let mut start = 0;
-    layout
-        .groups
-        .iter()
-        .map(|group| {
-            let prompt = start..start + group.prompt_len;
-            let mut blocks = Vec::new();
-            push_blocks(&mut blocks, &prompt, start..start);
-            start = prompt.end;
-            for &len in &group.completion_lens {
-                push_blocks(&mut blocks, &(start..start + len), prompt.clone());
-                start += len;
-            }
-            blocks
-        })
-        .collect()
-}
-
-fn push_blocks(blocks: &mut Vec<Block>, sequence: &Range<usize>, prompt: Range<usize>) {
-    for start in sequence.clone().step_by(BLOCK_ROWS) {
-        blocks.push(Block {
-            rows: start..(start + BLOCK_ROWS).min(sequence.end),
-            before: [prompt.clone(), sequence.start..start],
-        });
     }
 }

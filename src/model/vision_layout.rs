@@ -7,7 +7,9 @@ use crate::kernels::attention::Attended;
 use crate::kernels::attention::HeadCounts;
 use crate::kernels::attention::Sequence;
 use crate::kernels::attention::Sequences;
-use crate::model::attention::softmax;
+use crate::model::attention::Heads;
+use crate::model::attention_cpu;
+use crate::model::attention_cpu::Group;
 use crate::model::layers::Backward;
 use crate::model::layers::closed_form1;
 use crate::model::layers::rotary;
@@ -15,19 +17,14 @@ use crate::model::layers::rotary_backward;
 use crate::model::positions::inverse_frequencies;
 use crate::model::positions::table_from_angles;
 use crate::model::spec::VisionSpec;
-use candle_core::D;
 use candle_core::DType;
 use candle_core::Device;
 use candle_core::Result;
 use candle_core::Tensor;
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 /// Base of the tower's rotary frequencies (fixed in the architecture).
 const ROTARY_BASE: f64 = 10_000.0;
-
-/// Attention scores held at once: 256 MiB in f32.
-pub(crate) const MAX_SCORES: usize = 1 << 26;
 
 /// Orders, rotary angles and segments of some clips.
 #[derive(Debug, Clone)]
@@ -44,15 +41,13 @@ pub struct VisionLayout {
     frames: Segments,
 }
 
-/// Segments of rows, those of equal length side by side.
+/// Segments of rows behind each other.
 #[derive(Debug, Clone)]
 struct Segments {
-    /// Number and length, shortest first.
-    batches: Vec<(usize, usize)>,
-    /// Sorted row → row, and back; `None` when they already lie so.
-    order: Option<(Tensor, Tensor)>,
-    /// Length of each, in the order of the rows.
+    /// Length of each.
     lens: Vec<usize>,
+    /// What the CPU reads.
+    groups: Vec<Group>,
     /// What the kernels read, once they do.
     sequences: OnceLock<Sequences>,
 }
@@ -96,8 +91,8 @@ impl VisionLayout {
             token_order: Tensor::new(order, device)?,
             cos,
             sin,
-            windows: Segments::new(&window_lens, device)?,
-            frames: Segments::new(&frame_lens, device)?,
+            windows: Segments::new(window_lens),
+            frames: Segments::new(frame_lens),
         })
     }
 
@@ -151,25 +146,16 @@ impl VisionLayout {
         heads: usize,
         full: bool,
     ) -> Result<(Tensor, Option<Attended>)> {
-        if !kernels::applies(qkv) {
-            return Ok((self.attend(qkv, heads, full)?, None));
-        }
         let [q, k, v] = self.rotated(qkv)?;
+        if !kernels::applies(qkv) {
+            let [q, k, v] = in_f32([&q, &k, &v])?;
+            let groups = &self.segments(full).groups;
+            let output = attention_cpu::forward(&q, &k, &v, equal_heads(&q, heads)?, groups)?;
+            return Ok((output.to_dtype(qkv.dtype())?, None));
+        }
         let sequences = self.segments(full).sequences(&q)?;
         let attended = sequences.forward(&q, &k, &v, head_counts(heads))?;
         Ok((attended.output.clone(), Some(attended)))
-    }
-
-    fn attend(&self, qkv: &Tensor, heads: usize, full: bool) -> Result<Tensor> {
-        let [q, k, v] = self.rotated(qkv)?;
-        let segments = self.segments(full);
-        let [q, k, v] = [segments.sort(&q)?, segments.sort(&k)?, segments.sort(&v)?];
-        let mut parts = Vec::new();
-        for chunk in segments.chunks(heads) {
-            let part = chunk.probabilities(&q, &k)?.matmul(&chunk.split(&v)?)?;
-            parts.push(chunk.join(&part)?);
-        }
-        segments.unsort(&Tensor::cat(&parts, 0)?)
     }
 
     /// Gradient of [`Self::attention`] with respect to `qkv`; the probabilities are computed again, from what
@@ -189,39 +175,16 @@ impl VisionLayout {
                 let upstream = upstream.contiguous()?;
                 sequences.backward([&q, &k, &v], head_counts(heads), attended, &upstream)?
             }
-            None => self.composed_backward([q, k, v], heads, full, upstream)?,
+            None => {
+                let [q, k, v, upstream] = in_f32([&q, &k, &v, upstream])?;
+                let groups = &self.segments(full).groups;
+                let heads = equal_heads(&q, heads)?;
+                attention_cpu::backward(&q, &k, &v, heads, groups, &upstream)?
+            }
         };
         let dq = rotary_backward(&dq, &self.cos, &self.sin)?;
         let dk = rotary_backward(&dk, &self.cos, &self.sin)?;
-        Tensor::cat(&[dq, dk, dv], 1)
-    }
-
-    fn composed_backward(
-        &self,
-        [q, k, v]: [Tensor; 3],
-        heads: usize,
-        full: bool,
-        upstream: &Tensor,
-    ) -> Result<(Tensor, Tensor, Tensor)> {
-        let segments = self.segments(full);
-        let [q, k, v] = [segments.sort(&q)?, segments.sort(&k)?, segments.sort(&v)?];
-        let upstream = segments.sort(upstream)?;
-        let (mut dq, mut dk, mut dv) = (Vec::new(), Vec::new(), Vec::new());
-        for chunk in segments.chunks(heads) {
-            let weights = chunk.probabilities(&q, &k)?;
-            let d_out = chunk.split(&upstream)?;
-            dv.push(chunk.join(&weights.t()?.matmul(&d_out)?)?);
-            let d_weights = d_out.matmul(&chunk.split(&v)?.t()?)?;
-            let along = (&d_weights * &weights)?.sum_keepdim(D::Minus1)?;
-            let d_scores = (d_weights.broadcast_sub(&along)? * &weights)?;
-            let d_scores = (d_scores * chunk.scale(&q)?)?;
-            dq.push(chunk.join(&d_scores.matmul(&chunk.split(&k)?)?)?);
-            dk.push(chunk.join(&d_scores.t()?.matmul(&chunk.split(&q)?)?)?);
-        }
-        let dq = segments.unsort(&Tensor::cat(&dq, 0)?)?;
-        let dk = segments.unsort(&Tensor::cat(&dk, 0)?)?;
-        let dv = segments.unsort(&Tensor::cat(&dv, 0)?)?;
-        Ok((dq, dk, dv))
+        Tensor::cat(&[dq, dk, dv], 1)?.to_dtype(qkv.dtype())
     }
 
     /// Queries, keys (both turned) and values, each `[P, n·d]`.
@@ -246,6 +209,26 @@ fn head_counts(heads: usize) -> HeadCounts {
         queries: heads,
         keys: heads,
     }
+}
+
+/// The same for a CPU: `q [P, n·d]`.
+fn equal_heads(q: &Tensor, heads: usize) -> Result<Heads> {
+    Ok(Heads {
+        num_heads: heads,
+        num_kv_heads: heads,
+        head_dim: q.dim(1)? / heads,
+    })
+}
+
+/// What the CPU's attention takes.
+fn in_f32<const N: usize>(tensors: [&Tensor; N]) -> Result<[Tensor; N]> {
+    let mut converted = Vec::with_capacity(N);
+    for tensor in tensors {
+        converted.push(tensor.to_dtype(DType::F32)?);
+    }
+    converted
+        .try_into()
+        .map_err(|_| candle_core::Error::Msg("tensors were lost".into()))
 }
 
 /// Appends one frame of `(rows, columns)` merged tokens window by window: order, window lengths, angles of its patches.
@@ -288,35 +271,12 @@ fn inverse(order: &[u32]) -> Vec<u32> {
 }
 
 impl Segments {
-    fn new(lens: &[usize], device: &Device) -> Result<Self> {
-        let mut by_len: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        let mut start = 0;
-        for &len in lens {
-            by_len.entry(len).or_default().push(start);
-            start += len;
-        }
-        let batches = by_len.iter().map(|(&len, starts)| (starts.len(), len));
-        let batches: Vec<(usize, usize)> = batches.collect();
-        if batches.len() == 1 {
-            return Ok(Self {
-                batches,
-                order: None,
-                lens: lens.to_vec(),
-                sequences: OnceLock::new(),
-            });
-        }
-        let order: Vec<u32> = by_len
-            .iter()
-            .flat_map(|(&len, starts)| starts.iter().flat_map(move |&start| start..start + len))
-            .map(|row| row as u32)
-            .collect();
-        let back = inverse(&order);
-        Ok(Self {
-            batches,
-            order: Some((Tensor::new(order, device)?, Tensor::new(back, device)?)),
-            lens: lens.to_vec(),
+    fn new(lens: Vec<usize>) -> Self {
+        Self {
+            groups: attention_cpu::segments(&lens),
+            lens,
             sequences: OnceLock::new(),
-        })
+        }
     }
 
     /// The segments for kernels on tensors like `x`.
@@ -342,80 +302,5 @@ impl Segments {
         // A layout serves one model: tables for another dtype would be made each time.
         self.sequences.get_or_init(|| sequences.clone());
         Ok(sequences)
-    }
-
-    fn sort(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.order {
-            Some((order, _)) => x.index_select(order, 0),
-            None => Ok(x.clone()),
-        }
-    }
-
-    fn unsort(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.order {
-            Some((_, back)) => x.index_select(back, 0),
-            None => Ok(x.clone()),
-        }
-    }
-
-    /// Runs of equally long segments whose scores fit in [`MAX_SCORES`].
-    fn chunks(&self, heads: usize) -> Vec<Chunk> {
-        let (mut chunks, mut start) = (Vec::new(), 0);
-        for &(number, len) in &self.batches {
-            let most = (MAX_SCORES / (heads * len * len)).max(1);
-            let mut left = number;
-            while left > 0 {
-                let count = left.min(most);
-                chunks.push(Chunk {
-                    start,
-                    count,
-                    len,
-                    heads,
-                });
-                start += count * len;
-                left -= count;
-            }
-        }
-        chunks
-    }
-}
-
-/// `count` segments of `len` rows each, from row `start` on.
-struct Chunk {
-    start: usize,
-    count: usize,
-    len: usize,
-    heads: usize,
-}
-
-impl Chunk {
-    fn scale(&self, q: &Tensor) -> Result<f64> {
-        Ok(((q.dim(1)? / self.heads) as f64).sqrt().recip())
-    }
-
-    /// Rows `[P, n·d]` → this chunk's `[count · n, len, d]`.
-    fn split(&self, x: &Tensor) -> Result<Tensor> {
-        let width = x.dim(1)? / self.heads;
-        x.narrow(0, self.start, self.count * self.len)?
-            .reshape((self.count, self.len, self.heads, width))?
-            .transpose(1, 2)?
-            .contiguous()?
-            .reshape((self.count * self.heads, self.len, width))
-    }
-
-    /// The reverse of [`Self::split`]: `[count · len, n·d]`.
-    fn join(&self, x: &Tensor) -> Result<Tensor> {
-        let width = x.dim(2)?;
-        x.reshape((self.count, self.heads, self.len, width))?
-            .transpose(1, 2)?
-            .contiguous()?
-            .reshape((self.count * self.len, self.heads * width))
-    }
-
-    /// `[count · n, len, len]` in the queries' number format; the softmax runs in f32.
-    fn probabilities(&self, q: &Tensor, k: &Tensor) -> Result<Tensor> {
-        let scores = self.split(q)?.matmul(&self.split(k)?.t()?)?;
-        let scores = (scores.to_dtype(DType::F32)? * self.scale(q)?)?;
-        softmax(&scores)?.to_dtype(q.dtype())
     }
 }

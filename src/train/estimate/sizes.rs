@@ -3,7 +3,6 @@
 use super::{F32, Load};
 use crate::model::head::CHUNK_BYTES;
 use crate::model::spec::Spec;
-use crate::model::vision_layout::MAX_SCORES;
 use crate::model::weights::expected_shapes;
 use crate::policy::generate::PREFILL_TOKENS;
 
@@ -78,18 +77,12 @@ impl Sizes<'_> {
         (patches * self.spec.vision.patch_dim()) as u64 * F32
     }
 
-    /// Attention scores of a whole frame, `copies` of them.
-    fn vision_scores(&self, patches: usize, copies: u64) -> u64 {
-        let scores = self.spec.vision.num_heads * patches * self.load.frame_patches;
-        scores.min(MAX_SCORES) as u64 * F32 * copies
-    }
-
     /// The tower's forward pass without what it keeps: patches in window order, or a block.
     fn vision_forward(&self, patches: usize) -> u64 {
         let vision = &self.spec.vision;
         let (width, mlp) = (vision.hidden_size, vision.intermediate_size);
         let embed = self.activations(patches, vision.patch_dim() + width);
-        let attention = self.activations(patches, 10 * width) + self.vision_scores(patches, 2);
+        let attention = self.activations(patches, 10 * width);
         let block = self.activations(patches, 7 * width + 3 * mlp);
         embed.max(attention).max(block)
     }
@@ -136,8 +129,8 @@ impl Sizes<'_> {
             kept(table + layers, table.max(2 * one_layer)),
             video + layer,
         );
-        // The table of embeddings: the head's part, its own part, and their sum; on the way, zeros and its own part.
-        let embedding = moment(kept(layers + 3 * table, 2 * table + one_layer), video);
+        // The table of embeddings, to which the decoder's input adds; on its way, that is a table of its own.
+        let embedding = moment(kept(layers + table, 2 * table + one_layer), video);
         let tower = if self.trains_vision {
             let block = gradients("visual.blocks.0.");
             moment(
@@ -154,18 +147,16 @@ impl Sizes<'_> {
             .unwrap_or_default()
     }
 
-    /// The target rows, their logits and distributions a chunk at a time, the head's gradient: the sum over chunks is
-    /// f32, and alive with a chunk's part and the next sum.
+    /// The target rows, their logits a chunk at a time, the head's gradient.
     fn head(&self) -> Moment {
         let [hidden, ..] = self.widths();
         let vocabulary = self.spec.text.vocab_size;
         let all = (self.load.targets * vocabulary) as u64 * F32;
         let chunk = all.min(CHUNK_BYTES as u64);
-        let copies = if all > chunk { 3 } else { 1 };
         Moment {
-            gradients: copies * (vocabulary * hidden) as u64 * F32,
+            gradients: (vocabulary * hidden) as u64 * F32,
             activations: self.activations(self.load.targets, 2 * hidden),
-            logits: 3 * chunk,
+            logits: chunk,
         }
     }
 
@@ -173,7 +164,7 @@ impl Sizes<'_> {
     fn vision_backward(&self) -> u64 {
         let (vision, patches) = (&self.spec.vision, self.load.patches);
         let (width, mlp) = (vision.hidden_size, vision.intermediate_size);
-        let attention = self.activations(patches, 17 * width) + self.vision_scores(patches, 4);
+        let attention = self.activations(patches, 17 * width);
         attention.max(self.activations(patches, 9 * width + 5 * mlp))
     }
 }

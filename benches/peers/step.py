@@ -35,6 +35,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LENGTHS = [32, 48, 64, 80, 96, 128, 168, 256]
 KL = 0.01
+# 8-bit moments, and a bias model whose layers are 8-bit.
+COMPACT = ["optimizer.memory=compact", "model.bias_placement=int8"]
 LEARNING_RATE = 1e-6
 
 
@@ -142,8 +144,8 @@ class Ours:
         values = [value for completion in found["completions"] for value in completion["logprobs"]]
         return sum(values) / len(values)
 
-    def train(self, lengths, frames, steps, max_new_tokens=None):
-        """Steps on given completions, or with `max_new_tokens` on sampled ones: timings and the first loss."""
+    def train(self, lengths, frames, steps, max_new_tokens=None, settings=()):
+        """Steps on given completions, or with `max_new_tokens` on sampled ones: timings and the peak."""
         config, out = self.work / "run.toml", self.work / "run"
         shutil.rmtree(out, ignore_errors=True)
         config.write_text(f"""
@@ -177,6 +179,8 @@ every = 1000000
             line = {"question_id": "q", "completions": [{"text": t, "finish": "stop"} for t in completion_texts(lengths)]}
             replay.write_text((json.dumps(line) + "\n") * steps)
             arguments += ["--replay", replay]
+        for setting in settings:
+            arguments += ["--set", setting]
         self.run(*arguments)
         timings = [json.loads(line) for line in (out / "timings.jsonl").read_text().splitlines()]
         metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -290,6 +294,10 @@ def trl_main(request):
         num_hidden_layers=spec["num_hidden_layers"], num_attention_heads=spec["num_attention_heads"],
         num_key_value_heads=spec["num_key_value_heads"], vocab_size=spec["vocab_size"], tie_word_embeddings=True,
         eos_token_id=spec["vocab_size"] - 1, pad_token_id=spec["pad_token_id"]))
+    # TRL loads its reference from the folder the policy came from.
+    source = Path(request["out"]) / "model"
+    model.save_pretrained(source)
+    model = Qwen2ForCausalLM.from_pretrained(source, dtype=torch.float32)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(ROOT / "data/mini/tokenizer.json"),
                                         eos_token="<|im_end|>", pad_token="<|endoftext|>")
     word = tokenizer.encode(" the")
@@ -338,6 +346,7 @@ def compare(bench, lengths, frames, peer_repeats, with_rollout=True):
               "learning_rate": LEARNING_RATE}
     result = {"inputs": inputs, "mean": mean}
     result["ours_train"] = ours.train(lengths, frames, 3)
+    result["ours_compact"] = ours.train(lengths, frames, 2, settings=COMPACT)
     result["peer_train"] = child(common | {"what": "train", "texts": completion_texts(lengths), "repeats": peer_repeats})
     gap = abs(result["peer_train"]["log_prob"] - ours.mean_log_prob(lengths, frames))
     assert gap < 1e-4, f"the two disagree about the completions' log-probability by {gap}"
@@ -363,6 +372,7 @@ def main_table(bench, repeats):
     print(f"{'rollout, tokens/s':<28}{tokens / peer_rollout['rollout']:>14.0f}{tokens / ours_whole['rollout']:>14.0f}")
     row("whole", peer_train["train"] + peer_rollout["rollout"], ours_train["train"] + ours_whole["rollout"])
     row("memory, train", peer_train["peak"], ours_train["peak"], "bytes")
+    row("memory, train, compact", peer_train["peak"], result["ours_compact"]["peak"], "bytes")
     row("memory, rollout", peer_rollout["peak"], ours_whole["peak"], "bytes")
     return result
 

@@ -99,6 +99,7 @@ fn a_miniature_step_allocates_no_more_than_it_did() {
             .iter()
             .zip(got.into_iter().zip(most))
         {
+            println!("{name}: {got} {what}");
             assert!(got <= most, "{name}: {got} {what}, at most {most}");
         }
     }

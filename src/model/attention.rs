@@ -508,10 +508,20 @@ mod tests {
             let (q, k, v) = (random(rows, 4)?, random(rows, 2)?, random(rows, 2)?);
             let want = by_rows(&q, &k, &v, &layout)?;
             close(&composed_value(&q, &k, &v, HEADS, &layout)?, &want)?;
-            close(&attention_cpu::forward(&q, &k, &v, HEADS, &attention_cpu::packed(&layout))?, &want)?;
+            close(
+                &attention_cpu::forward(&q, &k, &v, HEADS, &attention_cpu::packed(&layout))?,
+                &want,
+            )?;
             let upstream = random(rows, 4)?;
             let a = composed_backward(&q, &k, &v, HEADS, &layout, &upstream)?;
-            let b = attention_cpu::backward(&q, &k, &v, HEADS, &attention_cpu::packed(&layout), &upstream)?;
+            let b = attention_cpu::backward(
+                &q,
+                &k,
+                &v,
+                HEADS,
+                &attention_cpu::packed(&layout),
+                &upstream,
+            )?;
             close(&a.0, &b.0)?;
             close(&a.1, &b.1)?;
             close(&a.2, &b.2)?;

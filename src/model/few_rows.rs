@@ -3,6 +3,11 @@
 //! A general matrix product first packs both operands, which for a few rows costs more than the product. Here the weight
 //! is read once, in its own order, and every output is one dot product: a row's result does not depend on the others.
 
+#![expect(
+    clippy::inline_always,
+    reason = "a function that is not inlined keeps the instructions of the narrowest CPU"
+)]
+
 use crate::model::matrix::with_slices;
 use candle_core::{DType, Device, Result, Tensor};
 use pulp::{Simd, WithSimd};
@@ -141,12 +146,19 @@ mod tests {
         for (columns, inner) in [(1, 1), (7, 33), (64, 100), (1030, 512)] {
             let x = Tensor::randn(0f32, 1.0, (9, inner), &Device::Cpu)?;
             let weight = Tensor::randn(0f32, 1.0, (columns, inner), &Device::Cpu)?;
-            let want = x.to_dtype(DType::F64)?.matmul(&weight.to_dtype(DType::F64)?.t()?)?;
-            let all = product(&x, &weight)?.map(|y| y.to_vec2::<f32>()).transpose()?;
+            let want = x
+                .to_dtype(DType::F64)?
+                .matmul(&weight.to_dtype(DType::F64)?.t()?)?;
+            let all = product(&x, &weight)?
+                .map(|y| y.to_vec2::<f32>())
+                .transpose()?;
             let all = all.unwrap_or_default();
             for (row, want) in want.to_vec2::<f64>()?.iter().enumerate() {
                 for (got, want) in all[row].iter().zip(want) {
-                    assert!((f64::from(*got) - want).abs() < 1e-6 * (inner as f64), "{got} {want}");
+                    assert!(
+                        (f64::from(*got) - want).abs() < 1e-6 * (inner as f64),
+                        "{got} {want}"
+                    );
                 }
             }
             for rows in [1, 2, 3, 5] {

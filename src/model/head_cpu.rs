@@ -102,10 +102,16 @@ impl Head<'_> {
         let mut scores = TokenScores::default();
         for (start, len) in chunks(rows, self.chunk_rows) {
             let chunk = self.cpu_chunk(start..start + len)?;
-            scores.logprob.extend(chunk.rows.iter().map(|row| row.logprob));
-            scores.entropy.extend(chunk.rows.iter().map(|row| row.entropy));
+            scores
+                .logprob
+                .extend(chunk.rows.iter().map(|row| row.logprob));
+            scores
+                .entropy
+                .extend(chunk.rows.iter().map(|row| row.entropy));
             if chunk.bias.is_some() {
-                scores.full_kl.extend(chunk.rows.iter().map(|row| row.full_kl));
+                scores
+                    .full_kl
+                    .extend(chunk.rows.iter().map(|row| row.full_kl));
             }
             self.kept_on_cpu = (len == rows).then_some(chunk);
         }

@@ -169,18 +169,15 @@ impl VisionLayout {
         upstream: &Tensor,
     ) -> Result<Tensor> {
         let [q, k, v] = self.rotated(qkv)?;
-        let (dq, dk, dv) = match saved {
-            Some(attended) => {
-                let sequences = self.segments(full).sequences(&q)?;
-                let upstream = upstream.contiguous()?;
-                sequences.backward([&q, &k, &v], head_counts(heads), attended, &upstream)?
-            }
-            None => {
-                let [q, k, v, upstream] = in_f32([&q, &k, &v, upstream])?;
-                let groups = &self.segments(full).groups;
-                let heads = equal_heads(&q, heads)?;
-                attention_cpu::backward(&q, &k, &v, heads, groups, &upstream)?
-            }
+        let (dq, dk, dv) = if let Some(attended) = saved {
+            let sequences = self.segments(full).sequences(&q)?;
+            let upstream = upstream.contiguous()?;
+            sequences.backward([&q, &k, &v], head_counts(heads), attended, &upstream)?
+        } else {
+            let [q, k, v, upstream] = in_f32([&q, &k, &v, upstream])?;
+            let groups = &self.segments(full).groups;
+            let heads = equal_heads(&q, heads)?;
+            attention_cpu::backward(&q, &k, &v, heads, groups, &upstream)?
         };
         let dq = rotary_backward(&dq, &self.cos, &self.sin)?;
         let dk = rotary_backward(&dk, &self.cos, &self.sin)?;

@@ -96,12 +96,8 @@ pub fn backward_to<T>(
     }
     // A tied head has left its part already.
     let head_part = gradients.take_exact(Qwen25Vl::EMBEDDING);
-    let (d_table, d_tokens) = model.embed_backward(
-        &inputs.token_ids,
-        &inputs.video_rows,
-        &upstream,
-        head_part,
-    )?;
+    let (d_table, d_tokens) =
+        model.embed_backward(&inputs.token_ids, &inputs.video_rows, &upstream, head_part)?;
     if let (Some(video), Some(trace), Some(d_tokens), true) =
         (video, trace, d_tokens, policy.trains_vision())
     {

@@ -213,7 +213,7 @@ fn distribution(hidden: &Tensor, weight: &Tensor) -> Result<(Tensor, Tensor, Ten
 }
 
 /// The sum of the chunks' parts of a gradient: one part as it is, several in f32.
-pub(super) fn add_part(sum: Option<Tensor>, part: Tensor) -> Result<Tensor> {
+fn add_part(sum: Option<Tensor>, part: Tensor) -> Result<Tensor> {
     match sum {
         None => Ok(part),
         Some(sum) => sum.to_dtype(DType::F32)? + part.to_dtype(DType::F32)?,

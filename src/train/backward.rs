@@ -96,16 +96,17 @@ pub fn backward_to<T>(
     }
     let (d_table, d_tokens) =
         model.embed_backward(&inputs.token_ids, &inputs.video_rows, &upstream)?;
+    drop(upstream);
+    // A tied head has left its part already.
+    gradients.add(Qwen25Vl::EMBEDDING, d_table)?;
     if let (Some(video), Some(trace), Some(d_tokens), true) =
         (video, trace, d_tokens, policy.trains_vision())
     {
+        let mut sink = |name: &str, gradient: Tensor| gradients.add(name, gradient);
         model
             .visual
             .backward(&video.pixels, &video.layout, trace, &d_tokens, &mut sink)?;
     }
-    drop(upstream);
-    // A tied head has left its part already.
-    gradients.add(Qwen25Vl::EMBEDDING, d_table)?;
     let mut gradients = gradients.finish()?;
     fill_in(policy, home, &mut gradients)?;
     Ok(Pass {

@@ -115,11 +115,9 @@ impl Sizes<'_> {
         let layers = gradients("model.layers.");
         let one_layer = gradients("model.layers.0.");
         // Gradients for host memory are on the device until they are copied: a layer's, or the table's.
-        let kept = |here: u64, on_their_way: u64| {
-            match self.home {
-                Home::Device => here,
-                Home::Host => on_their_way,
-            }
+        let kept = |here: u64, on_their_way: u64| match self.home {
+            Home::Device => here,
+            Home::Host => on_their_way,
         };
 
         let trace = if load.patches == 0 {

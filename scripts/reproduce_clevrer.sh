@@ -3,20 +3,26 @@
 # Needs a CUDA GPU with room for Qwen2.5-VL-3B training, curl, unzip and 260 GB of disk: 40 for the data, 53 for the last checkpoint
 # of each of three runs and as much again while one is replaced. Re-running continues.
 #
-#   scripts/reproduce_clevrer.sh [--download-only] [--binary FILE]
+#   scripts/reproduce_clevrer.sh [--download-only] [--binary FILE] [--base MODEL] [--device NAME] [--set KEY=VALUE]…
 #
 #   --download-only    stop after the download
 #   --binary FILE      use this program instead of building one with scripts/cuda_build.sh
+#   --base MODEL       train from this folder or hub id instead of Qwen/Qwen2.5-VL-3B-Instruct
+#   --device NAME      train and evaluate on this device (default auto: the first GPU)
+#   --set KEY=VALUE    a setting of every training, such as optimizer.memory=compact for a card of 48 GB
 set -euo pipefail
 start=$PWD
 cd "$(dirname "$0")/.."
 
-run='' download_only=0
+run='' download_only=0 base=Qwen/Qwen2.5-VL-3B-Instruct device=auto settings=()
 while [ $# -gt 0 ]; do
   case $1 in
     --download-only) download_only=1 ;;
     --binary) run=$(cd "$start" && realpath "${2:?--binary FILE}"); shift ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "$0"; if [ "$1" = --help ]; then exit 0; else exit 2; fi ;;
+    --base) base=$(cd "$start" && if [ -d "${2:?--base MODEL}" ]; then realpath "$2"; else echo "$2"; fi); shift ;;
+    --device) device=${2:?--device NAME}; shift ;;
+    --set) settings+=("${2:?--set KEY=VALUE}"); shift ;;
+    *) sed -n '2,13s/^# \{0,1\}//p' "$0"; if [ "$1" = --help ]; then exit 0; else exit 2; fi ;;
   esac
   shift
 done
@@ -37,18 +43,25 @@ for split in train validation; do
     --annotations $data/annotations/$split --out $data/$split.json
 done
 
-base=Qwen/Qwen2.5-VL-3B-Instruct
-"$run" data check --config configs/clevrer/cdpo.toml --against $data/validation.json
-"$run" train-bias --config configs/clevrer/bias.toml --dry-run
-"$run" train-bias --config configs/clevrer/bias.toml
-for name in cdpo grpo; do
-  "$run" train-cdpo --config configs/clevrer/$name.toml
-done
+train() { # VERB NAME [ARGUMENT…]
+  local setting arguments=(--set "model.path=$base" --set "model.device=$device")
+  for setting in ${settings[@]+"${settings[@]}"}; do arguments+=(--set "$setting"); done
+  "$run" "$1" --config "configs/clevrer/$2.toml" "${arguments[@]}" "${@:3}"
+}
+last_checkpoint() { ls -d "runs/clevrer/$1"/checkpoints/step-* | sort | tail -n 1; }
+evaluate() { # NAME MODEL
+  "$run" eval --config configs/eval/clevrer.toml --set "model.device=$device" --model "$2" --out "runs/clevrer/eval/$1"
+}
 
-evaluate() { "$run" eval --config configs/eval/clevrer.toml --model "$2" --out "runs/clevrer/eval/$1"; }
-evaluate base $base
+"$run" data check --config configs/clevrer/cdpo.toml --set "model.path=$base" --against $data/validation.json
+train train-bias bias --dry-run
+train train-bias bias
+train train-cdpo cdpo --set "model.bias_model=$(last_checkpoint bias)"
+train train-cdpo grpo
+
+evaluate base "$base"
 for name in bias grpo cdpo; do
-  evaluate $name runs/clevrer/$name/checkpoints/step-000500
+  evaluate $name "$(last_checkpoint $name)"
 done
 "$run" eval --table base=runs/clevrer/eval/base "bias model=runs/clevrer/eval/bias" \
   "GRPO baseline=runs/clevrer/eval/grpo" CDPO=runs/clevrer/eval/cdpo

@@ -8,6 +8,8 @@ use candle_core::{DType, Result, Tensor, bail};
 
 static MODULE: Module = module!("head");
 const THREADS: u32 = 512;
+/// Values that a thread of [`add_in_place`] takes.
+const VALUES: usize = 8;
 
 /// Rows of the scores.
 const LOGPROB: usize = 0;
@@ -81,6 +83,19 @@ pub fn backward_in_place(
         .size(rows)
         .size(vocabulary)
         .run(Grid::new(rows, THREADS))
+}
+
+/// Adds `part` to `sum` (f32, of its shape) in place.
+pub fn add_in_place(sum: &Tensor, part: &Tensor) -> Result<()> {
+    if sum.shape() != part.shape() || sum.dtype() != DType::F32 {
+        bail!("head: {part:?} is not added to {sum:?}");
+    }
+    let count = part.elem_count();
+    Launch::of_dtype(&MODULE, "head_add", part.dtype())?
+        .tensor(sum)
+        .tensor(part)
+        .size(count)
+        .run(Grid::covering(count.div_ceil(VALUES), 256))
 }
 
 fn check(logits: &Tensor, targets: &Tensor, bias: Option<&Tensor>) -> Result<(usize, usize)> {

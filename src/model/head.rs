@@ -108,14 +108,6 @@ impl<'a> Head<'a> {
     }
 }
 
-/// The sum of the chunks' parts of a gradient: one part as it is, several in f32.
-pub(super) fn add_part(sum: Option<Tensor>, part: Tensor) -> Result<Tensor> {
-    match sum {
-        None => Ok(part),
-        Some(sum) => sum.to_dtype(DType::F32)? + part.to_dtype(DType::F32)?,
-    }
-}
-
 pub(super) fn chunks(rows: usize, chunk_rows: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..rows)
         .step_by(chunk_rows)

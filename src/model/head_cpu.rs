@@ -1,6 +1,6 @@
 //! The head on a CPU: a chunk is its logits in f32 and a few numbers per row, and its gradient takes the logits' place.
 
-use crate::model::head::{Head, TokenScores, add_part, chunks};
+use crate::model::head::{Head, TokenScores, chunks};
 use crate::model::layers::{linear, weight_gradient};
 use crate::model::matrix::{Matrix, Target, wide_product, with_slices};
 use crate::model::simd::{exp, max, sums, vectorized};
@@ -225,6 +225,14 @@ impl<F: Fn(&mut [f32])> InplaceOp1 for InPlace<F> {
             }
             _ => bail!("expected contiguous f32 values"),
         }
+    }
+}
+
+/// The sum of the chunks' parts of a gradient: one part as it is, several in f32.
+fn add_part(sum: Option<Tensor>, part: Tensor) -> Result<Tensor> {
+    match sum {
+        None => Ok(part),
+        Some(sum) => sum.to_dtype(DType::F32)? + part.to_dtype(DType::F32)?,
     }
 }
 

@@ -2,9 +2,9 @@
 //! logits' place.
 
 use crate::kernels::head as kernels;
-use crate::model::head::{Head, TokenScores, add_part, chunks};
+use crate::model::head::{Head, TokenScores, chunks};
 use crate::model::layers::weight_gradient;
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 /// Logits of some rows `[c, V]` in the weights' format, those of the bias model, and the targets' scores.
 #[derive(Debug)]
@@ -50,8 +50,9 @@ impl Head<'_> {
             .then(|| Tensor::new(d_full_kl, device))
             .transpose()?;
         let mut d_hidden = Vec::new();
-        let mut d_weight = None;
-        for (start, len) in chunks(self.hidden.dim(0)?, self.chunk_rows) {
+        let mut d_weight: Option<Tensor> = None;
+        let rows = self.hidden.dim(0)?;
+        for (start, len) in chunks(rows, self.chunk_rows) {
             let chunk = match self.kept_on_device.take() {
                 Some(chunk) => chunk,
                 None => self.device_chunk(start, len)?,
@@ -70,7 +71,12 @@ impl Head<'_> {
             let DeviceChunk { logits, .. } = chunk;
             d_hidden.push(logits.matmul(self.weight)?);
             let part = weight_gradient(&logits, &self.hidden.narrow(0, start, len)?)?;
-            d_weight = Some(add_part(d_weight, part)?);
+            match &d_weight {
+                // One part is the gradient; several add up in f32.
+                None if len == rows => d_weight = Some(part),
+                None => d_weight = Some(part.to_dtype(DType::F32)?),
+                Some(sum) => kernels::add_in_place(sum, &part)?,
+            }
         }
         self.gradients(&d_hidden, d_weight)
     }

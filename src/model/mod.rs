@@ -170,9 +170,9 @@ impl Qwen25Vl {
             None => self.embed_tokens.detach().zeros_like()?,
         };
         if !rows.is_empty() {
-            let rows = select(&rows)?;
-            let ids = Tensor::new(ids, self.device())?.unsqueeze(1)?;
-            table.scatter_add_set(&ids.broadcast_as(rows.shape())?.contiguous()?, &rows, 0)?;
+            let (ids, sums) = sums_by_id(&ids, &select(&rows)?)?;
+            let ids = ids.unsqueeze(1)?.broadcast_as(sums.shape())?;
+            table.scatter_add_set(&ids.contiguous()?, &sums, 0)?;
         }
         let video = (!video_rows.is_empty())
             .then(|| select(video_rows))
@@ -211,6 +211,23 @@ impl Qwen25Vl {
     }
 }
 
+/// The different ones of `ids`, and for each the sum of its rows of `x [N, H]`. A frequent token has hundreds of rows: in
+/// 16 bits, most of them would be too small beside their sum to count.
+fn sums_by_id(ids: &[u32], x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let mut distinct = ids.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let places: Vec<u32> = ids
+        .iter()
+        .map(|id| distinct.partition_point(|other| other < id) as u32)
+        .collect();
+    let places = Tensor::new(places, x.device())?;
+    let sums = Tensor::zeros((distinct.len(), x.dim(1)?), DType::F32, x.device())?
+        .index_add(&places, &x.to_dtype(DType::F32)?, 0)?
+        .to_dtype(x.dtype())?;
+    Ok((Tensor::new(distinct, x.device())?, sums))
+}
+
 /// Clips on the device: what the vision tower reads.
 #[derive(Debug, Clone)]
 pub struct VideoInput {
@@ -240,5 +257,23 @@ impl VideoInput {
             pixels: Tensor::cat(&clips, 0)?,
             layout: VisionLayout::new(spec, &grids, device)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_a_frequent_token_add_up_exactly() -> Result<()> {
+        let mut ids = vec![7u32; 1000];
+        ids.extend([2, 9]);
+        let x = Tensor::ones((ids.len(), 3), DType::BF16, &Device::Cpu)?;
+        let (ids, sums) = sums_by_id(&ids, &x)?;
+        assert_eq!(ids.to_vec1::<u32>()?, [2, 7, 9]);
+        // One by one in bf16 the sum would stop at 256.
+        let sums = sums.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        assert_eq!(sums, [[1.0; 3], [1000.0; 3], [1.0; 3]]);
+        Ok(())
     }
 }

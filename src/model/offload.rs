@@ -1,13 +1,16 @@
-//! Tensors that wait in host memory for their turn on the device, and tensors that leave it.
+//! Tensors that wait in host memory for their turn on the device, tensors that leave it, and new values for those on it.
 //!
 //! On CUDA both directions use page-locked memory and a stream of their own, so that copies and computing overlap; events
 //! order the two streams. On a CPU the same code copies at once.
 
 use crate::model::weights::NamedTensors;
-use candle_core::{DType, Device, Result, Shape, Tensor, bail};
+use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 
 #[cfg(feature = "cuda")]
 mod cuda;
+
+/// A layer's tensors begin at multiples of so many values: products and wide loads are slower at other addresses.
+const ALIGNMENT: usize = 128;
 
 /// The tensors of one layer behind each other in host memory.
 #[derive(Debug)]
@@ -44,8 +47,10 @@ impl HostLayer {
                 start,
                 shape: tensor.shape().clone(),
             });
-            start += tensor.elem_count();
-            flat.push(tensor.flatten_all()?);
+            let count = tensor.elem_count();
+            let gap = count.next_multiple_of(ALIGNMENT) - count;
+            start += count + gap;
+            flat.push(tensor.flatten_all()?.pad_with_zeros(0, 0, gap)?);
         }
         let flat = Tensor::cat(&flat, 0)?;
         Ok(Self {
@@ -189,6 +194,37 @@ impl Download {
     }
 }
 
+/// Brings new values to tensors on the device; for a thread of its own.
+#[derive(Debug, Default)]
+pub struct Upload {
+    #[cfg(feature = "cuda")]
+    cuda: Option<cuda::Upload>,
+}
+
+impl Upload {
+    /// Replaces the values of `target` by those of `tensor`, a contiguous one on the CPU. Work queued before still sees the
+    /// old ones, work queued after this returns the new ones.
+    ///
+    /// # Errors
+    /// Shapes or formats that differ.
+    pub fn put(&mut self, tensor: &Tensor, target: &Var) -> Result<()> {
+        if tensor.shape() != target.shape() || tensor.dtype() != target.dtype() {
+            bail!("new values {tensor:?} for {target:?}");
+        }
+        match target.device() {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => {
+                let upload = match &mut self.cuda {
+                    Some(upload) => upload,
+                    none => none.insert(cuda::Upload::new(device)?),
+                };
+                upload.put(tensor, target)
+            }
+            _ => target.set(tensor),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,6 +256,31 @@ mod tests {
             Ok(())
         })?;
         assert_eq!(turn, 5);
+        Ok(())
+    }
+
+    #[test]
+    fn tensors_of_a_layer_begin_where_wide_loads_may() -> Result<()> {
+        let mut tensors = NamedTensors::default();
+        for (name, len) in [("a", 3), ("b", 128), ("c", 129), ("d", 1)] {
+            tensors.insert(name, Tensor::zeros(len, DType::BF16, &Device::Cpu)?);
+        }
+        let layer = HostLayer::new(tensors, &Device::Cpu)?;
+        let starts: Vec<usize> = layer.parts.iter().map(|part| part.start).collect();
+        assert_eq!(starts, [0, 128, 256, 512]);
+        Ok(())
+    }
+
+    #[test]
+    fn new_values_arrive_and_others_are_refused() -> Result<()> {
+        let var = Var::zeros((2, 3), DType::F32, &Device::Cpu)?;
+        let view = var.as_detached_tensor();
+        Upload::default().put(&Tensor::ones((2, 3), DType::F32, &Device::Cpu)?, &var)?;
+        assert_eq!(view.flatten_all()?.to_vec1::<f32>()?, [1.0; 6]);
+        for (shape, dtype) in [((3, 2), DType::F32), ((2, 3), DType::BF16)] {
+            let other = Tensor::zeros(shape, dtype, &Device::Cpu)?;
+            assert!(Upload::default().put(&other, &var).is_err());
+        }
         Ok(())
     }
 }

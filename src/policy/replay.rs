@@ -47,7 +47,7 @@ mod cuda {
         /// It has run once.
         Warm,
         Captured(CudaGraph),
-        /// Capturing failed.
+        /// Capturing or launching failed.
         Plain,
     }
 
@@ -71,22 +71,32 @@ mod cuda {
             if matches!(self, Self::Warm) {
                 *self = match capture(device, &work) {
                     Ok(graph) => Self::Captured(graph),
-                    Err(error) => {
-                        tracing::warn!("no CUDA graph ({error}): decoding goes on without");
-                        Self::Plain
-                    }
+                    Err(error) => Self::plain(device, &error),
                 };
             }
-            match self {
-                Self::Captured(graph) => graph.launch().w(),
-                Self::Plain => work(),
-                Self::Cold | Self::Warm => {
-                    let _parameters = device.enable_cuda_graph_htod_cache();
-                    work()?;
-                    *self = Self::Warm;
-                    Ok(())
+            if let Self::Captured(graph) = self {
+                match graph.launch() {
+                    Ok(()) => return Ok(()),
+                    // Nothing of it is queued: the step is still to be done.
+                    Err(error) => *self = Self::plain(device, &error),
                 }
             }
+            if matches!(self, Self::Plain) {
+                return work();
+            }
+            let _parameters = device.enable_cuda_graph_htod_cache();
+            work()?;
+            *self = Self::Warm;
+            Ok(())
+        }
+
+        fn plain(device: &CudaDevice, why: &dyn std::fmt::Display) -> Self {
+            tracing::warn!("no CUDA graph ({why}): decoding goes on without");
+            // What a failed capture allocated cannot be freed either; the context would give that error to the next call.
+            if let Err(error) = device.cuda_stream().context().check_err() {
+                tracing::debug!("left by the failed CUDA graph: {error}");
+            }
+            Self::Plain
         }
     }
 

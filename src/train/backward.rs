@@ -95,9 +95,11 @@ pub fn backward_to<T>(
         upstream = layer.backward(&input, &cos, &sin, &inputs.layout, &upstream, &mut sink)?;
     }
     // A tied head has left its part already.
-    let head_part = gradients.take_exact(Qwen25Vl::EMBEDDING);
+    let head_part = gradients.take(Qwen25Vl::EMBEDDING);
     let (d_table, d_tokens) =
         model.embed_backward(&inputs.token_ids, &inputs.video_rows, &upstream, head_part)?;
+    drop(upstream);
+    gradients.add(Qwen25Vl::EMBEDDING, d_table)?;
     if let (Some(video), Some(trace), Some(d_tokens), true) =
         (video, trace, d_tokens, policy.trains_vision())
     {
@@ -106,8 +108,6 @@ pub fn backward_to<T>(
             .visual
             .backward(&video.pixels, &video.layout, trace, &d_tokens, &mut sink)?;
     }
-    drop(upstream);
-    gradients.add(Qwen25Vl::EMBEDDING, d_table)?;
     let mut gradients = gradients.finish()?;
     fill_in(policy, home, &mut gradients)?;
     Ok(Pass {

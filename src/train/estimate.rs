@@ -6,6 +6,7 @@
 use crate::config::BiasPlacement;
 use crate::config::Config;
 use crate::config::DTypeName;
+use crate::config::KlEstimator;
 use crate::config::OptimizerMemory;
 use crate::config::SamplingConfig;
 use crate::config::Verb;
@@ -22,6 +23,7 @@ use crate::policy::generate::cache_size;
 use crate::policy::inputs::PackedInputs;
 use crate::policy::parallel::passes_on;
 use crate::prompt::Processor;
+use crate::train::gradients::Home;
 use crate::train::metrics::resident_bytes;
 use crate::video::VideoPatches;
 use anyhow::Context;
@@ -231,12 +233,15 @@ impl Memory {
         };
         let memory = config.optimizer.memory;
         let on_host = memory == OptimizerMemory::Host;
+        let on_cpu = is_cpu(&config.model);
         let sizes = Sizes {
             spec,
             load,
             bytes,
             trains_vision: config.model.train_vision,
-            gradients_on_host: on_host,
+            home: if on_host { Home::Host } else { Home::Device },
+            by_kernels: !on_cpu,
+            exact_kl: bias.is_some() && config.kl.estimator == KlEstimator::Full,
         };
         let trained = sizes.parameters(|name| sizes.is_trained(name));
         let state = state_bytes(memory, config.model.dtype, trained);
@@ -249,7 +254,6 @@ impl Memory {
         let [bias_model, host_bias_model] =
             bias.map_or([0, 0], |bias| bias_bytes(bias, bytes, placement));
         let learning = sizes.learning();
-        let on_cpu = is_cpu(&config.model);
         let mut memory = Self {
             weights: sizes.parameters(|_| true) * bytes,
             optimizer: if on_host { 0 } else { state },

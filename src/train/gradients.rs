@@ -5,7 +5,7 @@
 
 use crate::model::offload::{Departing, Download};
 use crate::train::optimizer::Gradients;
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -76,13 +76,11 @@ impl Collector {
         }
     }
 
-    /// Gives back the gradient of `name` to be added to in place, where it is here and sums in f32 are exact enough to do so.
-    pub(crate) fn take_exact(&mut self, name: &str) -> Option<Tensor> {
+    /// Gives back the gradient of `name`, to be added to in place, if it is still here.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Tensor> {
         match self {
-            Self::Here(gradients) if gradients.get(name)?.dtype() == DType::F32 => {
-                gradients.remove(name)
-            }
-            _ => None,
+            Self::Here(gradients) => gradients.remove(name),
+            Self::Away(_) => None,
         }
     }
 

@@ -10,6 +10,7 @@
 
 use crate::config::{OptimizerConfig, OptimizerMemory, Schedule};
 use crate::kernels;
+use crate::model::offload::Upload;
 use candle_core::{Device, Result, Tensor, Var, bail};
 use parameter::Parameter;
 use std::collections::BTreeMap;
@@ -165,8 +166,9 @@ fn upload(moved: &mut dyn Iterator<Item = Result<Moved>>) -> Result<()> {
     std::thread::scope(|scope| {
         let (sender, receiver) = std::sync::mpsc::sync_channel::<(Var, Tensor)>(1);
         let uploading = scope.spawn(move || -> Result<()> {
+            let mut upload = Upload::default();
             for (var, weight) in receiver {
-                var.set(&weight.to_device(var.device())?)?;
+                upload.put(&weight, &var)?;
             }
             Ok(())
         });

@@ -246,20 +246,6 @@ impl Probe<'_> {
             [0.3f32, -1.0, 0.2, 0.7, 0.0, 1.0],
             [1.0, 0.1, -0.6, 0.0, 0.9, 0.4],
         ];
-        let bias = BiasRows {
-            hidden: &bias_hidden.here,
-            weight: &bias_weight.here,
-        };
-        let mut head = Head::new(
-            &hidden.here,
-            &weight.here,
-            &targets,
-            Some(bias),
-            CHUNK_BYTES,
-        )?;
-        let scores = head.scores()?;
-        let (d_hidden, d_weight) = head.backward(&d_logprob, &d_full_kl)?;
-
         let (h, w) = (
             Var::from_tensor(&hidden.wide)?,
             Var::from_tensor(&weight.wide)?,
@@ -274,18 +260,28 @@ impl Probe<'_> {
         let loss = ((&logprob * Tensor::new(&d_logprob, &Device::Cpu)?)?.sum_all()?
             + (&full_kl * Tensor::new(&d_full_kl, &Device::Cpu)?)?.sum_all()?)?;
         let gradients = loss.backward()?;
+        let [logprob, entropy, full_kl] = [&logprob, &entropy, &full_kl].map(Tensor::to_vec1);
+        let (logprob, entropy, full_kl) = (logprob?, entropy?, full_kl?);
+        let (Some(d_h), Some(d_w)) = (gradients.get(&h), gradients.get(&w)) else {
+            candle_core::bail!("the head has no gradients");
+        };
+
+        let bias = BiasRows {
+            hidden: &bias_hidden.here,
+            weight: &bias_weight.here,
+        };
         let bound = self.bound(LOGITS);
-        self.compare_values("head logprob", &scores.logprob, &logprob.to_vec1()?, bound);
-        self.compare_values("head entropy", &scores.entropy, &entropy.to_vec1()?, bound);
-        self.compare_values("head full_kl", &scores.full_kl, &full_kl.to_vec1()?, bound);
-        for (kernel, got, var) in [
-            ("head_backward hidden", d_hidden, h),
-            ("head_backward weight", d_weight, w),
-        ] {
-            let Some(want) = gradients.get(&var) else {
-                candle_core::bail!("{kernel}: no gradient");
-            };
-            self.compare(kernel, &got, want, bound)?;
+        // One chunk, and several.
+        for chunk_bytes in [CHUNK_BYTES, vocabulary] {
+            let (hidden, weight) = (&hidden.here, &weight.here);
+            let mut head = Head::new(hidden, weight, &targets, Some(bias), chunk_bytes)?;
+            let scores = head.scores()?;
+            let (d_hidden, d_weight) = head.backward(&d_logprob, &d_full_kl)?;
+            self.compare_values("head logprob", &scores.logprob, &logprob, bound);
+            self.compare_values("head entropy", &scores.entropy, &entropy, bound);
+            self.compare_values("head full_kl", &scores.full_kl, &full_kl, bound);
+            self.compare("head_backward hidden", &d_hidden, d_h, bound)?;
+            self.compare("head_backward weight", &d_weight, d_w, bound)?;
         }
         Ok(())
     }
@@ -344,6 +340,7 @@ impl Probe<'_> {
         for (kernel, memory) in [
             ("adamw", OptimizerMemory::Full),
             ("adamw compact", OptimizerMemory::Compact),
+            ("adamw in host memory", OptimizerMemory::Host),
         ] {
             let [start, gradient] = self.several(&[ROWS, WIDTHS[1]])?;
             let config = OptimizerConfig {

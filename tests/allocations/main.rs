@@ -2,6 +2,7 @@
 //! estimate. A process of its own, since nothing else may allocate meanwhile.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::print_stdout, reason = "a test says what it measured")]
 
 #[path = "../../benches/miniature/mod.rs"]
 mod miniature;

@@ -61,6 +61,11 @@ __device__ void backward(T *logits, const uint32_t *targets, const T *bias, cons
   }
 }
 
+// sum += part
+template <class T> __device__ void add(float *sum, const T *part, long long count) {
+  for (long long i = global_index(); i < count; i += global_stride()) sum[i] += to_float(part[i]);
+}
+
 #define HEAD(T, suffix)                                                                                            \
   KERNEL(512, head_scores_##suffix, const T *logits, const uint32_t *targets, const T *bias, float *scores, int rows, \
          int vocabulary) {                                                                                         \
@@ -69,7 +74,8 @@ __device__ void backward(T *logits, const uint32_t *targets, const T *bias, cons
   KERNEL(512, head_backward_##suffix, T *logits, const uint32_t *targets, const T *bias, const float *scores,      \
          const float *d_logprob, const float *d_kl, int rows, int vocabulary) {                                    \
     backward(logits, targets, bias, scores, d_logprob, d_kl, rows, vocabulary);                                    \
-  }
+  }                                                                                                                \
+  KERNEL(256, head_add_##suffix, float *sum, const T *part, long long count) { add(sum, part, count); }
 
 HEAD(float, f32)
 HEAD(bf16, bf16)

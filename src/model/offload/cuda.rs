@@ -11,8 +11,9 @@ use candle_core::{CpuStorage, CudaDevice, DType, Device, Result, Storage, Tensor
 use half::bf16;
 use std::sync::Arc;
 
-/// Bytes of the staging area of downloads; two halves take turns.
+/// Bytes of a staging area; its halves take turns.
 const STAGING: usize = 64 << 20;
+const HALF: usize = STAGING / 2;
 
 /// Page-locked memory that only the device reads.
 #[derive(Debug)]
@@ -22,16 +23,21 @@ impl Pinned {
     /// A copy of a flat CPU tensor.
     pub(super) fn holding(flat: &Tensor, device: &CudaDevice) -> Result<Self> {
         let (storage, _) = flat.storage_and_layout();
-        let bytes = match &*storage {
-            Storage::Cpu(CpuStorage::BF16(values)) => bytes_of(values),
-            Storage::Cpu(CpuStorage::F32(values)) => bytes_of(values),
-            _ => bail!("a layer is neither bf16 nor f32"),
-        };
+        let bytes = stored(&storage)?;
         let context = device.cuda_stream().context().clone();
         // SAFETY: filled below.
         let mut pinned = unsafe { context.alloc_pinned::<u8>(bytes.len()) }.w()?;
         pinned.as_mut_slice().w()?.copy_from_slice(bytes);
         Ok(Self(pinned))
+    }
+}
+
+/// The bytes of a whole CPU storage.
+fn stored(storage: &Storage) -> Result<&[u8]> {
+    match storage {
+        Storage::Cpu(CpuStorage::BF16(values)) => Ok(bytes_of(values)),
+        Storage::Cpu(CpuStorage::F32(values)) => Ok(bytes_of(values)),
+        _ => bail!("only bf16 and f32 go between host and device"),
     }
 }
 
@@ -132,7 +138,6 @@ impl Download {
     }
 
     fn copy(&mut self, source: u64, bytes: usize, target: *mut u8) -> Result<()> {
-        const HALF: usize = STAGING / 2;
         let stream = self.stream.cu_stream();
         let mut halves = self.staging.as_mut_slice().w()?.chunks_exact_mut(HALF);
         let (Some(mut filling), Some(mut emptying)) = (halves.next(), halves.next()) else {
@@ -160,5 +165,64 @@ impl Download {
             std::mem::swap(&mut filling, &mut emptying);
         }
         Ok(())
+    }
+}
+
+/// Copies to the device through a staging area: while one half of it is on its way, the other is filled.
+#[derive(Debug)]
+pub(super) struct Upload {
+    device: CudaDevice,
+    stream: Arc<CudaStream>,
+    staging: PinnedHostSlice<u8>,
+    /// When each half may be filled again.
+    free: [Option<CudaEvent>; 2],
+    /// The half that is filled next.
+    turn: usize,
+}
+
+impl Upload {
+    pub(super) fn new(device: &CudaDevice) -> Result<Self> {
+        let context = device.cuda_stream().context().clone();
+        Ok(Self {
+            stream: context.new_stream().w()?,
+            // SAFETY: every part is filled before it is copied.
+            staging: unsafe { context.alloc_pinned::<u8>(STAGING) }.w()?,
+            device: device.clone(),
+            free: [None, None],
+            turn: 0,
+        })
+    }
+
+    pub(super) fn put(&mut self, tensor: &Tensor, target: &Tensor) -> Result<()> {
+        let computing = self.device.cuda_stream();
+        self.stream.join(&computing).w()?;
+        let mut address = device_address(target, &self.device)?;
+        let (storage, _) = tensor.storage_and_layout();
+        let bytes = stored(&storage)?;
+        if bytes.len() != target.elem_count() * target.dtype().size_in_bytes() {
+            bail!("new values that are a part of another tensor");
+        }
+        for part in bytes.chunks(HALF) {
+            if let Some(free) = self.free[self.turn].take() {
+                free.synchronize().w()?;
+            }
+            let half = &mut self.staging.as_mut_slice().w()?[self.turn * HALF..][..part.len()];
+            half.copy_from_slice(part);
+            // SAFETY: `target` has as many bytes as `tensor`; this half is not written before its event has come.
+            unsafe { result::memcpy_htod_async(address, half, self.stream.cu_stream()) }.w()?;
+            self.free[self.turn] = Some(self.stream.record_event(None).w()?);
+            self.turn = 1 - self.turn;
+            address += part.len() as u64;
+        }
+        computing.join(&self.stream).w()
+    }
+}
+
+impl Drop for Upload {
+    /// The staging area may be freed only when no copy is on its way.
+    fn drop(&mut self) {
+        if let Err(error) = self.stream.synchronize() {
+            tracing::warn!("copies to the device: {error}");
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! Sizes of what one pass holds at its moments.
 
 use super::{F32, Load};
-use crate::model::head::CHUNK_BYTES;
+use crate::model::head::{CHUNK_BYTES, DEVICE_CHUNK};
 use crate::model::spec::Spec;
 use crate::model::weights::expected_shapes;
 use crate::policy::generate::PREFILL_TOKENS;
+use crate::train::gradients::Home;
 
 /// What is alive at one moment of learning, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,7 +37,12 @@ pub(super) struct Sizes<'a> {
     /// Bytes of a weight or an activation.
     pub(super) bytes: u64,
     pub(super) trains_vision: bool,
-    pub(super) gradients_on_host: bool,
+    /// Where gradients wait for the update.
+    pub(super) home: Home,
+    /// Kernels do the work.
+    pub(super) by_kernels: bool,
+    /// The loss reads the bias model's logits too.
+    pub(super) exact_kl: bool,
 }
 
 impl Sizes<'_> {
@@ -99,12 +105,9 @@ impl Sizes<'_> {
         let layers = gradients("model.layers.");
         let one_layer = gradients("model.layers.0.");
         // Gradients for host memory are on the device until they are copied: a layer's, or the table's.
-        let kept = |here: u64, on_their_way: u64| {
-            if self.gradients_on_host {
-                on_their_way
-            } else {
-                here
-            }
+        let kept = |here: u64, on_their_way: u64| match self.home {
+            Home::Device => here,
+            Home::Host => on_their_way,
         };
 
         let trace = if load.patches == 0 {
@@ -114,7 +117,9 @@ impl Sizes<'_> {
         };
         let video = self.pixels(load.patches) + trace;
         let inputs = self.activations(load.rows, text.num_layers * hidden);
-        let layer = self.activations(load.rows, 7 * hidden + 2 * keys + 5 * mlp);
+        let layer = self
+            .activations(load.rows, 7 * hidden + 2 * keys + 5 * mlp)
+            .max(self.attention_backward());
         let moment = |gradients, activations| Moment {
             gradients,
             activations,
@@ -130,7 +135,10 @@ impl Sizes<'_> {
             video + layer,
         );
         // The table of embeddings, to which the decoder's input adds; on its way, that is a table of its own.
-        let embedding = moment(kept(layers + table, 2 * table + one_layer), video);
+        let embedding = moment(
+            kept(layers + table, 2 * table + one_layer),
+            video + self.sums_by_id(),
+        );
         let tower = if self.trains_vision {
             let block = gradients("visual.blocks.0.");
             moment(
@@ -140,23 +148,54 @@ impl Sizes<'_> {
         } else {
             Moment::default()
         };
-        let end = moment(kept(gradients("") + table, table), 0);
+        let end = moment(kept(gradients(""), table), 0);
         [first, head, last_layer, first_layer, embedding, tower, end]
             .into_iter()
             .max_by_key(Moment::sum)
             .unwrap_or_default()
     }
 
+    /// What is beside the table while the embedding's gradients add up by token in f32: the rows, and twice the sums.
+    fn sums_by_id(&self) -> u64 {
+        let [hidden, ..] = self.widths();
+        self.activations(self.load.rows, 2 * hidden) + 3 * (self.load.rows * hidden) as u64 * F32
+    }
+
+    /// A layer's attention and its gradients by kernels; those of keys and values are there once for each of the query
+    /// heads that share them, in f32, before they are added up.
+    fn attention_backward(&self) -> u64 {
+        if !self.by_kernels {
+            return 0;
+        }
+        let [hidden, keys, _] = self.widths();
+        let parts = 2 * (self.load.rows * hidden) as u64 * F32;
+        self.activations(self.load.rows, 7 * hidden + 4 * keys) + parts
+    }
+
     /// The target rows, their logits a chunk at a time, the head's gradient.
     fn head(&self) -> Moment {
         let [hidden, ..] = self.widths();
         let vocabulary = self.spec.text.vocab_size;
-        let all = (self.load.targets * vocabulary) as u64 * F32;
-        let chunk = all.min(CHUNK_BYTES as u64);
+        let weight = (vocabulary * hidden) as u64;
+        let chunk = |bytes: u64, most: usize| {
+            let all = (self.load.targets * vocabulary) as u64 * bytes;
+            (all.min(most as u64), all > most as u64)
+        };
+        let models = if self.exact_kl { 2 } else { 1 };
+        if self.by_kernels {
+            let (chunk, several) = chunk(self.bytes, CHUNK_BYTES * DEVICE_CHUNK);
+            return Moment {
+                // A chunk's part; the sum over several in f32.
+                gradients: weight * (self.bytes + if several { F32 } else { 0 }),
+                activations: self.activations(self.load.targets, (2 + models as usize) * hidden),
+                logits: models * chunk,
+            };
+        }
+        let (chunk, _) = chunk(F32, CHUNK_BYTES);
         Moment {
-            gradients: (vocabulary * hidden) as u64 * F32,
+            gradients: weight * F32,
             activations: self.activations(self.load.targets, 2 * hidden),
-            logits: chunk,
+            logits: models * chunk,
         }
     }
 
@@ -164,7 +203,8 @@ impl Sizes<'_> {
     fn vision_backward(&self) -> u64 {
         let (vision, patches) = (&self.spec.vision, self.load.patches);
         let (width, mlp) = (vision.hidden_size, vision.intermediate_size);
-        let attention = self.activations(patches, 17 * width);
+        let rows = if self.by_kernels { 20 } else { 17 };
+        let attention = self.activations(patches, rows * width);
         attention.max(self.activations(patches, 9 * width + 5 * mlp))
     }
 }

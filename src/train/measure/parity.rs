@@ -1,11 +1,12 @@
 //! A small model on a device against the same model on the CPU in f32.
 
 use super::workload::Workload;
-use crate::config::{Config, LossKind, SamplingConfig};
+use crate::config::{BiasPlacement, Config, LossKind, SamplingConfig};
 use crate::model::Qwen25Vl;
 use crate::model::spec::Spec;
 use crate::model::weights;
 use crate::model::weights::NamedTensors;
+use crate::policy::bias::BiasModel;
 use crate::policy::generate::{Completion, generate, unobserved};
 use crate::policy::inputs::{PackedGroup, PackedInputs};
 use crate::policy::sampler::QuestionSeed;
@@ -13,7 +14,7 @@ use crate::policy::{FrozenModel, Policy};
 use crate::prompt::{Processor, Prompt};
 use crate::rl::advantage::advantages;
 use crate::rl::loss::{CompletionTerms, LossOutput, policy_loss};
-use crate::train::backward::{Derivatives, Gradients, backward};
+use crate::train::backward::{Derivatives, Gradients, Home, backward_to};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
@@ -83,7 +84,8 @@ const BOUNDS: [Bounds; 2] = [
 ];
 
 /// Runs the model in `folder` on `device` in f32 and bf16 and on the CPU in f32, from the same bf16 weights: the
-/// log-probabilities of scoring and of sampling, and loss and all gradients of a CDPO step.
+/// log-probabilities of scoring and of sampling, and loss and all gradients of a CDPO step. The same step with the bias
+/// model's layers and the gradients in host memory must give the same bits.
 ///
 /// # Errors
 /// A folder that is no model.
@@ -97,7 +99,9 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
     let reference = Step::of(&spec, [&rounded, &noisy], &inputs, DType::F32, &Device::Cpu)?;
     let mut found = Vec::new();
     for bounds in &BOUNDS {
-        let step = Step::of(&spec, [&rounded, &noisy], &inputs, bounds.dtype, device)?;
+        let weights = [&rounded, &noisy];
+        let step = Step::of(&spec, weights, &inputs, bounds.dtype, device)?;
+        let through_host = Step::through_host(&spec, weights, &inputs, bounds.dtype, device)?;
         let mut add = |what: String, max_error: f64, bound: f64| {
             found.push(Difference {
                 what,
@@ -122,6 +126,19 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
             "all gradients".into(),
             (all_errors / all).sqrt(),
             bounds.gradients,
+        );
+        // The way through host memory changes no bit.
+        let bias = largest(&through_host.logprob[1], &step.logprob[1]);
+        add("bias log-probability from host memory".into(), bias, 0.0);
+        let errors = step.gradients.iter().map(|(name, expected)| {
+            let expected = expected.to_device(&Device::Cpu)?;
+            Ok(distance(through_host.gradients.get(name), &expected)?.0)
+        });
+        let errors = errors.collect::<Result<Vec<f64>>>()?;
+        add(
+            "gradients through host memory".into(),
+            errors.iter().sum(),
+            0.0,
         );
         let model = Qwen25Vl::new(&spec, &placed(&rounded, bounds.dtype, device)?)?;
         let completions = sampled(&model, &processor, &prompts)?;
@@ -168,11 +185,37 @@ impl Step {
         dtype: DType,
         device: &Device,
     ) -> Result<Self> {
-        let policy = Policy::new(spec, placed(own, dtype, device)?, true)?;
-        let bias = FrozenModel::new(spec, &placed(bias, dtype, device)?)?;
+        let bias = placed(bias, dtype, device)?;
+        let bias = BiasModel::new(spec, bias, device, BiasPlacement::Device)?;
+        let own = placed(own, dtype, device)?;
+        Self::with(spec, own, &bias, inputs, Home::Device)
+    }
+
+    /// With the bias model's layers and the gradients in host memory.
+    fn through_host(
+        spec: &Spec,
+        [own, bias]: [&NamedTensors; 2],
+        inputs: &PackedInputs,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let bias = placed(bias, dtype, &Device::Cpu)?;
+        let bias = BiasModel::new(spec, bias, device, BiasPlacement::Host)?;
+        let own = placed(own, dtype, device)?;
+        Self::with(spec, own, &bias, inputs, Home::Host)
+    }
+
+    fn with(
+        spec: &Spec,
+        own: NamedTensors,
+        bias: &BiasModel,
+        inputs: &PackedInputs,
+        home: Home,
+    ) -> Result<Self> {
+        let policy = Policy::new(spec, own, true)?;
         let bias = bias.score(inputs)?.logprob;
         let config = Config::default();
-        let pass = backward(&policy, inputs, None, |scores| {
+        let pass = backward_to(home, &policy, inputs, None, |scores| {
             let loss = policy_loss(
                 &terms(inputs, &scores.logprob, &bias),
                 &config.objective,

@@ -6,7 +6,7 @@
 use crate::kernels;
 use crate::model::head_cpu::CpuChunk;
 use crate::model::head_device::DeviceChunk;
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 /// Logits of one chunk may take about this much; those of the bias model as much again.
 pub const CHUNK_BYTES: usize = 48 << 20;

@@ -139,7 +139,13 @@ impl Head<'_> {
                 d_full_kl.get(range).unwrap_or_default(),
             )?;
             let d_logits = d_logits.to_dtype(dtype)?;
-            d_hidden.push(d_logits.matmul(self.weight)?);
+            d_hidden.push(if len == 1 {
+                // A product of one row sums up the whole vocabulary one by one, which costs two digits.
+                let twice = Tensor::cat(&[&d_logits, &d_logits], 0)?;
+                twice.matmul(self.weight)?.narrow(0, 0, 1)?
+            } else {
+                d_logits.matmul(self.weight)?
+            });
             let hidden = self.hidden.narrow(0, start, len)?;
             d_weight = Some(match d_weight {
                 Some(sum) if dtype == DType::F32 => {
@@ -279,5 +285,46 @@ impl InplaceOp3 for AddWeightGradient {
             true,
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers spread over −10 to 10.
+    fn spread(factor: u32) -> Vec<f32> {
+        let value = |i: u32| f64::from(i.wrapping_mul(factor)) / f64::from(u32::MAX) * 20.0 - 10.0;
+        (0..151_936).map(|i| value(i) as f32).collect()
+    }
+
+    fn log_softmax(logits: &[f32]) -> Vec<f64> {
+        let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+        let log = |&logit: &f32| f64::from(logit) - sum.ln();
+        logits.iter().map(log).collect()
+    }
+
+    #[test]
+    fn a_large_vocabulary_costs_no_digits() {
+        let (logits, bias, target) = (spread(2_654_435_761), spread(1_597_334_677), 5);
+        let (p, b) = (log_softmax(&logits), log_softmax(&bias));
+        let each = || p.iter().zip(&b);
+        let full_kl: f64 = each().map(|(p, b)| p.exp() * (p - b)).sum();
+        let entropy: f64 = p.iter().map(|p| -p.exp() * p).sum();
+        let row = vectorized(|| Row::of(&logits, Some(&bias), target));
+        for (got, want) in [
+            (row.logprob, p[target]),
+            (row.entropy, entropy),
+            (row.full_kl, full_kl),
+        ] {
+            assert!((f64::from(got) - want).abs() < 5e-6, "{got} {want}");
+        }
+        let mut gradient = logits.clone();
+        row.to_gradient(&mut gradient, Some(&bias), target, 0.3, 0.7);
+        for (index, (p, b)) in each().enumerate() {
+            let at_target = if index == target { 0.3 } else { 0.0 };
+            let want = p.exp() * ((p - b - full_kl) * 0.7 - 0.3) + at_target;
+            assert!((f64::from(gradient[index]) - want).abs() < 1e-7, "{index}");
+        }
     }
 }

@@ -65,8 +65,9 @@ impl HostLayer {
     }
 
     fn len(&self) -> usize {
-        let last = self.parts.last();
-        last.map_or(0, |part| part.start + part.shape.elem_count())
+        self.parts.last().map_or(0, |part| {
+            part.start + part.shape.elem_count().next_multiple_of(ALIGNMENT)
+        })
     }
 
     /// The layer's tensors as views of `slot`, into which it was copied.

@@ -92,22 +92,32 @@ fn reduce(
     lanes[0]
 }
 
-/// Σ of each of the N numbers that `values` gives for the indices below `len`.
+/// Σ of each of the N numbers that `values` gives for the indices below `len`: sums of blocks, so that a long sum is as
+/// exact as a short one.
 #[inline(always)]
 pub(super) fn sums<const N: usize>(len: usize, values: impl Fn(usize) -> [f32; N]) -> [f32; N] {
+    const BLOCK: usize = 64 * LANES;
     let mut lanes = [[0f32; LANES]; N];
-    let whole = len / LANES * LANES;
-    for first in (0..whole).step_by(LANES) {
-        for lane in 0..LANES {
-            let values = values(first + lane);
-            for (lanes, value) in lanes.iter_mut().zip(values) {
-                lanes[lane] += value;
+    for start in (0..len).step_by(BLOCK) {
+        let end = (start + BLOCK).min(len);
+        let mut of_block = [[0f32; LANES]; N];
+        let whole = start + (end - start) / LANES * LANES;
+        for first in (start..whole).step_by(LANES) {
+            for lane in 0..LANES {
+                for (lanes, value) in of_block.iter_mut().zip(values(first + lane)) {
+                    lanes[lane] += value;
+                }
             }
         }
-    }
-    for index in whole..len {
-        for (lanes, value) in lanes.iter_mut().zip(values(index)) {
-            lanes[index - whole] += value;
+        for index in whole..end {
+            for (lanes, value) in of_block.iter_mut().zip(values(index)) {
+                lanes[index - whole] += value;
+            }
+        }
+        for (lanes, of_block) in lanes.iter_mut().zip(&of_block) {
+            for (lane, value) in lanes.iter_mut().zip(of_block) {
+                *lane += value;
+            }
         }
     }
     lanes.map(|lanes| sum(&lanes))

@@ -136,6 +136,7 @@ impl Probe<'_> {
     ) -> Result<()> {
         let got = got.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
         let got: Vec<f32> = got.flatten_all()?.to_vec1()?;
+        let want = want.to_dtype(DType::F32)?;
         let want: Vec<f32> = want.flatten_all()?.to_vec1()?;
         self.compare_values(kernel, &got, &want, bound);
         Ok(())
@@ -246,21 +247,25 @@ impl Probe<'_> {
             [0.3f32, -1.0, 0.2, 0.7, 0.0, 1.0],
             [1.0, 0.1, -0.6, 0.0, 0.9, 0.4],
         ];
+        // In f64: over so many tokens, sums in f32 are off by more than what is compared.
+        let exact = |pair: &Pair| pair.wide.to_dtype(DType::F64);
         let (h, w) = (
-            Var::from_tensor(&hidden.wide)?,
-            Var::from_tensor(&weight.wide)?,
+            Var::from_tensor(&exact(&hidden)?)?,
+            Var::from_tensor(&exact(&weight)?)?,
         );
         let policy = candle_nn::ops::log_softmax(&h.matmul(&w.t()?)?, 1)?;
-        let other = bias_hidden.wide.matmul(&bias_weight.wide.t()?)?;
+        let other = exact(&bias_hidden)?.matmul(&exact(&bias_weight)?.t()?)?;
         let other = candle_nn::ops::log_softmax(&other, 1)?;
         let ids = Tensor::new(&targets, &Device::Cpu)?.unsqueeze(1)?;
         let logprob = policy.gather(&ids, 1)?.squeeze(1)?;
         let entropy = (policy.exp()? * &policy)?.sum(1)?.neg()?;
         let full_kl = (policy.exp()? * (&policy - other)?)?.sum(1)?;
-        let loss = ((&logprob * Tensor::new(&d_logprob, &Device::Cpu)?)?.sum_all()?
-            + (&full_kl * Tensor::new(&d_full_kl, &Device::Cpu)?)?.sum_all()?)?;
+        let slopes = [d_logprob, d_full_kl].map(|slopes| slopes.map(f64::from));
+        let loss = ((&logprob * Tensor::new(&slopes[0], &Device::Cpu)?)?.sum_all()?
+            + (&full_kl * Tensor::new(&slopes[1], &Device::Cpu)?)?.sum_all()?)?;
         let gradients = loss.backward()?;
-        let [logprob, entropy, full_kl] = [&logprob, &entropy, &full_kl].map(Tensor::to_vec1);
+        let in_f32 = |values: &Tensor| values.to_dtype(DType::F32)?.to_vec1();
+        let [logprob, entropy, full_kl] = [&logprob, &entropy, &full_kl].map(in_f32);
         let (logprob, entropy, full_kl) = (logprob?, entropy?, full_kl?);
         let (Some(d_h), Some(d_w)) = (gradients.get(&h), gradients.get(&w)) else {
             candle_core::bail!("the head has no gradients");

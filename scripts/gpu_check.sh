@@ -35,14 +35,14 @@ limit=${PART_SECONDS:-1200}
 
 # The 3B at the paper's lengths on a GPU; on the CPU whatever is quick.
 size=3b dtype=bf16 rows=8,32,64 group=8 questions=2
-shape=("--grid=8,22,34" --text-tokens 200 --completion-tokens 300)
+prompt=("--grid=8,22,34" --text-tokens 200)
 video=(--set video.min_frames=16 --set video.max_frames=16 --set video.min_pixels=100352 --set video.max_pixels=153664)
-tokens=300 quickstart=() peer=()
+tokens=300 learnt=(--completion-tokens 300) quickstart=() peer=()
 if [ $cpu = 1 ]; then
   device=cpu size=tiny dtype=f32 rows=2,4 group=2
-  shape=("--grid=2,8,8" --text-tokens 20 --completion-tokens 24)
+  prompt=("--grid=2,8,8" --text-tokens 20)
   video=(--set video.min_frames=4 --set video.max_frames=4 --set video.min_pixels=12544 --set video.max_pixels=12544)
-  tokens=6 quickstart=(--fast) peer=(--cpu)
+  tokens=6 learnt=(--completion-tokens 24) quickstart=(--fast) peer=(--cpu)
 else
   # shellcheck source=lib/cuda_libraries.sh
   . scripts/lib/cuda_libraries.sh
@@ -77,7 +77,7 @@ part() { # NAME COMMAND…
     printf 'ok, %d s\n' $((SECONDS - began)) >&2
   else
     failed=1
-    printf 'FAILED with exit code %d, see %s\n' $code "$out/parts/$name.log" >&2
+    printf 'FAILED with exit code %d\n' $code >&2
   fi
 }
 
@@ -98,6 +98,13 @@ number() { # PART KEY
 shares() { # PART KEY [N]
   { grep -oE "\"$2\":\{[^}]*\}" "$out/parts/$1.json" 2>/dev/null || true; } |
     sed -n "${3:-1}{s/\"[a-z_]*\"://g; s/[{}]//g; s/,/ /g; p;}"
+}
+
+# What of a comparison is beyond its bound, a line each; NaN and infinity are null.
+beyond() { # PART
+  { grep -oE '\{"(what|kernel)":"[^"]*","dtype":"[^"]*","max_error":[^,]*,"bound":[^}]*\}' "$out/parts/$1.json" || true; } |
+    sed -E 's/"(what|kernel|dtype|max_error|bound)"://g; s/[{}"]//g' |
+    awk -F, '$3 == "null" || $3 > $4 { printf "  %s in %s: off by %.3g, at most %.3g\n", $1, $2, $3, $4 }'
 }
 
 # ---- parts
@@ -137,7 +144,7 @@ memory_mode() { # NAME SETTING…
     leave_out "train_$name" "$expected bytes expected, the card has $available"
     return
   fi
-  part "train_$name" run inspect device train --model "$model" "${shape[@]}" "${on_device[@]}" "${sampling[@]}" \
+  part "train_$name" run inspect device train --model "$model" "${prompt[@]}" "${learnt[@]}" "${on_device[@]}" "${sampling[@]}" \
     --set "model.dtype=$dtype" "$@"
   part "cdpo_$name" cdpo_steps "$out/work/cdpo_$name" "$@"
 }
@@ -162,17 +169,22 @@ part parity_tiny run inspect device parity --model "$tiny" "${on_device[@]}"
 part parity_mini run inspect device parity --model data/mini "${on_device[@]}"
 part init_model run inspect model "$model" --init $size --dtype $dtype
 part world run data mini --train 8 --validation 1 --out "$world" --json
-part decode run inspect device decode --model "$model" --rows $rows "${shape[@]}" "${on_device[@]}" \
-  --set "sampling.group_size=$group" --set "model.dtype=$dtype"
+# As many tokens on the CPU: fewer of the tiny model's steps are too short to be timed.
+decoding() { # SETTING…
+  run inspect device decode --model "$model" --rows $rows "${prompt[@]}" --completion-tokens 300 "${on_device[@]}" \
+    --set "sampling.group_size=$group" --set "model.dtype=$dtype" "$@"
+}
+part decode decoding
+if [ $cpu = 0 ]; then part decode_graph decoding --set sampling.cuda_graph=true; fi
 for memory in full compact host; do
   memory_mode $memory --set optimizer.memory=$memory ${settings[@]+"${settings[@]}"}
 done
 memory_mode host_streamed --set optimizer.memory=host --set model.bias_placement=host ${settings[@]+"${settings[@]}"}
 part quickstart miniature
 if python_has_peer; then
-  part ours run inspect device train --model "$model" "${shape[@]}" "${on_device[@]}" --set "model.dtype=$dtype" \
+  part ours run inspect device train --model "$model" "${prompt[@]}" "${learnt[@]}" "${on_device[@]}" --set "model.dtype=$dtype" \
     --set "sampling.group_size=$group" --set train.questions_per_step=1
-  part transformers timeout "$limit" python3 benches/peers/gpu_step.py --model "$model" "${shape[@]}" \
+  part transformers timeout "$limit" python3 benches/peers/gpu_step.py --model "$model" "${prompt[@]}" "${learnt[@]}" \
     --group-size $group ${peer[@]+"${peer[@]}"}
 else
   leave_out transformers "no Python here has torch and transformers for this device"
@@ -222,14 +234,15 @@ print_table() {
   local index=1 each name
   for each in ${rows//,/ }; do
     of_share "decoding, $each rows" tokens/s 1 "$(shares decode tokens_per_second $index)"
+    of_share "  by a CUDA graph" tokens/s 1 "$(shares decode_graph tokens_per_second $index)"
     index=$((index + 1))
   done
   for name in full compact host host_streamed; do
     of_share "learning, $name: products (MFU)" TFLOP/s 1e12 "$(shares train_$name backward_flops_per_second)"
     row "learning, $name: update" "$(number train_$name update_seconds)" s "" ""
-    of_share "learning, $name: memory, estimate" GB 1e9 "$(shares train_$name peak_bytes)"
+    of_share "learning, $name: memory / estimate" GB 1e9 "$(shares train_$name peak_bytes)"
     row "CDPO step, $name" "$(number cdpo_$name step_time)" s "" ""
-    row "  memory, estimate" "$(scaled "$(number cdpo_$name memory/peak_bytes)" 1e9)" GB \
+    row "  memory / estimate" "$(scaled "$(number cdpo_$name memory/peak_bytes)" 1e9)" GB \
       "$(scaled "$(number cdpo_$name memory/estimate_bytes)" 1e9)" \
       "$(ratio "$(number cdpo_$name memory/peak_bytes)" "$(number cdpo_$name memory/estimate_bytes)")"
   done
@@ -247,7 +260,11 @@ print_table | tee "$out/table.txt"
 printf '\n'
 for name in "${names[@]}"; do
   read -r code _ <"$out/parts/$name.code"
-  if [ "$code" != 0 ]; then printf 'FAILED: %s (%s)\n' "$name" "$out/parts/$name.log"; fi
+  if [ "$code" != 0 ]; then
+    printf 'FAILED: %s (%s)\n' "$name" "$out/parts/$name.log"
+    beyond "$name"
+    tail -n 3 "$out/parts/$name.log"
+  fi
 done
 printf 'All results: %s\n' "$out/check.json"
 exit $failed

@@ -224,7 +224,11 @@ fn decode(args: &DecodeArgs) -> Result<()> {
     for rows in &args.rows {
         let workload = args.work.workload(rows.div_ceil(group_size), group_size)?;
         batches.push(measure::decode_speed(
-            &model, &processor, &workload, &rates,
+            &model,
+            &processor,
+            &workload,
+            &rates,
+            config.sampling.cuda_graph,
         )?);
     }
     output::json(&DecodeView { rates, batches })

@@ -274,6 +274,7 @@ fn the_3b_fits_on_the_cards_that_the_readme_names() {
     let peak = |memory, placement| memory_of(memory, placement).peak;
     assert!(peak(OptimizerMemory::Compact, BiasPlacement::Device) < card_48);
     assert!(peak(OptimizerMemory::Full, BiasPlacement::Host) > card_48);
+    assert!(peak(OptimizerMemory::Host, BiasPlacement::Device) < card_24);
     assert!(peak(OptimizerMemory::Host, BiasPlacement::Host) < card_24);
     let bytes = memory_of(OptimizerMemory::Host, BiasPlacement::Host);
     let sampling = bytes.cache + bytes.prefill;

@@ -30,7 +30,7 @@ pub struct DecodeSpeed {
 
 /// Samples as training does, `workload.completion_tokens` for each completion and half as many: the difference is decoding
 /// alone, whatever a generation costs at its start. Only tokens that were drawn count; random weights hardly ever
-/// draw the end of a turn.
+/// draw the end of a turn. `cuda_graph`: as `sampling.cuda_graph`.
 ///
 /// # Errors
 /// A tensor operation that fails, for example for want of memory.
@@ -39,6 +39,7 @@ pub fn decode_speed(
     processor: &Processor,
     workload: &Workload,
     rates: &Rates,
+    cuda_graph: bool,
 ) -> Result<DecodeSpeed> {
     let prompts = workload.prompts(processor, &model.spec)?;
     let prompts: Vec<&Prompt> = prompts.iter().collect();
@@ -51,6 +52,7 @@ pub fn decode_speed(
             group_size: workload.group_size,
             max_new_tokens,
             max_rows: 0,
+            cuda_graph,
             ..SamplingConfig::default()
         };
         let mut drawn = 0;

@@ -56,7 +56,6 @@ struct Bounds {
     dtype: DType,
     name: &'static str,
     logprob: f64,
-    loss: f64,
     gradients: f64,
     /// Of one tensor: in those of a key's bias most of what is added up cancels.
     gradient: f64,
@@ -69,7 +68,6 @@ const BOUNDS: [Bounds; 2] = [
         dtype: DType::F32,
         name: "f32",
         logprob: 1e-3,
-        loss: 1e-4,
         gradients: 1e-3,
         gradient: 1e-2,
     },
@@ -77,7 +75,6 @@ const BOUNDS: [Bounds; 2] = [
         dtype: DType::BF16,
         name: "bf16",
         logprob: 0.05,
-        loss: 1e-3,
         gradients: 0.1,
         gradient: 0.3,
     },
@@ -97,6 +94,9 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
     let prompts = WORKLOAD.prompts(&processor, &spec)?;
     let inputs = WORKLOAD.packed(&spec, &prompts)?;
     let reference = Step::of(&spec, [&rounded, &noisy], &inputs, DType::F32, &Device::Cpu)?;
+    // What errors in a token's log-probability and in the bias model's do to the loss.
+    let slopes = reference.loss.d_logprob.iter();
+    let slopes: f64 = 2.0 * slopes.map(|slope| f64::from(slope.abs())).sum::<f64>();
     let mut found = Vec::new();
     for bounds in &BOUNDS {
         let weights = [&rounded, &noisy];
@@ -114,7 +114,7 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
         add("log-probability".into(), own, bounds.logprob);
         add("bias log-probability".into(), bias, bounds.logprob);
         let loss = relative(step.loss.loss, reference.loss.loss);
-        add("CDPO loss".into(), loss, bounds.loss);
+        add("CDPO loss".into(), loss, slopes * bounds.logprob);
         let (mut all_errors, mut all) = (0.0, 0.0);
         for (name, expected) in &reference.gradients {
             let (error, norm) = distance(step.gradients.get(name), expected)?;
@@ -141,7 +141,12 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
             0.0,
         );
         let model = Qwen25Vl::new(&spec, &placed(&rounded, bounds.dtype, device)?)?;
-        let completions = sampled(&model, &processor, &prompts)?;
+        let completions = sampled(&model, &processor, &prompts, false)?;
+        let by_graph = sampled(&model, &processor, &prompts, true)?;
+        let pairs = completions.iter().flatten().zip(by_graph.iter().flatten());
+        let changed = pairs.filter(|(a, b)| a.token_ids != b.token_ids).count();
+        let what = "completions that a CUDA graph changes";
+        add(what.into(), changed as f64, 0.0);
         let gap = sampler_gap(&spec, &rounded, &prompts, &completions)?;
         add("sampled log-probability".into(), gap, bounds.logprob);
     }
@@ -259,13 +264,16 @@ pub(super) fn terms<'a>(
     inputs.suffix_targets.iter().map(of_group).collect()
 }
 
-/// Completions from the device's own prefill, decoding steps and sampler.
+/// Completions from the device's own prefill, decoding steps and sampler; with `cuda_graph` a step is replayed, where
+/// there is a GPU.
 fn sampled(
     model: &Qwen25Vl,
     processor: &Processor,
     prompts: &[Prompt],
+    cuda_graph: bool,
 ) -> Result<Vec<Vec<Completion>>> {
     let config = SamplingConfig {
+        cuda_graph,
         group_size: WORKLOAD.group_size,
         max_new_tokens: WORKLOAD.completion_tokens,
         ..SamplingConfig::default()

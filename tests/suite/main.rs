@@ -12,6 +12,7 @@ mod engine;
 mod eval;
 mod generate;
 mod golden_model;
+mod hub;
 mod inspect;
 mod layers;
 mod memory;

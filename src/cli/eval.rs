@@ -32,6 +32,7 @@ use anyhow::Context;
 use anyhow::Result;
 use clap::ArgGroup;
 use clap::Args;
+use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::path::Path;
 use std::path::PathBuf;
@@ -52,19 +53,19 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "I/N", conflicts_with_all = ["table", "rescore", "merge", "compare"])]
     shard: Option<Shard>,
     /// Show finished evaluations side by side: folders or scores.json files, each with a label or without
-    #[arg(long, value_name = "[LABEL=]PATH", num_args = 1.., conflicts_with_all = ["out", "config"])]
+    #[arg(long, value_name = "[LABEL=]PATH", num_args = 1.., conflicts_with_all = ["out", "config", "overrides"])]
     table: Vec<String>,
     /// Score the stored answers of a folder anew, without a model
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config", "overrides"])]
     rescore: Option<PathBuf>,
     /// Read the stored answers by another rule than that of the evaluation; writes scores-RULE.json
     #[arg(long, value_name = "RULE", conflicts_with_all = ["model", "table", "merge", "compare"])]
     extraction: Option<Extraction>,
     /// Put the finished shards of a folder together
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config", "overrides"])]
     merge: Option<PathBuf>,
     /// Compare two evaluations question by question
-    #[arg(long, value_names = ["DIR", "DIR"], num_args = 2, conflicts_with_all = ["out", "config"])]
+    #[arg(long, value_names = ["DIR", "DIR"], num_args = 2, conflicts_with_all = ["out", "config", "overrides"])]
     compare: Vec<PathBuf>,
     /// Compare evaluations that were made under different conditions all the same
     #[arg(long, conflicts_with_all = ["model", "table", "rescore", "merge"])]
@@ -92,9 +93,11 @@ pub(super) fn run(args: &EvalArgs) -> Result<Outcome> {
     if let Some(model) = &args.model {
         evaluate(args, model)?;
     } else if let Some(folder) = &args.rescore {
+        require_folder("--rescore", folder)?;
         let (scores, path) = stored::rescore(folder, args.extraction)?;
         show(args, &scores, &path)?;
     } else if let Some(folder) = &args.merge {
+        require_folder("--merge", folder)?;
         show(args, &stored::merge(folder)?, &folder.join("scores.json"))?;
     } else if let [first, second] = args.compare.as_slice() {
         compare_two(args, first, second)?;
@@ -199,7 +202,17 @@ fn show(args: &EvalArgs, scores: &Scores, path: &Path) -> Result<()> {
     output::text(&format!("{text}\nscores: {}\n", path.display()))
 }
 
+fn require_folder(option: &str, folder: &Path) -> Result<()> {
+    if !folder.is_dir() {
+        let problem = format!("{option} {0}: there is no folder {0}", folder.display());
+        return Err(BadArgument(problem).into());
+    }
+    Ok(())
+}
+
 fn compare_two(args: &EvalArgs, first: &Path, second: &Path) -> Result<()> {
+    require_folder("--compare", first)?;
+    require_folder("--compare", second)?;
     let comparison = compare::compare(first, second, args.across_protocols)?;
     for difference in &comparison.differences {
         tracing::warn!("compared across protocols: {difference}");
@@ -208,9 +221,13 @@ fn compare_two(args: &EvalArgs, first: &Path, second: &Path) -> Result<()> {
         return output::json(&comparison);
     }
     let text = table::paired(&comparison, args.style());
-    let (first, second, unpaired) = (&comparison.first, &comparison.second, comparison.unpaired);
     output::text(&format!(
-        "{text}\nfirst: {first}\nsecond: {second}\nanswered in one only: {unpaired}\n"
+        "{text}\nfirst: {} (model {})\nsecond: {} (model {})\nanswered in one only: {}\n",
+        first.display(),
+        comparison.first,
+        second.display(),
+        comparison.second,
+        comparison.unpaired
     ))
 }
 
@@ -220,6 +237,7 @@ fn side_by_side(args: &EvalArgs) -> Result<()> {
         .iter()
         .map(|entry| row(entry))
         .collect::<Result<Vec<Row>>>()?;
+    check_rows(&rows)?;
     if args.json {
         let scores: serde_json::Map<String, serde_json::Value> = rows
             .into_iter()
@@ -228,6 +246,31 @@ fn side_by_side(args: &EvalArgs) -> Result<()> {
         return output::json(&scores);
     }
     output::text(&table::comparison(&rows, args.style()))
+}
+
+/// No label stands twice; a row that cannot be compared with the first is warned of.
+fn check_rows(rows: &[Row]) -> Result<()> {
+    let mut labels = BTreeSet::new();
+    if let Some(twice) = rows.iter().find(|row| !labels.insert(&row.label)) {
+        let label = &twice.label;
+        let problem = format!(
+            "--table: two rows are called {label}: name them, as in --table first=DIR second=DIR"
+        );
+        return Err(BadArgument(problem).into());
+    }
+    if let Some((first, others)) = rows.split_first() {
+        for row in others {
+            let differences = first.scores.settings.differences(&row.scores.settings)?;
+            if !differences.is_empty() {
+                let (label, first) = (&row.label, &first.label);
+                tracing::warn!(
+                    "{label} and {first} cannot be compared: {}",
+                    differences.join(", ")
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `LABEL=PATH`, or a path, whose folder's name is then the label.

@@ -50,16 +50,13 @@ pub fn compare(
     second: &Path,
     across_protocols: bool,
 ) -> Result<Comparison, EvalError> {
-    let (a, b) = (
-        Scores::read(first)?.settings,
-        Scores::read(second)?.settings,
-    );
-    let differences = a.differences(&b);
+    let (a, b) = (Scores::read(first)?, Scores::read(second)?);
+    let differences = a.settings.differences(&b.settings)?;
     if !differences.is_empty() && !across_protocols {
         return Err(EvalError::NotComparable { differences });
     }
-    let answered = log::read(&first.join("outputs.jsonl"))?;
-    let others = log::read(&second.join("outputs.jsonl"))?;
+    let answered = log::read_finished(first, &a)?;
+    let others = log::read_finished(second, &b)?;
     let splits = pair(&answered, &others);
     let paired = splits.get("all").map_or(0, |all| all.questions);
     if paired == 0 {
@@ -69,8 +66,8 @@ pub fn compare(
         });
     }
     Ok(Comparison {
-        first: a.model,
-        second: b.model,
+        first: a.settings.model,
+        second: b.settings.model,
         differences,
         unpaired: answered.len() + others.len() - 2 * paired,
         splits,

@@ -1,7 +1,9 @@
 //! `outputs.jsonl`: a line per answered question, appended as it is finished, readable after a kill at any moment.
 
 use super::EvalError;
+use super::Scores;
 use super::score::Answered;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -20,6 +22,23 @@ pub(super) fn read(path: &Path) -> Result<Vec<Answered>, EvalError> {
         source,
     })?;
     parse(path, &bytes[..whole_lines(&bytes)])
+}
+
+/// The answers of a finished evaluation: those that its scores are about, each once.
+pub(super) fn read_finished(out: &Path, scores: &Scores) -> Result<Vec<Answered>, EvalError> {
+    let path = out.join("outputs.jsonl");
+    let answered = read(&path)?;
+    let ids: BTreeSet<&str> = answered.iter().map(|one| one.id.as_str()).collect();
+    let (found, lines, scored) = (ids.len(), answered.len(), scores.questions_answered);
+    if found != lines || found != scored {
+        return Err(EvalError::OtherAnswers {
+            path,
+            found,
+            lines,
+            scored,
+        });
+    }
+    Ok(answered)
 }
 
 /// Length of the lines that have their end.

@@ -40,7 +40,7 @@ pub enum EvalError {
         source: std::io::Error,
     },
     /// A file holds something else than it should.
-    #[error("{}: not what `eval` writes: {reason}", path.display())]
+    #[error("{}: not what `eval` writes ({reason}): restore it, or run the evaluation again", path.display())]
     Json {
         /// Which.
         path: PathBuf,
@@ -57,16 +57,49 @@ pub enum EvalError {
         /// What the reader says.
         reason: String,
     },
+    /// The folder is no evaluation's.
+    #[error("{} is not the folder of an evaluation (it has no scores.json): name the --out of a finished one", path.display())]
+    NotAnEvaluation {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The evaluation has not come to its end.
+    #[error(
+        "the evaluation in {} is not finished (it has no scores.json): run it again, it continues where it was, or put its \
+         shards together with --merge",
+        path.display()
+    )]
+    NotFinished {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The log does not hold the answers that were scored.
+    #[error(
+        "{} holds {found} different answers in {lines} lines, scores.json counts {scored}: remove lines that stand twice, or \
+         run the evaluation again to have missing ones answered",
+        path.display()
+    )]
+    OtherAnswers {
+        /// The log.
+        path: PathBuf,
+        /// Different questions in it.
+        found: usize,
+        /// Its whole lines.
+        lines: usize,
+        /// Questions scored.
+        scored: usize,
+    },
     /// The folder holds answers that were given under other conditions.
     #[error(
-        "{} holds answers given with another `{setting}`: name another folder with --out, or remove this one",
-        path.display()
+        "{} holds answers given under other conditions, then / now: {}; name another folder with --out, or remove this one",
+        path.display(),
+        differences.join(", ")
     )]
     OtherSettings {
         /// The folder.
         path: PathBuf,
-        /// The first setting that differs.
-        setting: String,
+        /// Each setting that differs, with both values.
+        differences: Vec<String>,
     },
     /// The two evaluations were made under different conditions.
     #[error(
@@ -161,12 +194,19 @@ pub struct Scores {
 impl Scores {
     /// Reads a `scores.json`, named by itself or by its folder.
     pub fn read(path: &Path) -> Result<Self, EvalError> {
-        let path = if path.is_dir() {
-            path.join("scores.json")
+        if !path.is_dir() {
+            return read_json(path);
+        }
+        let file = path.join("scores.json");
+        if file.exists() {
+            return read_json(&file);
+        }
+        let path = path.to_owned();
+        Err(if path.join("settings.json").exists() {
+            EvalError::NotFinished { path }
         } else {
-            path.to_owned()
-        };
-        read_json(&path)
+            EvalError::NotAnEvaluation { path }
+        })
     }
 }
 

@@ -13,6 +13,9 @@ use crate::data::Dataset;
 use crate::video::decoder_version;
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::Map;
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -108,30 +111,22 @@ impl Settings {
     }
 
     /// What makes scores of `self` and `other` incomparable: each setting that differs, with both values.
-    pub fn differences(&self, other: &Self) -> Vec<String> {
-        let show = |settings: &Self| {
-            [
-                ("protocol", settings.protocol.clone()),
-                ("benchmark", format!("{:?}", settings.benchmark)),
-                ("questions_hash", settings.questions_hash.clone()),
-                ("subset", settings.subset.clone()),
-                ("wording_hash", settings.wording_hash.clone()),
-                ("extraction", settings.extraction.as_str().to_owned()),
-                ("samples", settings.samples.to_string()),
-                ("temperature", settings.temperature.to_string()),
-                ("max_new_tokens", settings.max_new_tokens.to_string()),
-                ("video", format!("{:?}", settings.video)),
-                ("clip_bounds", settings.clip_bounds.to_string()),
-                ("subtitles", settings.subtitles.to_string()),
-                ("decoder", settings.decoder.clone()),
-            ]
+    pub fn differences(&self, other: &Self) -> Result<Vec<String>, EvalError> {
+        let deciding = |settings: &Self| -> Result<Map<String, Value>, EvalError> {
+            let mut fields = settings.fields()?;
+            fields.retain(|name, _| COMPARED.contains(&name.as_str()));
+            Ok(fields)
         };
-        show(self)
-            .into_iter()
-            .zip(show(other))
-            .filter(|((_, here), (_, there))| here != there)
-            .map(|((name, here), (_, there))| format!("{name} ({here} / {there})"))
-            .collect()
+        Ok(differing("", &deciding(self)?, &deciding(other)?))
+    }
+
+    fn fields(&self) -> Result<Map<String, Value>, EvalError> {
+        serde_json::to_value(self)
+            .and_then(serde_json::from_value)
+            .map_err(|error| EvalError::Json {
+                path: "settings.json".into(),
+                reason: error.to_string(),
+            })
     }
 
     /// Reads the settings of the evaluation in a folder.
@@ -150,28 +145,69 @@ impl Settings {
             if out.join("outputs.jsonl").exists() {
                 return Err(EvalError::OtherSettings {
                     path: out.to_owned(),
-                    setting: "settings.json".into(),
+                    differences: vec!["settings.json is missing".into()],
                 });
             }
             return write_json(&path, self);
         }
-        let there: serde_json::Map<String, serde_json::Value> = read_json(&path)?;
-        let here = serde_json::to_value(self).map_err(|error| EvalError::Json {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
-        let different = here
-            .as_object()
-            .into_iter()
-            .flatten()
-            .find(|(key, value)| there.get(*key) != Some(value));
-        match different {
-            Some((key, _)) => Err(EvalError::OtherSettings {
-                path: out.to_owned(),
-                setting: key.clone(),
-            }),
-            None => Ok(()),
+        let mut differences = differing("", &read_json(&path)?, &self.fields()?);
+        // It differs whenever another setting does, and says less.
+        if differences.len() > 1 {
+            differences.retain(|difference| !difference.starts_with("config_hash "));
         }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(EvalError::OtherSettings {
+            path: out.to_owned(),
+            differences,
+        })
+    }
+}
+
+/// The settings that two evaluations must have in common to be compared.
+const COMPARED: [&str; 13] = [
+    "protocol",
+    "benchmark",
+    "questions_hash",
+    "subset",
+    "wording_hash",
+    "extraction",
+    "samples",
+    "temperature",
+    "max_new_tokens",
+    "video",
+    "clip_bounds",
+    "subtitles",
+    "decoder",
+];
+
+/// Each field of `second` that `first` has not or has otherwise, and the other way round: `video.max_frames (8 / 10)`.
+fn differing(prefix: &str, first: &Map<String, Value>, second: &Map<String, Value>) -> Vec<String> {
+    let names: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+    let mut differences = Vec::new();
+    for name in names {
+        let pair = (
+            first.get(name).unwrap_or(&Value::Null),
+            second.get(name).unwrap_or(&Value::Null),
+        );
+        let name = format!("{prefix}{name}");
+        match pair {
+            (Value::Object(one), Value::Object(other)) => {
+                differences.extend(differing(&format!("{name}."), one, other));
+            }
+            (one, other) if one == other => {}
+            (one, other) => differences.push(format!("{name} ({} / {})", shown(one), shown(other))),
+        }
+    }
+    differences
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "none".into(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 

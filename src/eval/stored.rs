@@ -17,8 +17,8 @@ use std::path::PathBuf;
 /// Scores the stored answers of the folder `out` anew, by its own rule or by `extraction`, and returns where the scores
 /// were written: `scores.json` for its own rule, `scores-RULE.json` for another.
 pub fn rescore(out: &Path, extraction: Option<Extraction>) -> Result<(Scores, PathBuf), EvalError> {
-    let before: Scores = read_json(&out.join("scores.json"))?;
-    let mut answered = log::read(&out.join("outputs.jsonl"))?;
+    let before = Scores::read(out)?;
+    let mut answered = log::read_finished(out, &before)?;
     let own = Settings::read(out)?.extraction;
     let rule = extraction.unwrap_or(own);
     for one in &mut answered {
@@ -44,12 +44,12 @@ pub fn rescore(out: &Path, extraction: Option<Extraction>) -> Result<(Scores, Pa
 
 /// Puts the finished shards in the folder `out` together: `outputs.jsonl` and `scores.json` as one process writes them.
 pub fn merge(out: &Path) -> Result<Scores, EvalError> {
+    let shards = find_shards(out)?;
     let settings = Settings::read(out)?;
     let whole = out.join("outputs.jsonl");
     if whole.exists() {
         return Err(EvalError::Merged { path: whole });
     }
-    let shards = find_shards(out)?;
     let (mut answered, mut lines) = (Vec::<Answered>::new(), Vec::<u8>::new());
     let (mut skipped, mut missing) = (0, 0);
     for shard in shards {

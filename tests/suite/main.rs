@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod benchmarks;
 mod check;
 mod corrupt;
 mod decoder_oracle;
@@ -11,6 +12,7 @@ mod engine;
 mod eval;
 mod generate;
 mod golden_model;
+mod hub;
 mod inspect;
 mod layers;
 mod memory;

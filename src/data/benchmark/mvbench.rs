@@ -80,7 +80,16 @@ fn read_official(record: &Record, clip_bounds: bool) -> Result<(Question, String
         _ => PathBuf::from(clip),
     };
     let candidates = record.options("candidates")?;
-    let letter = letter_of(&record.text("answer")?, &candidates)?;
+    let answer = record.text("answer")?;
+    // The answer is the text of a candidate, which may itself be a letter.
+    let same = candidates
+        .iter()
+        .zip('A'..='Z')
+        .find(|(text, _)| **text == answer);
+    let letter = match same {
+        Some((_, letter)) => letter.to_string(),
+        None => letter_of(&answer, &candidates)?,
+    };
     let marked = candidates.iter().zip('A'..='Z');
     let options = marked
         .map(|(text, letter)| format!("({letter}) {text}"))
@@ -173,6 +182,13 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("`other` is no task"), "{error}");
+    }
+
+    #[test]
+    fn candidates_may_be_letters() {
+        let letters = json!([{"video": "a.mp4", "question": "Which letter was written first?", "candidates": ["C", "A", "B"], "answer": "A"}]);
+        let questions = read_file(Benchmark::Mvbench, "character_order.json", &letters).unwrap();
+        assert_eq!(questions[0].solution, "<answer>B</answer>");
     }
 
     #[test]

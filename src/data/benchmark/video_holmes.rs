@@ -22,6 +22,9 @@ pub(super) fn read(record: &Record, found: &mut Found) -> Result<(), String> {
         let (kind, id) = (record.text("Question Type")?, record.text("Question ID")?);
         (read, Some(kind), Some(id))
     };
+    // Together with the film an id is unique even where questions are numbered within a film.
+    let film = read.video.file_stem().unwrap_or_default().to_string_lossy();
+    let id = id.map(|id| format!("{film}/{id}"));
     found.questions.push(Question {
         id: id.unwrap_or_default(),
         ..with_splits(read, [("type", kind)])
@@ -53,7 +56,7 @@ mod tests {
             read_file(Benchmark::VideoHolmes, "test_Video-Holmes.json", &official).unwrap();
         let family = read_file(Benchmark::VideoHolmes, "eval_video_holmes.json", &family).unwrap();
         for question in [&official[0], &family[0]] {
-            assert_eq!(question.id, "7");
+            assert_eq!(question.id, "abc-1/7");
             assert_eq!(question.video, Path::new("abc-1.mp4"));
             assert_eq!(question.solution, "<answer>E</answer>");
             assert_eq!(splits(question), [("type", "SR")]);

@@ -17,6 +17,8 @@ const ALIGNMENT: usize = 128;
 pub struct HostLayer {
     memory: Memory,
     parts: Vec<Part>,
+    /// Values, what lies between the tensors included.
+    len: usize,
     dtype: DType,
 }
 
@@ -55,6 +57,7 @@ impl HostLayer {
         let flat = Tensor::cat(&flat, 0)?;
         Ok(Self {
             parts,
+            len: flat.elem_count(),
             dtype: flat.dtype(),
             memory: match device {
                 #[cfg(feature = "cuda")]
@@ -62,11 +65,6 @@ impl HostLayer {
                 _ => Memory::Plain(flat),
             },
         })
-    }
-
-    fn len(&self) -> usize {
-        let last = self.parts.last();
-        last.map_or(0, |part| part.start + part.shape.elem_count())
     }
 
     /// The layer's tensors as views of `slot`, into which it was copied.
@@ -90,7 +88,7 @@ pub fn stream(
     let Some(first) = layers.first() else {
         return Ok(());
     };
-    let longest = layers.iter().map(HostLayer::len).max().unwrap_or(0);
+    let longest = layers.iter().map(|layer| layer.len).max().unwrap_or(0);
     let slots = [0, 1].map(|_| Tensor::zeros(longest, first.dtype, device));
     let [even, odd] = slots;
     let slots = [even?, odd?];

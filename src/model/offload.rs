@@ -17,6 +17,8 @@ const ALIGNMENT: usize = 128;
 pub struct HostLayer {
     memory: Memory,
     parts: Vec<Part>,
+    /// Values, what lies between the tensors included.
+    len: usize,
     dtype: DType,
 }
 
@@ -55,18 +57,13 @@ impl HostLayer {
         let flat = Tensor::cat(&flat, 0)?;
         Ok(Self {
             parts,
+            len: flat.elem_count(),
             dtype: flat.dtype(),
             memory: match device {
                 #[cfg(feature = "cuda")]
                 Device::Cuda(device) => Memory::Pinned(cuda::Pinned::holding(&flat, device)?),
                 _ => Memory::Plain(flat),
             },
-        })
-    }
-
-    fn len(&self) -> usize {
-        self.parts.last().map_or(0, |part| {
-            part.start + part.shape.elem_count().next_multiple_of(ALIGNMENT)
         })
     }
 
@@ -91,7 +88,7 @@ pub fn stream(
     let Some(first) = layers.first() else {
         return Ok(());
     };
-    let longest = layers.iter().map(HostLayer::len).max().unwrap_or(0);
+    let longest = layers.iter().map(|layer| layer.len).max().unwrap_or(0);
     let slots = [0, 1].map(|_| Tensor::zeros(longest, first.dtype, device));
     let [even, odd] = slots;
     let slots = [even?, odd?];

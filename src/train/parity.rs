@@ -276,13 +276,8 @@ impl Probe<'_> {
             weight: &bias_weight.here,
         };
         let bound = self.bound(LOGITS);
-        // One chunk, and several; of single rows a CPU's products are less exact.
-        let few_rows = if self.device.is_cpu() {
-            16 * vocabulary
-        } else {
-            vocabulary
-        };
-        for chunk_bytes in [CHUNK_BYTES, few_rows] {
+        // One chunk, and several.
+        for chunk_bytes in [CHUNK_BYTES, vocabulary] {
             let (hidden, weight) = (&hidden.here, &weight.here);
             let mut head = Head::new(hidden, weight, &targets, Some(bias), chunk_bytes)?;
             let scores = head.scores()?;

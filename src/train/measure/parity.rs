@@ -94,9 +94,10 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
     let prompts = WORKLOAD.prompts(&processor, &spec)?;
     let inputs = WORKLOAD.packed(&spec, &prompts)?;
     let reference = Step::of(&spec, [&rounded, &noisy], &inputs, DType::F32, &Device::Cpu)?;
-    // What errors in a token's log-probability and in the bias model's do to the loss.
+    // What errors in the tokens' log-probabilities and in the bias model's, each by itself, do to the loss.
     let slopes = reference.loss.d_logprob.iter();
-    let slopes: f64 = 2.0 * slopes.map(|slope| f64::from(slope.abs())).sum::<f64>();
+    let slopes = slopes.map(|slope| f64::from(*slope).powi(2)).sum::<f64>();
+    let slopes = 2.0 * slopes.sqrt();
     let mut found = Vec::new();
     for bounds in &BOUNDS {
         let weights = [&rounded, &noisy];

@@ -4,6 +4,7 @@ use super::BadArgument;
 use super::ConfigArgs;
 use super::Outcome;
 use super::eval::model_folder;
+use super::eval::questions_of;
 use super::output;
 use crate::config::Config;
 use crate::config::Verb;
@@ -27,7 +28,7 @@ use std::path::PathBuf;
 /// Arguments of `data check`.
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// The questions [default: `data.questions`]
+    /// The questions, of a benchmark where the config or --set names one (`eval.benchmark`) [default: `data.questions`]
     #[arg(long, value_name = "FILE")]
     questions: Option<PathBuf>,
     /// Relative clip paths are resolved against this folder [default: `data.video_root`]
@@ -75,7 +76,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
             "nothing to check: give --questions FILE, or --config FILE with data.questions";
         return Err(BadArgument(problem.into()).into());
     }
-    let questions = read_questions(&config.data.questions)?;
+    let questions = questions_of(&config)?;
     let clips = preflight::asked_clips(&questions, &config.data.video_root);
     let report = match &args.verify {
         Some(manifest) => Report {

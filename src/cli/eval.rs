@@ -172,25 +172,30 @@ fn evaluate(args: &EvalArgs, model: &str) -> Result<()> {
     show(args, &scores, &out.join(file))
 }
 
-/// The questions of the benchmark, or of an ordinary question file.
 fn load_questions(config: &Config) -> Result<Dataset> {
+    Ok(Dataset::new(
+        questions_of(config)?,
+        &config.data,
+        config.seed,
+    )?)
+}
+
+/// The questions of the benchmark, or of an ordinary question file.
+pub(super) fn questions_of(config: &Config) -> Result<Vec<Question>> {
     let path = &config.data.questions;
-    let questions = match config.eval.benchmark {
-        Some(name) => {
-            let questions = benchmark::read(name, path, config.eval.clip_bounds)?;
-            let published = name
-                .published_questions()
-                .map_or_else(String::new, |count| format!(" of {count} published"));
-            tracing::info!(
-                "{}: {}{published} questions",
-                name.as_str(),
-                questions.len()
-            );
-            questions
-        }
-        None => read_questions(path)?,
+    let Some(name) = config.eval.benchmark else {
+        return Ok(read_questions(path)?);
     };
-    Ok(Dataset::new(questions, &config.data, config.seed)?)
+    let questions = benchmark::read(name, path, config.eval.clip_bounds)?;
+    let published = name
+        .published_questions()
+        .map_or_else(String::new, |count| format!(" of {count} published"));
+    tracing::info!(
+        "{}: {}{published} questions",
+        name.as_str(),
+        questions.len()
+    );
+    Ok(questions)
 }
 
 /// Prints scores and says where they are.

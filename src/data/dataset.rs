@@ -136,7 +136,7 @@ fn verify_videos(path: &Path, root: &Path, questions: &[Question]) -> Result<(),
     let changed: Vec<(&Path, Change)> = videos
         .into_par_iter()
         .filter_map(|video| {
-            let file = root.join(video);
+            let file = root.join(split_span(video).0);
             let change = manifest.verify(video, &file, false).err()?;
             file.is_file().then_some((video, change))
         })

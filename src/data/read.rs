@@ -19,9 +19,10 @@ pub enum DataError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file name says neither `.json` nor `.jsonl`.
+    /// The file name says neither `.json` nor `.jsonl`, nor `.parquet` where that is read.
     #[error(
-        "question file {} must end in .json (an array) or .jsonl (an object a line): rename or convert it",
+        "question file {} must end in .json (an array) or .jsonl (an object a line), or be a benchmark's .parquet with \
+         eval.benchmark set: rename or convert it",
         path.display()
     )]
     Extension {

@@ -212,6 +212,33 @@ fn a_manifest_tells_later_runs_what_changed() {
 }
 
 #[test]
+fn a_benchmark_is_checked_in_its_own_shape() {
+    let folder = clips();
+    let sta = folder.path().join("sta/sta_video");
+    std::fs::create_dir_all(&sta).unwrap();
+    for name in ["gops.mp4", "text.mp4"] {
+        std::fs::copy(folder.path().join(name), sta.join(name)).unwrap();
+    }
+    let item = |video: &str| json!({"video": video, "question": "When?", "candidates": ["early", "late"], "answer": "late", "start": 0.0, "end": 3.0});
+    let file = "action_localization.json";
+    let write = |items: Value| std::fs::write(folder.path().join(file), items.to_string()).unwrap();
+    let benchmark = ["--questions", file, "--set=eval.benchmark=mvbench"];
+    write(json!([item("gops.mp4")]));
+    let make = [&benchmark[..], &["--manifest", "m.json"]].concat();
+    let (code, stdout, stderr) = check(folder.path(), &make);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let verify = [&benchmark[..], &["--verify", "m.json"]].concat();
+    assert_eq!(check(folder.path(), &verify).0, 0);
+    write(json!([item("gops.mp4"), item("text.mp4")]));
+    let (code, found) = report(folder.path(), &benchmark);
+    assert_eq!((code, &found["clips"]), (1, &json!(2)));
+    let broken = "sta/sta_video/text.mp4#t=0,3";
+    assert_eq!(problem_of(&found, broken), Some("corrupt"), "{found}");
+    let (code, _, stderr) = check(folder.path(), &["--questions", file]);
+    assert!(code == 1 && stderr.contains(file), "{stderr}");
+}
+
+#[test]
 fn wrong_arguments_are_told_apart_from_wrong_clips() {
     let folder = clips();
     let (code, stdout, stderr) = check(folder.path(), &[]);

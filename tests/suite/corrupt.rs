@@ -1,4 +1,4 @@
-//! Broken input: hundreds of mutated clips and JSON files. No crash, no hang, bounded memory, and an error that names
+//! Broken input: hundreds of mutated clips, JSON and parquet files. No crash, no hang, bounded memory, and an error that names
 //! the file. The mutations follow from a seed, so that whatever is found can be found again.
 
 use rand::Rng;
@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 use std::time::Instant;
+use videothinker::config::Benchmark;
 use videothinker::config::VideoConfig;
 use videothinker::data::Manifest;
+use videothinker::data::benchmark;
 use videothinker::data::clevrer;
 use videothinker::data::read_questions;
 use videothinker::video;
@@ -190,44 +192,82 @@ fn a_dataset_of_mutated_clips_is_checked_within_bounded_memory() {
     }
 }
 
-/// Reads a file, or says why not.
-type Read = fn(&Path) -> Result<(), String>;
+/// What a file is read as.
+#[derive(Debug, Clone, Copy)]
+enum Reader {
+    Questions,
+    Scenes,
+    Annotation,
+    Manifest,
+    Benchmark(Benchmark),
+}
 
-/// The JSON files of a world by the reader that they are made for.
-fn json_originals(world: &Path) -> [(PathBuf, Read); 4] {
+impl Reader {
+    /// Reads a file, or says why not.
+    fn read(self, path: &Path) -> Result<(), String> {
+        match self {
+            Self::Questions => read_questions(path).map(drop),
+            Self::Scenes => clevrer::for_each_scene(path, |_| Ok(())),
+            Self::Annotation => clevrer::read_annotation(path.parent().unwrap(), 0).map(drop),
+            Self::Manifest => Manifest::read(path).map(drop),
+            Self::Benchmark(name) => benchmark::read(name, path, true).map(drop),
+        }
+        .map_err(|error| error.to_string())
+    }
+}
+
+/// Files by what they are read as.
+type Readable = Vec<(PathBuf, Reader)>;
+
+/// The JSON files of a world, and the benchmarks' in every shape.
+fn json_originals(world: &Path) -> Readable {
     let manifest = world.join("manifest.json");
     let clip = world.join("videos").join(clevrer::video_path(0));
     let record = videothinker::data::ClipRecord::of(&clip).unwrap();
     let clips = [(clevrer::video_path(0), record)].into();
     Manifest { clips }.write(&manifest).unwrap();
-    [
-        (world.join("train_questions.json"), |path| {
-            let questions = read_questions(path);
-            questions.map(drop).map_err(|error| error.to_string())
-        }),
-        (world.join("train.json"), |path| {
-            let scenes = clevrer::for_each_scene(path, |_| Ok(()));
-            scenes.map_err(|error| error.to_string())
-        }),
-        (
-            world.join("annotations/train/annotation_00000.json"),
-            |path| {
-                let annotation = clevrer::read_annotation(path.parent().unwrap(), 0);
-                annotation.map(drop).map_err(|error| error.to_string())
-            },
-        ),
-        (manifest, |path| {
-            Manifest::read(path)
-                .map(drop)
-                .map_err(|error| error.to_string())
-        }),
-    ]
+    let annotation = world.join("annotations/train/annotation_00000.json");
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let mut originals = vec![
+        (world.join("train_questions.json"), Reader::Questions),
+        (world.join("train.json"), Reader::Scenes),
+        (annotation, Reader::Annotation),
+        (manifest, Reader::Manifest),
+        (seeds.join("lines.jsonl"), Reader::Questions),
+    ];
+    for (name, benchmark) in [
+        ("clevrer.json", Benchmark::Clevrer),
+        ("clevrer_written.json", Benchmark::Clevrer),
+        ("mmvu.json", Benchmark::Mmvu),
+        ("mmvu.json", Benchmark::MmvuOpen),
+        ("mmvu_family.json", Benchmark::Mmvu),
+        ("moving_count.json", Benchmark::Mvbench),
+        ("multi-choice.json", Benchmark::Tempcompass),
+        ("caption_matching.json", Benchmark::Tempcompass),
+        ("video_holmes.json", Benchmark::VideoHolmes),
+        ("video_holmes_family.json", Benchmark::VideoHolmes),
+        ("videomme.json", Benchmark::Videomme),
+        ("videomme_nested.json", Benchmark::Videomme),
+    ] {
+        originals.push((seeds.join(name), Reader::Benchmark(benchmark)));
+    }
+    originals
 }
 
-/// Reads a mutated JSON file; gives whether it still could be used.
-fn json_survives(seed: u64, originals: &[(PathBuf, Read)]) -> bool {
+fn parquet_originals() -> Readable {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/benchmark");
+    [
+        ("videomme.parquet", Benchmark::Videomme),
+        ("mmvu.parquet", Benchmark::Mmvu),
+    ]
+    .map(|(name, benchmark)| (golden.join(name), Reader::Benchmark(benchmark)))
+    .into()
+}
+
+/// Reads a mutated file; gives whether it still could be used.
+fn can_be_read(seed: u64, originals: &Readable) -> bool {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let (original, read) = &originals[rng.random_range(0..originals.len())];
+    let (original, reader) = &originals[rng.random_range(0..originals.len())];
     let mut bytes = std::fs::read(original).unwrap();
     match rng.random_range(0..20) {
         // Nested deeper than any stack.
@@ -244,33 +284,65 @@ fn json_survives(seed: u64, originals: &[(PathBuf, Read)]) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(original.file_name().unwrap());
     std::fs::write(&path, bytes).unwrap();
-    let (read, file) = (*read, path.clone());
-    match in_time(&format!("seed {seed}"), move || read(&file)) {
+    let (reader, file) = (*reader, path.clone());
+    match in_time(&format!("seed {seed}"), move || reader.read(&file)) {
         Ok(()) => true,
         Err(message) => {
-            assert!(
-                message.contains(path.to_str().unwrap()),
-                "seed {seed}: {message}"
-            );
+            // The file, and what is the matter with it.
+            let rest = message.split_once(path.to_str().unwrap());
+            let reason = rest.unwrap_or_else(|| panic!("seed {seed}: {message}")).1;
+            assert!(reason.len() > 10, "seed {seed}: {message}");
             false
         }
     }
 }
 
+/// Reads mutants of some files, of which some must be usable and some not.
+fn read_mutants(originals: &Readable) {
+    for (original, reader) in originals {
+        assert_eq!(reader.read(original), Ok(()), "{}", original.display());
+    }
+    let survivors = (0..MUTANTS).filter(|seed| can_be_read(*seed, originals));
+    let survivors = survivors.count() as u64;
+    assert!(
+        (MUTANTS / 50..MUTANTS / 2).contains(&survivors),
+        "{survivors} of {MUTANTS} mutants are read"
+    );
+}
+
 #[test]
 fn mutated_json_is_read_or_refused_by_name() {
     let (world, _) = originals();
-    let originals = json_originals(world.path());
-    for (original, read) in &originals {
-        assert_eq!(read(original), Ok(()));
-    }
-    let survivors = (0..MUTANTS)
-        .filter(|seed| json_survives(*seed, &originals))
-        .count();
-    assert!(survivors > 0, "no mutant is read");
+    read_mutants(&json_originals(world.path()));
+}
+
+#[test]
+fn mutated_parquet_is_read_or_refused_by_name() {
+    read_mutants(&parquet_originals());
+}
+
+/// The two tests above once more, in a process that may have 3 GiB of address space.
+#[test]
+#[cfg(unix)]
+fn mutated_files_are_read_within_bounded_memory() {
+    let output = assert_cmd::Command::new("sh")
+        .args(["-c", r#"ulimit -v 3145728; exec "$0" "$@""#])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--test-threads=1"])
+        .args(
+            ["json", "parquet"]
+                .map(|kind| format!("corrupt::mutated_{kind}_is_read_or_refused_by_name")),
+        )
+        .timeout(PATIENCE * 5)
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(
-        (survivors as u64) < MUTANTS / 2,
-        "{survivors} mutants are read"
+        output.status.success() && stdout.contains("2 passed"),
+        "{stdout}{stderr}"
     );
 }
 
@@ -285,7 +357,8 @@ fn new_mutants_until_the_time_is_over() {
     let first = number("FUZZ_SEED", 1_000_000);
     let seconds = number("FUZZ_SECONDS", 60);
     let (world, clips) = originals();
-    let texts = json_originals(world.path());
+    let mut files = json_originals(world.path());
+    files.extend(parquet_originals());
     let started = Instant::now();
     let (mut seed, mut usable, mut slowest) = (first, 0, Duration::ZERO);
     while started.elapsed() < Duration::from_secs(seconds) {
@@ -293,7 +366,7 @@ fn new_mutants_until_the_time_is_over() {
         let path = mutant(seed, &clips, folder.path());
         let item = Instant::now();
         usable += u64::from(survives(&path));
-        usable += u64::from(json_survives(seed, &texts));
+        usable += u64::from(can_be_read(seed, &files));
         slowest = slowest.max(item.elapsed());
         seed += 1;
     }

@@ -40,7 +40,13 @@ pub fn read(
             Benchmark::Mvbench => mvbench::read(record, clip_bounds, &mut found),
             Benchmark::Tempcompass => tempcompass::read(record, &mut found),
             Benchmark::Videomme => videomme::read(record, &mut found),
-        }?;
+        }
+        .map_err(|problem| {
+            format!(
+                "{problem} (read as the benchmark {}, eval.benchmark)",
+                benchmark.as_str()
+            )
+        })?;
         for question in &found.questions[before..] {
             check(question)?;
         }
@@ -141,7 +147,7 @@ mod tests {
     fn errors_name_file_place_and_field() {
         let broken = serde_json::json!([{"question_id": "1-1", "videoID": "x", "question": "Who?", "answer": "A"}]);
         let error = read_file(Benchmark::Videomme, "v.json", &broken).unwrap_err();
-        for part in ["v.json", "record 0", "`options`"] {
+        for part in ["v.json", "record 0", "`options`", "benchmark videomme"] {
             assert!(error.contains(part), "{error}");
         }
         let wrong = serde_json::json!([{"question_id": "1-1", "videoID": "x", "question": "Who?", "answer": "C", "options": ["A. me", "B. you"]}]);

@@ -7,25 +7,101 @@ use parquet::record::Field;
 use parquet::record::Row;
 use serde_json::Map;
 use serde_json::Value;
+use std::cell::Cell;
 use std::fs::File;
-use std::panic::AssertUnwindSafe;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
 use std::path::Path;
+use std::sync::Once;
+use std::sync::mpsc;
+use std::sync::mpsc::SyncSender;
+
+/// Longest description of a file's content, in bytes; benchmarks' are a few thousand long.
+const MOST_METADATA: u32 = 256 << 10;
+/// Stack for each byte of it: the reader goes down the nested types that it describes, a few bytes each.
+const STACK_PER_BYTE: usize = 1 << 10;
+/// Types nested more deeply than this become null.
+const MOST_DEPTH: usize = 16;
+/// Rows that are read ahead of their use.
+const ROWS_AHEAD: usize = 16;
+
+thread_local! {
+    /// Whether a panic of this thread is told in an error.
+    static IS_READER: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Hands over the rows until `take` says to stop.
 pub(super) fn for_each_row(
     path: &Path,
     take: &mut dyn FnMut(Map<String, Value>) -> bool,
 ) -> Result<(), DataError> {
-    // The reader panics on some broken files.
-    let read = AssertUnwindSafe(|| read_rows(path, take));
-    std::panic::catch_unwind(read)
-        .unwrap_or_else(|_| Err(broken(path, "unknown".into(), "the reader gave up")))
+    let mut file = File::open(path).map_err(|error| DataError::reading(path, error))?;
+    let metadata = metadata_length(&mut file).map_err(|error| DataError::reading(path, error))?;
+    if metadata > MOST_METADATA {
+        let reason =
+            format!("its metadata is {metadata} bytes long, at most {MOST_METADATA} are read");
+        return Err(broken(path, "footer", reason));
+    }
+    silence_readers();
+    // A thread of its own has room for the nesting, and may panic, as the reader does at some broken files.
+    let stack = (2 << 20) + metadata as usize * STACK_PER_BYTE;
+    let (rows, received) = mpsc::sync_channel(ROWS_AHEAD);
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new()
+            .stack_size(stack)
+            .spawn_scoped(scope, move || {
+                IS_READER.set(true);
+                read_rows(path, file, &rows)
+            })
+            .map_err(|error| DataError::reading(path, error))?;
+        for row in received {
+            if !take(row) {
+                break;
+            }
+        }
+        reader.join().unwrap_or_else(|panic| {
+            let words = panic.downcast_ref::<String>().map(String::as_str);
+            let words = words.or(panic.downcast_ref::<&str>().copied());
+            Err(broken(path, "content", words.unwrap_or("no reason")))
+        })
+    })
 }
 
-fn broken(path: &Path, place: String, reason: impl std::fmt::Display) -> DataError {
+/// The length that the end of the file tells; 0 where it is not the end of a parquet file.
+fn metadata_length(file: &mut File) -> std::io::Result<u32> {
+    let length = file.seek(SeekFrom::End(0))?;
+    if length < 8 {
+        return Ok(0);
+    }
+    let mut end = [0; 8];
+    file.seek(SeekFrom::End(-8))?;
+    file.read_exact(&mut end)?;
+    let [a, b, c, d, magic @ ..] = end;
+    Ok(if &magic == b"PAR1" {
+        u32::from_le_bytes([a, b, c, d])
+    } else {
+        0
+    })
+}
+
+/// Keeps the panics of readers out of stderr, from the first reader on.
+fn silence_readers() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !IS_READER.get() {
+                usual(panic);
+            }
+        }));
+    });
+}
+
+fn broken(path: &Path, place: impl Into<String>, reason: impl std::fmt::Display) -> DataError {
     DataError::Content {
         path: path.to_owned(),
-        place,
+        place: place.into(),
         problem: format!(
             "not a readable parquet file ({reason}); download it again, or convert it to JSON lines"
         ),
@@ -34,31 +110,31 @@ fn broken(path: &Path, place: String, reason: impl std::fmt::Display) -> DataErr
 
 fn read_rows(
     path: &Path,
-    take: &mut dyn FnMut(Map<String, Value>) -> bool,
+    file: File,
+    received: &SyncSender<Map<String, Value>>,
 ) -> Result<(), DataError> {
-    let file = File::open(path).map_err(|error| DataError::reading(path, error))?;
-    let reader =
-        SerializedFileReader::new(file).map_err(|error| broken(path, "footer".into(), error))?;
+    let reader = SerializedFileReader::new(file).map_err(|error| broken(path, "footer", error))?;
     let rows = reader
         .get_row_iter(None)
-        .map_err(|error| broken(path, "schema".into(), error))?;
+        .map_err(|error| broken(path, "schema", error))?;
     for (index, row) in rows.enumerate() {
         let row = row.map_err(|error| broken(path, format!("row {index}"), error))?;
-        if !take(object(&row)) {
+        // Nobody listens any more where a row was refused.
+        if received.send(object(&row, 0)).is_err() {
             break;
         }
     }
     Ok(())
 }
 
-fn object(row: &Row) -> Map<String, Value> {
+fn object(row: &Row, depth: usize) -> Map<String, Value> {
     row.get_column_iter()
-        .map(|(name, field)| (name.clone(), value(field)))
+        .map(|(name, field)| (name.clone(), value(field, depth + 1)))
         .collect()
 }
 
 /// Dates, times, decimals and bytes have no use here and become null.
-fn value(field: &Field) -> Value {
+fn value(field: &Field, depth: usize) -> Value {
     match field {
         Field::Bool(value) => Value::Bool(*value),
         Field::Byte(value) => Value::from(*value),
@@ -72,8 +148,11 @@ fn value(field: &Field) -> Value {
         Field::Float(value) => Value::from(*value),
         Field::Double(value) => Value::from(*value),
         Field::Str(text) => Value::from(text.as_str()),
-        Field::Group(row) => Value::Object(object(row)),
-        Field::ListInternal(list) => Value::Array(list.elements().iter().map(value).collect()),
+        Field::Group(row) if depth < MOST_DEPTH => Value::Object(object(row, depth)),
+        Field::ListInternal(list) if depth < MOST_DEPTH => {
+            let elements = list.elements().iter();
+            Value::Array(elements.map(|element| value(element, depth + 1)).collect())
+        }
         _ => Value::Null,
     }
 }
@@ -129,6 +208,47 @@ mod tests {
         assert_eq!(questions[1].solution, "<answer>C</answer>");
         let open = read(Benchmark::MmvuOpen, &golden("mmvu.parquet"), true).unwrap();
         assert_eq!(open[0].solution, "<answer>Late Gothic</answer>");
+    }
+
+    /// A file without rows whose schema is so many groups, one in the other.
+    fn nested(levels: usize) -> Vec<u8> {
+        // Thrift's compact protocol: field headers and zigzag numbers. A group is repetition 0, name "g", one child.
+        let group = [0x35, 0, 0x18, 1, b'g', 0x15, 2, 0];
+        let varint = |mut number: usize| {
+            let mut bytes = Vec::new();
+            while number > 127 {
+                bytes.push(number as u8 | 128);
+                number >>= 7;
+            }
+            bytes.push(number as u8);
+            bytes
+        };
+        let mut metadata = vec![0x15, 2, 0x19, 0xfc];
+        metadata.extend(varint(levels + 2));
+        // The root, the groups, and a leaf of bytes.
+        metadata.extend([0x48, 1, b's', 0x15, 2, 0]);
+        metadata.extend(group.repeat(levels));
+        metadata.extend([0x15, 12, 0x25, 0, 0x18, 1, b'l', 0]);
+        // No rows and no row groups.
+        metadata.extend([0x16, 0, 0x19, 0x0c, 0]);
+        let length = (metadata.len() as u32).to_le_bytes();
+        [b"PAR1", &*metadata, &length, b"PAR1"].concat()
+    }
+
+    #[test]
+    fn nesting_does_not_overflow_the_stack() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nested.parquet");
+        for levels in [3, 30_000] {
+            std::fs::write(&path, nested(levels)).unwrap();
+            assert_eq!(rows(&path).unwrap(), Vec::<Value>::new());
+        }
+        std::fs::write(&path, nested(1_000_000)).unwrap();
+        let error = rows(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("nested.parquet, footer") && error.contains("metadata"),
+            "{error}"
+        );
     }
 
     #[test]

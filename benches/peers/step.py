@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One GRPO step side by side: videothinker against transformers (the authors' way) and TRL's GRPOTrainer.
 
-    benches/peers/step.py [--quick] [--growth] [--trl] [--vocabulary 32768] [--binary target/release/videothinker]
+    benches/peers/step.py [--quick] [--growth] [--trl] [--vocabulary 32768] [--group 8] [--binary target/release/videothinker]
 
 Needs: pip install torch transformers av (and trl datasets for --trl); the binary built with `cargo build --release`.
 Everything runs in one go on the same threads, ours and the peer by turns, f32, on a model of about 50 million random
@@ -15,6 +15,8 @@ train     log-probs of the policy and of a frozen reference, backward, clipping,
 rollout   G completions of a fixed length. The peer: `generate` with num_return_sequences. Ours: the phase generate.
 whole     train + rollout, the rollout at the mean length of the given completions.
 memory    highest resident memory of the process that did it (a process each).
+
+The peer keeps some three copies of the logits in f32: a vocabulary of 151,936 with --group 8 takes it beyond 20 GB.
 
 The best of the repeats counts, without the first step of a process. Ratios are peer / ours. That both saw the same
 sequences is checked: the mean log-probability of the given completions has to agree.
@@ -359,12 +361,14 @@ def compare(bench, lengths, frames, peer_repeats, with_rollout=True):
 
 
 def main_table(bench, repeats):
-    result = compare(bench, LENGTHS, 10, repeats)
-    inputs, mean, group = result["inputs"], result["mean"], len(LENGTHS)
+    group = bench["group"]
+    lengths = LENGTHS[:: len(LENGTHS) // group]
+    result = compare(bench, lengths, 10, repeats)
+    inputs, mean = result["inputs"], result["mean"]
     ours_train, ours_whole = result["ours_train"], result["ours_whole"]
     peer_train, peer_rollout = result["peer_train"], result["peer_rollout"]
     print(f"\n{len(inputs['prompt_ids'])} prompt tokens ({inputs['video_tokens']} of video), G = {group}, "
-          f"completions of {LENGTHS} tokens, rollout {group} x {mean}")
+          f"completions of {lengths} tokens, rollout {group} x {mean}")
     print(f"{'':<28}{'transformers':>14}{'videothinker':>14}{'ratio':>10}")
     row("train", peer_train["train"], ours_train["train"])
     row("rollout", peer_rollout["rollout"], ours_whole["rollout"])
@@ -420,6 +424,7 @@ def main():
     parser.add_argument("--growth", action="store_true", help="also how both grow with G, length and video")
     parser.add_argument("--trl", action="store_true", help="also TRL's GRPOTrainer")
     parser.add_argument("--vocabulary", type=int, default=32768)
+    parser.add_argument("--group", type=int, default=8, choices=[1, 2, 4, 8], help="completions (G) of the first table")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--binary", default=str(ROOT / "target/release/videothinker"))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -445,7 +450,7 @@ def main():
         print(f"{version}; {versions}; Python {platform.python_version()}; {arguments.threads} threads; "
               f"{parameters / 1e6:.1f} M parameters, vocabulary {arguments.vocabulary}")
         bench = {"ours": ours, "threads": arguments.threads, "vocabulary": arguments.vocabulary,
-                 "parameters": parameters, "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")}
+                 "group": arguments.group, "parameters": parameters, "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")}
         repeats = 1 if arguments.quick else 3
         main_table(bench, repeats)
         if arguments.trl:

@@ -71,7 +71,7 @@ pub fn decode_speed(
     let rows = workload.questions * workload.group_size;
     anyhow::ensure!(
         long_time > short_time && long > short,
-        "{long} tokens took {long_time} s, {short} of them {short_time} s: too few to be timed"
+        "{long} tokens took {long_time} s, {short} of them {short_time} s: too few to be timed, or other work took the time"
     );
     let measured = (long - short) as f64 / (long_time - short_time);
     let mean_length = (long + short) / (2 * rows);

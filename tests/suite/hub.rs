@@ -114,7 +114,10 @@ fn read_request(reader: &mut impl BufRead) -> std::io::Result<Request> {
         }
         let lower = line.to_lowercase();
         if let Some(rest) = line.strip_prefix("GET ") {
-            request.path = rest.split(' ').next().unwrap().to_owned();
+            rest.split(' ')
+                .next()
+                .unwrap()
+                .clone_into(&mut request.path);
         } else if let Some(range) = lower.strip_prefix("range: bytes=") {
             request.start = range.split('-').next().unwrap().parse().unwrap();
             request.only_size = range == "0-0";

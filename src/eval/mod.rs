@@ -481,7 +481,10 @@ mod tests {
         let mut other = settings();
         other.weights = "newly trained".into();
         let error = run(&other, &questions, 2, folder.path(), answer).unwrap_err();
-        assert!(error.to_string().contains("another `weights`"), "{error}");
+        assert!(
+            error.to_string().contains("weights (w / newly trained)"),
+            "{error}"
+        );
     }
 
     #[test]

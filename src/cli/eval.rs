@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::config::Extraction;
 use crate::config::Verb;
 use crate::config::is_hub_id;
+use crate::data::DataError;
 use crate::data::Dataset;
 use crate::data::Question;
 use crate::data::benchmark;
@@ -120,7 +121,7 @@ pub(super) fn model_folder(name: &str) -> Result<PathBuf> {
 fn evaluate(args: &EvalArgs, model: &str) -> Result<()> {
     let config = args.settings.load(Verb::Eval)?;
     let folder = model_folder(model)?;
-    let dataset = load_questions(&config)?;
+    let dataset = Dataset::new(read_all(&config)?, &config.data, config.seed)?;
     let out = args.out.as_deref().unwrap_or(&config.output_dir);
     let settings = Settings::new(&config, model, &folder, &dataset)?;
     for remark in &settings.remarks {
@@ -172,19 +173,11 @@ fn evaluate(args: &EvalArgs, model: &str) -> Result<()> {
     show(args, &scores, &out.join(file))
 }
 
-fn load_questions(config: &Config) -> Result<Dataset> {
-    Ok(Dataset::new(
-        questions_of(config)?,
-        &config.data,
-        config.seed,
-    )?)
-}
-
 /// The questions of the benchmark, or of an ordinary question file.
-pub(super) fn questions_of(config: &Config) -> Result<Vec<Question>> {
+pub(super) fn read_all(config: &Config) -> Result<Vec<Question>, DataError> {
     let path = &config.data.questions;
     let Some(name) = config.eval.benchmark else {
-        return Ok(read_questions(path)?);
+        return read_questions(path);
     };
     let questions = benchmark::read(name, path, config.eval.clip_bounds)?;
     let published = name

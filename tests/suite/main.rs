@@ -16,6 +16,7 @@ mod hub;
 mod inspect;
 mod layers;
 mod memory;
+mod mvbench;
 mod optimizer;
 mod parity_engine;
 mod parity_model;

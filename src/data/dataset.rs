@@ -150,7 +150,7 @@ fn verify_videos(path: &Path, root: &Path, questions: &[Question]) -> Result<(),
     let changed: Vec<(&Path, Change)> = videos
         .into_par_iter()
         .filter_map(|video| {
-            let file = root.join(split_span(video).0);
+            let file = root.join(video);
             let change = manifest.verify(video, &file, false).err()?;
             exists(&file).then_some((video, change))
         })

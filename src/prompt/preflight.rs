@@ -2,7 +2,7 @@
 
 use super::Processor;
 use crate::config::{VideoConfig, Wording};
-use crate::data::{Change, ClipRecord, Manifest, Question, split_span};
+use crate::data::{Change, ClipRecord, Manifest, Question};
 use crate::video::{self, Flaws, VideoError};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::Serialize;
@@ -272,7 +272,7 @@ impl Preflight<'_> {
 /// Hashes clips, several at a time; those that cannot be read are left out (the check names them).
 pub fn record(clips: &[AskedClip]) -> Manifest {
     let records = clips.par_iter().filter_map(|clip| {
-        let record = ClipRecord::of(&split_span(&clip.file).0).ok()?;
+        let record = ClipRecord::of(&clip.file).ok()?;
         Some((clip.video.to_owned(), record))
     });
     Manifest {
@@ -305,7 +305,7 @@ pub fn duplicates(
 /// differs.
 pub fn changes(clips: &[AskedClip], manifest: &Manifest, always_hash: bool) -> Vec<Finding> {
     let finding = |clip: &AskedClip| {
-        let change = manifest.verify(clip.video, &split_span(&clip.file).0, always_hash);
+        let change = manifest.verify(clip.video, &clip.file, always_hash);
         let change: Change = change.err()?;
         Some(Finding::new(Problem::Changed, clip, change.to_string()))
     };

@@ -210,7 +210,7 @@ fn mvbench_loads_in_both_shapes() {
                 let (texts, right) = options(index, 5);
                 let frames = task == "episodic_reasoning";
                 let clip = if frames { format!("show_{index}") } else { format!("{index}.mp4") };
-                let video = format!("./Evaluation/MVBench/{source}/{clip}{}", if frames { ".mp4" } else { "" });
+                let video = format!("./Evaluation/MVBench/{source}/{clip}");
                 shared.push(family(shared.len(), "What happens?", &texts, right, &video));
                 let mut item = json!({"video": clip, "question": "What happens?", "candidates": texts, "answer": texts[right]});
                 if bounded.contains(&task) {

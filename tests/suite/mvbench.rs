@@ -34,10 +34,11 @@ fn workplace() -> tempfile::TempDir {
     }
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/mini");
     let config = format!(
-        "[model]\npath = {model:?}\ndtype = \"f32\"\ndevice = \"cpu\"\n\
+        "[model]\npath = '{}'\ndtype = \"f32\"\ndevice = \"cpu\"\n\
          [data]\nquestions = \"json\"\nvideo_root = \"video\"\n\
          [video]\nmin_frames = 4\nmax_frames = 4\nmin_pixels = 3136\nmax_pixels = 12544\n\
-         [sampling]\nmax_new_tokens = 4\n[eval]\nbenchmark = \"mvbench\"\nwording = \"training\"\n"
+         [sampling]\nmax_new_tokens = 4\n[eval]\nbenchmark = \"mvbench\"\nwording = \"training\"\n",
+        model.display()
     );
     std::fs::write(path.join("eval.toml"), config).unwrap();
     folder

@@ -17,7 +17,7 @@ fi
 
 corpus=fuzz/corpus
 mkdir -p $corpus/clip $corpus/questions $corpus/parquet
-cp tests/golden/video/clips/* $corpus/clip
+find tests/golden/video/clips -maxdepth 1 -type f -exec cp {} $corpus/clip \;
 cp tests/golden/benchmark/*.parquet $corpus/parquet
 cp fuzz/seeds/* $corpus/questions
 if [ ! -d $corpus/world ]; then

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Writes tests/golden/video/{frames,plan}.json and arrays.safetensors from qwen-vl-utils, decord, torchvision,
-PyAV and transformers. Needs an x86-64 CPU with AVX2. Run after scripts/make_test_clips.sh.
+PyAV and transformers, and the clips/ that Pillow makes: an animated GIF and a folder of images. Needs an x86-64 CPU
+with AVX2. Run after scripts/make_test_clips.sh.
 
 Frames come from `qwen_vl_utils.fetch_video` with decord. Where decord gives wrong frames (open groups of pictures,
-edit lists, AVI) they come from a full decode by PyAV, converted to RGB the same way, resized by the same function.
+edit lists, AVI) or none (GIF, a folder) they come from a full decode by PyAV, converted to RGB the same way, resized by the same function.
 """
 
 import json
@@ -25,6 +26,8 @@ import torch
 import torchvision
 import transformers
 from importlib.metadata import version
+from av.video.reformatter import Interpolation
+from PIL import Image, ImageSequence
 from qwen_vl_utils import vision_process as reference
 from safetensors.numpy import save_file
 from torchvision.transforms import InterpolationMode
@@ -36,25 +39,80 @@ SMALL = {"fps": 6.0, "min_frames": 4, "max_frames": 16, "min_pixels": 3136, "max
 PAPER = {"fps": 2.0, "min_frames": 4, "max_frames": 16, "min_pixels": 100352, "max_pixels": 153664}
 BY_DECORD = ["h264.mp4", "gops.mp4", "h264_444_odd.mp4", "odd.webm", "vp9.webm", "vfr.mp4", "full_range.mp4",
              "large.mp4", "rotated.mp4"]
-BY_FULL_DECODE = ["open_gop.mp4", "edit_list.mp4", "mpeg4.avi"]
+BY_FULL_DECODE = ["open_gop.mp4", "edit_list.mp4", "mpeg4.avi", "partial.gif", "frames#fps=3"]
+# Of each frame of the GIF, in milliseconds, and what becomes of it when the next one comes.
+DELAYS = [100, 30, 500, 70, 1000, 50, 200, 40, 300, 60, 100, 250]
+DISPOSALS = [1, 1, 1, 3, 1, 1, 3, 1, 1, 1, 3, 1]
 SEED = 7
+
+
+def picture(i, width, height):
+    """A square that moves over stripes."""
+    y, x = np.mgrid[:height, :width]
+    values = np.stack([x // 8 * 40 % 256, y // 4 * 30 % 256, (x + y) // 16 * 60 % 256], axis=-1).astype(np.uint8)
+    values[4 + i : 20 + i, 5 * i : 5 * i + 12] = [255 - 15 * i, 20 * i, 128]
+    return values
+
+
+def make_gif(path):
+    """Frames of different lengths that hold only what changes, with transparent pixels, some of them taken back."""
+    frames = [Image.fromarray(picture(i, 72, 48)).quantize(32) for i in range(len(DELAYS))]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=DELAYS, disposal=DISPOSALS, loop=0)
+    with Image.open(path) as image:
+        shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+    for frame, ours in zip(shown, rgb_frames(path)[0], strict=True):
+        assert np.array_equal(frame, ours)
+
+
+SMOOTH = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+
+
+def make_folder(path):
+    path.mkdir(exist_ok=True)
+    for i in range(9):
+        image = Image.fromarray(picture(i, 84, 60))
+        # A PNG under the name of a JPEG, as some datasets have them.
+        name = path / f"{i + 1:05d}.jpg"
+        image.save(name, **({"format": "PNG"} if i == 3 else {"quality": 80}))
+        by_pillow = np.asarray(Image.open(name).convert("RGB")).astype(int)
+        assert abs(rgb_image(name) - by_pillow).max() <= 3
+
+
+def rgb_image(path):
+    """An image, a JPEG's colours spread over its pixels as Pillow does it."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    if frame.format.name.startswith("yuv"):
+        frame = frame.reformat(format="yuvj444p", interpolation=SMOOTH)
+    return frame.reformat(format="rgb24", interpolation=SMOOTH).to_ndarray()
+
+
+def rgb_frames(path):
+    """All frames of a clip and how many of them a second has."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_count = 1
+        fps = 1000 * len(DELAYS) / sum(DELAYS) if path.suffix == ".gif" else float(stream.average_rate)
+        return [frame.reformat(format="rgb24", interpolation="BILINEAR").to_ndarray()
+                for frame in container.decode(stream)], fps
 
 
 def full_decode(path, config):
     """As fetch_video, from the frames that a player shows."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.thread_count = 1
-        fps = float(stream.average_rate)
-        frames = [frame.reformat(format="rgb24", interpolation="BILINEAR").to_ndarray()
-                  for frame in container.decode(stream)]
+    folder, _, fps = path.name.partition("#fps=")
+    if fps:
+        images = sorted((path.parent / folder).iterdir())
+        frames, fps = [rgb_image(image) for image in images], float(fps)
+    else:
+        frames, fps = rgb_frames(path)
     count = reference.smart_nframes(dict(config), total_frames=len(frames), video_fps=fps)
     indices = torch.linspace(0, len(frames) - 1, count).round().long().tolist()
     video = torch.from_numpy(np.stack([frames[i] for i in indices])).permute(0, 3, 1, 2)
     size = reference.smart_resize(*video.shape[2:], factor=28, min_pixels=config["min_pixels"],
                                   max_pixels=config["max_pixels"])
     video = resize(video, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
-    return video, {"fps": fps, "frames_indices": indices, "total_num_frames": len(frames)}, count / len(frames) * fps
+    return video, {"fps": fps, "frames_indices": indices, "total_num_frames": len(frames)}, \
+        count / len(frames) * fps, list(frames[0].shape[:2])
 
 
 def case(name, config, by_decord):
@@ -66,9 +124,7 @@ def case(name, config, by_decord):
         first = decord.VideoReader(str(path))[0].asnumpy()
         source_size = list(first.shape[:2])
     else:
-        video, metadata, sample_fps = full_decode(path, config)
-        with av.open(str(path)) as container:
-            source_size = [container.streams.video[0].height, container.streams.video[0].width]
+        video, metadata, sample_fps, source_size = full_decode(path, config)
     frames = video.numpy().astype(np.uint8)
     count, _, height, width = frames.shape
     grid = [count // 2, height // 14, width // 14]
@@ -130,8 +186,10 @@ def arrays():
 
 
 def main():
+    make_gif(GOLDEN / "clips" / "partial.gif")
+    make_folder(GOLDEN / "clips" / "frames")
     versions = {name: version(name) for name in
-                ["qwen-vl-utils", "decord", "torch", "torchvision", "transformers", "av"]}
+                ["qwen-vl-utils", "decord", "torch", "torchvision", "transformers", "av", "pillow"]}
     meta = {"versions": versions, "seed": SEED, "python": platform.python_version(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability()}
     cases = [case(name, SMALL, True) for name in BY_DECORD] + [case(name, SMALL, False) for name in BY_FULL_DECODE]

@@ -4,11 +4,13 @@ use super::BadArgument;
 use super::ConfigArgs;
 use super::Outcome;
 use super::eval::model_folder;
+use super::eval::read_all;
 use super::output;
 use crate::config::Config;
 use crate::config::Verb;
 use crate::config::Wording;
 use crate::data::Manifest;
+use crate::data::draw;
 use crate::data::read_questions;
 use crate::prompt::Processor;
 use crate::prompt::preflight;
@@ -27,12 +29,15 @@ use std::path::PathBuf;
 /// Arguments of `data check`.
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// The questions [default: `data.questions`]
+    /// The questions: a file, or what `eval.benchmark` is published as [default: `data.questions`]
     #[arg(long, value_name = "FILE")]
     questions: Option<PathBuf>,
     /// Relative clip paths are resolved against this folder [default: `data.video_root`]
     #[arg(long, value_name = "DIR")]
     video_root: Option<PathBuf>,
+    /// Check only the questions that a run draws (`data.kinds`, `data.samples`, `seed`)
+    #[arg(long)]
+    drawn: bool,
     #[command(flatten)]
     settings: ConfigArgs,
     /// Count whole prompts with the tokenizer of this folder or hub id [default: `model.path` where --config is given]
@@ -75,7 +80,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
             "nothing to check: give --questions FILE, or --config FILE with data.questions";
         return Err(BadArgument(problem.into()).into());
     }
-    let questions = read_questions(&config.data.questions)?;
+    let mut questions = read_all(&config)?;
+    if args.drawn {
+        questions = draw(questions, &config.data, config.seed)?;
+    }
     let clips = preflight::asked_clips(&questions, &config.data.video_root);
     let report = match &args.verify {
         Some(manifest) => Report {

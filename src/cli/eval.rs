@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::config::Extraction;
 use crate::config::Verb;
 use crate::config::is_hub_id;
+use crate::data::DataError;
 use crate::data::Dataset;
 use crate::data::Question;
 use crate::data::benchmark;
@@ -117,7 +118,7 @@ pub(super) fn model_folder(name: &str) -> Result<PathBuf> {
 fn evaluate(args: &EvalArgs, model: &str) -> Result<()> {
     let config = args.settings.load(Verb::Eval)?;
     let folder = model_folder(model)?;
-    let dataset = load_questions(&config)?;
+    let dataset = Dataset::new(read_all(&config)?, &config.data, config.seed)?;
     let out = args.out.as_deref().unwrap_or(&config.output_dir);
     let settings = Settings::new(&config, model, &folder, &dataset)?;
     for remark in &settings.remarks {
@@ -170,24 +171,21 @@ fn evaluate(args: &EvalArgs, model: &str) -> Result<()> {
 }
 
 /// The questions of the benchmark, or of an ordinary question file.
-fn load_questions(config: &Config) -> Result<Dataset> {
+pub(super) fn read_all(config: &Config) -> Result<Vec<Question>, DataError> {
     let path = &config.data.questions;
-    let questions = match config.eval.benchmark {
-        Some(name) => {
-            let questions = benchmark::read(name, path, config.eval.clip_bounds)?;
-            let published = name
-                .published_questions()
-                .map_or_else(String::new, |count| format!(" of {count} published"));
-            tracing::info!(
-                "{}: {}{published} questions",
-                name.as_str(),
-                questions.len()
-            );
-            questions
-        }
-        None => read_questions(path)?,
+    let Some(name) = config.eval.benchmark else {
+        return read_questions(path);
     };
-    Ok(Dataset::new(questions, &config.data, config.seed)?)
+    let questions = benchmark::read(name, path, config.eval.clip_bounds)?;
+    let published = name
+        .published_questions()
+        .map_or_else(String::new, |count| format!(" of {count} published"));
+    tracing::info!(
+        "{}: {}{published} questions",
+        name.as_str(),
+        questions.len()
+    );
+    Ok(questions)
 }
 
 /// Prints scores and says where they are.

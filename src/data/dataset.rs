@@ -1,9 +1,10 @@
 //! The questions of a run, checked up front, in their seeded order.
 
+use super::clip_file::exists;
 use super::manifest::Manifest;
 use super::read::{DataError, read_questions};
 use super::shuffle::permutation;
-use super::{Change, Question, split_span};
+use super::{Change, Question};
 use crate::config::{BadVideoPolicy, DataConfig};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,49 +28,13 @@ impl Dataset {
         Self::new(read_questions(&config.questions)?, config, seed)
     }
 
-    /// Keeps the wanted kinds, draws `samples` questions in the order of Hugging Face
-    /// `datasets.shuffle(seed).select(range(samples))`, and checks that every clip exists.
+    /// Draws from `questions` ([`draw`]) and checks that every clip exists.
     pub fn new(
-        mut questions: Vec<Question>,
+        questions: Vec<Question>,
         config: &DataConfig,
         seed: u64,
     ) -> Result<Self, DataError> {
-        let path = &config.questions;
-        let total = questions.len();
-        if !config.kinds.is_empty() {
-            questions.retain(|question| {
-                question
-                    .kind
-                    .is_some_and(|kind| config.kinds.contains(&kind))
-            });
-        }
-        if questions.is_empty() {
-            let kinds: Vec<&str> = config.kinds.iter().map(|kind| kind.as_str()).collect();
-            return Err(DataError::Empty {
-                path: path.clone(),
-                problem: format!(
-                    "none of its {total} questions is of kind {}: change data.kinds, or label the questions with `data clevrer`",
-                    kinds.join(" or ")
-                ),
-            });
-        }
-        if let Some(samples) = config.samples {
-            let available = questions.len();
-            if samples == 0 || samples > available {
-                return Err(DataError::Empty {
-                    path: path.clone(),
-                    problem: format!(
-                        "data.samples = {samples}, but there are {available} questions to draw from: set it between 1 and {available}, or leave it out"
-                    ),
-                });
-            }
-            let mut slots: Vec<Option<Question>> = questions.into_iter().map(Some).collect();
-            questions = permutation(&[seed], available)
-                .into_iter()
-                .take(samples)
-                .filter_map(|row| slots[row].take())
-                .collect();
-        }
+        let mut questions = draw(questions, config, seed)?;
         if let Some(manifest) = &config.manifest {
             verify_videos(manifest, &config.video_root, &questions)?;
         }
@@ -128,6 +93,55 @@ impl Dataset {
     }
 }
 
+/// Keeps the wanted kinds and draws `data.samples` questions in the order of Hugging Face
+/// `datasets.shuffle(seed).select(range(samples))`.
+///
+/// # Errors
+/// No question is of a kind in `data.kinds`, or there are fewer than `data.samples`.
+pub fn draw(
+    mut questions: Vec<Question>,
+    config: &DataConfig,
+    seed: u64,
+) -> Result<Vec<Question>, DataError> {
+    let path = &config.questions;
+    let total = questions.len();
+    if !config.kinds.is_empty() {
+        questions.retain(|question| {
+            question
+                .kind
+                .is_some_and(|kind| config.kinds.contains(&kind))
+        });
+    }
+    if questions.is_empty() {
+        let kinds: Vec<&str> = config.kinds.iter().map(|kind| kind.as_str()).collect();
+        return Err(DataError::Empty {
+            path: path.clone(),
+            problem: format!(
+                "none of its {total} questions is of kind {}: change data.kinds, or label the questions with `data clevrer`",
+                kinds.join(" or ")
+            ),
+        });
+    }
+    if let Some(samples) = config.samples {
+        let available = questions.len();
+        if samples == 0 || samples > available {
+            return Err(DataError::Empty {
+                path: path.clone(),
+                problem: format!(
+                    "data.samples = {samples}, but there are {available} questions to draw from: set it between 1 and {available}, or leave it out"
+                ),
+            });
+        }
+        let mut slots: Vec<Option<Question>> = questions.into_iter().map(Some).collect();
+        questions = permutation(&[seed], available)
+            .into_iter()
+            .take(samples)
+            .filter_map(|row| slots[row].take())
+            .collect();
+    }
+    Ok(questions)
+}
+
 /// Compares the clips that exist with the manifest.
 fn verify_videos(path: &Path, root: &Path, questions: &[Question]) -> Result<(), DataError> {
     let manifest = Manifest::read(path)?;
@@ -138,7 +152,7 @@ fn verify_videos(path: &Path, root: &Path, questions: &[Question]) -> Result<(),
         .filter_map(|video| {
             let file = root.join(video);
             let change = manifest.verify(video, &file, false).err()?;
-            file.is_file().then_some((video, change))
+            exists(&file).then_some((video, change))
         })
         .collect();
     match changed.first() {
@@ -158,12 +172,12 @@ fn verify_videos(path: &Path, root: &Path, questions: &[Question]) -> Result<(),
 /// Looks for every clip; leaves out or reports those that do not exist. Returns the number left out.
 fn check_videos(config: &DataConfig, questions: &mut Vec<Question>) -> Result<usize, DataError> {
     // As plain bytes: comparing paths part by part shows in profiles.
-    let mut exists: BTreeMap<OsString, bool> = BTreeMap::new();
+    let mut known: BTreeMap<OsString, bool> = BTreeMap::new();
     let mut first = None;
     for question in questions.iter() {
-        let found = *exists
+        let found = *known
             .entry(question.video.clone().into_os_string())
-            .or_insert_with(|| split_span(&question.video).0.is_file());
+            .or_insert_with(|| exists(&question.video));
         if !found && first.is_none() {
             first = Some((question.video.clone(), question.id.clone()));
         }
@@ -172,8 +186,8 @@ fn check_videos(config: &DataConfig, questions: &mut Vec<Question>) -> Result<us
         return Ok(0);
     };
     let missing = DataError::MissingVideos {
-        missing: exists.values().filter(|found| !**found).count(),
-        total: exists.len(),
+        missing: known.values().filter(|found| !**found).count(),
+        total: known.len(),
         path,
         question,
     };
@@ -181,7 +195,7 @@ fn check_videos(config: &DataConfig, questions: &mut Vec<Question>) -> Result<us
         return Err(missing);
     }
     let before = questions.len();
-    questions.retain(|question| exists[question.video.as_os_str()]);
+    questions.retain(|question| known[question.video.as_os_str()]);
     if questions.is_empty() {
         return Err(missing);
     }

@@ -1,33 +1,31 @@
 //! What the clips of a dataset were when they were checked: sizes, times and hashes, so that a later run notices a
 //! clip that has changed without decoding or even reading it.
 
-use super::DataError;
+use super::clip_file::content_hash;
+use super::{ClipFacts, DataError};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
-/// What is known of one clip's file.
+/// What is known of one clip's file, or of the images of its folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClipRecord {
     /// Its size.
     pub bytes: u64,
     /// When it was last written, in microseconds since 1970.
     pub modified_us: u64,
-    /// SHA-256 of its content, in hexadecimal digits.
+    /// SHA-256 of its content, in hexadecimal digits; of a folder, of its images' hashes in their order.
     pub sha256: String,
 }
 
 impl ClipRecord {
-    /// Reads and hashes a file.
+    /// Reads and hashes the file or folder behind a clip's path.
     pub fn of(file: &Path) -> std::io::Result<Self> {
         let (bytes, modified_us) = facts(file)?;
         Ok(Self {
             bytes,
             modified_us,
-            sha256: hash(file)?,
+            sha256: content_hash(file)?,
         })
     }
 }
@@ -96,7 +94,7 @@ impl Manifest {
         if modified_us == record.modified_us && !always_hash {
             return Ok(());
         }
-        if hash(file).map_err(unreadable)? == record.sha256 {
+        if content_hash(file).map_err(unreadable)? == record.sha256 {
             Ok(())
         } else {
             Err(Change::Content)
@@ -105,24 +103,9 @@ impl Manifest {
 }
 
 /// Size, and time of the last change in microseconds.
-fn facts(file: &Path) -> std::io::Result<(u64, u64)> {
-    let facts = std::fs::metadata(file)?;
-    let since = facts.modified()?.duration_since(UNIX_EPOCH);
-    Ok((
-        facts.len(),
-        since.map_or(0, |since| since.as_micros() as u64),
-    ))
-}
-
-fn hash(file: &Path) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut std::fs::File::open(file)?, &mut hasher)?;
-    let mut text = String::new();
-    for byte in hasher.finalize() {
-        // Writing to a text cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+fn facts(clip: &Path) -> std::io::Result<(u64, u64)> {
+    let facts = ClipFacts::of(clip)?;
+    Ok((facts.bytes, facts.modified.as_micros() as u64))
 }
 
 #[cfg(test)]

@@ -8,17 +8,19 @@ use std::path::PathBuf;
 
 pub mod benchmark;
 pub mod clevrer;
+mod clip_file;
 mod dataset;
 pub mod fnv;
+mod fragment;
 mod manifest;
 mod read;
 pub mod shuffle;
-mod span;
 
-pub use dataset::Dataset;
+pub use clip_file::{ClipFacts, folder_images};
+pub use dataset::{Dataset, draw};
+pub use fragment::{Fragment, Span};
 pub use manifest::{Change, ClipRecord, Manifest};
 pub use read::{DataError, QuestionWriter, read_questions, write_questions};
-pub use span::{Span, split_span};
 
 /// One question about one clip, as it stands in a question file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

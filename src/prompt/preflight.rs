@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub struct AskedClip<'a> {
     /// The path by which the questions name it.
     pub video: &'a Path,
-    /// The file.
+    /// The file or folder of images, with the part of it that is meant.
     pub file: PathBuf,
     /// In file order.
     pub questions: Vec<&'a Question>,
@@ -43,7 +43,7 @@ pub fn asked_clips<'a>(questions: &'a [Question], video_root: &Path) -> Vec<Aske
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Problem {
-    /// There is no such file.
+    /// There is no such file, or no image in a folder.
     Missing,
     /// Its frames do not come out.
     Corrupt,
@@ -81,10 +81,11 @@ impl Problem {
 
     fn of(error: &VideoError) -> Self {
         match error {
-            VideoError::NotFound { .. } => Self::Missing,
+            VideoError::NotFound { .. } | VideoError::NoImages { .. } => Self::Missing,
             VideoError::TooFewFrames { .. } => Self::Short,
             VideoError::TooLong { .. } | VideoError::TimedOut { .. } => Self::TooLong,
             VideoError::TooLarge { .. }
+            | VideoError::ImageSize { .. }
             | VideoError::AspectRatio { .. }
             | VideoError::PixelBudget { .. } => Self::FrameSize,
             _ => Self::Corrupt,

@@ -5,8 +5,8 @@
 //! would have replaced each clip before it comes again.
 
 use crate::config::{DataConfig, VideoConfig};
+use crate::data::ClipFacts;
 use crate::data::fnv::Fnv;
-use crate::data::split_span;
 use crate::video::{Clip, Frames, VideoError, load_unless_stopped};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -18,7 +18,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::UNIX_EPOCH;
 
 /// Name of the frames in a file.
 const FRAMES: &str = "frames";
@@ -47,7 +46,7 @@ struct Source {
     version: u32,
     path: PathBuf,
     bytes: u64,
-    /// Time of the last change, nanoseconds since 1970.
+    /// Time of the last change, nanoseconds since 1970; of a folder, that of any image.
     modified: u64,
     config: VideoConfig,
 }
@@ -147,12 +146,11 @@ impl ClipLoader {
 impl Source {
     fn of(path: &Path, config: &VideoConfig) -> Option<Self> {
         let path = std::path::absolute(path).ok()?;
-        let metadata = std::fs::metadata(split_span(&path).0).ok()?;
-        let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        let facts = ClipFacts::of(&path).ok()?;
         Some(Self {
             version: VERSION,
-            bytes: metadata.len(),
-            modified: u64::try_from(modified.as_nanos()).ok()?,
+            bytes: facts.bytes,
+            modified: u64::try_from(facts.modified.as_nanos()).ok()?,
             config: config.clone(),
             path,
         })

@@ -7,9 +7,9 @@
 //! side, and so are the groups of pictures of one long clip, which do not depend on each other.
 
 use crate::video::VideoError;
-use crate::video::ffmpeg::{self, ToRgb};
+use crate::video::ffmpeg::{self, Chroma, ToRgb};
 use crate::video::index::PacketIndex;
-use crate::video::packets::{PacketFile, Packets, Patience, frame_rate};
+use crate::video::packets::{PacketFile, Packets, Patience};
 use crate::video::rotation::Rotation;
 use ffmpeg_next::{Discard, Error, Packet, codec, decoder, frame};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +26,21 @@ const SHARE_PACKETS: usize = 100;
 
 /// Takes a decoded frame: its place among those wanted, and its RGB values `[height, width, 3]`.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(usize, &[u8]);
+
+/// Where a clip's frames come from.
+pub(super) trait Source {
+    /// Displayable frames.
+    fn total_frames(&self) -> usize;
+    /// Frames that are promised and not there.
+    fn cut_frames(&self) -> usize;
+    /// Average frames per second.
+    fn fps(&self) -> f64;
+    /// Height and width after rotation.
+    fn size(&self) -> [usize; 2];
+    /// Decodes the frames at `indices` (display order, strictly rising) on up to `threads` threads and hands each to
+    /// `sink`, in any order. A frame can come twice: the later one holds. Returns whether the decoder reports damage.
+    fn read(&mut self, indices: &[usize], threads: usize, sink: Sink) -> Result<bool, VideoError>;
+}
 
 /// A clip whose packets are indexed.
 pub(super) struct Reader {
@@ -48,8 +63,13 @@ struct Picture {
 }
 
 impl Reader {
-    /// Opens a file and reads through its packets. `stop` ends any later work on it with [`VideoError::Stopped`].
-    pub(super) fn open(path: &Path, stop: &Arc<AtomicBool>) -> Result<Self, VideoError> {
+    /// Opens a file and reads through its packets. `fps` holds in place of what the file says; `stop` ends any later work
+    /// on it with [`VideoError::Stopped`].
+    pub(super) fn open(
+        path: &Path,
+        fps: Option<f64>,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Self, VideoError> {
         let patience = Patience::new(path, stop);
         let mut file = PacketFile::open(&patience)?;
         let (kept, index) = file.index()?;
@@ -65,7 +85,8 @@ impl Reader {
                 index.len()
             );
         }
-        let fps = frame_rate(&track, &index).ok_or_else(|| VideoError::NoFrameRate {
+        let fps = fps.or_else(|| file.frame_rate(&track, &index));
+        let fps = fps.ok_or_else(|| VideoError::NoFrameRate {
             path: path.to_owned(),
         })?;
         let picture = Picture {
@@ -81,62 +102,6 @@ impl Reader {
             promised,
             picture,
         })
-    }
-
-    /// Displayable frames in the file.
-    pub(super) fn total_frames(&self) -> usize {
-        self.index.total_frames()
-    }
-
-    /// Frames that the header promises and the file lacks.
-    pub(super) fn cut_frames(&self) -> usize {
-        self.promised.saturating_sub(self.index.len())
-    }
-
-    /// Average frames per second.
-    pub(super) fn fps(&self) -> f64 {
-        self.fps
-    }
-
-    /// Height and width after rotation.
-    pub(super) fn size(&self) -> [usize; 2] {
-        let [width, height] = self.picture.coded_size;
-        if self.picture.rotation.swaps_sides() {
-            [width, height]
-        } else {
-            [height, width]
-        }
-    }
-
-    /// Decodes the frames at `indices` (display order, strictly rising) on up to `threads` threads and hands each to
-    /// `sink`, in any order. A frame can come twice: the later one holds. Returns whether the decoder reports damage.
-    pub(super) fn read(
-        &mut self,
-        indices: &[usize],
-        threads: usize,
-        sink: Sink,
-    ) -> Result<bool, VideoError> {
-        if self.index.is_timed() {
-            let keys = indices.iter().map(|&i| self.index.packet_of(i) as i64);
-            let wanted: BTreeMap<i64, usize> = keys.zip(0..).collect();
-            let targets: BTreeSet<usize> = wanted.keys().map(|&key| key as usize).collect();
-            let ranges = self.index.ranges(&targets);
-            let shares = shares(&ranges, threads);
-            let (missing, damaged) = match shares[..] {
-                [_, _, ..] => self.side_by_side(&shares, &wanted, sink)?,
-                _ => self.pass(&ranges, true, wanted.clone(), sink)?,
-            };
-            if missing == 0 && !damaged {
-                return Ok(false);
-            }
-            tracing::debug!(
-                "{}: decoding again from the start ({missing} frames missing, damage reported: {damaged})",
-                self.patience.path.display()
-            );
-            return self.read_all(wanted, sink);
-        }
-        let wanted = indices.iter().map(|&i| i as i64).zip(0..).collect();
-        self.read_all(wanted, sink)
     }
 
     /// Decodes from the first packet, nothing skipped. Returns whether the decoder reports damage.
@@ -241,6 +206,53 @@ impl Reader {
     }
 }
 
+impl Source for Reader {
+    fn total_frames(&self) -> usize {
+        self.index.total_frames()
+    }
+
+    fn cut_frames(&self) -> usize {
+        self.promised.saturating_sub(self.index.len())
+    }
+
+    fn fps(&self) -> f64 {
+        self.fps
+    }
+
+    fn size(&self) -> [usize; 2] {
+        let [width, height] = self.picture.coded_size;
+        if self.picture.rotation.swaps_sides() {
+            [width, height]
+        } else {
+            [height, width]
+        }
+    }
+
+    fn read(&mut self, indices: &[usize], threads: usize, sink: Sink) -> Result<bool, VideoError> {
+        if self.index.is_timed() {
+            let keys = indices.iter().map(|&i| self.index.packet_of(i) as i64);
+            let wanted: BTreeMap<i64, usize> = keys.zip(0..).collect();
+            let targets: BTreeSet<usize> = wanted.keys().map(|&key| key as usize).collect();
+            let ranges = self.index.ranges(&targets);
+            let shares = shares(&ranges, threads);
+            let (missing, damaged) = match shares[..] {
+                [_, _, ..] => self.side_by_side(&shares, &wanted, sink)?,
+                _ => self.pass(&ranges, true, wanted.clone(), sink)?,
+            };
+            if missing == 0 && !damaged {
+                return Ok(false);
+            }
+            tracing::debug!(
+                "{}: decoding again from the start ({missing} frames missing, damage reported: {damaged})",
+                self.patience.path.display()
+            );
+            return self.read_all(wanted, sink);
+        }
+        let wanted = indices.iter().map(|&i| i as i64).zip(0..).collect();
+        self.read_all(wanted, sink)
+    }
+}
+
 /// Runs of ranges with about the same number of packets, one for each of up to `threads` threads.
 fn shares(ranges: &[Range<usize>], threads: usize) -> Vec<&[Range<usize>]> {
     let total: usize = ranges.iter().map(ExactSizeIterator::len).sum();
@@ -306,7 +318,8 @@ impl<'a> Output<'a> {
         order: Option<i64>,
         sink: Sink<'a>,
     ) -> Result<Self, VideoError> {
-        let to_rgb = ToRgb::new(picture.coded_size).map_err(|e| patience.undecodable(e))?;
+        let to_rgb = ToRgb::new(picture.coded_size, Chroma::Video);
+        let to_rgb = to_rgb.map_err(|e| patience.undecodable(e))?;
         Ok(Self {
             patience,
             frame: frame::Video::empty(),
@@ -434,7 +447,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::Ordering;
 
-    const CLIPS: [&str; 12] = [
+    const CLIPS: [&str; 13] = [
         "h264.mp4",
         "gops.mp4",
         "open_gop.mp4",
@@ -445,13 +458,14 @@ mod tests {
         "full_range.mp4",
         "large.mp4",
         "mpeg4.avi",
+        "partial.gif",
         "edit_list.mp4",
         "rotated.mp4",
     ];
 
     fn open_clip(name: &str) -> Reader {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/video/clips");
-        Reader::open(&folder.join(name), &Arc::default()).unwrap()
+        Reader::open(&folder.join(name), None, &Arc::default()).unwrap()
     }
 
     fn frames(reader: &mut Reader, indices: &[usize]) -> Vec<Vec<u8>> {
@@ -549,7 +563,7 @@ mod tests {
     fn a_stopped_reader_says_so() {
         let stop = Arc::new(AtomicBool::new(false));
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/video/clips");
-        let mut reader = Reader::open(&folder.join("h264.mp4"), &stop).unwrap();
+        let mut reader = Reader::open(&folder.join("h264.mp4"), None, &stop).unwrap();
         stop.store(true, Ordering::Relaxed);
         let result = reader.read(&[0], 1, &mut |_, _| {});
         assert!(matches!(result, Err(VideoError::Stopped { .. })));

@@ -12,8 +12,8 @@ pub enum VideoError {
         /// The clip.
         path: PathBuf,
     },
-    /// A folder, a pipe or a device.
-    #[error("{}: not a regular file; a video must be a plain file on disk", path.display())]
+    /// A pipe or a device.
+    #[error("{}: not a regular file; a video must be a plain file, or a folder of images", path.display())]
     NotAFile {
         /// The clip.
         path: PathBuf,
@@ -31,6 +31,63 @@ pub enum VideoError {
         path: PathBuf,
         /// The system's words.
         reason: String,
+    },
+    /// A folder, and nothing in it that could be a frame.
+    #[error("{}: a folder without images; as a clip it must hold its frames as .jpg or .png", path.display())]
+    NoImages {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Nothing says how fast the images of a folder follow each other.
+    #[error(
+        "{path}: a folder of images has no frame rate of its own; name it behind the path, as in `{path}#fps=3`",
+        path = path.display()
+    )]
+    NoFolderRate {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// An image between two others of a folder is not there.
+    #[error(
+        "{}: {} is missing between the other images; fetch the folder again, or number its images without gaps",
+        path.display(),
+        image.display()
+    )]
+    MissingImage {
+        /// The folder.
+        path: PathBuf,
+        /// The image.
+        image: PathBuf,
+    },
+    /// An image of a folder that cannot be used.
+    #[error("{}: {}: {reason}; fetch or make this image again", path.display(), image.display())]
+    Image {
+        /// The folder.
+        path: PathBuf,
+        /// The image.
+        image: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The images of a folder are not of one size.
+    #[error(
+        "{}: {} has {width}x{height} pixels, the first image {}x{}; make all images of one size",
+        path.display(),
+        image.display(),
+        first[0],
+        first[1]
+    )]
+    ImageSize {
+        /// The folder.
+        path: PathBuf,
+        /// The image.
+        image: PathBuf,
+        /// Its width.
+        width: usize,
+        /// Its height.
+        height: usize,
+        /// Width and height of the first image.
+        first: [usize; 2],
     },
     /// No supported container recognises the bytes.
     #[error(
@@ -158,6 +215,11 @@ impl VideoError {
             Self::NotFound { path }
             | Self::NotAFile { path }
             | Self::Empty { path }
+            | Self::NoImages { path }
+            | Self::NoFolderRate { path }
+            | Self::MissingImage { path, .. }
+            | Self::Image { path, .. }
+            | Self::ImageSize { path, .. }
             | Self::Unreadable { path, .. }
             | Self::NotAVideo { path, .. }
             | Self::NoVideoTrack { path, .. }

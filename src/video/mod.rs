@@ -4,9 +4,9 @@
 //! on open GOPs, edit lists and AVI, where it does not, they are those of a full decode.
 
 use crate::config::VideoConfig;
-use crate::data::Span;
-use crate::data::split_span;
-use crate::video::decode::Reader;
+use crate::data::{Fragment, Span};
+use crate::video::decode::{Reader, Source};
+use crate::video::images::ImageFolder;
 use crate::video::resize::Resizer;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -19,6 +19,7 @@ mod cache;
 mod decode;
 mod error;
 mod ffmpeg;
+mod images;
 mod index;
 mod loader;
 mod packets;
@@ -38,9 +39,9 @@ pub use version::decoder_version;
 /// What was taken from a clip, as `inspect video` prints it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Clip {
-    /// Displayable frames in the file.
+    /// Displayable frames in the file, or images in the folder.
     pub total_frames: usize,
-    /// Frames per second of the file (average).
+    /// Frames per second of the file (average), or as the path says.
     pub fps: f64,
     /// Positions of the frames taken, in display order from 0.
     pub indices: Vec<usize>,
@@ -96,7 +97,8 @@ impl fmt::Display for Flaws {
     }
 }
 
-/// Decodes, samples and resizes a clip, or the part of it that the path names ([`Span`]); a long one on all cores.
+/// Decodes, samples and resizes a clip (a file, or a folder of images), or the part of it that the path names
+/// ([`Fragment`]); a long one on all cores.
 pub fn load(path: &Path, config: &VideoConfig) -> Result<(Clip, Frames), VideoError> {
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let (clip, frames, _) = load_unless_stopped(path, config, threads, &Arc::default())?;
@@ -129,14 +131,18 @@ fn load_unless_stopped(
     threads: usize,
     stop: &Arc<AtomicBool>,
 ) -> Result<(Clip, Frames, Flaws), VideoError> {
-    let (path, span) = &split_span(path);
-    let mut reader = Reader::open(path, stop)?;
+    let (path, Fragment { span, fps }) = Fragment::split(path);
+    let mut source: Box<dyn Source> = if path.is_dir() {
+        Box::new(ImageFolder::open(&path, fps, stop)?)
+    } else {
+        Box::new(Reader::open(&path, fps, stop)?)
+    };
     let clip = Clip::new(
-        path,
-        *span,
-        reader.total_frames(),
-        reader.fps(),
-        reader.size(),
+        &path,
+        span,
+        source.total_frames(),
+        source.fps(),
+        source.size(),
         config,
     )?;
     let [height, width] = clip.resized;
@@ -145,7 +151,7 @@ fn load_unless_stopped(
     let mut values = vec![0u8; shape.iter().product()];
     let mut resizer = Resizer::new(clip.source_size, clip.resized);
     let mut resized = vec![0u8; plane * 3];
-    let damaged = reader.read(&clip.indices, threads, &mut |slot, rgb| {
+    let damaged = source.read(&clip.indices, threads, &mut |slot, rgb| {
         resizer.resize(rgb, &mut resized);
         let frame = &mut values[slot * plane * 3..(slot + 1) * plane * 3];
         for (channel, values) in frame.chunks_exact_mut(plane).enumerate() {
@@ -162,7 +168,7 @@ fn load_unless_stopped(
     };
     let flaws = Flaws {
         damaged,
-        cut_frames: reader.cut_frames(),
+        cut_frames: source.cut_frames(),
     };
     Ok((clip, frames, flaws))
 }

@@ -94,6 +94,22 @@ impl PacketFile {
         track.ok_or_else(|| self.patience.undecodable("the video track vanished"))
     }
 
+    /// Average frames per second; from the time stamps where the header has none, or none that holds for the whole clip.
+    pub(super) fn frame_rate(
+        &self,
+        track: &ffmpeg_next::Stream,
+        index: &PacketIndex,
+    ) -> Option<f64> {
+        let usable = |fps: &f64| fps.is_finite() && *fps > 0.0;
+        // A GIF has a time for each frame: FFmpeg knows the rate of those at its beginning.
+        let header = (self.input.format().name() != "gif").then(|| track.avg_frame_rate());
+        let header = header.map(|rate| f64::from(rate.numerator()) / f64::from(rate.denominator()));
+        header.filter(usable).or_else(|| {
+            let seconds = index.duration()? as f64 * f64::from(track.time_base());
+            Some(index.total_frames() as f64 / seconds).filter(usable)
+        })
+    }
+
     /// Reads every packet of the track; keeps the packets themselves while they are few enough.
     pub(super) fn index(&mut self) -> Result<(Option<Vec<Packet>>, PacketIndex), VideoError> {
         let (kept, infos) = index_packets(&mut self.input, self.stream, &self.patience)?;
@@ -257,16 +273,4 @@ fn read_packet(input: &mut Input, stream: usize, packet: &mut Packet) -> bool {
             Err(_) => return false,
         }
     }
-}
-
-/// Average frames per second; from the time stamps where the header has none.
-pub(super) fn frame_rate(track: &ffmpeg_next::Stream, index: &PacketIndex) -> Option<f64> {
-    let rate = track.avg_frame_rate();
-    let fps = f64::from(rate.numerator()) / f64::from(rate.denominator());
-    let usable = |fps: &f64| fps.is_finite() && *fps > 0.0;
-    Some(fps).filter(usable).or_else(|| {
-        let unit = f64::from(track.time_base());
-        let seconds = index.duration()? as f64 * unit;
-        Some(index.total_frames() as f64 / seconds).filter(usable)
-    })
 }

@@ -14,6 +14,7 @@ mod golden_model;
 mod inspect;
 mod layers;
 mod memory;
+mod mvbench;
 mod optimizer;
 mod parity_engine;
 mod parity_model;

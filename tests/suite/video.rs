@@ -237,8 +237,6 @@ fn bad_clips_are_refused_with_a_reason() {
 
     let error = refusal(&folder.path().join("absent.mp4"));
     assert!(matches!(error, VideoError::NotFound { .. }), "{error}");
-    let error = refusal(folder.path());
-    assert!(matches!(error, VideoError::NotAFile { .. }), "{error}");
     let error = refusal(&file("empty.mp4", b""));
     assert!(matches!(error, VideoError::Empty { .. }), "{error}");
     let error = refusal(&file("noise.mp4", &noise));
@@ -253,6 +251,118 @@ fn bad_clips_are_refused_with_a_reason() {
         matches!(error, VideoError::TooFewFrames { total: 1, .. }),
         "{error}"
     );
+}
+
+/// A copy of the golden folder of images, with one of them changed.
+fn folder_with(name: &str, content: Option<&[u8]>) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for image in std::fs::read_dir(clip("frames")).unwrap() {
+        let image = image.unwrap();
+        std::fs::copy(image.path(), folder.path().join(image.file_name())).unwrap();
+    }
+    match content {
+        Some(content) => std::fs::write(folder.path().join(name), content).unwrap(),
+        None => std::fs::remove_file(folder.path().join(name)).unwrap(),
+    }
+    folder
+}
+
+/// What is wrong with a folder of images, which must be said of the folder and name the image.
+fn folder_refusal(folder: &Path, image: &str) -> VideoError {
+    let path = format!("{}#fps=3", folder.display());
+    let loaded = load(Path::new(&path), &small()).map(|(clip, _)| clip);
+    let error = loaded.expect_err("a bad folder was loaded");
+    assert_eq!(error.path(), folder);
+    let text = error.to_string();
+    assert!(
+        text.contains(&folder.join(image).display().to_string()),
+        "{text}"
+    );
+    error
+}
+
+#[test]
+fn bad_images_of_a_folder_are_named() {
+    let image = |name: &str| std::fs::read(clip("frames").join(name)).unwrap();
+    let (jpeg, png) = (image("00003.jpg"), image("00004.jpg"));
+    let mut scratched = png.clone();
+    let middle = png.len() / 2;
+    scratched[middle] ^= 0x10;
+    for (name, content) in [
+        ("00003.jpg", &jpeg[..jpeg.len() / 2]),
+        ("00003.jpg", &jpeg[..40]),
+        ("00003.jpg", b"no image"),
+        ("00003.jpg", b""),
+        ("00004.jpg", &png[..png.len() / 2]),
+        ("00004.jpg", &scratched),
+    ] {
+        let folder = folder_with(name, Some(content));
+        let error = folder_refusal(folder.path(), name);
+        assert!(matches!(error, VideoError::Image { .. }), "{error}");
+    }
+    let folder = folder_with("00005.jpg", None);
+    let error = folder_refusal(folder.path(), "00005.jpg");
+    assert!(matches!(error, VideoError::MissingImage { .. }), "{error}");
+
+    let other = folder_with("00002.jpg", None);
+    let video = std::fs::read(clip("one_frame.mp4")).unwrap();
+    std::fs::write(other.path().join("00002.jpg"), video).unwrap();
+    let error = folder_refusal(other.path(), "00002.jpg");
+    assert!(
+        error.to_string().contains("neither a JPEG nor a PNG"),
+        "{error}"
+    );
+}
+
+#[test]
+fn images_of_another_size_are_named() {
+    // One grey pixel.
+    let small_png = b"\x89PNG\x0d\x0a\x1a\x0a\x00\x00\x00\x0dIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU\
+        \x00\x00\x00\x0aIDATx\x9cch\x00\x00\x00\x82\x00\x81w\xcdr\xb6\x00\x00\x00\x00IEND\xaeB`\x82";
+    let folder = folder_with("00009.jpg", Some(small_png));
+    let error = folder_refusal(folder.path(), "00009.jpg");
+    assert!(
+        matches!(
+            error,
+            VideoError::ImageSize {
+                width: 1,
+                height: 1,
+                first: [84, 60],
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_folder_needs_images_and_a_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = refusal(folder.path());
+    assert!(matches!(error, VideoError::NoImages { .. }), "{error}");
+    let error = refusal(&clip("frames"));
+    assert!(matches!(error, VideoError::NoFolderRate { .. }), "{error}");
+    let path = |fragment: &str| PathBuf::from(format!("{}{fragment}", clip("frames").display()));
+    let (whole, _) = load(&path("#fps=3"), &small()).unwrap();
+    assert_eq!(whole.total_frames, 9);
+    assert!((whole.fps - 3.0).abs() < 1e-12);
+    let (part, _) = load(&path("#t=1,2&fps=3"), &small()).unwrap();
+    assert_eq!(part.indices, [3, 4, 5, 6]);
+    let (file, _) = load(
+        &PathBuf::from(format!("{}#fps=5", clip("h264.mp4").display())),
+        &small(),
+    )
+    .unwrap();
+    let is_five = (file.fps - 5.0).abs() < 1e-12;
+    assert!(is_five, "the path's rate holds for a file too");
+}
+
+#[test]
+fn an_animated_gif_has_the_rate_of_all_its_frames() {
+    let (found, _) = load(&clip("partial.gif"), &small()).unwrap();
+    assert_eq!(found.total_frames, 12);
+    // The delays in scripts/make_golden_video.py add up to 2.7 seconds.
+    assert!((found.fps - 12.0 / 2.7).abs() < 1e-9, "{}", found.fps);
 }
 
 #[test]

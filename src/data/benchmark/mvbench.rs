@@ -1,13 +1,14 @@
 //! MVBench (`json/TASK.json`): 20 tasks of 200 questions about clips of eleven sources, a quarter of them CLEVRER's.
 //!
-//! The frame folders of episodic reasoning (`tvqa/frames_fps3_hq/NAME/%05d.jpg`) are read as a clip of the same name
-//! (`NAME.mp4`), which FFmpeg makes of a folder.
+//! The clips of episodic reasoning are folders of frames (`tvqa/frames_fps3_hq/NAME/%05d.jpg`), three of which make a
+//! second.
 
 use super::Found;
 use super::record::letter_of;
 use super::record::question;
 use super::record::with_splits;
 use super::records::Record;
+use crate::data::Fragment;
 use crate::data::Question;
 use crate::data::Span;
 use serde_json::Value;
@@ -24,7 +25,7 @@ const TASKS: [(&str, &str); 20] = [
     ("character_order", "perception/videos"),
     ("counterfactual_inference", "clevrer/video_validation"),
     ("egocentric_navigation", "vlnqa"),
-    ("episodic_reasoning", "tvqa/frames_fps3_hq"),
+    ("episodic_reasoning", FRAME_FOLDERS.0),
     ("fine_grained_action", "Moments_in_Time_Raw/videos"),
     ("fine_grained_pose", "nturgbd"),
     ("moving_attribute", "clevrer/video_validation"),
@@ -37,6 +38,9 @@ const TASKS: [(&str, &str); 20] = [
     ("state_change", "perception/videos"),
     ("unexpected_action", "FunQA_test/test"),
 ];
+
+/// Folders of frames lie here, and this many of their frames make a second.
+const FRAME_FOLDERS: (&str, f64) = ("tvqa/frames_fps3_hq", 3.0);
 
 pub(super) fn read(record: &Record, clip_bounds: bool, found: &mut Found) -> Result<(), String> {
     let (read, task, id) = if record.is_family() {
@@ -70,14 +74,13 @@ fn read_official(record: &Record, clip_bounds: bool) -> Result<(Question, String
         .iter()
         .find(|(name, _)| *name == task)
         .ok_or_else(|| format!("`{task}` is no task of MVBench: keep the official file names"))?;
-    let mut clip = format!("{folder}/{}", record.text("video")?);
-    if task == "episodic_reasoning" && Path::new(&clip).extension().is_none() {
-        clip.push_str(".mp4");
-    }
+    let clip = format!("{folder}/{}", record.text("video")?);
     let seconds = |name: &str| record.fields.get(name).and_then(Value::as_f64);
-    let video = match (seconds("start"), seconds("end")) {
-        (Some(start), Some(end)) if clip_bounds => Span { start, end }.of(&clip),
-        _ => PathBuf::from(clip),
+    let span = seconds("start").zip(seconds("end"));
+    let span = span.filter(|_| clip_bounds);
+    let video = Fragment {
+        span: span.map(|(start, end)| Span { start, end }),
+        fps: frame_rate(&clip),
     };
     let candidates = record.options("candidates")?;
     let letter = letter_of(&record.text("answer")?, &candidates)?;
@@ -86,7 +89,7 @@ fn read_official(record: &Record, clip_bounds: bool) -> Result<(Question, String
         .map(|(text, letter)| format!("({letter}) {text}"))
         .collect();
     Ok((
-        question(record.text("question")?, options, &letter, video),
+        question(record.text("question")?, options, &letter, video.of(&clip)),
         task,
     ))
 }
@@ -97,7 +100,16 @@ fn family_clip(path: &str) -> PathBuf {
         let source = folder.split('/').next().unwrap_or(folder);
         path.find(&format!("/{source}/")).map(|at| at + 1)
     });
-    PathBuf::from(&path[start.min().unwrap_or(0)..])
+    let clip = &path[start.min().unwrap_or(0)..];
+    let fps = frame_rate(clip);
+    Fragment { span: None, fps }.of(clip)
+}
+
+/// Frames per second of a folder of frames; `None` for a clip that is a file.
+fn frame_rate(clip: &str) -> Option<f64> {
+    let (folders, fps) = FRAME_FOLDERS;
+    let is_folder = Path::new(clip).extension().is_none();
+    (is_folder && clip.starts_with(folders)).then_some(fps)
 }
 
 #[cfg(test)]
@@ -160,7 +172,7 @@ mod tests {
             videos,
             [
                 "sta/sta_video/a.mp4",
-                "tvqa/frames_fps3_hq/show_1.mp4",
+                "tvqa/frames_fps3_hq/show_1#fps=3",
                 "clevrer/video_validation/video_10009.mp4"
             ]
         );

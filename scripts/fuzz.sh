@@ -9,7 +9,7 @@ seconds=${1:-600}
 
 if cargo +nightly fuzz --version >/dev/null 2>&1; then
   mkdir -p fuzz/corpus/clip fuzz/corpus/questions
-  cp tests/golden/video/clips/* fuzz/corpus/clip
+  find tests/golden/video/clips -maxdepth 1 -type f -exec cp -t fuzz/corpus/clip {} +
   cargo run --release --quiet -- data mini --out fuzz/corpus/world --train 4 --validation 0
   cp fuzz/corpus/world/*.json fuzz/corpus/world/annotations/train/*.json fuzz/corpus/questions
   for target in clip questions; do

@@ -76,12 +76,20 @@ where
         );
         ffi::av_dict_free(&raw mut options);
         check(code)?;
-        // Probing decodes frames: the pixel limit must reach those decoders too.
+        // Probing decodes frames: the pixel limit must reach those decoders too. Nobody sees their pictures, so they need
+        // no finish.
         let limit = CString::new(MAX_PIXELS.to_string()).map_err(|_| Error::Bug)?;
         let streams = (*context).nb_streams as usize;
         let mut per_stream = vec![ptr::null_mut(); streams.max(1)];
         for dictionary in &mut per_stream {
-            ffi::av_dict_set(dictionary, c"max_pixels".as_ptr(), limit.as_ptr(), 0);
+            let settings = [
+                (c"max_pixels", &*limit),
+                (c"skip_loop_filter", c"all"),
+                (c"skip_idct", c"all"),
+            ];
+            for (name, value) in settings {
+                ffi::av_dict_set(dictionary, name.as_ptr(), value.as_ptr(), 0);
+            }
         }
         let code = ffi::avformat_find_stream_info(context, per_stream.as_mut_ptr());
         for dictionary in &mut per_stream {

@@ -150,15 +150,9 @@ fn load_unless_stopped(
     let plane = height * width;
     let mut values = vec![0u8; shape.iter().product()];
     let mut resizer = Resizer::new(clip.source_size, clip.resized);
-    let mut resized = vec![0u8; plane * 3];
     let damaged = source.read(&clip.indices, threads, &mut |slot, rgb| {
-        resizer.resize(rgb, &mut resized);
         let frame = &mut values[slot * plane * 3..(slot + 1) * plane * 3];
-        for (channel, values) in frame.chunks_exact_mut(plane).enumerate() {
-            for (value, pixel) in values.iter_mut().zip(resized.chunks_exact(3)) {
-                *value = pixel[channel];
-            }
-        }
+        resizer.resize(rgb, frame);
     })?;
     let second_per_grid = clip.second_per_grid;
     let frames = Frames {

@@ -11,8 +11,8 @@ const CUBIC_SUPPORT: f32 = 2.0;
 const TAP_GROUP: usize = 4;
 /// Rows filtered together in the horizontal pass.
 const ROWS: usize = 8;
-/// Values of `ROWS` pixels next to each other.
-const LANES: usize = ROWS * 3;
+/// A pixel's three values and the next one's first, of each row: fours make whole vectors.
+const LANES: usize = ROWS * 4;
 /// Values filtered together in the vertical pass.
 const COLUMNS: usize = 32;
 
@@ -89,10 +89,12 @@ pub struct Resizer {
     vertical: Taps,
     source: [usize; 2],
     target: [usize; 2],
-    /// `ROWS` input rows, pixel by pixel: `[width, ROWS, 3]`.
-    interleaved: Vec<f32>,
-    /// Rows after the horizontal pass: `[height rounded up, target width, 3]`.
+    /// `ROWS` input rows `[width, 3]`, a value more behind each.
+    rows: Vec<f32>,
+    /// Rows after the horizontal pass `[height rounded up, target width, 3]`, a value more behind each.
     filtered: Vec<f32>,
+    /// One output row `[target width, 3]`.
+    output_row: Vec<u8>,
 }
 
 impl Resizer {
@@ -103,29 +105,25 @@ impl Resizer {
             vertical: Taps::new(source[0], target[0]),
             source,
             target,
-            interleaved: vec![0.0; source[1] * LANES],
-            filtered: vec![0.0; source[0].next_multiple_of(ROWS) * target[1] * 3],
+            rows: vec![0.0; ROWS * (source[1] * 3 + 1)],
+            filtered: vec![0.0; source[0].next_multiple_of(ROWS) * (target[1] * 3 + 1)],
+            output_row: vec![0; target[1] * 3],
         }
     }
 
-    /// Resizes one interleaved RGB frame `[H, W, 3]` into `output`.
+    /// Resizes one interleaved RGB frame `[H, W, 3]` into `output`, channel by channel `[3, H, W]`.
     ///
     /// # Panics
     /// When a slice does not have the size given to [`Resizer::new`].
     pub fn resize(&mut self, frame: &[u8], output: &mut [u8]) {
         assert_eq!(frame.len(), self.source[0] * self.source[1] * 3);
         assert_eq!(output.len(), self.target[0] * self.target[1] * 3);
-        if self.source == self.target {
-            output.copy_from_slice(frame);
-            return;
-        }
         #[cfg(target_arch = "x86_64")]
         if has_fma() {
             self.resize_with_fma(frame, output);
             return;
         }
-        self.filter_rows::<false>(frame);
-        self.filter_columns::<false>(output);
+        self.run::<false>(frame, output);
     }
 
     /// The same with fused multiply-add, as PyTorch's AVX2 and AVX-512 builds.
@@ -137,42 +135,53 @@ impl Resizer {
     fn resize_with_fma(&mut self, frame: &[u8], output: &mut [u8]) {
         #[target_feature(enable = "avx2,fma")]
         fn run(resizer: &mut Resizer, frame: &[u8], output: &mut [u8]) {
-            resizer.filter_rows::<true>(frame);
-            resizer.filter_columns::<true>(output);
+            resizer.run::<true>(frame, output);
         }
         assert!(has_fma());
         // SAFETY: the CPU has AVX2 and FMA, asserted above.
         unsafe { run(self, frame, output) }
     }
 
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "takes on the caller's CPU features")]
+    fn run<const FMA: bool>(&mut self, frame: &[u8], output: &mut [u8]) {
+        if self.source == self.target {
+            split_channels(frame, output, 0);
+            return;
+        }
+        self.filter_rows::<FMA>(frame);
+        self.filter_columns::<FMA>(output);
+    }
+
     /// Horizontal pass, `ROWS` rows at a time.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "takes on the caller's CPU features")]
     fn filter_rows<const FMA: bool>(&mut self, frame: &[u8]) {
-        let [height, width] = self.source;
-        let row_len = self.target[1] * 3;
-        for (block, filtered) in self.filtered.chunks_exact_mut(ROWS * row_len).enumerate() {
-            for r in 0..ROWS {
-                // Rows beyond the frame repeat the last one; their results are never read.
-                let y = (block * ROWS + r).min(height - 1);
-                let row = &frame[y * width * 3..(y + 1) * width * 3];
-                for (lanes, pixel) in self
-                    .interleaved
-                    .chunks_exact_mut(LANES)
-                    .zip(row.chunks_exact(3))
-                {
-                    for c in 0..3 {
-                        lanes[r * 3 + c] = f32::from(pixel[c]);
-                    }
+        let (source_len, target_len) = (self.source[1] * 3 + 1, self.target[1] * 3 + 1);
+        let blocks = frame.chunks(ROWS * self.source[1] * 3);
+        for (block, filtered) in blocks.zip(self.filtered.chunks_exact_mut(ROWS * target_len)) {
+            // Rows beyond the frame are those of the block before; their results are never read.
+            let bytes = block.chunks_exact(self.source[1] * 3);
+            for (row, bytes) in self.rows.chunks_exact_mut(source_len).zip(bytes) {
+                for (value, byte) in row.iter_mut().zip(bytes) {
+                    *value = f32::from(*byte);
                 }
             }
+            let rows: [&[f32]; ROWS] =
+                std::array::from_fn(|r| &self.rows[r * source_len..(r + 1) * source_len]);
             for x in 0..self.target[1] {
                 let (low, weights) = self.horizontal.at(x);
-                let lanes = &self.interleaved[low * LANES..];
-                let sums = weighted_sum::<FMA, LANES>(lanes, LANES, weights);
+                let sums = weighted_sum::<FMA, LANES>(weights, |j| {
+                    let mut lanes = [0f32; LANES];
+                    let at = (low + j) * 3;
+                    for r in 0..ROWS {
+                        lanes[r * 4..r * 4 + 4].copy_from_slice(&rows[r][at..at + 4]);
+                    }
+                    lanes
+                });
                 for r in 0..ROWS {
-                    let at = r * row_len + x * 3;
-                    filtered[at..at + 3].copy_from_slice(&sums[r * 3..r * 3 + 3]);
+                    let at = r * target_len + x * 3;
+                    filtered[at..at + 4].copy_from_slice(&sums[r * 4..r * 4 + 4]);
                 }
             }
         }
@@ -181,47 +190,67 @@ impl Resizer {
     /// Vertical pass, `COLUMNS` values at a time, with clamp and rounding.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "takes on the caller's CPU features")]
-    fn filter_columns<const FMA: bool>(&self, output: &mut [u8]) {
-        let row_len = self.target[1] * 3;
-        for (y, out) in output.chunks_exact_mut(row_len).enumerate() {
+    fn filter_columns<const FMA: bool>(&mut self, output: &mut [u8]) {
+        let row_len = self.target[1] * 3 + 1;
+        for y in 0..self.target[0] {
             let (low, weights) = self.vertical.at(y);
             let rows = &self.filtered[low * row_len..];
-            let mut blocks = out.chunks_exact_mut(COLUMNS);
+            let mut blocks = self.output_row.chunks_exact_mut(COLUMNS);
             let mut x = 0;
             for block in &mut blocks {
-                let sums = weighted_sum::<FMA, COLUMNS>(&rows[x..], row_len, weights);
+                let sums = weighted_sum::<FMA, COLUMNS>(weights, |j| {
+                    let mut lanes = [0f32; COLUMNS];
+                    lanes.copy_from_slice(&rows[x + j * row_len..x + j * row_len + COLUMNS]);
+                    lanes
+                });
                 for (byte, sum) in block.iter_mut().zip(sums) {
                     *byte = to_byte(sum);
                 }
                 x += COLUMNS;
             }
             for byte in blocks.into_remainder() {
-                *byte = to_byte(weighted_sum::<FMA, 1>(&rows[x..], row_len, weights)[0]);
+                *byte = to_byte(weighted_sum::<FMA, 1>(weights, |j| [rows[x + j * row_len]])[0]);
                 x += 1;
             }
+            split_channels(&self.output_row, output, y * self.target[1]);
         }
     }
 }
 
-/// Σ_j `values[j * step ..][..N]` · `weights[j]`, in PyTorch's order of operations.
+/// Copies interleaved RGB values into the channels of `output`, from position `start` of each on.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "takes on the caller's CPU features")]
+fn split_channels(rgb: &[u8], output: &mut [u8], start: usize) {
+    let (plane, end) = (output.len() / 3, start + rgb.len() / 3);
+    let (red, rest) = output.split_at_mut(plane);
+    let (green, blue) = rest.split_at_mut(plane);
+    let channels = red[start..end]
+        .iter_mut()
+        .zip(&mut green[start..end])
+        .zip(&mut blue[start..end]);
+    for (((red, green), blue), pixel) in channels.zip(rgb.chunks_exact(3)) {
+        (*red, *green, *blue) = (pixel[0], pixel[1], pixel[2]);
+    }
+}
+
+/// Σ_j `values(j)` · `weights[j]`, in PyTorch's order of operations.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "takes on the caller's CPU features")]
 fn weighted_sum<const FMA: bool, const N: usize>(
-    values: &[f32],
-    step: usize,
     weights: &[f32],
+    values: impl Fn(usize) -> [f32; N],
 ) -> [f32; N] {
     let grouped = 1 + weights.len().saturating_sub(1) / TAP_GROUP * TAP_GROUP;
     let mut sums = [0f32; N];
     for (j, &weight) in weights.iter().enumerate() {
-        let lane = &values[j * step..j * step + N];
+        let values = values(j);
         if FMA && j >= grouped {
             for l in 0..N {
-                sums[l] = lane[l].mul_add(weight, sums[l]);
+                sums[l] = values[l].mul_add(weight, sums[l]);
             }
         } else {
             for l in 0..N {
-                sums[l] += lane[l] * weight;
+                sums[l] += values[l] * weight;
             }
         }
     }
@@ -253,11 +282,14 @@ mod tests {
 
     #[test]
     fn a_flat_frame_stays_flat() {
-        for target in [[28, 28], [56, 84], [140, 28]] {
+        for target in [[28, 28], [56, 84], [140, 28], [50, 37]] {
             let frame = [17, 130, 255].repeat(50 * 37);
             let mut output = vec![0; target[0] * target[1] * 3];
             Resizer::new([50, 37], target).resize(&frame, &mut output);
-            assert!(output.chunks_exact(3).all(|pixel| pixel == [17, 130, 255]));
+            let channels = output.chunks_exact(target[0] * target[1]);
+            for (channel, value) in channels.zip([17, 130, 255]) {
+                assert!(channel.iter().all(|found| *found == value), "{target:?}");
+            }
         }
     }
 
@@ -270,8 +302,7 @@ mod tests {
         let mut fast = vec![0; 28 * 56 * 3];
         let mut portable = fast.clone();
         resizer.resize(&frame, &mut fast);
-        resizer.filter_rows::<false>(&frame);
-        resizer.filter_columns::<false>(&mut portable);
+        resizer.run::<false>(&frame, &mut portable);
         let largest = fast
             .iter()
             .zip(&portable)

@@ -26,6 +26,7 @@ import torch
 import torchvision
 import transformers
 from importlib.metadata import version
+from av.video.reformatter import Interpolation
 from PIL import Image, ImageSequence
 from qwen_vl_utils import vision_process as reference
 from safetensors.numpy import save_file
@@ -63,12 +64,27 @@ def make_gif(path):
         assert np.array_equal(frame, ours)
 
 
+SMOOTH = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+
+
 def make_folder(path):
     path.mkdir(exist_ok=True)
     for i in range(9):
         image = Image.fromarray(picture(i, 84, 60))
         # A PNG under the name of a JPEG, as some datasets have them.
-        image.save(path / f"{i + 1:05d}.jpg", **({"format": "PNG"} if i == 3 else {"quality": 80}))
+        name = path / f"{i + 1:05d}.jpg"
+        image.save(name, **({"format": "PNG"} if i == 3 else {"quality": 80}))
+        by_pillow = np.asarray(Image.open(name).convert("RGB")).astype(int)
+        assert abs(rgb_image(name) - by_pillow).max() <= 3
+
+
+def rgb_image(path):
+    """An image, a JPEG's colours spread over its pixels as Pillow does it."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    if frame.format.name.startswith("yuv"):
+        frame = frame.reformat(format="yuvj444p", interpolation=SMOOTH)
+    return frame.reformat(format="rgb24", interpolation=SMOOTH).to_ndarray()
 
 
 def rgb_frames(path):
@@ -86,7 +102,7 @@ def full_decode(path, config):
     folder, _, fps = path.name.partition("#fps=")
     if fps:
         images = sorted((path.parent / folder).iterdir())
-        frames, fps = [rgb_frames(image)[0][0] for image in images], float(fps)
+        frames, fps = [rgb_image(image) for image in images], float(fps)
     else:
         frames, fps = rgb_frames(path)
     count = reference.smart_nframes(dict(config), total_frames=len(frames), video_fps=fps)

@@ -7,7 +7,7 @@
 //! side, and so are the groups of pictures of one long clip, which do not depend on each other.
 
 use crate::video::VideoError;
-use crate::video::ffmpeg::{self, ToRgb};
+use crate::video::ffmpeg::{self, Chroma, ToRgb};
 use crate::video::index::PacketIndex;
 use crate::video::packets::{PacketFile, Packets, Patience};
 use crate::video::rotation::Rotation;
@@ -318,7 +318,8 @@ impl<'a> Output<'a> {
         order: Option<i64>,
         sink: Sink<'a>,
     ) -> Result<Self, VideoError> {
-        let to_rgb = ToRgb::new(picture.coded_size).map_err(|e| patience.undecodable(e))?;
+        let to_rgb = ToRgb::new(picture.coded_size, Chroma::Video);
+        let to_rgb = to_rgb.map_err(|e| patience.undecodable(e))?;
         Ok(Self {
             patience,
             frame: frame::Video::empty(),

@@ -76,8 +76,8 @@ where
         );
         ffi::av_dict_free(&raw mut options);
         check(code)?;
-        // Probing decodes frames: the pixel limit must reach those decoders too. Their pictures are never seen, so they
-        // need no finish.
+        // Probing decodes frames: the pixel limit must reach those decoders too. Nobody sees their pictures, so they need
+        // no finish.
         let limit = CString::new(MAX_PIXELS.to_string()).map_err(|_| Error::Bug)?;
         let streams = (*context).nb_streams as usize;
         let mut per_stream = vec![ptr::null_mut(); streams.max(1)];
@@ -147,10 +147,29 @@ pub(super) fn is_hidden(packet: &Packet) -> bool {
 /// What a conversion depends on: pixel format, width, height, matrix and range of the source.
 type Source = [i32; 5];
 
-/// Decoded frames → RGB, as libavfilter's `scale` does it (and with it decord).
+/// How colours, of which a frame has fewer than pixels, are spread over the pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chroma {
+    /// As libavfilter's `scale` does it, and with it decord.
+    Video,
+    /// Smoothly and with exact rounding, as libjpeg does it, and with it Pillow.
+    Image,
+}
+
+impl Chroma {
+    fn scaler_flags(self) -> i32 {
+        match self {
+            Self::Video => ffi::SWS_BILINEAR,
+            Self::Image => ffi::SWS_BILINEAR | ffi::SWS_FULL_CHR_H_INT | ffi::SWS_ACCURATE_RND,
+        }
+    }
+}
+
+/// Decoded frames → RGB.
 pub(super) struct ToRgb {
     /// `[width, height]` of every result.
     size: [usize; 2],
+    chroma: Chroma,
     scalers: BTreeMap<Source, Scaler>,
     /// Padded rows: the vector code of swscale writes past the end of tight ones, or leaves their tails out.
     buffer: frame::Video,
@@ -170,7 +189,7 @@ impl Drop for Scaler {
 impl ToRgb {
     /// Results of `width` × `height` pixels.
     #[expect(unsafe_code, reason = "the wrapper ignores a failed allocation")]
-    pub(super) fn new([width, height]: [usize; 2]) -> Result<Self, Error> {
+    pub(super) fn new([width, height]: [usize; 2], chroma: Chroma) -> Result<Self, Error> {
         let mut buffer = frame::Video::empty();
         buffer.set_format(ffmpeg_next::format::Pixel::RGB24);
         buffer.set_width(width as u32);
@@ -179,6 +198,7 @@ impl ToRgb {
         check(unsafe { ffi::av_frame_get_buffer(buffer.as_mut_ptr(), 64) })?;
         Ok(Self {
             size: [width, height],
+            chroma,
             scalers: BTreeMap::new(),
             buffer,
         })
@@ -209,7 +229,7 @@ impl ToRgb {
             let scaler = match self.scalers.entry(key) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(Scaler::new(key, self.size)?)
+                    entry.insert(Scaler::new(key, self.size, self.chroma)?)
                 }
             };
             let target = self.buffer.as_mut_ptr();
@@ -244,6 +264,7 @@ impl Scaler {
     fn new(
         [format, width, height, matrix, range]: Source,
         size: [usize; 2],
+        chroma: Chroma,
     ) -> Result<Self, Error> {
         // SAFETY: the context is freed by `Scaler` on every path; names are constant C strings; the
         // out-parameters are locals; coefficient tables are static in FFmpeg.
@@ -267,7 +288,7 @@ impl Scaler {
             set(c"dstw", size[0] as i32)?;
             set(c"dsth", size[1] as i32)?;
             set(c"dst_format", ffi::AVPixelFormat::AV_PIX_FMT_RGB24 as i32)?;
-            set(c"sws_flags", ffi::SWS_BILINEAR)?;
+            set(c"sws_flags", chroma.scaler_flags())?;
             if format == ffi::AVPixelFormat::AV_PIX_FMT_YUV420P as i32 {
                 set(c"src_v_chr_pos", 128)?;
             }

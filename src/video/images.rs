@@ -3,9 +3,11 @@
 use crate::data::folder_images;
 use crate::video::VideoError;
 use crate::video::decode::{Sink, Source};
-use crate::video::ffmpeg::{self, ToRgb};
+use crate::video::ffmpeg::{self, Chroma, ToRgb};
 use crate::video::packets::Patience;
-use ffmpeg_next::{Error, Packet, codec, decoder, frame};
+use ffmpeg_next::format::Pixel;
+use ffmpeg_next::software::scaling;
+use ffmpeg_next::{Codec, Error, Packet, codec, decoder, frame};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -73,6 +75,11 @@ impl ImageFolder {
         let Some(codec) = codec_of(&bytes) else {
             return Err(unusable("neither a JPEG nor a PNG".to_owned()));
         };
+        let Some(codec) = decoder::find(codec) else {
+            return Err(unusable(format!(
+                "this FFmpeg has no decoder for {codec:?}"
+            )));
+        };
         decode(codec, &bytes).map_err(|error| unusable(format!("damaged or cut off ({error})")))
     }
 }
@@ -98,7 +105,7 @@ impl Source for ImageFolder {
     /// On this thread alone; an image that is damaged is an error.
     fn read(&mut self, indices: &[usize], _threads: usize, sink: Sink) -> Result<bool, VideoError> {
         let undecodable = |error| self.patience.undecodable(error);
-        let mut to_rgb = ToRgb::new(self.size).map_err(undecodable)?;
+        let mut to_rgb = ToRgb::new(self.size, Chroma::Image).map_err(undecodable)?;
         let mut rgb = Vec::new();
         for (slot, &index) in indices.iter().enumerate() {
             self.patience.check()?;
@@ -113,6 +120,7 @@ impl Source for ImageFolder {
                     first: self.size,
                 });
             }
+            let frame = spread_colours(frame).map_err(undecodable)?;
             to_rgb.convert(&frame, &mut rgb).map_err(undecodable)?;
             sink(slot, &rgb);
         }
@@ -137,8 +145,7 @@ fn codec_of(bytes: &[u8]) -> Option<codec::Id> {
 }
 
 /// A new decoder each time: what one image leaves behind must not reach the next.
-fn decode(codec: codec::Id, bytes: &[u8]) -> Result<frame::Video, Error> {
-    let codec = decoder::find(codec).ok_or(Error::DecoderNotFound)?;
+fn decode(codec: Codec, bytes: &[u8]) -> Result<frame::Video, Error> {
     let mut options = ffmpeg_next::Dictionary::new();
     options.set("threads", "1");
     options.set("max_pixels", &ffmpeg::MAX_PIXELS.to_string());
@@ -151,6 +158,24 @@ fn decode(codec: codec::Id, bytes: &[u8]) -> Result<frame::Video, Error> {
     let mut frame = frame::Video::empty();
     decoder.receive_frame(&mut frame)?;
     Ok(frame)
+}
+
+/// A JPEG's colours, of which there are fewer than pixels, spread smoothly over the pixels. FFmpeg's conversion to RGB does
+/// not do that between rows.
+fn spread_colours(frame: frame::Video) -> Result<frame::Video, Error> {
+    use Pixel::{YUVJ411P, YUVJ420P, YUVJ422P, YUVJ440P, YUVJ444P};
+    let format = frame.format();
+    if !matches!(format, YUVJ411P | YUVJ420P | YUVJ422P | YUVJ440P) {
+        return Ok(frame);
+    }
+    let (width, height) = (frame.width(), frame.height());
+    let flags = scaling::Flags::BILINEAR | scaling::Flags::ACCURATE_RND;
+    let mut scaler = scaling::Context::get(format, width, height, YUVJ444P, width, height, flags)?;
+    let mut full = frame::Video::new(YUVJ444P, width, height);
+    scaler.run(&frame, &mut full)?;
+    full.set_color_space(frame.color_space());
+    full.set_color_range(frame.color_range());
+    Ok(full)
 }
 
 /// The first image that is not there though the numbers in the other names, which rise by equal steps, say that it was.

@@ -56,6 +56,8 @@ struct Bounds {
     dtype: DType,
     name: &'static str,
     logprob: f64,
+    /// Beyond what the differences of the log-probabilities make of it: in bf16 those alone move it more.
+    loss: f64,
     gradients: f64,
     /// Of one tensor: in those of a key's bias most of what is added up cancels.
     gradient: f64,
@@ -68,6 +70,7 @@ const BOUNDS: [Bounds; 2] = [
         dtype: DType::F32,
         name: "f32",
         logprob: 1e-3,
+        loss: 1e-4,
         gradients: 1e-3,
         gradient: 1e-2,
     },
@@ -75,6 +78,7 @@ const BOUNDS: [Bounds; 2] = [
         dtype: DType::BF16,
         name: "bf16",
         logprob: 0.05,
+        loss: 1e-3,
         gradients: 0.1,
         gradient: 0.3,
     },
@@ -93,16 +97,14 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
     let noisy = with_noise(&rounded)?;
     let prompts = WORKLOAD.prompts(&processor, &spec)?;
     let inputs = WORKLOAD.packed(&spec, &prompts)?;
-    let reference = Step::of(&spec, [&rounded, &noisy], &inputs, DType::F32, &Device::Cpu)?;
-    // What errors in the tokens' log-probabilities and in the bias model's, each by itself, do to the loss.
-    let slopes = reference.loss.d_logprob.iter();
-    let slopes = slopes.map(|slope| f64::from(*slope).powi(2)).sum::<f64>();
-    let slopes = 2.0 * slopes.sqrt();
+    let on_cpu = (DType::F32, &Device::Cpu);
+    let weights = [&rounded, &noisy];
+    let reference = Step::of(&spec, weights, &inputs, on_cpu, Home::Device)?;
     let mut found = Vec::new();
     for bounds in &BOUNDS {
-        let weights = [&rounded, &noisy];
-        let step = Step::of(&spec, weights, &inputs, bounds.dtype, device)?;
-        let through_host = Step::through_host(&spec, weights, &inputs, bounds.dtype, device)?;
+        let here = (bounds.dtype, device);
+        let step = Step::of(&spec, weights, &inputs, here, Home::Device)?;
+        let through_host = Step::of(&spec, weights, &inputs, here, Home::Host)?;
         let mut add = |what: String, max_error: f64, bound: f64| {
             found.push(Difference {
                 what,
@@ -114,8 +116,9 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
         let [own, bias] = [0, 1].map(|i| largest(&step.logprob[i], &reference.logprob[i]));
         add("log-probability".into(), own, bounds.logprob);
         add("bias log-probability".into(), bias, bounds.logprob);
-        let loss = relative(step.loss.loss, reference.loss.loss);
-        add("CDPO loss".into(), loss, slopes * bounds.logprob);
+        let expected = reference.loss.loss + reference.response(&step);
+        let loss = relative(step.loss.loss, expected);
+        add("CDPO loss".into(), loss, bounds.loss);
         let (mut all_errors, mut all) = (0.0, 0.0);
         for (name, expected) in &reference.gradients {
             let (error, norm) = distance(step.gradients.get(name), expected)?;
@@ -180,65 +183,60 @@ struct Step {
     /// Log-probabilities of the policy and of the bias model.
     logprob: [Vec<f32>; 2],
     loss: LossOutput,
+    /// ∂loss/∂logprob through the divergence alone, and so −∂loss/∂(bias model's logprob).
+    kl_slopes: Vec<f32>,
     gradients: Gradients,
 }
 
 impl Step {
+    /// With the gradients in `home`, and the bias model's layers too.
     fn of(
         spec: &Spec,
         [own, bias]: [&NamedTensors; 2],
         inputs: &PackedInputs,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
-        let bias = placed(bias, dtype, device)?;
-        let bias = BiasModel::new(spec, bias, device, BiasPlacement::Device)?;
-        let own = placed(own, dtype, device)?;
-        Self::with(spec, own, &bias, inputs, Home::Device)
-    }
-
-    /// With the bias model's layers and the gradients in host memory.
-    fn through_host(
-        spec: &Spec,
-        [own, bias]: [&NamedTensors; 2],
-        inputs: &PackedInputs,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
-        let bias = placed(bias, dtype, &Device::Cpu)?;
-        let bias = BiasModel::new(spec, bias, device, BiasPlacement::Host)?;
-        let own = placed(own, dtype, device)?;
-        Self::with(spec, own, &bias, inputs, Home::Host)
-    }
-
-    fn with(
-        spec: &Spec,
-        own: NamedTensors,
-        bias: &BiasModel,
-        inputs: &PackedInputs,
+        (dtype, device): (DType, &Device),
         home: Home,
     ) -> Result<Self> {
-        let policy = Policy::new(spec, own, true)?;
+        let (waiting, placement) = match home {
+            Home::Device => (device, BiasPlacement::Device),
+            Home::Host => (&Device::Cpu, BiasPlacement::Host),
+        };
+        let bias = BiasModel::new(spec, placed(bias, dtype, waiting)?, device, placement)?;
+        let policy = Policy::new(spec, placed(own, dtype, device)?, true)?;
         let bias = bias.score(inputs)?.logprob;
         let config = Config::default();
+        let mut without_kl = Vec::new();
         let pass = backward_to(home, &policy, inputs, None, |scores| {
-            let loss = policy_loss(
-                &terms(inputs, &scores.logprob, &bias),
-                &config.objective,
-                Some(&config.kl),
-                WORKLOAD.completion_tokens,
-            );
+            let terms = terms(inputs, &scores.logprob, &bias);
+            let loss = |kl| policy_loss(&terms, &config.objective, kl, WORKLOAD.completion_tokens);
+            without_kl = loss(None).d_logprob;
+            let loss = loss(Some(&config.kl));
             let derivatives = Derivatives {
                 logprob: loss.d_logprob.clone(),
                 full_kl: Vec::new(),
             };
             (derivatives, loss)
         })?;
+        let slopes = pass.objective.d_logprob.iter().zip(without_kl);
         Ok(Self {
             logprob: [pass.scores.logprob, bias],
+            kl_slopes: slopes.map(|(all, other)| all - other).collect(),
             loss: pass.objective,
             gradients: pass.gradients,
         })
+    }
+
+    /// What the differences of `other`'s log-probabilities make of the loss, to first order.
+    fn response(&self, other: &Self) -> f64 {
+        let sum = |slopes: &[f32], which: usize| -> f64 {
+            let pairs = other.logprob[which].iter().zip(&self.logprob[which]);
+            let differences = pairs.map(|(a, b)| f64::from(a - b));
+            let products = differences
+                .zip(slopes)
+                .map(|(d, &slope)| d * f64::from(slope));
+            products.sum()
+        };
+        sum(&self.loss.d_logprob, 0) - sum(&self.kl_slopes, 1)
     }
 }
 

@@ -50,10 +50,10 @@ fi
 on_device=(--set "model.device=$device")
 sampling=(--set "sampling.group_size=$group" --set "train.questions_per_step=$questions")
 
-case $out in *[!/]*) rm -rf "$out/parts" "$out/work" "$out/check.json" ;; esac
-mkdir -p "$out/parts" "$out/work"
+case $out in *[!/]*) rm -rf "$out/parts" "$out/scratch" "$out/check.json" ;; esac
+mkdir -p "$out/parts" "$out/scratch"
 out=$(realpath "$out")
-model=$out/work/model tiny=$out/work/tiny world=$out/work/world
+model=$out/scratch/model tiny=$out/scratch/tiny world=$out/scratch/world
 
 # ---- running parts
 
@@ -146,11 +146,11 @@ memory_mode() { # NAME SETTING…
   fi
   part "train_$name" run inspect device train --model "$model" "${prompt[@]}" "${learnt[@]}" "${on_device[@]}" "${sampling[@]}" \
     --set "model.dtype=$dtype" "$@"
-  part "cdpo_$name" cdpo_steps "$out/work/cdpo_$name" "$@"
+  part "cdpo_$name" cdpo_steps "$out/scratch/cdpo_$name" "$@"
 }
 
 miniature() {
-  local place=$out/work/quickstart
+  local place=$out/scratch/quickstart
   mkdir -p "$place/data" && cp -r scripts configs "$place/" && cp -r data/mini "$place/data/" &&
     timeout "$((3 * limit))" "$place/scripts/quickstart.sh" --binary "$binary" --device "$device" \
       ${quickstart[@]+"${quickstart[@]}"} >&2

@@ -1,4 +1,5 @@
-//! Packed attention in f32 on a CPU: the same function as in [`super::attention`] without its copies.
+//! Attention in f32 on a CPU: of packed rows, the same function as in [`super::attention`] without its copies; of the
+//! vision tower's windows and frames; and of decoding rows.
 //!
 //! Every block of queries reads its keys and values where they lie, and its scores stay in the cache; ragged
 //! completions need no padding. The work of a block or of a group is one rayon task, so results do not depend on the

@@ -56,9 +56,11 @@ pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Option<Tensor>> {
         if rows == 1 {
             return by_column;
         }
-        let mut output = Vec::with_capacity(by_column.len());
-        for row in 0..rows {
-            output.extend(by_column.iter().skip(row).step_by(rows));
+        let mut output = vec![0f32; by_column.len()];
+        for (column, values) in by_column.chunks_exact(rows).enumerate() {
+            for (row, value) in values.iter().enumerate() {
+                output[row * columns + column] = *value;
+            }
         }
         output
     })?;

@@ -4,7 +4,6 @@
 
 use crate::kernels;
 use crate::kernels::attention::Attended;
-use crate::kernels::attention::HeadCounts;
 use crate::kernels::attention::Sequence;
 use crate::kernels::attention::Sequences;
 use crate::model::attention::Heads;
@@ -148,13 +147,13 @@ impl VisionLayout {
     ) -> Result<(Tensor, Option<Attended>)> {
         let [q, k, v] = self.rotated(qkv)?;
         if !kernels::applies(qkv) {
-            let [q, k, v] = in_f32([&q, &k, &v])?;
             let groups = &self.segments(full).groups;
+            let [q, k, v] = [in_f32(&q)?, in_f32(&k)?, in_f32(&v)?];
             let output = attention_cpu::forward(&q, &k, &v, equal_heads(&q, heads)?, groups)?;
             return Ok((output.to_dtype(qkv.dtype())?, None));
         }
         let sequences = self.segments(full).sequences(&q)?;
-        let attended = sequences.forward(&q, &k, &v, head_counts(heads))?;
+        let attended = sequences.forward(&q, &k, &v, equal_heads(&q, heads)?.into())?;
         Ok((attended.output.clone(), Some(attended)))
     }
 
@@ -169,15 +168,15 @@ impl VisionLayout {
         upstream: &Tensor,
     ) -> Result<Tensor> {
         let [q, k, v] = self.rotated(qkv)?;
+        let heads = equal_heads(&q, heads)?;
         let (dq, dk, dv) = if let Some(attended) = saved {
             let sequences = self.segments(full).sequences(&q)?;
             let upstream = upstream.contiguous()?;
-            sequences.backward([&q, &k, &v], head_counts(heads), attended, &upstream)?
+            sequences.backward([&q, &k, &v], heads.into(), attended, &upstream)?
         } else {
-            let [q, k, v, upstream] = in_f32([&q, &k, &v, upstream])?;
             let groups = &self.segments(full).groups;
-            let heads = equal_heads(&q, heads)?;
-            attention_cpu::backward(&q, &k, &v, heads, groups, &upstream)?
+            let [q, k, v] = [in_f32(&q)?, in_f32(&k)?, in_f32(&v)?];
+            attention_cpu::backward(&q, &k, &v, heads, groups, &in_f32(upstream)?)?
         };
         let dq = rotary_backward(&dq, &self.cos, &self.sin)?;
         let dk = rotary_backward(&dk, &self.cos, &self.sin)?;
@@ -200,15 +199,7 @@ impl VisionLayout {
     }
 }
 
-/// Every head has keys of its own.
-fn head_counts(heads: usize) -> HeadCounts {
-    HeadCounts {
-        queries: heads,
-        keys: heads,
-    }
-}
-
-/// The same for a CPU: `q [P, n·d]`.
+/// Heads of `q [P, n·d]`, each with keys of its own.
 fn equal_heads(q: &Tensor, heads: usize) -> Result<Heads> {
     Ok(Heads {
         num_heads: heads,
@@ -217,15 +208,9 @@ fn equal_heads(q: &Tensor, heads: usize) -> Result<Heads> {
     })
 }
 
-/// What the CPU's attention takes.
-fn in_f32<const N: usize>(tensors: [&Tensor; N]) -> Result<[Tensor; N]> {
-    let mut converted = Vec::with_capacity(N);
-    for tensor in tensors {
-        converted.push(tensor.to_dtype(DType::F32)?);
-    }
-    converted
-        .try_into()
-        .map_err(|_| candle_core::Error::Msg("tensors were lost".into()))
+/// As the CPU's attention takes it.
+fn in_f32(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::F32)
 }
 
 /// Appends one frame of `(rows, columns)` merged tokens window by window: order, window lengths, angles of its patches.

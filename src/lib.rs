@@ -9,7 +9,7 @@
 //! - [`kernels`]: CUDA kernels. [`model`]: the network. [`policy`]: [`policy::Policy`] is trained, [`policy::FrozenModel`] is only read; both write
 //!   [`policy::generate::Completion`]s.
 //! - [`rl`]: a completion with its reward and advantage is a [`rl::Rollout`], those of one question are a [`rl::Group`].
-//! - [`eval`]: answers and scores. [`train`]: one step, and everything around it. [`cli`]: one file per command.
+//! - [`cluster`]: several processes that train together. [`eval`]: answers and scores. [`train`]: one step, and everything around it. [`cli`]: one file per command.
 //!
 //! # Glossary
 //!
@@ -21,6 +21,7 @@
 //! - *clip*: a video file; *grid*: two of its frames, which share their patches; *patch*: 14 × 14 pixels of a grid.
 
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod data;
 pub mod eval;

@@ -1,5 +1,6 @@
 //! One file per verb; here the command line itself, logging and exit codes.
 
+use crate::cluster::place::Place;
 use crate::config::Config;
 use crate::config::ConfigError;
 use crate::config::Verb;
@@ -164,9 +165,14 @@ pub fn run() -> Result<Outcome> {
     }
 }
 
-/// Logs go to stderr at the level of RUST_LOG (default info), and to `log.txt` once a run directory is open.
+/// Logs go to stderr at the level of RUST_LOG (default info; warn for other ranks than 0), and to `log.txt` once a run directory is open.
 fn start_logging() {
-    let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let place = Place::from_environment(|name| std::env::var(name).ok());
+    let level = match place {
+        Ok(Some(place)) if place.rank > 0 => "warn",
+        _ => "info",
+    };
+    let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let terminal = tracing_subscriber::fmt::layer()
         .with_writer(|| console::Stderr)
         .with_ansi(console::is_terminal())

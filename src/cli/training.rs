@@ -1,7 +1,12 @@
 //! `train-sft`, `train-bias`, `train-cdpo`: the same trainer with another objective.
 
+use super::BadArgument;
 use super::ConfigArgs;
 use super::Outcome;
+use crate::cluster::Cluster;
+use crate::cluster::ClusterError;
+use crate::cluster::place::Place;
+use crate::config::Config;
 use crate::config::Verb;
 use crate::train;
 use crate::train::Ending;
@@ -10,6 +15,7 @@ use crate::train::RunOptions;
 use anyhow::Result;
 use clap::Args;
 use std::io::Write;
+use std::num::NonZero;
 use std::path::PathBuf;
 
 /// Arguments of every training verb.
@@ -20,6 +26,9 @@ pub(super) struct TrainingArgs {
     /// auto: go on from the run's last checkpoint if there is one; never: start anew; or a checkpoint folder
     #[arg(long, value_name = "auto|never|PATH", default_value = "auto")]
     resume: Resume,
+    /// Train with N processes on this machine, one on each GPU (or all on its CPU); torchrun and srun start ranks on several
+    #[arg(long, value_name = "N")]
+    ranks: Option<NonZero<usize>>,
     /// Resolve and check everything, print the objective in words and the memory it takes, then stop
     #[arg(long)]
     dry_run: bool,
@@ -53,13 +62,52 @@ fn start(args: &TrainingArgs, verb: Verb, replay: Option<PathBuf>) -> Result<Out
         resume: args.resume.clone(),
         replay,
     };
+    let place = Place::from_environment(|name| std::env::var(name).ok())?;
+    let ranks = ranks(args, &config, place.as_ref())?;
     if args.dry_run {
-        let text = train::dry_run(&config, verb, &options)?;
+        let text = train::dry_run(&config, verb, &options, ranks)?;
         std::io::stdout().write_all(text.as_bytes())?;
         return Ok(Outcome::Done);
     }
-    Ok(match train::run(&config, verb, &options)? {
-        Ending::Finished => Outcome::Done,
-        Ending::Stopped => Outcome::Stopped,
-    })
+    let launched = place.as_ref().is_some_and(|place| place.launched);
+    let rank = place.as_ref().map_or(0, |place| place.rank);
+    let _span = (rank > 0).then(|| tracing::error_span!("rank", n = rank).entered());
+    let cluster = match place {
+        Some(place) => Cluster::join(place)?,
+        None => Cluster::launch(ranks)?,
+    };
+    match train::run(&config, verb, &options, cluster) {
+        Ok(Ending::Finished) => Ok(Outcome::Done),
+        Ok(Ending::Stopped) => Ok(Outcome::Stopped),
+        // On this terminal the one that failed says it.
+        Err(error) if launched && matches!(error.downcast_ref(), Some(ClusterError::Left { .. })) => {
+            Ok(Outcome::Failed)
+        }
+        Err(error) if rank > 0 => Err(error.context(format!("rank {rank} of {ranks} ended"))),
+        Err(error) => Err(error),
+    }
+}
+
+/// How many processes train together.
+fn ranks(args: &TrainingArgs, config: &Config, place: Option<&Place>) -> Result<usize> {
+    let asked = args.ranks.map(NonZero::get);
+    let ranks = match (place, asked) {
+        (Some(place), Some(asked)) if asked != place.size => {
+            let problem = format!(
+                "--ranks {asked}: torchrun or srun has started {} processes; leave --ranks out",
+                place.size
+            );
+            return Err(BadArgument(problem).into());
+        }
+        (Some(place), _) => place.size,
+        (None, asked) => asked.unwrap_or(1),
+    };
+    let questions = config.train.questions_per_step;
+    if ranks > questions {
+        let problem = format!(
+            "{ranks} ranks share train.questions_per_step = {questions} questions: start fewer, or ask more a step"
+        );
+        return Err(BadArgument(problem).into());
+    }
+    Ok(ranks)
 }

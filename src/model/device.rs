@@ -21,6 +21,20 @@ pub enum DeviceError {
         /// What candle says.
         source: candle_core::Error,
     },
+    /// One GPU for several processes.
+    #[error(
+        "model.device = \"{0}\" names one GPU for {1} ranks; set \"auto\" or \"cuda\": each takes the one of its number (CUDA_VISIBLE_DEVICES \
+         chooses which there are)"
+    )]
+    OneForAll(String, usize),
+    /// More processes on a machine than GPUs.
+    #[error("{ranks} ranks, and a machine with {gpus} GPUs for its part of them: start as many on a machine as it has GPUs")]
+    TooFew {
+        /// Processes of the run.
+        ranks: usize,
+        /// GPUs that this one sees.
+        gpus: usize,
+    },
     /// Not a device's name.
     #[error("model.device = \"{0}\": expected \"auto\", \"cpu\" or \"cuda:N\"")]
     Unknown(String),
@@ -53,6 +67,41 @@ pub fn device(config: &ModelConfig) -> Result<Device, DeviceError> {
             source,
         }),
     }
+}
+
+/// As [`device`], for one of `ranks` processes: `choose` says which of that many visible GPUs is this one's.
+pub fn of_rank(
+    config: &ModelConfig,
+    ranks: usize,
+    choose: impl FnOnce(usize) -> Option<usize>,
+) -> Result<Device, DeviceError> {
+    let name = config.device.as_str();
+    if ranks == 1 || name == "cpu" {
+        return device(config);
+    }
+    if !matches!(name, "auto" | "cuda") {
+        return Err(DeviceError::OneForAll(name.to_owned(), ranks));
+    }
+    let gpus = visible_gpus();
+    if gpus == 0 {
+        return device(config);
+    }
+    let ordinal = choose(gpus).ok_or(DeviceError::TooFew { ranks, gpus })?;
+    device(&ModelConfig {
+        device: format!("cuda:{ordinal}"),
+        ..config.clone()
+    })
+}
+
+/// GPUs this process may use.
+fn visible_gpus() -> usize {
+    #[cfg(feature = "cuda")]
+    {
+        use candle_core::cuda_backend::cudarc::driver::CudaContext;
+        CudaContext::device_count().map_or(0, |count| count.max(0) as usize)
+    }
+    #[cfg(not(feature = "cuda"))]
+    0
 }
 
 /// The GPU `ordinal` with one stream for all threads, on which work runs in the order in which it is queued.
@@ -138,7 +187,18 @@ mod tests {
     fn devices_are_found_by_name() {
         assert!(named("cpu").unwrap().is_cpu());
         assert!(matches!(named("gpu"), Err(DeviceError::Unknown(_))));
+        let two = |name: &str| {
+            let config = ModelConfig {
+                device: name.into(),
+                ..ModelConfig::default()
+            };
+            of_rank(&config, 2, |_| None)
+        };
+        assert!(two("cpu").unwrap().is_cpu());
+        assert!(matches!(two("cuda:0"), Err(DeviceError::OneForAll(_, 2))));
         if !candle_core::utils::cuda_is_available() {
+            assert!(two("auto").unwrap().is_cpu());
+            assert!(matches!(two("cuda"), Err(DeviceError::NotBuilt(_))));
             assert!(named("auto").unwrap().is_cpu());
             assert!(matches!(named("cuda:1"), Err(DeviceError::NotBuilt(_))));
         }

@@ -166,6 +166,13 @@ fn backward_head<T>(
     Ok((scores, d_chosen, objective))
 }
 
+/// Of a pass that did not take place.
+pub(super) fn zero_gradients(policy: &Policy, home: Home) -> Result<Gradients> {
+    let mut gradients = Gradients::new();
+    fill_in(policy, home, &mut gradients)?;
+    Ok(gradients)
+}
+
 /// A pass without a clip does not reach the tower: its gradients are zero, not absent.
 fn fill_in(policy: &Policy, home: Home, gradients: &mut Gradients) -> Result<()> {
     for (name, var) in policy.vars() {

@@ -99,8 +99,15 @@ impl JsonLines {
     /// # Errors
     /// When the disk refuses.
     pub fn append(&mut self, line: &impl Serialize) -> Result<()> {
-        let mut text = serde_json::to_string(line)?;
-        text.push('\n');
+        self.append_line(&serde_json::to_string(line)?)
+    }
+
+    /// Appends one object that is text already.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn append_line(&mut self, line: &str) -> Result<()> {
+        let text = format!("{line}\n");
         self.file
             .write_all(text.as_bytes())
             .with_context(|| format!("cannot write {}", self.path.display()))

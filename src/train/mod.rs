@@ -1,31 +1,31 @@
 //! The training loop and the one enum in which the stages differ.
 
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::config::DivergenceGuard;
 use crate::config::Verb;
 use crate::data::Dataset;
-use crate::data::Question;
+use crate::model::device;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use checkpoint::Checkpoints;
-use checkpoint::TrainerState;
 use console::Progress;
 use estimate::Memory;
 use feed::Feed;
+use files::JsonLines;
 use metrics::MetricsLog;
 use metrics::StepMetrics;
 use metrics::StepTimings;
 use metrics::Stopwatch;
 use replay::Replayed;
 use rundir::RunDir;
-use rundir::RunDirError;
 use signals::StopRequest;
-use std::collections::BTreeMap;
+use start::Steps;
+use start::plan_replay;
+use start::starting_point;
 use std::fmt::Write;
 use std::path::Path;
-use std::path::PathBuf;
-use std::str::FromStr;
 
 pub mod backward;
 pub mod checkpoint;
@@ -43,47 +43,18 @@ pub mod replay;
 pub mod rundir;
 mod sft;
 pub mod signals;
+mod start;
 pub mod step;
+mod tally;
 pub mod tensorboard;
 mod trainer;
 mod words;
 
+pub use start::Resume;
+pub use start::RunOptions;
 pub use trainer::Objective;
 pub use trainer::Trainer;
 pub use words::objective_in_words;
-
-/// How a training run is started.
-#[derive(Debug, Clone, Default)]
-pub struct RunOptions {
-    /// From where to go on.
-    pub resume: Resume,
-    /// Completions of each step, instead of sampling (`train-cdpo`).
-    pub replay: Option<PathBuf>,
-}
-
-/// From where a run goes on.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Resume {
-    /// The run directory's last checkpoint, if it has one.
-    #[default]
-    Auto,
-    /// Start anew; a run directory with checkpoints in it is an error.
-    Never,
-    /// This checkpoint folder.
-    From(PathBuf),
-}
-
-impl FromStr for Resume {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text {
-            "auto" => Self::Auto,
-            "never" => Self::Never,
-            path => Self::From(PathBuf::from(path)),
-        })
-    }
-}
 
 /// How a run ended, when it did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +69,7 @@ pub enum Ending {
 ///
 /// # Errors
 /// Whatever would stop the run before its first step.
-pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions) -> Result<String> {
+pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions, ranks: usize) -> Result<String> {
     let dataset = load_dataset(config, verb)?;
     if let Some(path) = &options.replay {
         plan_replay(&dataset, replay::read(path)?, config)?;
@@ -116,57 +87,146 @@ pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions) -> Result<Stri
         dataset.num_skipped(),
         config.output_dir.display()
     )?;
-    let memory = Memory::before_start(config, verb, dataset.questions())?;
+    let mut config = config.clone();
+    if ranks > 1 {
+        config.train.questions_per_step = config.train.questions_per_step.div_ceil(ranks);
+        writeln!(
+            text,
+            "{ranks} ranks, each with {} of a step's questions; memory and time are one rank's.",
+            config.train.questions_per_step
+        )?;
+    }
+    let memory = Memory::before_start(&config, verb, dataset.questions())?;
     writeln!(
         text,
         "Memory, at the longest prompts and completions:\n{memory}"
     )?;
     if verb.is_rl() {
-        let duration = measure::Duration::before_start(config, dataset.questions())?;
+        let duration = measure::Duration::before_start(&config, dataset.questions())?;
         writeln!(text, "{duration}")?;
     }
     Ok(text)
 }
 
-/// Runs one training verb from its config to its last checkpoint.
+/// Runs one training verb from its config to its last checkpoint, as one of `cluster`'s ranks.
 ///
 /// # Errors
-/// Bad input, a full disk, another process on the same run directory, too many bad steps in a row.
-pub fn run(config: &Config, verb: Verb, options: &RunOptions) -> Result<Ending> {
+/// Bad input, a full disk, another process on the same run directory, too many bad steps in a row, a rank that failed.
+pub fn run(
+    config: &Config,
+    verb: Verb,
+    options: &RunOptions,
+    mut cluster: Cluster,
+) -> Result<Ending> {
+    let ended = run_rank(config, verb, options, &mut cluster);
+    if let Err(error) = &ended {
+        cluster.fail(error);
+    }
+    ended
+}
+
+fn run_rank(
+    config: &Config,
+    verb: Verb,
+    options: &RunOptions,
+    cluster: &mut Cluster,
+) -> Result<Ending> {
     let stop = StopRequest::listen().context("cannot listen to signals")?;
-    let dir = RunDir::open(&config.output_dir)?;
-    let checkpoints = Checkpoints::open(dir.path(), config.checkpoint.keep)?;
-    for line in objective_in_words(config, verb) {
-        tracing::info!("{line}");
+    let folders = cluster.is_first().then(|| Folders::open(config));
+    let folders = folders.transpose()?;
+    if cluster.is_first() {
+        for line in objective_in_words(config, verb) {
+            tracing::info!("{line}");
+        }
     }
     let dataset = load_dataset(config, verb)?;
-    let (checkpoint, state) = starting_point(config, &checkpoints, &dir, &options.resume)?;
+    let start = folders.as_ref().map(|Folders { dir, checkpoints }| {
+        starting_point(config, checkpoints, dir, &options.resume)
+    });
+    let (checkpoint, state) = cluster.first(start.transpose()?)?;
     let steps = match &options.replay {
         None => Steps::in_order(&dataset, config, verb, &state),
         Some(path) => plan_replay(&dataset, replay::read(path)?, config)?.after(state.step, config),
     };
-    let trainer = Trainer::load(config, checkpoint.as_deref(), state, dir.path())?;
-    let device = trainer.policy.model().device();
-    dir.describe(config, verb, device)?;
+    start::agree(cluster, config, &steps)?;
+    let device = device::of_rank(&config.model, cluster.size(), |gpus| cluster.gpu(gpus))?;
+    cluster.connect(&device)?;
+    let cluster = &*cluster;
+    let step = state.step;
+    let trainer = Trainer::load(config, &device, checkpoint.as_deref(), state, cluster)?;
     let task = if verb == Verb::TrainSft {
         Task::Supervised
     } else {
         Task::Reinforced(Objective::load(config, &trainer.policy)?)
     };
-    let log = MetricsLog::open_at(dir.path(), trainer.state.step)?;
+    let files = folders.map(|folders| {
+        folders.dir.describe(config, verb, &device, cluster.size())?;
+        Files::open(folders, checkpoint.as_ref().map(|_| step), step)
+    });
     let mut run = Run {
-        feed: Feed::start(steps.questions, config)?,
+        feed: Feed::start(steps.portion(config, cluster), config)?,
+        questions: steps.questions.len(),
         replayed: steps.replayed,
         last: steps.last,
-        saved_at: checkpoint.map(|_| trainer.state.step),
+        files: files.transpose()?,
         trainer,
         task,
-        checkpoints,
-        log,
         stop,
         video_seconds: 0.0,
     };
     run.all_steps()
+}
+
+/// The run directory, which rank 0 alone has open.
+struct Folders {
+    dir: RunDir,
+    checkpoints: Checkpoints,
+}
+
+impl Folders {
+    fn open(config: &Config) -> Result<Self> {
+        let dir = RunDir::open(&config.output_dir)?;
+        let checkpoints = Checkpoints::open(dir.path(), config.checkpoint.keep)?;
+        Ok(Self { dir, checkpoints })
+    }
+}
+
+/// Where a run's records go.
+struct Files {
+    checkpoints: Checkpoints,
+    /// Step of the newest checkpoint.
+    saved_at: Option<usize>,
+    log: MetricsLog,
+    rollouts: JsonLines,
+    bad_steps: JsonLines,
+    /// Locked until the run ends.
+    _dir: RunDir,
+}
+
+impl Files {
+    /// Files in which nothing is later than `step`.
+    fn open(folders: Folders, saved_at: Option<usize>, step: usize) -> Result<Self> {
+        let path = folders.dir.path();
+        Ok(Self {
+            checkpoints: folders.checkpoints,
+            saved_at,
+            log: MetricsLog::open_at(path, step)?,
+            rollouts: JsonLines::open_at(&path.join("rollouts.jsonl"), step)?,
+            bad_steps: JsonLines::open_at(&path.join("bad_steps.jsonl"), step)?,
+            _dir: folders.dir,
+        })
+    }
+
+    /// Records a step.
+    fn append(&mut self, done: &Step, timings: &StepTimings) -> Result<()> {
+        for line in &done.rollouts {
+            self.rollouts.append_line(line)?;
+        }
+        if let Some(sample) = &done.bad_sample {
+            self.bad_steps.append(sample)?;
+        }
+        self.log.append(&done.metrics, timings)
+    }
 }
 
 fn load_dataset(config: &Config, verb: Verb) -> Result<Dataset> {
@@ -177,127 +237,6 @@ fn load_dataset(config: &Config, verb: Verb) -> Result<Dataset> {
     Ok(dataset)
 }
 
-/// The checkpoint to go on from and where it stood; the beginning when there is none.
-fn starting_point(
-    config: &Config,
-    checkpoints: &Checkpoints,
-    dir: &RunDir,
-    resume: &Resume,
-) -> Result<(Option<PathBuf>, TrainerState)> {
-    let found = match resume {
-        Resume::Auto => checkpoints.latest()?,
-        Resume::Never => {
-            if let Some(path) = checkpoints.latest()? {
-                return Err(RunDirError::Occupied {
-                    path: dir.path().to_path_buf(),
-                    checkpoint: path.display().to_string(),
-                }
-                .into());
-            }
-            None
-        }
-        Resume::From(path) => Some(
-            path.canonicalize()
-                .with_context(|| format!("--resume {}", path.display()))?,
-        ),
-    };
-    let Some(path) = found else {
-        let state = TrainerState {
-            step: 0,
-            next_question: 0,
-            num_tokens: 0,
-            skipped_videos: 0,
-            bad_steps: 0,
-            kl_coefficient: config.kl.coefficient,
-        };
-        return Ok((None, state));
-    };
-    let (state, before) = checkpoint::read_state(&path)?;
-    rundir::check_same_config(&path, &before, config)?;
-    if let Some((_, later)) = checkpoints
-        .complete()?
-        .pop()
-        .filter(|(step, _)| *step > state.step)
-    {
-        return Err(RunDirError::Occupied {
-            path: dir.path().to_path_buf(),
-            checkpoint: format!("{}, later than {}", later.display(), path.display()),
-        }
-        .into());
-    }
-    tracing::info!("going on from {} (step {})", path.display(), state.step);
-    Ok((Some(path), state))
-}
-
-/// The questions of the steps to come.
-struct Steps<'a> {
-    questions: Vec<&'a Question>,
-    /// What was written to each of them, in a replay.
-    replayed: Option<Vec<Replayed>>,
-    /// The last step.
-    last: usize,
-}
-
-impl<'a> Steps<'a> {
-    fn in_order(dataset: &'a Dataset, config: &Config, verb: Verb, state: &TrainerState) -> Self {
-        let end = config.train.steps * config.train.questions_per_step;
-        let questions = if verb == Verb::TrainSft {
-            feed::in_clip_order(dataset, config.seed, state.next_question, end)
-        } else {
-            feed::in_order(dataset, state.next_question, end)
-        };
-        Self {
-            questions,
-            replayed: None,
-            last: config.train.steps,
-        }
-    }
-
-    /// Without the first `step` steps.
-    fn after(mut self, step: usize, config: &Config) -> Self {
-        let done = (step * config.train.questions_per_step).min(self.questions.len());
-        self.questions.drain(..done);
-        if let Some(replayed) = &mut self.replayed {
-            replayed.drain(..done);
-        }
-        self
-    }
-}
-
-/// The questions a replay file names; it ends the run when it has no more steps.
-fn plan_replay<'a>(
-    dataset: &'a Dataset,
-    replayed: Vec<Replayed>,
-    config: &Config,
-) -> Result<Steps<'a>> {
-    let by_id: BTreeMap<&str, &Question> = dataset
-        .questions()
-        .iter()
-        .map(|question| (question.id.as_str(), question))
-        .collect();
-    let questions = replayed
-        .iter()
-        .map(|line| {
-            by_id
-                .get(line.question_id.as_str())
-                .copied()
-                .with_context(|| {
-                    format!(
-                        "the replay file names question {}, which {} does not have",
-                        line.question_id,
-                        config.data.questions.display()
-                    )
-                })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let available = questions.len().div_ceil(config.train.questions_per_step);
-    Ok(Steps {
-        questions,
-        replayed: Some(replayed),
-        last: available.min(config.train.steps),
-    })
-}
-
 /// What a step learns from.
 enum Task {
     /// Worked answers.
@@ -306,17 +245,36 @@ enum Task {
     Reinforced(Objective),
 }
 
+/// What a step did.
+#[derive(Debug, Default)]
+struct Step {
+    metrics: StepMetrics,
+    /// Lines of `rollouts.jsonl`, of all ranks in the order of questions.
+    rollouts: Vec<String>,
+    /// A line of `bad_steps.jsonl`.
+    bad_sample: Option<serde_json::Value>,
+}
+
+impl From<StepMetrics> for Step {
+    fn from(metrics: StepMetrics) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+}
+
 /// A run between its start and its end.
 struct Run<'a> {
     trainer: Trainer<'a>,
     task: Task,
     feed: Feed<'a>,
+    /// Questions to come, of all ranks.
+    questions: usize,
     replayed: Option<Vec<Replayed>>,
     last: usize,
-    checkpoints: Checkpoints,
-    /// Step of the newest checkpoint.
-    saved_at: Option<usize>,
-    log: MetricsLog,
+    /// Rank 0's.
+    files: Option<Files>,
     stop: StopRequest,
     /// What the video threads had worked when the last step began.
     video_seconds: f64,
@@ -324,9 +282,11 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn all_steps(&mut self) -> Result<Ending> {
-        let progress = Progress::start(self.trainer.state.step, self.last);
+        let cluster = self.trainer.cluster;
+        let first = cluster.is_first();
+        let progress = first.then(|| Progress::start(self.trainer.state.step, self.last));
         while self.trainer.state.step < self.last {
-            if self.stop.is_set() {
+            if cluster.any(self.stop.is_set())? {
                 self.save()?;
                 tracing::info!("stopped at step {}", self.trainer.state.step);
                 return Ok(Ending::Stopped);
@@ -334,7 +294,9 @@ impl Run<'_> {
             let metrics = self
                 .step()
                 .with_context(|| format!("step {}", self.trainer.state.step + 1))?;
-            progress.step(self.trainer.state.step, &in_brief(&metrics));
+            if let Some(progress) = &progress {
+                progress.step(self.trainer.state.step, &in_brief(&metrics));
+            }
             self.check_health(&metrics)?;
             if self
                 .trainer
@@ -354,19 +316,22 @@ impl Run<'_> {
     fn step(&mut self) -> Result<StepMetrics> {
         let mut watch = Stopwatch::default();
         let count = self.trainer.config.train.questions_per_step;
+        let due = count.min(self.questions);
+        self.questions -= due;
+        let own = self.trainer.cluster.portion(due).len();
         let skipped_before = self.feed.skipped();
-        let lessons = watch.time("video", || self.feed.next_lessons(count))?;
+        let lessons = watch.time("video", || self.feed.next_lessons(own))?;
         // Waiting is above; this is the work, most of it done while the steps before this one ran.
         let worked = self.feed.worked_seconds();
         watch.add("video_work", worked - self.video_seconds);
         self.video_seconds = worked;
-        self.trainer.state.skipped_videos += self.feed.skipped() - skipped_before;
+        self.trainer.counts.skipped_videos += self.feed.skipped() - skipped_before;
         self.trainer.memory.clips = self.feed.held_bytes() + feed::bytes_of(&lessons);
-        let replayed = self.replayed.as_mut().map(|lines| {
-            let taken = count.min(lines.len());
-            lines.drain(..taken).collect::<Vec<_>>()
-        });
-        let mut metrics = match &self.task {
+        let replayed = self
+            .replayed
+            .as_mut()
+            .map(|lines| lines.drain(..due).collect::<Vec<_>>());
+        let mut done = match &self.task {
             Task::Supervised => self.trainer.supervised_step(&lessons, &mut watch)?,
             Task::Reinforced(objective) => self.trainer.reinforced_step(
                 objective,
@@ -375,19 +340,23 @@ impl Run<'_> {
                 &mut watch,
             )?,
         };
+        self.trainer.count_together()?;
         let state = &mut self.trainer.state;
         state.step += 1;
         state.next_question += count;
-        metrics.skipped_videos = state.skipped_videos;
+        done.metrics.num_tokens = state.num_tokens;
+        done.metrics.skipped_videos = state.skipped_videos;
         let mut timings = StepTimings {
             estimate_bytes: self.trainer.memory.largest,
-            ..watch.finish(metrics.step)
+            ..watch.finish(done.metrics.step)
         };
         if let Some(bytes) = measure::peak_bytes(self.trainer.policy.model().device())? {
             timings.peak_bytes = bytes;
         }
-        self.log.append(&metrics, &timings)?;
-        Ok(metrics)
+        if let Some(files) = &mut self.files {
+            files.append(&done, &timings)?;
+        }
+        Ok(done.metrics)
     }
 
     /// Stops after too many bad steps, and acts when repulsion has destroyed the format.
@@ -429,17 +398,21 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Writes a checkpoint, unless this step has one, nothing was done yet, or the run keeps none.
+    /// Writes a checkpoint, unless this step has one, nothing was done yet, the run keeps none, or another rank does.
     fn save(&mut self) -> Result<()> {
         let step = self.trainer.state.step;
         let keeps_none = self.trainer.config.checkpoint.every == 0;
-        if step == 0 || self.saved_at == Some(step) || keeps_none {
+        self.trainer.check_weights()?;
+        let Some(files) = &mut self.files else {
+            return Ok(());
+        };
+        if step == 0 || files.saved_at == Some(step) || keeps_none {
             return Ok(());
         }
-        let path = self
+        let path = files
             .checkpoints
             .save(step, |folder: &Path| self.trainer.save(folder))?;
-        self.saved_at = Some(step);
+        files.saved_at = Some(step);
         tracing::info!("saved {}", path.display());
         // The folder this run came from may be pruned; the newest checkpoint never is.
         self.trainer.source = path;

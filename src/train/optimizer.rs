@@ -194,7 +194,7 @@ fn upload(moved: &mut dyn Iterator<Item = Result<Moved>>) -> Result<()> {
 }
 
 /// sqrt(Σ g²) over all gradients, in name order.
-fn global_norm(gradients: &Gradients) -> Result<f64> {
+pub(super) fn global_norm(gradients: &Gradients) -> Result<f64> {
     let gradients: Vec<Tensor> = gradients
         .values()
         .map(|gradient| gradient.detach().contiguous())

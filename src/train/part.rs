@@ -52,22 +52,24 @@ pub(super) struct PartPass {
 }
 
 impl Trainer<'_> {
-    /// The questions divided among the passes that run side by side. A part's share of the loss is that of its
-    /// questions, or in `dapo` that of its tokens.
+    /// This rank's questions divided among the passes that run side by side. A part's share of the loss is that of its
+    /// questions among those of all ranks, or in `dapo` that of its tokens.
     pub(super) fn parts<'g>(&self, groups: &'g [Group]) -> Result<Vec<Part<'g>>> {
         let model = self.policy.model();
         let weight = |groups: &[Group]| match self.config.objective.loss {
             LossKind::Dapo => completion_tokens(groups) as f64,
             LossKind::Grpo | LossKind::DrGrpo | LossKind::Bnpo => groups.len() as f64,
         };
-        let per_part = groups.len().div_ceil(passes_at_once(model.device()));
+        let [whole] = self.cluster.sum([weight(groups)])?;
+        let passes = passes_at_once(model.device());
+        let per_part = groups.len().div_ceil(passes).max(1);
         groups
             .chunks(per_part)
             .map(|part| {
                 Ok(Part {
                     groups: part,
                     inputs: pack(part, &model.spec)?,
-                    share: weight(part) / weight(groups),
+                    share: weight(part) / whole,
                     old_logprob: None,
                 })
             })
@@ -166,31 +168,26 @@ impl Part<'_> {
     }
 }
 
-/// The parts of a step together.
-pub(super) struct Outcome {
+/// What the parts of a step give, without the gradients.
+#[derive(Debug, Default)]
+pub(super) struct Scores {
     pub(super) loss: LossOutput,
     pub(super) logprob: Vec<f32>,
     pub(super) entropy: Vec<f32>,
-    pub(super) gradients: Gradients,
 }
 
-impl Outcome {
-    pub(super) fn of(passes: Vec<PartPass>) -> candle_core::Result<Self> {
-        let (mut logprob, mut entropy) = (Vec::new(), Vec::new());
-        let (mut losses, mut gradients) = (Vec::new(), Vec::new());
-        for PartPass { pass, share } in passes {
-            logprob.extend(pass.scores.logprob);
-            entropy.extend(pass.scores.entropy);
-            losses.push((pass.objective, share));
-            gradients.push(pass.gradients);
-        }
-        Ok(Self {
-            loss: LossOutput::together(losses),
-            logprob,
-            entropy,
-            gradients: add_up(gradients)?,
-        })
+/// The parts' scores behind each other, and the sums of their gradients.
+pub(super) fn together(passes: Vec<PartPass>) -> candle_core::Result<(Scores, Gradients)> {
+    let mut scores = Scores::default();
+    let (mut losses, mut gradients) = (Vec::new(), Vec::new());
+    for PartPass { pass, share } in passes {
+        scores.logprob.extend(pass.scores.logprob);
+        scores.entropy.extend(pass.scores.entropy);
+        losses.push((pass.objective, share));
+        gradients.push(pass.gradients);
     }
+    scores.loss = LossOutput::together(losses);
+    Ok((scores, add_up(gradients)?))
 }
 
 /// Where each completion's tokens lie when the parts' tokens stand behind each other.

@@ -10,6 +10,8 @@ use anyhow::Result;
 use candle_core::Device;
 use candle_core::DeviceLocation;
 use serde_json::json;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::fs::TryLockError;
@@ -92,12 +94,18 @@ impl RunDir {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn describe(&self, config: &Config, verb: Verb, device: &Device) -> Result<()> {
+    pub fn describe(
+        &self,
+        config: &Config,
+        verb: Verb,
+        device: &Device,
+        ranks: usize,
+    ) -> Result<()> {
         let text = config
             .to_toml()
             .context("the config cannot be written as TOML")?;
         files::write_atomically(&self.path.join("config.toml"), text.as_bytes())?;
-        let environment = serde_json::to_string_pretty(&environment(verb, device))?;
+        let environment = serde_json::to_string_pretty(&environment(verb, device, ranks))?;
         files::write_atomically(
             &self.path.join("environment.json"),
             (environment + "\n").as_bytes(),
@@ -140,7 +148,7 @@ fn take_lock(path: &Path) -> Result<File> {
 }
 
 /// What one needs to know to understand the numbers of this run.
-fn environment(verb: Verb, device: &Device) -> serde_json::Value {
+fn environment(verb: Verb, device: &Device, ranks: usize) -> serde_json::Value {
     let cpu = std::fs::read_to_string("/proc/cpuinfo")
         .ok()
         .and_then(|text| {
@@ -157,6 +165,7 @@ fn environment(verb: Verb, device: &Device) -> serde_json::Value {
             DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
             DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
         },
+        "ranks": ranks,
         "threads": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         "cpu": cpu,
         "os": std::env::consts::OS,
@@ -184,34 +193,33 @@ const FREE_TO_CHANGE: [&str; 14] = [
     "data.video_root",
 ];
 
+/// The keys with both values, a line each, that differ between flattened configs, but for those `free` to, and those of
+/// evaluations.
+pub(super) fn differences(
+    old: &BTreeMap<String, String>,
+    new: &BTreeMap<String, String>,
+    free: &[&str],
+) -> Vec<String> {
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let show = |value: Option<&String>| value.map_or_else(|| "absent".to_owned(), Clone::clone);
+    keys.into_iter()
+        .filter(|key| !free.contains(&key.as_str()) && !key.starts_with("eval."))
+        .map(|key| (key, old.get(key), new.get(key)))
+        .filter(|(_, old, new)| old != new)
+        .map(|(key, old, new)| format!("  {key}: was {}, is {}", show(old), show(new)))
+        .collect()
+}
+
 /// Refuses to go on from `checkpoint` when a setting that changes the result differs from the one it was trained with.
 ///
 /// # Errors
 /// [`RunDirError::ConfigChanged`] names every such key with both values.
 pub fn check_same_config(checkpoint: &Path, before: &Config, now: &Config) -> Result<()> {
-    let (old, new) = (before.flattened(), now.flattened());
-    let longer_is_fine = now.optimizer.schedule == Schedule::Constant;
-    let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
-    keys.sort();
-    keys.dedup();
-    let differences: Vec<String> = keys
-        .into_iter()
-        .filter(|key| {
-            old.get(*key) != new.get(*key)
-                && !FREE_TO_CHANGE.contains(&key.as_str())
-                && !key.starts_with("eval.")
-                && (!longer_is_fine || key.as_str() != "train.steps")
-        })
-        .map(|key| {
-            let show =
-                |value: Option<&String>| value.map_or_else(|| "absent".to_owned(), Clone::clone);
-            format!(
-                "  {key}: was {}, is {}",
-                show(old.get(key)),
-                show(new.get(key))
-            )
-        })
-        .collect();
+    let mut free = FREE_TO_CHANGE.to_vec();
+    if now.optimizer.schedule == Schedule::Constant {
+        free.push("train.steps");
+    }
+    let differences = differences(&before.flattened(), &now.flattened(), &free);
     if differences.is_empty() {
         return Ok(());
     }

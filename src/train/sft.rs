@@ -1,9 +1,12 @@
 //! One supervised step: worked answers, cross-entropy, what examples of a clip share computed once.
 
+use super::Step;
 use super::Trainer;
 use super::feed::Lesson;
 use super::metrics::StepMetrics;
 use super::metrics::Stopwatch;
+use super::tally::Mean;
+use crate::cluster::Cluster;
 use crate::config::BadVideoPolicy;
 use crate::config::Wording;
 use crate::data::Dataset;
@@ -89,7 +92,13 @@ struct Shares {
 }
 
 impl Shares {
-    fn of(examples: &[Example], grounding_weight: f64, emphasis: impl Fn(&u32) -> f64) -> Self {
+    /// Of targets of which `cluster`'s ranks have some each.
+    fn of(
+        examples: &[Example],
+        grounding_weight: f64,
+        emphasis: impl Fn(&u32) -> f64,
+        cluster: &Cluster,
+    ) -> Result<Self> {
         let answers: f64 = examples
             .iter()
             .flat_map(|example| &example.token_ids[example.prompt_len..])
@@ -102,25 +111,26 @@ impl Shares {
                 all += example.video.num_tokens();
             }
         }
+        let [answers, shown, all] = cluster.sum([answers, shown as f64, all as f64])?;
         let share = |total: f64, count: f64| (total / count.max(1.0)) as f32;
-        Self {
+        Ok(Self {
             answer: share(1.0, answers),
-            shown: share(grounding_weight, shown as f64),
-            empty: share(grounding_weight * EMPTY_WEIGHT, (all - shown) as f64),
-        }
+            shown: share(grounding_weight, shown),
+            empty: share(grounding_weight * EMPTY_WEIGHT, all - shown),
+        })
     }
 }
 
 impl Trainer<'_> {
-    /// One optimizer step on `lessons`.
+    /// One optimizer step on `lessons`, this rank's part of its questions.
     pub(super) fn supervised_step(
         &mut self,
         lessons: &[Lesson],
         watch: &mut Stopwatch,
-    ) -> Result<StepMetrics> {
+    ) -> Result<Step> {
         let examples = self.examples(lessons)?;
-        if examples.is_empty() {
-            return Ok(self.empty_step());
+        if !self.cluster.any(!examples.is_empty())? {
+            return Ok(self.empty_step().into());
         }
         let supervision = self.supervision(&examples)?;
         let inputs: Vec<&PackedInputs> = supervision.iter().map(|part| &part.inputs).collect();
@@ -130,28 +140,38 @@ impl Trainer<'_> {
                 part.backward(&self.policy, self.gradient_home())
             })
         })?;
-        let entropy: Vec<f32> = passes
-            .iter()
-            .flat_map(|pass| &pass.scores.entropy)
-            .copied()
-            .collect();
+        let entropy = passes.iter().flat_map(|pass| &pass.scores.entropy);
+        let entropy = Mean::of(entropy.map(|&entropy| f64::from(entropy)));
         let loss = passes.iter().map(|pass| pass.objective).sum();
-        let gradients = add_up(passes.into_iter().map(|pass| pass.gradients))?;
-        self.state.num_tokens += examples
+        let gradients = if passes.is_empty() {
+            self.no_gradients()?
+        } else {
+            add_up(passes.into_iter().map(|pass| pass.gradients))?
+        };
+        self.counts.num_tokens += examples
             .iter()
             .map(|example| example.token_ids.len() as u64)
             .sum::<u64>();
-        let update = watch.time("update", || self.update(loss, &gradients))?;
-        if !update.applied {
-            let ids: Vec<&str> = lessons.iter().map(|l| l.question.id.as_str()).collect();
-            self.dump_bad_step(loss, update.grad_norm, &ids)?;
-        }
-        Ok(StepMetrics {
+        let (loss, update) = watch.time("update", || self.update(loss, gradients))?;
+        let ids: Vec<String> = lessons.iter().map(|l| l.question.id.clone()).collect();
+        let (entropies, ids): (Vec<Mean>, Vec<Vec<String>>) =
+            self.cluster.share((entropy, ids))?.into_iter().unzip();
+        let bad_sample = if update.applied {
+            None
+        } else {
+            Some(self.bad_step(loss, update.grad_norm, &ids.concat())?)
+        };
+        let metrics = StepMetrics {
             loss,
             grad_norm: update.grad_norm,
             skipped_update: usize::from(!update.applied),
-            entropy: Some(super::mean(&entropy)),
+            entropy: Mean::together(&entropies).known(),
             ..self.empty_step()
+        };
+        Ok(Step {
+            metrics,
+            bad_sample,
+            ..Step::default()
         })
     }
 
@@ -171,11 +191,13 @@ impl Trainer<'_> {
                 1.0
             }
         };
-        let shares = Shares::of(examples, self.config.sft.grounding_weight, emphasis);
+        let weight = self.config.sft.grounding_weight;
+        let shares = Shares::of(examples, weight, emphasis, self.cluster)?;
         let nothing = self.processor.encode(NOTHING)?;
         let per_pass = clips
             .len()
-            .div_ceil(passes_at_once(self.policy.model().device()));
+            .div_ceil(passes_at_once(self.policy.model().device()))
+            .max(1);
         groups
             .chunks(per_pass)
             .zip(clips.chunks(per_pass))

@@ -2,20 +2,23 @@
 //! optimizer → metrics.
 
 use super::Objective;
+use super::Step;
 use super::Trainer;
 use super::feed::Lesson;
 use super::mean;
-use super::metrics::RlMetrics;
 use super::metrics::StepMetrics;
 use super::metrics::Stopwatch;
 use super::optimizer::Update;
 use super::part::BiasView;
-use super::part::Outcome;
 use super::part::Part;
+use super::part::Scores;
 use super::part::Targets;
 use super::part::completion_tokens;
 use super::part::targets_of;
+use super::part::together;
 use super::replay::Replayed;
+use super::tally::Mean;
+use super::tally::Tally;
 use crate::config::BadVideoPolicy;
 use crate::config::KlConfig;
 use crate::config::QuestionKind;
@@ -90,17 +93,17 @@ struct Learned {
 }
 
 impl Learned {
-    fn add(&mut self, outcome: Outcome, update: &Update) {
+    fn add(&mut self, scores: Scores, loss: f64, update: &Update) {
         if self.updates == 0 {
-            self.logprob = outcome.logprob;
-            self.entropy = outcome.entropy;
-            self.kl = outcome.loss.kl;
+            self.logprob = scores.logprob;
+            self.entropy = scores.entropy;
+            self.kl = scores.loss.kl;
         }
         self.updates += 1;
-        self.loss += outcome.loss.loss;
+        self.loss += loss;
         self.grad_norm += update.grad_norm;
-        self.clip_low += outcome.loss.clip_low_fraction;
-        self.clip_high += outcome.loss.clip_high_fraction;
+        self.clip_low += scores.loss.clip_low_fraction;
+        self.clip_high += scores.loss.clip_high_fraction;
         self.skipped += usize::from(!update.applied);
     }
 
@@ -119,17 +122,17 @@ impl Learned {
 }
 
 impl Trainer<'_> {
-    /// One step on `lessons`; `replayed` gives their completions instead of the sampler.
+    /// One step on `lessons`, this rank's part of its questions; `replayed` gives completions instead of the sampler.
     pub(super) fn reinforced_step(
         &mut self,
         objective: &Objective,
         lessons: &[Lesson],
         replayed: Option<&[Replayed]>,
         watch: &mut Stopwatch,
-    ) -> Result<StepMetrics> {
+    ) -> Result<Step> {
         let (questions, prompts) = self.prompts(lessons)?;
-        if prompts.is_empty() {
-            return Ok(self.empty_step());
+        if !self.cluster.any(!prompts.is_empty())? {
+            return Ok(self.empty_step().into());
         }
         let completions = match replayed {
             Some(replayed) => self.replayed(&questions, replayed)?,
@@ -170,28 +173,51 @@ impl Trainer<'_> {
         })?;
         let scored = parts.into_iter().zip(bias).collect();
         let learned = self.learn(objective, scored, kl, watch)?;
-        self.state.num_tokens += groups.iter().map(count_tokens).sum::<u64>();
+        self.counts.num_tokens += groups.iter().map(count_tokens).sum::<u64>();
+        self.report(&questions, &groups, &learned, kl)
+    }
+
+    /// The step's numbers and records, put together from all ranks.
+    fn report(
+        &self,
+        questions: &[&Question],
+        groups: &[Group],
+        learned: &Learned,
+        kl: Option<&KlConfig>,
+    ) -> Result<Step> {
         let (targets, kls) = (&learned.targets, &learned.kl);
-        let lines = rollout_lines(self.state.step + 1, &questions, &groups, targets, kls);
-        for line in &lines {
-            self.rollouts.append(line)?;
-        }
-        if learned.skipped > 0 {
-            self.dump_bad_step(learned.loss, learned.grad_norm, &lines)?;
-        }
-        Ok(StepMetrics {
+        let tokens = learned.logprob.len();
+        let mut tally = Tally::of(groups, targets, kls);
+        tally.entropy = Mean::of(learned.entropy.iter().map(|&entropy| f64::from(entropy)));
+        tally.clip_low = Mean::of_known(learned.clip_low, tokens);
+        tally.clip_high = Mean::of_known(learned.clip_high, tokens);
+        tally.sampler_gap = self.sampler_gap(groups, targets, &learned.logprob);
+        let lines = rollout_lines(self.state.step + 1, questions, groups, targets, kls)
+            .iter()
+            .map(serde_json::to_string)
+            .collect::<serde_json::Result<Vec<String>>>()?;
+        let (tallies, lines): (Vec<Tally>, Vec<Vec<String>>) =
+            self.cluster.share((tally, lines))?.into_iter().unzip();
+        let (tally, rollouts) = (Tally::together(&tallies), lines.concat());
+        let bad_sample = (learned.skipped > 0)
+            .then(|| -> Result<_> {
+                let sample = rollouts.iter().map(|line| serde_json::from_str(line));
+                let sample = sample.collect::<serde_json::Result<Vec<serde_json::Value>>>()?;
+                self.bad_step(learned.loss, learned.grad_norm, &sample)
+            })
+            .transpose()?;
+        let metrics = StepMetrics {
             loss: learned.loss,
             grad_norm: learned.grad_norm,
             skipped_update: learned.skipped,
-            entropy: Some(mean(&learned.entropy)),
-            rl: Some(RlMetrics {
-                clip_low: learned.clip_low,
-                clip_high: learned.clip_high,
-                kl_coefficient: kl.map(|kl| kl.coefficient),
-                sampler_logp_gap: self.sampler_gap(&groups, targets, &learned.logprob),
-                ..rl_metrics(&groups, targets, kls)
-            }),
+            entropy: tally.entropy.known(),
+            rl: Some(tally.metrics(kl.map(|kl| kl.coefficient))),
             ..self.empty_step()
+        };
+        Ok(Step {
+            metrics,
+            rollouts,
+            bad_sample,
         })
     }
 
@@ -218,11 +244,14 @@ impl Trainer<'_> {
             for ((part, _), pass) in scored.iter_mut().zip(&passes) {
                 part.keep_old_logprob(pass);
             }
-            let outcome = Outcome::of(passes)?;
-            let update = watch.time("update", || {
-                self.update(outcome.loss.loss, &outcome.gradients)
-            })?;
-            learned.add(outcome, &update);
+            let (scores, gradients) = if passes.is_empty() {
+                (Scores::default(), self.no_gradients()?)
+            } else {
+                together(passes)?
+            };
+            let (loss, update) =
+                watch.time("update", || self.update(scores.loss.loss, gradients))?;
+            learned.add(scores, loss, &update);
             if !update.applied {
                 break;
             }
@@ -348,52 +377,4 @@ fn rollout_lines<'a>(
         }
     }
     lines
-}
-
-/// What the rewards, lengths and divergences of a step are on average.
-fn rl_metrics(groups: &[Group], targets: &Targets, kl: &[f32]) -> RlMetrics {
-    let rollouts = || groups.iter().flat_map(|group| &group.rollouts);
-    let count = rollouts().count().max(1) as f64;
-    let average =
-        |value: &dyn Fn(&crate::rl::Rollout) -> f64| rollouts().map(value).sum::<f64>() / count;
-    let accuracy_of = |kind: QuestionKind| {
-        let of_kind: Vec<f64> = groups
-            .iter()
-            .filter(|group| group.kind == Some(kind))
-            .flat_map(|group| &group.rollouts)
-            .map(|rollout| rollout.reward.accuracy)
-            .collect();
-        (!of_kind.is_empty()).then(|| of_kind.iter().sum::<f64>() / of_kind.len() as f64)
-    };
-    let kl_of = |wanted: Option<QuestionKind>| {
-        let values: Vec<f32> = groups
-            .iter()
-            .zip(targets)
-            .filter(|(group, _)| wanted.is_none() || group.kind == wanted)
-            .flat_map(|(_, ranges)| ranges)
-            .filter_map(|range| kl.get(range.clone()))
-            .flatten()
-            .copied()
-            .collect();
-        (!values.is_empty()).then(|| mean(&values))
-    };
-    let stds: Vec<f64> = groups.iter().map(Group::reward_std).collect();
-    let num_groups = groups.len().max(1) as f64;
-    RlMetrics {
-        reward: average(&|rollout| rollout.total),
-        reward_std: stds.iter().sum::<f64>() / num_groups,
-        accuracy: average(&|rollout| rollout.reward.accuracy),
-        format: average(&|rollout| rollout.reward.format),
-        accuracy_observational: accuracy_of(QuestionKind::Observational),
-        accuracy_inferential: accuracy_of(QuestionKind::Inferential),
-        frac_reward_zero_std: stds.iter().filter(|&&std| std == 0.0).count() as f64 / num_groups,
-        mean_length: average(&|rollout| rollout.completion.token_ids.len() as f64),
-        clipped_ratio: average(&|rollout| {
-            f64::from(u8::from(rollout.completion.finish == Finish::Length))
-        }),
-        kl: kl_of(None),
-        kl_observational: kl_of(Some(QuestionKind::Observational)),
-        kl_inferential: kl_of(Some(QuestionKind::Inferential)),
-        ..RlMetrics::default()
-    }
 }

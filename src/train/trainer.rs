@@ -1,17 +1,20 @@
 //! What a step works with: the policy, its optimizer, where the run stands, and where its records go.
 
+use super::backward::zero_gradients;
 use super::checkpoint;
 use super::checkpoint::TrainerState;
 use super::estimate::Load;
 use super::estimate::Memory;
-use super::files::JsonLines;
 use super::gradients::Home;
 use super::metrics::StepMetrics;
 use super::metrics::resident_bytes;
 use super::optimizer::AdamW;
 use super::optimizer::Gradients;
 use super::optimizer::Update;
+use super::optimizer::global_norm;
 use super::optimizer::learning_rate;
+use crate::cluster::Cluster;
+use crate::cluster::ClusterError;
 use crate::config::Config;
 use crate::config::SamplingConfig;
 use crate::data::Question;
@@ -28,6 +31,7 @@ use anyhow::Context;
 use anyhow::Result;
 use candle_core::DType;
 use candle_core::Device;
+use serde::Deserialize;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -81,15 +85,24 @@ pub(super) struct MemoryWatch {
     pub(super) largest: Option<u64>,
 }
 
+/// What this rank has counted since ranks last put their counts together.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct Counts {
+    /// Prompt and completion tokens.
+    pub(super) num_tokens: u64,
+    /// Questions left out.
+    pub(super) skipped_videos: usize,
+}
+
 /// What a step works with.
 pub struct Trainer<'a> {
     pub(super) config: &'a Config,
+    pub(super) cluster: &'a Cluster,
     pub(super) policy: Policy,
     pub(super) processor: Processor,
     pub(super) optimizer: AdamW,
     pub(super) state: TrainerState,
-    pub(super) rollouts: JsonLines,
-    bad_steps: JsonLines,
+    pub(super) counts: Counts,
     pub(super) memory: MemoryWatch,
     /// The model folder whose tokenizer and processor files go into checkpoints.
     pub(super) source: PathBuf,
@@ -99,18 +112,18 @@ impl<'a> Trainer<'a> {
     /// Loads the policy from the config's model, or, with its optimizer, from a checkpoint.
     ///
     /// # Errors
-    /// A model that cannot be loaded; a state that does not fit it.
+    /// A model that cannot be loaded, or that other ranks have otherwise; a state that does not fit it.
     pub fn load(
         config: &'a Config,
+        device: &Device,
         checkpoint: Option<&Path>,
         state: TrainerState,
-        run: &Path,
+        cluster: &'a Cluster,
     ) -> Result<Self> {
         let source = match checkpoint {
             Some(folder) => folder.to_path_buf(),
             None => hub::resolve(&config.model.path).context("model.path")?,
         };
-        let device = device::device(&config.model)?;
         let dtype = device::dtype(&config.model);
         let memory = MemoryWatch {
             program: if device.is_cpu() { resident_bytes() } else { 0 },
@@ -118,7 +131,7 @@ impl<'a> Trainer<'a> {
         };
         let processor =
             Processor::load(&source)?.with_max_prompt_tokens(config.sampling.max_prompt_tokens);
-        let policy = Policy::load(&source, dtype, &device, config.model.train_vision)?;
+        let policy = Policy::load(&source, dtype, device, config.model.train_vision)?;
         let parameters = policy.vars().iter();
         let parameters = parameters.map(|(name, var)| (name.clone(), var.clone()));
         let mut optimizer = AdamW::new(parameters, &config.optimizer)?;
@@ -128,17 +141,19 @@ impl<'a> Trainer<'a> {
                 .load_state(&saved)
                 .with_context(|| format!("the optimizer state of {}", folder.display()))?;
         }
-        Ok(Self {
-            rollouts: JsonLines::open_at(&run.join("rollouts.jsonl"), state.step)?,
-            bad_steps: JsonLines::open_at(&run.join("bad_steps.jsonl"), state.step)?,
+        let trainer = Self {
             config,
+            cluster,
             policy,
             processor,
             optimizer,
             state,
+            counts: Counts::default(),
             memory,
             source,
-        })
+        };
+        trainer.check_weights()?;
+        Ok(trainer)
     }
 
     /// Estimates what a step takes whose passes read `parts`; with a bias model and sampling where they have a part.
@@ -148,16 +163,26 @@ impl<'a> Trainer<'a> {
         bias: Option<&Spec>,
         sampling: Option<&SamplingConfig>,
     ) {
+        if parts.is_empty() {
+            return;
+        }
         let load = Load::of(parts, sampling, self.memory.clips);
         let spec = &self.policy.model().spec;
         let estimate = Memory::estimate(spec, bias, self.config, &load, self.memory.program);
         self.memory.largest = self.memory.largest.max(Some(estimate.peak));
     }
 
-    /// Moves the weights, unless loss or gradients are not finite.
-    pub(super) fn update(&mut self, loss: f64, gradients: &Gradients) -> Result<Update> {
+    /// Moves the weights by the gradients of all ranks, unless those or the loss are not finite. `loss` and `gradients` are
+    /// this rank's part of them; the loss that comes back is the whole.
+    pub(super) fn update(
+        &mut self,
+        loss: f64,
+        mut gradients: Gradients,
+    ) -> Result<(f64, Update)> {
+        let [loss] = self.cluster.sum([loss])?;
         let update = if loss.is_finite() {
-            self.optimizer.step(gradients, self.learning_rate())?
+            self.cluster.add_up(&mut gradients)?;
+            self.optimizer.step(&gradients, self.learning_rate())?
         } else {
             Update {
                 grad_norm: f64::NAN,
@@ -169,7 +194,44 @@ impl<'a> Trainer<'a> {
         } else {
             self.state.bad_steps + 1
         };
-        Ok(update)
+        Ok((loss, update))
+    }
+
+    /// Gradients of a rank without questions: others may have some.
+    pub(super) fn no_gradients(&self) -> Result<Gradients> {
+        Ok(zero_gradients(&self.policy, self.gradient_home())?)
+    }
+
+    /// Adds what every rank has counted to where the run stands.
+    pub(super) fn count_together(&mut self) -> Result<()> {
+        for counts in self.cluster.share(std::mem::take(&mut self.counts))? {
+            self.state.num_tokens += counts.num_tokens;
+            self.state.skipped_videos += counts.skipped_videos;
+        }
+        Ok(())
+    }
+
+    /// Refuses to go on when ranks have different weights: their models' folders differ, or a GPU computes wrongly.
+    pub(super) fn check_weights(&self) -> Result<()> {
+        if self.cluster.size() == 1 {
+            return Ok(());
+        }
+        let weights = self.policy.vars().iter();
+        let weights = weights.map(|(name, var)| (name.clone(), var.as_tensor().clone()));
+        let norms = self.cluster.share(global_norm(&weights.collect())?)?;
+        // Equal weights give equal sums but for the order in which different processors add.
+        let differs = |norm: &f64| (norm - norms[0]).abs() > 1e-9 * norms[0];
+        match norms.iter().position(differs) {
+            None => Ok(()),
+            Some(rank) => Err(ClusterError::Stranger {
+                rank,
+                reason: format!(
+                    "its weights are not those of rank 0 (norms {} and {})",
+                    norms[rank], norms[0]
+                ),
+            }
+            .into()),
+        }
     }
 
     /// Where the update reads its gradients.
@@ -194,33 +256,34 @@ impl<'a> Trainer<'a> {
         StepMetrics {
             step: self.state.step + 1,
             learning_rate: self.learning_rate(),
-            num_tokens: self.state.num_tokens,
             ..StepMetrics::default()
         }
     }
 
-    /// Writes what a step without an update was made of to `bad_steps.jsonl`.
-    pub(super) fn dump_bad_step(
-        &mut self,
+    /// A line of `bad_steps.jsonl`: what a step without an update was made of.
+    pub(super) fn bad_step(
+        &self,
         loss: f64,
         grad_norm: f64,
         sample: &impl Serialize,
-    ) -> Result<()> {
+    ) -> Result<serde_json::Value> {
         let step = self.state.step + 1;
-        tracing::warn!(
-            "step {step}: loss {loss}, gradient norm {grad_norm}: not finite, no update; the sample is in bad_steps.jsonl"
-        );
-        self.bad_steps.append(&json!({
+        if self.cluster.is_first() {
+            tracing::warn!(
+                "step {step}: loss {loss}, gradient norm {grad_norm}: not finite, no update; the sample is in bad_steps.jsonl"
+            );
+        }
+        Ok(json!({
             "step": step,
             "loss": loss.to_string(),
             "grad_norm": grad_norm.to_string(),
-            "sample": sample,
+            "sample": serde_json::to_value(sample)?,
         }))
     }
 
     /// Counts and logs a question that is left out.
     pub(super) fn skip(&mut self, question: &Question, why: &dyn std::error::Error) {
-        self.state.skipped_videos += 1;
+        self.counts.skipped_videos += 1;
         tracing::warn!("question {} skipped: {why}", question.id);
     }
 

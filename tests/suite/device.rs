@@ -144,7 +144,20 @@ fn decoding_and_learning_are_timed_against_measured_rates() {
     let timed =
         |what: &[&str]| json(&[&["inspect", "device"], what, &work[..], &settings].concat());
 
-    let decode = timed(&["decode", "--rows", "2,4"]);
+    // Tokens are timed by a difference of two times, which other work can make negative; the program says so then.
+    let mut decode = vec!["inspect", "device", "decode", "--rows", "2,4"];
+    decode.extend(&work[..6]);
+    decode.extend(["--completion-tokens", "64"]);
+    decode.extend(&settings);
+    let decode = (0..10)
+        .find_map(|_| {
+            let output = run(&decode);
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let busy = errors.contains("other work took the time");
+            assert!(output.status.success() || busy, "{errors}");
+            serde_json::from_slice::<Value>(&output.stdout).ok()
+        })
+        .unwrap();
     for (batch, rows) in decode["batches"].as_array().unwrap().iter().zip([2, 4]) {
         assert_eq!(batch["rows"], rows);
         assert_eq!(batch["prompt_tokens"], 16);

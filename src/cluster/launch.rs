@@ -1,0 +1,114 @@
+//! Ranks on one machine: this process and copies of it.
+
+use super::ClusterError;
+use super::Result;
+use super::link::Link;
+use super::link::PATIENCE;
+use super::place::LAUNCHED;
+use super::place::Place;
+use std::net::TcpListener;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+/// How long ranks may take to end when the run has.
+const FAREWELL: Duration = Duration::from_secs(30);
+
+/// The processes started here, by their ranks from 1 on. None outlives this value.
+#[derive(Debug, Default)]
+pub(super) struct Children(Vec<Child>);
+
+/// Starts `size - 1` copies of this process and waits until they are connected.
+pub(super) fn launch(size: usize) -> Result<(Place, Link, Children)> {
+    let mut place = Place {
+        size,
+        job: format!("{}-{}", std::process::id(), nanoseconds()),
+        ..Place::alone()
+    };
+    let failed = |source| ClusterError::Address {
+        rank: 0,
+        address: place.address(),
+        source,
+    };
+    let listener = TcpListener::bind((place.host.as_str(), 0)).map_err(failed)?;
+    let port = listener.local_addr().map_err(failed)?.port();
+    place.port = port;
+    let mut children = Children::default();
+    for rank in 1..size {
+        let start = || -> std::io::Result<Child> {
+            Command::new(std::env::current_exe()?)
+                .args(std::env::args_os().skip(1))
+                .envs(variables(&place, rank))
+                .env_remove("TORCHELASTIC_USE_AGENT_STORE")
+                .env_remove("TORCHELASTIC_RUN_ID")
+                .stdin(Stdio::null())
+                .spawn()
+        };
+        let child = start().map_err(|source| ClusterError::Launch { rank, source })?;
+        children.0.push(child);
+    }
+    match Link::gather(&place, &listener, PATIENCE, || children.all_alive()) {
+        Ok(link) => Ok((place, link, children)),
+        Err(error) => {
+            children.end();
+            Err(error)
+        }
+    }
+}
+
+/// What [`Place::from_environment`] reads.
+fn variables(place: &Place, rank: usize) -> [(&'static str, String); 6] {
+    [
+        ("RANK", rank.to_string()),
+        ("LOCAL_RANK", rank.to_string()),
+        ("WORLD_SIZE", place.size.to_string()),
+        ("MASTER_ADDR", place.host.clone()),
+        ("MASTER_PORT", place.port.to_string()),
+        (LAUNCHED, place.job.clone()),
+    ]
+}
+
+fn nanoseconds() -> u128 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |time| time.as_nanos())
+}
+
+impl Children {
+    fn all_alive(&mut self) -> Result<()> {
+        for (index, child) in self.0.iter_mut().enumerate() {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(ClusterError::Left {
+                    rank: index + 1,
+                    reason: format!("it ended before the run began ({status}), as it says above"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that are still there have nobody to wait for.
+    fn end(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+        }
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        for child in &mut self.0 {
+            while let Ok(None) = child.try_wait() {
+                if start.elapsed() > FAREWELL {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}

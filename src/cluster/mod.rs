@@ -1,0 +1,327 @@
+//! Several processes, ranks, that train one model: each takes its part of every step's questions, and before each
+//! update the gradients of all are added up, so that all hold the same weights all the time.
+//!
+//! Rank 0 alone keeps the run's files. The others reach it over TCP; what ranks tell each other in a step is small and
+//! goes that way, and so do gradients on a CPU. Gradients on GPUs are added up by NCCL. A rank that fails says so, one
+//! that vanishes is noticed: the others end with its number and its reason instead of waiting for ever.
+
+use candle_core::Device;
+use candle_core::Tensor;
+use link::Link;
+use place::Place;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+mod launch;
+mod link;
+#[cfg(feature = "nccl")]
+mod nccl;
+pub mod place;
+mod sum;
+
+/// What goes wrong between ranks.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The environment names ranks, but not completely.
+    #[error("{variable}{problem}; torchrun and srun set it, see the README on several GPUs")]
+    Environment {
+        /// The variable.
+        variable: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Rank 0 cannot be reached, or cannot listen.
+    #[error("rank {rank}: {address}: {source}")]
+    Address {
+        /// This rank.
+        rank: usize,
+        /// HOST:PORT of rank 0.
+        address: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Not all came.
+    #[error("after {seconds} s ranks {missing:?} have not come to {address}")]
+    Missing {
+        /// Who did not come.
+        missing: Vec<usize>,
+        /// HOST:PORT of rank 0.
+        address: String,
+        /// How long it waited.
+        seconds: u64,
+    },
+    /// Ranks that are not parts of one run.
+    #[error("rank {rank} does not belong to this run: {reason}")]
+    Stranger {
+        /// Who.
+        rank: usize,
+        /// What differs.
+        reason: String,
+    },
+    /// Another rank ended before the run did.
+    #[error("rank {rank} failed: {reason}")]
+    Left {
+        /// Who.
+        rank: usize,
+        /// What it said, or that it said nothing.
+        reason: String,
+    },
+    /// The processes of this machine cannot be started.
+    #[error("cannot start rank {rank}: {source}")]
+    Launch {
+        /// Who.
+        rank: usize,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// GPUs, and a program that cannot connect them.
+    #[error(
+        "several ranks on GPUs need NCCL: build with --features cuda,nccl, or set model.device = \"cpu\""
+    )]
+    NoNccl,
+    /// What a rank said is not understood.
+    #[error("a message between ranks: {0}")]
+    Message(#[from] postcard::Error),
+    /// Gradients that cannot be added.
+    #[error(transparent)]
+    Gradients(#[from] candle_core::Error),
+}
+
+/// A specialised result.
+pub type Result<T, E = ClusterError> = std::result::Result<T, E>;
+
+/// All ranks, seen from one.
+#[derive(Debug)]
+pub struct Cluster {
+    place: Place,
+    link: Option<Link>,
+    #[cfg(feature = "nccl")]
+    nccl: Option<nccl::Nccl>,
+    /// Ends after the link, whose end tells them to.
+    _children: launch::Children,
+}
+
+impl Cluster {
+    /// One process.
+    pub fn alone() -> Self {
+        Self::new(Place::alone(), None, launch::Children::default())
+    }
+
+    fn new(place: Place, link: Option<Link>, children: launch::Children) -> Self {
+        Self {
+            place,
+            link,
+            #[cfg(feature = "nccl")]
+            nccl: None,
+            _children: children,
+        }
+    }
+
+    /// The process at `place`. Returns when all ranks are there.
+    ///
+    /// # Errors
+    /// Ranks that do not come within ten minutes, or do not belong together.
+    pub fn join(place: Place) -> Result<Self> {
+        let link = Link::open(&place, link::PATIENCE)?;
+        Ok(Self::new(place, Some(link), launch::Children::default()))
+    }
+
+    /// This process as rank 0, and `size - 1` more of it with the same arguments on this machine.
+    ///
+    /// # Errors
+    /// When the system gives no port or no process, or one ends before the run begins.
+    pub fn launch(size: usize) -> Result<Self> {
+        if size == 1 {
+            return Ok(Self::alone());
+        }
+        let (place, link, children) = launch::launch(size)?;
+        Ok(Self::new(place, Some(link), children))
+    }
+
+    /// This process's number.
+    pub fn rank(&self) -> usize {
+        self.place.rank
+    }
+
+    /// How many ranks there are.
+    pub fn size(&self) -> usize {
+        self.place.size
+    }
+
+    /// Which of `visible` GPUs this process takes: that of its number on its machine, or the only one where the
+    /// cluster shows every process its own.
+    pub fn gpu(&self, visible: usize) -> Option<usize> {
+        let local_rank = self.place.local_rank;
+        if local_rank < visible {
+            Some(local_rank)
+        } else {
+            (visible == 1 && !self.place.launched).then_some(0)
+        }
+    }
+
+    /// Whether this rank keeps the files.
+    pub fn is_first(&self) -> bool {
+        self.place.rank == 0
+    }
+
+    /// Which of `count` questions in a row are this rank's: parts that differ by one at most.
+    pub fn portion(&self, count: usize) -> Range<usize> {
+        portion(count, self.rank(), self.size())
+    }
+
+    /// Every rank's value, in the order of ranks. All ranks must ask in the same order.
+    ///
+    /// # Errors
+    /// [`ClusterError::Left`].
+    pub fn share<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<Vec<T>> {
+        match &self.link {
+            None => Ok(vec![value]),
+            Some(link) => link.share(&value),
+        }
+    }
+
+    /// Rank 0's value; the others have none.
+    ///
+    /// # Errors
+    /// [`ClusterError::Left`].
+    pub fn first<T: Serialize + DeserializeOwned>(&self, value: Option<T>) -> Result<T> {
+        self.share(value)?
+            .swap_remove(0)
+            .ok_or_else(|| ClusterError::Stranger {
+                rank: 0,
+                reason: "it has sent nothing".to_owned(),
+            })
+    }
+
+    /// Whether any rank says so.
+    ///
+    /// # Errors
+    /// [`ClusterError::Left`].
+    pub fn any(&self, flag: bool) -> Result<bool> {
+        Ok(self.share(flag)?.contains(&true))
+    }
+
+    /// The sum over the ranks, position by position.
+    ///
+    /// # Errors
+    /// [`ClusterError::Left`].
+    pub fn sum<const N: usize>(&self, values: [f64; N]) -> Result<[f64; N]> {
+        let mut sums = [0.0; N];
+        for values in self.share(values.to_vec())? {
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum += value;
+            }
+        }
+        Ok(sums)
+    }
+
+    /// Prepares for gradients that are on `device`.
+    ///
+    /// # Errors
+    /// Ranks on CPUs and GPUs in one run; GPUs without NCCL in the program, or that NCCL cannot connect.
+    pub fn connect(&mut self, device: &Device) -> Result<()> {
+        if self.link.is_none() {
+            return Ok(());
+        }
+        let kinds = self.share(device.is_cpu())?;
+        if let Some(rank) = kinds.iter().position(|kind| *kind != kinds[0]) {
+            return Err(ClusterError::Stranger {
+                rank,
+                reason: "some ranks run on a CPU and some on a GPU; set model.device".to_owned(),
+            });
+        }
+        if device.is_cpu() {
+            return Ok(());
+        }
+        #[cfg(feature = "nccl")]
+        {
+            self.nccl = Some(nccl::Nccl::connect(self, device)?);
+            Ok(())
+        }
+        #[cfg(not(feature = "nccl"))]
+        Err(ClusterError::NoNccl)
+    }
+
+    /// Adds every rank's gradients of the same names up; all get the same sums, bit by bit.
+    ///
+    /// # Errors
+    /// [`ClusterError::Left`]; a tensor that other ranks have in another shape.
+    pub fn add_up(&self, gradients: &mut BTreeMap<String, Tensor>) -> Result<()> {
+        let Some(link) = &self.link else {
+            return Ok(());
+        };
+        // Nobody begins before all are here: within NCCL a missing rank would be waited for in vain.
+        let shape = sum::shape_of(gradients);
+        let shapes = self.share(shape.clone())?;
+        if let Some(rank) = shapes.iter().position(|other| *other != shape) {
+            return Err(ClusterError::Stranger {
+                rank,
+                reason: format!("its gradients differ from those of rank {}", self.rank()),
+            });
+        }
+        #[cfg(feature = "nccl")]
+        if let Some(nccl) = &self.nccl {
+            return nccl.add_up(link, gradients);
+        }
+        sum::add_up(link, gradients)
+    }
+
+    /// Tells the others why this rank ends early.
+    pub fn fail(&self, error: &anyhow::Error) {
+        let Some(link) = &self.link else {
+            return;
+        };
+        match error.downcast_ref() {
+            Some(ClusterError::Left { rank, reason }) => link.fail(*rank, reason),
+            _ => link.fail(self.rank(), &format!("{error:#}")),
+        }
+    }
+}
+
+fn portion(count: usize, rank: usize, size: usize) -> Range<usize> {
+    count * rank / size..count * (rank + 1) / size
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portions_cover_everything_once() {
+        for (count, size) in [(8, 2), (7, 3), (2, 2), (1, 4), (0, 2)] {
+            let portions: Vec<_> = (0..size).map(|rank| portion(count, rank, size)).collect();
+            let all: Vec<usize> = portions.iter().cloned().flatten().collect();
+            assert_eq!(all, (0..count).collect::<Vec<_>>());
+            let lengths = portions.iter().map(ExactSizeIterator::len);
+            assert!(lengths.clone().max().unwrap() - lengths.min().unwrap() <= 1);
+        }
+    }
+
+    #[test]
+    fn each_rank_takes_its_gpu() {
+        let at = |local_rank, launched| {
+            let place = Place {
+                local_rank,
+                launched,
+                ..Place::alone()
+            };
+            Cluster::new(place, None, launch::Children::default())
+        };
+        assert_eq!(at(1, true).gpu(2), Some(1));
+        assert_eq!(at(1, true).gpu(1), None);
+        assert_eq!(at(1, false).gpu(1), Some(0));
+        assert_eq!(at(3, false).gpu(2), None);
+    }
+
+    #[test]
+    fn alone_everything_is_ones_own() {
+        let cluster = Cluster::alone();
+        assert_eq!(cluster.share(3).unwrap(), [3]);
+        assert_eq!(cluster.portion(5), 0..5);
+        assert!(!cluster.any(false).unwrap());
+        assert_eq!(cluster.first(Some(4)).unwrap(), 4);
+        assert!(cluster.first::<u8>(None).is_err());
+    }
+}

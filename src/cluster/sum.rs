@@ -1,0 +1,164 @@
+//! Gradients of all ranks added up by rank 0, for CPUs.
+
+use super::ClusterError;
+use super::Result;
+use super::link::Link;
+use candle_core::DType;
+use candle_core::Device;
+use candle_core::Tensor;
+use half::bf16;
+use std::collections::BTreeMap;
+
+/// Names, shapes and formats, as one text: equal texts can be added up.
+pub(super) fn shape_of(gradients: &BTreeMap<String, Tensor>) -> u64 {
+    let mut hash = crate::data::fnv::Fnv::default();
+    for (name, gradient) in gradients {
+        let shape = format!("{name} {:?} {:?};", gradient.dims(), gradient.dtype());
+        hash.add(shape.as_bytes());
+    }
+    hash.value()
+}
+
+/// Adds tensor by tensor, in f32 and in the order of ranks.
+pub(super) fn add_up(link: &Link, gradients: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    for gradient in gradients.values_mut() {
+        let own = to_bytes(gradient)?;
+        let sum = if link.is_first() {
+            let mut sum = values(&own, gradient.dtype());
+            for rank in link.peers() {
+                let bytes = link.receive(rank)?;
+                check(rank, bytes.len(), own.len())?;
+                let other = values(&bytes, gradient.dtype());
+                for (sum, value) in sum.iter_mut().zip(other) {
+                    *sum += value;
+                }
+            }
+            let sum = Tensor::from_vec(sum, gradient.shape(), &Device::Cpu)?;
+            sum.to_dtype(gradient.dtype())?
+        } else {
+            link.send(0, &own)?;
+            let bytes = link.receive(0)?;
+            check(0, bytes.len(), own.len())?;
+            let sum = values(&bytes, gradient.dtype());
+            Tensor::from_vec(sum, gradient.shape(), &Device::Cpu)?.to_dtype(gradient.dtype())?
+        };
+        if link.is_first() {
+            let bytes = to_bytes(&sum)?;
+            for rank in link.peers() {
+                link.send(rank, &bytes)?;
+            }
+        }
+        *gradient = sum;
+    }
+    Ok(())
+}
+
+fn check(rank: usize, got: usize, want: usize) -> Result<()> {
+    if got == want {
+        return Ok(());
+    }
+    let reason = format!("it sent {got} bytes where {want} were due");
+    Err(ClusterError::Stranger { rank, reason })
+}
+
+fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    let flat = tensor.flatten_all()?;
+    Ok(match tensor.dtype() {
+        DType::BF16 => {
+            let values = flat.to_vec1::<bf16>()?;
+            values.into_iter().flat_map(bf16::to_le_bytes).collect()
+        }
+        _ => {
+            let values = flat.to_vec1::<f32>()?;
+            values.into_iter().flat_map(f32::to_le_bytes).collect()
+        }
+    })
+}
+
+fn values(bytes: &[u8], dtype: DType) -> Vec<f32> {
+    match dtype {
+        DType::BF16 => {
+            let (pairs, _) = bytes.as_chunks();
+            pairs.iter().map(|pair| bf16::from_le_bytes(*pair).to_f32()).collect()
+        }
+        _ => {
+            let (quads, _) = bytes.as_chunks();
+            quads.iter().map(|quad| f32::from_le_bytes(*quad)).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::place::Place;
+    use std::time::Duration;
+
+    fn gradients(rank: usize, dtype: DType) -> BTreeMap<String, Tensor> {
+        let values: Vec<f32> = (0..600).map(|i| ((i + 7 * rank) as f32 * 0.37).sin()).collect();
+        let tensor = Tensor::from_vec(values, (20, 30), &Device::Cpu).unwrap();
+        let tensor = tensor.to_dtype(dtype).unwrap();
+        // As gradients come: one of them lies transposed in memory.
+        let turned = tensor.t().unwrap();
+        BTreeMap::from([("a".to_owned(), tensor), ("b".to_owned(), turned)])
+    }
+
+    fn flat(tensor: &Tensor) -> Vec<f32> {
+        let flat = tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+        flat.to_vec1().unwrap()
+    }
+
+    #[test]
+    fn all_ranks_get_the_same_sums() {
+        for dtype in [DType::F32, DType::BF16] {
+            let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            let place = |rank| Place {
+                rank,
+                size: 3,
+                port: listener.local_addr().unwrap().port(),
+                ..Place::alone()
+            };
+            let soon = Duration::from_secs(20);
+            let others: Vec<_> = (1..3)
+                .map(|rank| {
+                    let place = place(rank);
+                    std::thread::spawn(move || {
+                        let link = Link::open(&place, soon).unwrap();
+                        let mut gradients = gradients(rank, dtype);
+                        add_up(&link, &mut gradients).unwrap();
+                        gradients
+                    })
+                })
+                .collect();
+            let link = Link::gather(&place(0), &listener, soon, || Ok(())).unwrap();
+            let mut sums = gradients(0, dtype);
+            add_up(&link, &mut sums).unwrap();
+            for other in others {
+                let other = other.join().unwrap();
+                for (name, sum) in &sums {
+                    assert_eq!(flat(sum), flat(&other[name]));
+                    assert_eq!(sum.dtype(), dtype);
+                }
+            }
+            let parts: Vec<_> = (0..3).map(|rank| gradients(rank, dtype)).collect();
+            for (name, sum) in &sums {
+                assert_eq!(sum.dims(), parts[0][name].dims());
+                let values = parts.iter().map(|part| flat(&part[name]));
+                let want = values.reduce(|a, b| a.iter().zip(b).map(|(a, b)| a + b).collect());
+                // bf16 keeps 8 bits.
+                let bound = if dtype == DType::BF16 { 4e-3 } else { 1e-7 };
+                for (got, want) in flat(sum).iter().zip(want.unwrap()) {
+                    assert!((got - want).abs() <= bound * want.abs().max(1.0), "{got} {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_shapes_are_noticed() {
+        let shape = shape_of(&gradients(0, DType::F32));
+        assert_eq!(shape, shape_of(&gradients(1, DType::F32)));
+        assert_ne!(shape, shape_of(&gradients(0, DType::BF16)));
+        assert_ne!(shape, shape_of(&BTreeMap::new()));
+    }
+}

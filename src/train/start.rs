@@ -1,0 +1,235 @@
+//! How a run begins: from where it goes on, with which questions, and whether its ranks agree.
+
+use super::checkpoint;
+use super::checkpoint::Checkpoints;
+use super::checkpoint::TrainerState;
+use super::feed;
+use super::replay::Replayed;
+use super::rundir;
+use super::rundir::RunDir;
+use super::rundir::RunDirError;
+use crate::cluster::Cluster;
+use crate::cluster::ClusterError;
+use crate::config::Config;
+use crate::config::Verb;
+use crate::data::Dataset;
+use crate::data::Question;
+use crate::data::fnv::Fnv;
+use anyhow::Context;
+use anyhow::Result;
+use serde::Deserialize;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// How a training run is started.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// From where to go on.
+    pub resume: Resume,
+    /// Completions of each step, instead of sampling (`train-cdpo`).
+    pub replay: Option<PathBuf>,
+}
+
+/// From where a run goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Resume {
+    /// The run directory's last checkpoint, if it has one.
+    #[default]
+    Auto,
+    /// Start anew; a run directory with checkpoints in it is an error.
+    Never,
+    /// This checkpoint folder.
+    From(PathBuf),
+}
+
+impl FromStr for Resume {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "never" => Self::Never,
+            path => Self::From(PathBuf::from(path)),
+        })
+    }
+}
+
+/// The checkpoint to go on from and where it stood; the beginning when there is none.
+pub(super) fn starting_point(
+    config: &Config,
+    checkpoints: &Checkpoints,
+    dir: &RunDir,
+    resume: &Resume,
+) -> Result<(Option<PathBuf>, TrainerState)> {
+    let found = match resume {
+        Resume::Auto => checkpoints.latest()?,
+        Resume::Never => {
+            if let Some(path) = checkpoints.latest()? {
+                return Err(RunDirError::Occupied {
+                    path: dir.path().to_path_buf(),
+                    checkpoint: path.display().to_string(),
+                }
+                .into());
+            }
+            None
+        }
+        Resume::From(path) => Some(
+            path.canonicalize()
+                .with_context(|| format!("--resume {}", path.display()))?,
+        ),
+    };
+    let Some(path) = found else {
+        let state = TrainerState {
+            step: 0,
+            next_question: 0,
+            num_tokens: 0,
+            skipped_videos: 0,
+            bad_steps: 0,
+            kl_coefficient: config.kl.coefficient,
+        };
+        return Ok((None, state));
+    };
+    let (state, before) = checkpoint::read_state(&path)?;
+    rundir::check_same_config(&path, &before, config)?;
+    if let Some((_, later)) = checkpoints
+        .complete()?
+        .pop()
+        .filter(|(step, _)| *step > state.step)
+    {
+        return Err(RunDirError::Occupied {
+            path: dir.path().to_path_buf(),
+            checkpoint: format!("{}, later than {}", later.display(), path.display()),
+        }
+        .into());
+    }
+    tracing::info!("going on from {} (step {})", path.display(), state.step);
+    Ok((Some(path), state))
+}
+
+/// The questions of the steps to come.
+pub(super) struct Steps<'a> {
+    pub(super) questions: Vec<&'a Question>,
+    /// What was written to each of them, in a replay.
+    pub(super) replayed: Option<Vec<Replayed>>,
+    /// The last step.
+    pub(super) last: usize,
+}
+
+impl<'a> Steps<'a> {
+    pub(super) fn in_order(dataset: &'a Dataset, config: &Config, verb: Verb, state: &TrainerState) -> Self {
+        let end = config.train.steps * config.train.questions_per_step;
+        let questions = if verb == Verb::TrainSft {
+            feed::in_clip_order(dataset, config.seed, state.next_question, end)
+        } else {
+            feed::in_order(dataset, state.next_question, end)
+        };
+        Self {
+            questions,
+            replayed: None,
+            last: config.train.steps,
+        }
+    }
+
+    /// Without the first `step` steps.
+    pub(super) fn after(mut self, step: usize, config: &Config) -> Self {
+        let done = (step * config.train.questions_per_step).min(self.questions.len());
+        self.questions.drain(..done);
+        if let Some(replayed) = &mut self.replayed {
+            replayed.drain(..done);
+        }
+        self
+    }
+
+    /// This rank's part of each step's questions.
+    pub(super) fn portion(&self, config: &Config, cluster: &Cluster) -> Vec<&'a Question> {
+        let steps = self.questions.chunks(config.train.questions_per_step);
+        steps
+            .flat_map(|step| &step[cluster.portion(step.len())])
+            .copied()
+            .collect()
+    }
+}
+
+/// The questions a replay file names; it ends the run when it has no more steps.
+pub(super) fn plan_replay<'a>(
+    dataset: &'a Dataset,
+    replayed: Vec<Replayed>,
+    config: &Config,
+) -> Result<Steps<'a>> {
+    let by_id: BTreeMap<&str, &Question> = dataset
+        .questions()
+        .iter()
+        .map(|question| (question.id.as_str(), question))
+        .collect();
+    let questions = replayed
+        .iter()
+        .map(|line| {
+            by_id
+                .get(line.question_id.as_str())
+                .copied()
+                .with_context(|| {
+                    format!(
+                        "the replay file names question {}, which {} does not have",
+                        line.question_id,
+                        config.data.questions.display()
+                    )
+                })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let available = questions.len().div_ceil(config.train.questions_per_step);
+    Ok(Steps {
+        questions,
+        replayed: Some(replayed),
+        last: available.min(config.train.steps),
+    })
+}
+
+
+/// What all ranks must have alike.
+#[derive(Debug, Serialize, Deserialize)]
+struct Identity {
+    settings: BTreeMap<String, String>,
+    questions: u64,
+}
+
+/// Settings that may differ between the machines of one run.
+const OF_A_MACHINE: [&str; 6] = [
+    "output_dir",
+    "model.device",
+    "data.video_root",
+    "data.cache_dir",
+    "data.cache_mib",
+    "data.cache_dir_mib",
+];
+
+/// Refuses ranks that would train something else than rank 0.
+///
+/// # Errors
+/// [`ClusterError::Stranger`] names the rank and what differs.
+pub(super) fn agree(cluster: &Cluster, config: &Config, steps: &Steps) -> Result<()> {
+    let mut questions = Fnv::default();
+    for question in &steps.questions {
+        questions.add(question.id.as_bytes());
+        questions.add(question.text().as_bytes());
+        questions.add(question.solution.as_bytes());
+    }
+    let all = cluster.share(Identity {
+        settings: config.flattened(),
+        questions: questions.value(),
+    })?;
+    let first = &all[0];
+    for (rank, other) in all.iter().enumerate() {
+        let settings = rundir::differences(&first.settings, &other.settings, &OF_A_MACHINE);
+        let reason = if !settings.is_empty() {
+            format!("its settings differ (was: those of rank 0):\n{}", settings.join("\n"))
+        } else if other.questions != first.questions {
+            "its questions are not those of rank 0".to_owned()
+        } else {
+            continue;
+        };
+        return Err(ClusterError::Stranger { rank, reason }.into());
+    }
+    Ok(())
+}

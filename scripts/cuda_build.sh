@@ -2,8 +2,9 @@
 # A stripped release binary for CUDA on a machine with or without a CUDA toolkit, and what it needs where it runs.
 # No GPU and no driver are needed to build.
 #
-#   scripts/cuda_build.sh [--slim] [--toolkit DIR] [--out FILE]
+#   scripts/cuda_build.sh [--nccl] [--slim] [--toolkit DIR] [--out FILE]
 #
+#   --nccl           for training on several GPUs at once; the binary then needs libnccl.so.2 where it runs
 #   --slim           leave out candle's kernels for GGUF weights and mixtures of experts: nothing here uses them, and they
 #                    are nine tenths of the kernels' compile time
 #   --toolkit DIR    where a toolkit is put together when there is no nvcc (default ~/.cache/videothinker/cuda)
@@ -17,13 +18,14 @@ cd "$(dirname "$0")/.."
 # shellcheck source=lib/packages.sh
 . scripts/lib/packages.sh
 
-slim=0 toolkit=${XDG_CACHE_HOME:-$HOME/.cache}/videothinker/cuda out=dist/videothinker
+slim=0 features=cuda toolkit=${XDG_CACHE_HOME:-$HOME/.cache}/videothinker/cuda out=dist/videothinker
 while [ $# -gt 0 ]; do
   case $1 in
+    --nccl) features=cuda,nccl ;;
     --slim) slim=1 ;;
     --toolkit) toolkit=${2:?--toolkit DIR}; shift ;;
     --out) out=${2:?--out FILE}; shift ;;
-    *) sed -n '2,15s/^# \{0,1\}//p' "$0"; if [ "$1" = --help ]; then exit 0; else exit 2; fi ;;
+    *) sed -n '2,16s/^# \{0,1\}//p' "$0"; if [ "$1" = --help ]; then exit 0; else exit 2; fi ;;
   esac
   shift
 done
@@ -45,9 +47,8 @@ if [ "$(cat "$CARGO_TARGET_DIR/.slim" 2>/dev/null)" != $slim ]; then
   cargo clean --quiet --release -p candle-kernels
   echo $slim > "$CARGO_TARGET_DIR/.slim"
 fi
-features=cuda
-if [ -n "${FFMPEG_DIR:-}" ]; then features=cuda,video-static; fi
-cargo build --release --locked --features $features
+if [ -n "${FFMPEG_DIR:-}" ]; then features=$features,video-static; fi
+cargo build --release --locked --features "$features"
 
 mkdir -p "$(dirname "$out")"
 strip -o "$out" "$CARGO_TARGET_DIR/release/videothinker"

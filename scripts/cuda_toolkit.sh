@@ -23,6 +23,7 @@ pins=(
   nvidia-cuda-nvrtc==13.0.88
   nvidia-cublas==13.1.0.3
   nvidia-curand==10.4.0.35
+  nvidia-nccl-cu13==2.28.9
 )
 
 site=$dir/site
@@ -41,6 +42,9 @@ install_wheels() {
 link_names() {
   local library base
   ln -sfn lib "$root/lib64"
+  # NCCL has a folder of its own.
+  ln -sfn "$site"/nvidia/nccl/lib/libnccl.so.2 "$root/lib/libnccl.so.2"
+  ln -sfn "$site"/nvidia/nccl/include/nccl.h "$root/include/nccl.h"
   for library in "$root"/lib/lib*.so.*; do
     base=$(basename "$library")
     case $base in *.alt.so.*|*builtins*) continue ;; esac

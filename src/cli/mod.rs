@@ -1,5 +1,6 @@
 //! One file per verb; here the command line itself, logging and exit codes.
 
+use crate::cluster::ClusterError;
 use crate::cluster::place::Place;
 use crate::config::Config;
 use crate::config::ConfigError;
@@ -123,6 +124,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         let run_dir = cause.downcast_ref::<RunDirError>();
         cause.is::<ConfigError>()
             || cause.is::<BadArgument>()
+            || matches!(cause.downcast_ref(), Some(ClusterError::Environment { .. }))
             || run_dir.is_some_and(|error| matches!(error, RunDirError::ConfigChanged { .. }))
     });
     if usage { 2 } else { 1 }

@@ -80,7 +80,9 @@ fn start(args: &TrainingArgs, verb: Verb, replay: Option<PathBuf>) -> Result<Out
         Ok(Ending::Finished) => Ok(Outcome::Done),
         Ok(Ending::Stopped) => Ok(Outcome::Stopped),
         // On this terminal the one that failed says it.
-        Err(error) if launched && matches!(error.downcast_ref(), Some(ClusterError::Left { .. })) => {
+        Err(error)
+            if launched && matches!(error.downcast_ref(), Some(ClusterError::Left { .. })) =>
+        {
             Ok(Outcome::Failed)
         }
         Err(error) if rank > 0 => Err(error.context(format!("rank {rank} of {ranks} ended"))),

@@ -490,7 +490,9 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let three = std::thread::spawn(move || {
-            Link::open(&place(1, 3, port), SOON).unwrap_err().to_string()
+            Link::open(&place(1, 3, port), SOON)
+                .unwrap_err()
+                .to_string()
         });
         let two = place(0, 2, port);
         let error = Link::gather(&two, &listener, SOON, || Ok(())).unwrap_err();
@@ -505,6 +507,9 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let patience = Duration::from_millis(200);
         let error = Link::gather(&place(0, 3, port), &listener, patience, || Ok(())).unwrap_err();
-        assert!(error.to_string().contains("ranks [1, 2] have not come"), "{error}");
+        assert!(
+            error.to_string().contains("ranks [1, 2] have not come"),
+            "{error}"
+        );
     }
 }

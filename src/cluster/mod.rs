@@ -84,9 +84,9 @@ pub enum ClusterError {
     /// What a rank said is not understood.
     #[error("a message between ranks: {0}")]
     Message(#[from] postcard::Error),
-    /// Gradients that cannot be added.
+    /// A tensor or a device that refuses.
     #[error(transparent)]
-    Gradients(#[from] candle_core::Error),
+    Tensor(#[from] candle_core::Error),
 }
 
 /// A specialised result.
@@ -254,7 +254,7 @@ impl Cluster {
         };
         // Nobody begins before all are here: within NCCL a missing rank would be waited for in vain.
         let shape = sum::shape_of(gradients);
-        let shapes = self.share(shape.clone())?;
+        let shapes = self.share(shape)?;
         if let Some(rank) = shapes.iter().position(|other| *other != shape) {
             return Err(ClusterError::Stranger {
                 rank,

@@ -13,7 +13,6 @@ use candle_core::CudaDevice;
 use candle_core::DType;
 use candle_core::Device;
 use candle_core::Tensor;
-use candle_core::bail;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::nccl::result;
 use candle_core::cuda_backend::cudarc::nccl::safe::Id;
@@ -47,12 +46,9 @@ impl Nccl {
         let Device::Cuda(device) = device else {
             return Err(ClusterError::NoNccl);
         };
-        let id = match cluster.is_first() {
-            true => Some(new_id()?),
-            false => None,
-        };
+        let id = cluster.is_first().then(new_id).transpose()?;
         let id = <[u8; 128]>::try_from(cluster.first(id)?)
-            .map_err(|_| ClusterError::Gradients(candle_core::Error::msg("NCCL's id is 128 bytes")))?;
+            .map_err(|_| ClusterError::Tensor(candle_core::Error::msg("NCCL's id is 128 bytes")))?;
         let id = sys::ncclUniqueId {
             internal: id.map(|byte| byte as std::ffi::c_char),
         };
@@ -157,6 +153,7 @@ fn new_id() -> Result<Vec<u8>> {
     Ok(id.internal().iter().map(|byte| *byte as u8).collect())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn in_words(error: result::NcclError) -> candle_core::Error {
     candle_core::Error::msg(format!(
         "NCCL: {error:?} (NCCL_DEBUG=INFO makes it say more)"

@@ -94,7 +94,8 @@ impl<R: Fn(&str) -> Option<String>> Environment<R> {
         };
         self.place(
             ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"],
-            self.text("MASTER_ADDR").unwrap_or_else(|_| first_host(&nodes)),
+            self.text("MASTER_ADDR")
+                .unwrap_or_else(|_| first_host(&nodes)),
             port,
             format!("{job}.{step}"),
         )
@@ -221,7 +222,10 @@ mod tests {
         let message = place(&incomplete).unwrap_err().to_string();
         assert!(message.starts_with("MASTER_PORT is not set"), "{message}");
         let message = place(&[("WORLD_SIZE", "two"), ("RANK", "0")]).unwrap_err();
-        assert!(message.to_string().contains("\"two\" is no number"), "{message}");
+        assert!(
+            message.to_string().contains("\"two\" is no number"),
+            "{message}"
+        );
         let beyond = [
             ("RANK", "2"),
             ("WORLD_SIZE", "2"),
@@ -230,7 +234,10 @@ mod tests {
             ("MASTER_PORT", "1"),
         ];
         let message = place(&beyond).unwrap_err().to_string();
-        assert!(message.starts_with("RANK = 2 with WORLD_SIZE = 2"), "{message}");
+        assert!(
+            message.starts_with("RANK = 2 with WORLD_SIZE = 2"),
+            "{message}"
+        );
     }
 
     #[test]

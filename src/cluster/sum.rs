@@ -63,29 +63,23 @@ fn check(rank: usize, got: usize, want: usize) -> Result<()> {
 
 fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     let flat = tensor.flatten_all()?;
-    Ok(match tensor.dtype() {
-        DType::BF16 => {
-            let values = flat.to_vec1::<bf16>()?;
-            values.into_iter().flat_map(bf16::to_le_bytes).collect()
-        }
-        _ => {
-            let values = flat.to_vec1::<f32>()?;
-            values.into_iter().flat_map(f32::to_le_bytes).collect()
-        }
-    })
+    if tensor.dtype() == DType::BF16 {
+        let values = flat.to_vec1::<bf16>()?;
+        return Ok(values.into_iter().flat_map(bf16::to_le_bytes).collect());
+    }
+    let values = flat.to_vec1::<f32>()?;
+    Ok(values.into_iter().flat_map(f32::to_le_bytes).collect())
 }
 
 fn values(bytes: &[u8], dtype: DType) -> Vec<f32> {
-    match dtype {
-        DType::BF16 => {
-            let (pairs, _) = bytes.as_chunks();
-            pairs.iter().map(|pair| bf16::from_le_bytes(*pair).to_f32()).collect()
-        }
-        _ => {
-            let (quads, _) = bytes.as_chunks();
-            quads.iter().map(|quad| f32::from_le_bytes(*quad)).collect()
-        }
+    if dtype == DType::BF16 {
+        let pairs = bytes.as_chunks().0.iter();
+        return pairs
+            .map(|pair| bf16::from_le_bytes(*pair).to_f32())
+            .collect();
     }
+    let quads = bytes.as_chunks().0.iter();
+    quads.map(|quad| f32::from_le_bytes(*quad)).collect()
 }
 
 #[cfg(test)]
@@ -95,7 +89,9 @@ mod tests {
     use std::time::Duration;
 
     fn gradients(rank: usize, dtype: DType) -> BTreeMap<String, Tensor> {
-        let values: Vec<f32> = (0..600).map(|i| ((i + 7 * rank) as f32 * 0.37).sin()).collect();
+        let values: Vec<f32> = (0..600)
+            .map(|i| ((i + 7 * rank) as f32 * 0.37).sin())
+            .collect();
         let tensor = Tensor::from_vec(values, (20, 30), &Device::Cpu).unwrap();
         let tensor = tensor.to_dtype(dtype).unwrap();
         // As gradients come: one of them lies transposed in memory.
@@ -148,7 +144,10 @@ mod tests {
                 // bf16 keeps 8 bits.
                 let bound = if dtype == DType::BF16 { 4e-3 } else { 1e-7 };
                 for (got, want) in flat(sum).iter().zip(want.unwrap()) {
-                    assert!((got - want).abs() <= bound * want.abs().max(1.0), "{got} {want}");
+                    assert!(
+                        (got - want).abs() <= bound * want.abs().max(1.0),
+                        "{got} {want}"
+                    );
                 }
             }
         }

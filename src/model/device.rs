@@ -28,7 +28,9 @@ pub enum DeviceError {
     )]
     OneForAll(String, usize),
     /// More processes on a machine than GPUs.
-    #[error("{ranks} ranks, and a machine with {gpus} GPUs for its part of them: start as many on a machine as it has GPUs")]
+    #[error(
+        "{ranks} ranks, and a machine with {gpus} GPUs for its part of them: start as many on a machine as it has GPUs"
+    )]
     TooFew {
         /// Processes of the run.
         ranks: usize,

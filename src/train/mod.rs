@@ -138,6 +138,9 @@ fn run_rank(
         for line in objective_in_words(config, verb) {
             tracing::info!("{line}");
         }
+        if cluster.size() > 1 {
+            tracing::info!("{} ranks share the questions of a step", cluster.size());
+        }
     }
     let dataset = load_dataset(config, verb)?;
     let start = folders.as_ref().map(|Folders { dir, checkpoints }| {
@@ -160,7 +163,9 @@ fn run_rank(
         Task::Reinforced(Objective::load(config, &trainer.policy)?)
     };
     let files = folders.map(|folders| {
-        folders.dir.describe(config, verb, &device, cluster.size())?;
+        folders
+            .dir
+            .describe(config, verb, &device, cluster.size())?;
         Files::open(folders, checkpoint.as_ref().map(|_| step), step)
     });
     let mut run = Run {
@@ -380,10 +385,12 @@ impl Run<'_> {
             DivergenceGuard::Off => {}
             DivergenceGuard::Halve => {
                 self.trainer.state.kl_coefficient /= 2.0;
-                tracing::warn!(
-                    "format reward {format:.3}: kl.coefficient halved to {}",
-                    self.trainer.state.kl_coefficient
-                );
+                if self.trainer.cluster.is_first() {
+                    tracing::warn!(
+                        "format reward {format:.3}: kl.coefficient halved to {}",
+                        self.trainer.state.kl_coefficient
+                    );
+                }
             }
             DivergenceGuard::Stop => {
                 self.save()?;

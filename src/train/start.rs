@@ -118,7 +118,12 @@ pub(super) struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    pub(super) fn in_order(dataset: &'a Dataset, config: &Config, verb: Verb, state: &TrainerState) -> Self {
+    pub(super) fn in_order(
+        dataset: &'a Dataset,
+        config: &Config,
+        verb: Verb,
+        state: &TrainerState,
+    ) -> Self {
         let end = config.train.steps * config.train.questions_per_step;
         let questions = if verb == Verb::TrainSft {
             feed::in_clip_order(dataset, config.seed, state.next_question, end)
@@ -186,7 +191,6 @@ pub(super) fn plan_replay<'a>(
     })
 }
 
-
 /// What all ranks must have alike.
 #[derive(Debug, Serialize, Deserialize)]
 struct Identity {
@@ -223,7 +227,10 @@ pub(super) fn agree(cluster: &Cluster, config: &Config, steps: &Steps) -> Result
     for (rank, other) in all.iter().enumerate() {
         let settings = rundir::differences(&first.settings, &other.settings, &OF_A_MACHINE);
         let reason = if !settings.is_empty() {
-            format!("its settings differ (was: those of rank 0):\n{}", settings.join("\n"))
+            format!(
+                "its settings differ (was: those of rank 0):\n{}",
+                settings.join("\n")
+            )
         } else if other.questions != first.questions {
             "its questions are not those of rank 0".to_owned()
         } else {

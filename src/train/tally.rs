@@ -132,7 +132,11 @@ impl Tally {
             for (sum, part) in whole.means().into_iter().zip(tally.means()) {
                 sum.add(*part);
             }
-            whole.sampler_gap = whole.sampler_gap.into_iter().chain(tally.sampler_gap).reduce(f64::max);
+            whole.sampler_gap = whole
+                .sampler_gap
+                .into_iter()
+                .chain(tally.sampler_gap)
+                .reduce(f64::max);
         }
         whole
     }

@@ -174,11 +174,7 @@ impl<'a> Trainer<'a> {
 
     /// Moves the weights by the gradients of all ranks, unless those or the loss are not finite. `loss` and `gradients` are
     /// this rank's part of them; the loss that comes back is the whole.
-    pub(super) fn update(
-        &mut self,
-        loss: f64,
-        mut gradients: Gradients,
-    ) -> Result<(f64, Update)> {
+    pub(super) fn update(&mut self, loss: f64, mut gradients: Gradients) -> Result<(f64, Update)> {
         let [loss] = self.cluster.sum([loss])?;
         let update = if loss.is_finite() {
             self.cluster.add_up(&mut gradients)?;

@@ -12,6 +12,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use videothinker::cli::init::write_untrained;
+use videothinker::cluster::Cluster;
 use videothinker::config::{Config, Verb};
 use videothinker::data::read_questions;
 use videothinker::train::metrics::resident_bytes;
@@ -206,8 +207,10 @@ fn compare_with_the_estimate(judge: impl Fn(&str, f64)) {
         overrides.extend(fixed.iter().chain(&settings).map(ToString::to_string));
         let config = Config::load(None, &overrides, Verb::TrainCdpo).unwrap();
         let program = resident_bytes();
-        let (_, [_, _, measured]) =
-            measure(|| run(&config, Verb::TrainCdpo, &RunOptions::default()).unwrap());
+        let (_, [_, _, measured]) = measure(|| {
+            let options = RunOptions::default();
+            run(&config, Verb::TrainCdpo, &options, Cluster::alone()).unwrap()
+        });
         let timings = std::fs::read_to_string(config.output_dir.join("timings.jsonl")).unwrap();
         let last: serde_json::Value =
             serde_json::from_str(timings.lines().last().unwrap()).unwrap();

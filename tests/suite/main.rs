@@ -21,6 +21,7 @@ mod optimizer;
 mod parity_engine;
 mod parity_model;
 mod prompt;
+mod ranks;
 mod reuse;
 mod runs;
 mod video;

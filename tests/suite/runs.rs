@@ -115,7 +115,7 @@ impl Run {
         self.command().output().unwrap()
     }
 
-    fn start(&self) -> Child {
+    pub(crate) fn start(&self) -> Child {
         let mut command = self.command();
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn().unwrap()
@@ -132,7 +132,7 @@ impl Run {
     }
 
     /// Waits until `count` steps are logged.
-    fn wait_for_steps(&self, count: usize) {
+    pub(crate) fn wait_for_steps(&self, count: usize) {
         let start = Instant::now();
         while self.lines("metrics.jsonl").len() < count {
             assert!(
@@ -143,7 +143,7 @@ impl Run {
         }
     }
 
-    fn checkpoints(&self) -> Vec<String> {
+    pub(crate) fn checkpoints(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.output().join("checkpoints")).unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -157,7 +157,7 @@ impl Run {
     }
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -168,7 +168,7 @@ pub(crate) fn assert_code(output: &Output, code: i32) {
 
 /// The run fails with this exit code and says all of these.
 #[track_caller]
-fn assert_says(output: &Output, code: i32, parts: &[&str]) {
+pub(crate) fn assert_says(output: &Output, code: i32, parts: &[&str]) {
     assert_code(output, code);
     let message = stderr(output);
     for part in parts {
@@ -176,7 +176,7 @@ fn assert_says(output: &Output, code: i32, parts: &[&str]) {
     }
 }
 
-fn send(signal: &str, child: &Child) {
+pub(crate) fn send(signal: &str, child: &Child) {
     let pid = child.id().to_string();
     let status = Command::new("kill").args([signal, &pid]).status().unwrap();
     assert!(status.success());

@@ -156,6 +156,26 @@ miniature() {
       ${quickstart[@]+"${quickstart[@]}"} >&2
 }
 
+# The same steps by one rank and by two; prints both gradient norms, which must agree.
+two_ranks() {
+  local ranks place=auto
+  if [ $cpu = 1 ]; then place=cpu; fi
+  for ranks in 1 2; do
+    run train-cdpo --resume never --ranks $ranks --set "output_dir=$out/scratch/ranks_$ranks" \
+      --set "model.device=$place" --set model.path=data/mini --set model.bias_model=data/mini --set model.dtype=f32 \
+      --set "data.questions=$world/train_questions.json" --set "data.video_root=$world/videos" \
+      --set video.min_frames=8 --set video.max_frames=8 --set video.min_pixels=12544 --set video.max_pixels=12544 \
+      --set sampling.group_size=4 --set sampling.max_new_tokens=64 \
+      --set train.questions_per_step=4 --set train.steps=2 --set checkpoint.every=0 >&2 || return 1
+  done
+  cat "$out"/scratch/ranks_{1,2}/metrics.jsonl | grep -oE '"grad_norm":[^,]*' | sed 's/.*://' | awk '
+    { norm[NR] = $1 }
+    END {
+      printf "{\"one_rank\":%s,\"two_ranks\":%s}\n", norm[2], norm[4]
+      for (i = 1; i <= 2; i++) if (!(norm[i] > 0) || (norm[i] - norm[i + 2])^2 > (1e-3 * norm[i])^2) exit 1
+    }'
+}
+
 python_has_peer() {
   local test="import torch, transformers; transformers.Qwen2_5_VLForConditionalGeneration"
   if [ $cpu = 0 ]; then test="$test; assert torch.cuda.is_available()"; fi
@@ -180,6 +200,13 @@ for memory in full compact host; do
   memory_mode $memory --set optimizer.memory=$memory ${settings[@]+"${settings[@]}"}
 done
 memory_mode host_streamed --set optimizer.memory=host --set model.bias_placement=host ${settings[@]+"${settings[@]}"}
+if [ $cpu = 0 ] && [ "$(nvidia-smi --list-gpus | wc -l)" -lt 2 ]; then
+  leave_out ranks "one GPU"
+elif [ $cpu = 0 ] && ! grep -q 'libnccl\.so' "$binary"; then
+  leave_out ranks "the program is built without NCCL"
+else
+  part ranks two_ranks
+fi
 part quickstart miniature
 if python_has_peer; then
   part ours run inspect device train --model "$model" "${prompt[@]}" "${learnt[@]}" "${on_device[@]}" --set "model.dtype=$dtype" \

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# One training run on one GPU of a SLURM cluster. Five minutes before the time limit the run saves a checkpoint,
+# One training run on one GPU of a SLURM cluster, or on several (a task for each). Five minutes before the time limit the run saves a checkpoint,
 # stops with exit code 3 and is queued again; it then continues where it was.
 #
 #   sbatch scripts/slurm/train.sh train-bias --config configs/clevrer/bias.toml
 #   sbatch --time=12:00:00 scripts/slurm/train.sh train-cdpo --config configs/clevrer/cdpo.toml --set kl.coefficient=0.02
+#   sbatch --gres=gpu:4 --ntasks=4 scripts/slurm/train.sh train-bias --config configs/clevrer/bias.toml --set train.questions_per_step=4
 #
 #SBATCH --job-name=videothinker
 #SBATCH --gres=gpu:1
@@ -16,7 +17,8 @@
 #SBATCH --output=slurm-%j.txt
 set -uo pipefail
 
-# The binary: built once on the login node with `cargo build --release --locked --features cuda`.
+# The binary: built once on the login node with `cargo build --release --locked --features cuda`
+# (for several GPUs `cuda,nccl`).
 binary=${VIDEOTHINKER:-target/release/videothinker}
 
 srun "$binary" "$@"

@@ -14,6 +14,9 @@ use std::io::Error;
 use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -72,8 +75,12 @@ impl Link {
         if place.rank > 0 {
             return Self::reach(place, patience);
         }
-        let listener =
-            TcpListener::bind(("0.0.0.0", place.port)).map_err(|error| address(place, error))?;
+        // Both kinds of addresses where the machine has both, else the old kind.
+        let everywhere = [
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, place.port)),
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, place.port)),
+        ];
+        let listener = TcpListener::bind(&everywhere[..]).map_err(|error| address(place, error))?;
         Self::gather(place, &listener, patience, || Ok(()))
     }
 

@@ -157,11 +157,11 @@ fn keep_freed_memory(cuda: &candle_core::CudaDevice) -> candle_core::Result<()> 
     }
 }
 
-/// Whether `config.device` names the CPU, without asking any device.
+/// Whether `config.device` is the CPU on this machine, without opening a device.
 pub fn is_cpu(config: &ModelConfig) -> bool {
     match config.device.as_str() {
         "cpu" => true,
-        "auto" => !candle_core::utils::cuda_is_available(),
+        "auto" => visible_gpus() == 0,
         _ => false,
     }
 }

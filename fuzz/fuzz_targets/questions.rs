@@ -45,6 +45,7 @@ fuzz_target!(|bytes: &[u8]| {
             ][..],
         ),
         ("multi-choice.json", &[Benchmark::Tempcompass]),
+        ("captioning.json", &[Benchmark::TempcompassCaptioning]),
     ] {
         let path = write(name);
         can_be_asked(read_questions(&path), &path);

@@ -19,6 +19,8 @@ use crate::eval::Settings;
 use crate::eval::Shard;
 use crate::eval::asking::Asking;
 use crate::eval::compare;
+use crate::eval::judge;
+use crate::eval::judge::client::Client;
 use crate::eval::respond::Respondent;
 use crate::eval::stored;
 use crate::eval::subtitles::Subtitles;
@@ -40,7 +42,7 @@ use std::path::PathBuf;
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("job").required(true).args(["model", "table", "rescore", "merge", "compare"]))]
+#[command(group = ArgGroup::new("job").required(true).args(["model", "table", "rescore", "judge", "merge", "compare"]))]
 pub(super) struct EvalArgs {
     #[command(flatten)]
     settings: ConfigArgs,
@@ -62,6 +64,18 @@ pub(super) struct EvalArgs {
     /// Read the stored answers by another rule than that of the evaluation; writes scores-RULE.json
     #[arg(long, value_name = "RULE", conflicts_with_all = ["model", "table", "merge", "compare"])]
     extraction: Option<Extraction>,
+    /// Have another language model judge the stored answers of a folder: captions and open answers
+    #[arg(long, value_name = "DIR", requires_all = ["judge_url", "judge_model"], conflicts_with_all = ["out", "config", "overrides"])]
+    judge: Option<PathBuf>,
+    /// The judge's OpenAI-compatible endpoint, such as http://localhost:8000/v1; OPENAI_API_KEY is its key, if it wants one
+    #[arg(long, value_name = "URL", requires = "judge")]
+    judge_url: Option<String>,
+    /// The judge's name there
+    #[arg(long, value_name = "NAME", requires = "judge")]
+    judge_model: Option<String>,
+    /// How many answers the judge reads at once
+    #[arg(long, value_name = "N", default_value = "8", requires = "judge")]
+    judge_at_once: NonZero<usize>,
     /// Put the finished shards of a folder together
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config", "overrides"])]
     merge: Option<PathBuf>,
@@ -97,6 +111,8 @@ pub(super) fn run(args: &EvalArgs) -> Result<Outcome> {
         require_folder("--rescore", folder)?;
         let (scores, path) = stored::rescore(folder, args.extraction)?;
         show(args, &scores, &path)?;
+    } else if let Some(folder) = &args.judge {
+        judge_stored(args, folder)?;
     } else if let Some(folder) = &args.merge {
         require_folder("--merge", folder)?;
         show(args, &stored::merge(folder)?, &folder.join("scores.json"))?;
@@ -164,7 +180,10 @@ fn evaluate(args: &EvalArgs, model: &str) -> Result<()> {
         None => Ok(Vec::new()),
     };
     let scores = evaluation.run(dataset.num_skipped(), answer, |running| {
-        let words = format!("questions, {:.1} % right so far", 100.0 * running.accuracy);
+        let words = running.accuracy.map_or_else(
+            || "questions".to_owned(),
+            |accuracy| format!("questions, {:.1} % right so far", 100.0 * accuracy),
+        );
         progress.step(running.answered, &words);
     })?;
     let file = args
@@ -191,12 +210,47 @@ pub(super) fn read_all(config: &Config) -> Result<Vec<Question>, DataError> {
     Ok(questions)
 }
 
+fn judge_stored(args: &EvalArgs, folder: &Path) -> Result<()> {
+    require_folder("--judge", folder)?;
+    let (Some(url), Some(model)) = (&args.judge_url, &args.judge_model) else {
+        return Err(BadArgument("--judge needs --judge-url and --judge-model".into()).into());
+    };
+    let key = std::env::var("OPENAI_API_KEY").ok();
+    let client = Client::new(url, model, key.filter(|key| !key.is_empty()))?;
+    let mut progress = None;
+    let tell = |done: usize, due: usize| {
+        let progress = progress.get_or_insert_with(|| Progress::start(0, due));
+        // A hundred lines are enough in a log.
+        if done == due || done.is_multiple_of(due.div_ceil(100)) {
+            progress.step(done, "answers judged");
+        }
+    };
+    let (scores, path) = judge::judge(folder, &client, args.judge_at_once.get(), tell)?;
+    show(args, &scores, &path)
+}
+
 /// Prints scores and says where they are.
 fn show(args: &EvalArgs, scores: &Scores, path: &Path) -> Result<()> {
     if args.json {
         return output::json(scores);
     }
-    let text = table::details(scores, args.style());
+    let mut text = table::details(scores, args.style());
+    let unjudged = scores.splits.get("all").map_or(0, |all| all.unjudged);
+    if let Some(judge) = &scores.settings.judge {
+        text.push_str(&format!("\njudged by {}", judge.model));
+        if unjudged > 0 {
+            text.push_str(&format!(
+                ", which said nothing clear of {unjudged} answers: they count as wrong"
+            ));
+        }
+        text.push('\n');
+    } else if unjudged > 0 {
+        let folder = path.parent().unwrap_or(path);
+        text.push_str(&format!(
+            "\n{unjudged} answers wait for a judge: videothinker eval --judge {} --judge-url URL --judge-model NAME\n",
+            folder.display()
+        ));
+    }
     output::text(&format!("{text}\nscores: {}\n", path.display()))
 }
 

@@ -69,11 +69,18 @@ impl EvalConfig {
             }
             Some(Protocol::Official) => match self.benchmark {
                 Some(Benchmark::Tempcompass) => remarks.push(
-                    "captioning is left out and unreadable answers are wrong, where a language model judges both officially",
+                    "unreadable answers are wrong, where a language model judges them officially; captioning is \
+                     tempcompass_captioning",
                 ),
-                Some(Benchmark::Mmvu | Benchmark::MmvuOpen) => {
+                Some(Benchmark::TempcompassCaptioning) => {
+                    remarks.push("the judge is asked in other words than the official ones");
+                }
+                Some(Benchmark::Mmvu) => {
                     remarks.push("answers are read by rule, where a language model judges them officially");
                 }
+                Some(Benchmark::MmvuOpen) => remarks.push(
+                    "answers are compared word by word until a judge has read them (eval --judge), in other words than the official ones",
+                ),
                 Some(Benchmark::Videomme) => {
                     remarks.push("the official wording in other words; eval.template takes another");
                 }
@@ -92,14 +99,16 @@ pub enum Benchmark {
     Clevrer,
     /// MMVU, the 625 multiple-choice questions of the validation set.
     Mmvu,
-    /// MMVU, the 375 open-ended questions, compared word by word.
+    /// MMVU, the 375 open-ended questions, compared word by word or by a judge (`eval --judge`).
     MmvuOpen,
     /// Video-Holmes, seven types of question.
     VideoHolmes,
     /// MVBench, 20 tasks.
     Mvbench,
-    /// TempCompass, without captioning unless it comes with options.
+    /// TempCompass: multiple choice, yes or no, caption matching.
     Tempcompass,
+    /// TempCompass, captioning: a judge (`eval --judge`) answers questions from the captions.
+    TempcompassCaptioning,
     /// Video-MME.
     Videomme,
 }
@@ -114,6 +123,7 @@ impl Benchmark {
             Self::VideoHolmes => "video_holmes",
             Self::Mvbench => "mvbench",
             Self::Tempcompass => "tempcompass",
+            Self::TempcompassCaptioning => "tempcompass_captioning",
             Self::Videomme => "videomme",
         }
     }
@@ -128,6 +138,7 @@ impl Benchmark {
             Self::Mvbench => Some(4000),
             // Multiple choice, yes or no, caption matching.
             Self::Tempcompass => Some(1580 + 2453 + 1503),
+            Self::TempcompassCaptioning => Some(2004),
             Self::Videomme => Some(2700),
         }
     }

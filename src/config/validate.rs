@@ -1,6 +1,6 @@
 //! What a verb requires of a config: ranges, files, and settings that contradict each other. Checked once.
 
-use super::{Config, ConfigError, Origins, Protocol, QuestionKind};
+use super::{Benchmark, Config, ConfigError, Origins, Protocol, QuestionKind};
 use std::path::Path;
 
 /// What the config is loaded for.
@@ -297,6 +297,17 @@ impl Config {
                 "is {}, but with eval.temperature = 0 all answers are the same: set a temperature",
                 eval.samples
             ),
+        )?;
+        let captions = eval.benchmark == Some(Benchmark::TempcompassCaptioning);
+        check.require(
+            !captions || eval.samples == 1,
+            "eval.samples",
+            "must be 1 for tempcompass_captioning: captions cannot be voted on",
+        )?;
+        check.require(
+            !captions || eval.protocol != Some(Protocol::Authors),
+            "eval.protocol",
+            "is \"authors\", who have no judge for tempcompass_captioning: use \"official\"",
         )?;
         check.require(
             eval.protocol != Some(Protocol::Official) || eval.benchmark.is_some(),

@@ -58,6 +58,16 @@ pub struct Question {
     pub extra: serde_json::Map<String, serde_json::Value>,
 }
 
+/// What a judge, another language model, is asked about an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JudgeTask {
+    /// Which option of this question the answer, a caption, implies. Nothing else can score it.
+    Caption(String),
+    /// Whether the answer to this question means the same as the right one.
+    Open(String),
+}
+
 impl Question {
     /// The problem with its options as lines `A. …`. Options that the problem already lists are not
     /// repeated, and an option that brings its letter keeps it.
@@ -88,15 +98,13 @@ impl Question {
             let numbered = options.iter().enumerate();
             return numbered.map(|(index, line)| bare(line, index)).collect();
         }
-        let mut choices = Vec::new();
-        for line in self.problem.lines() {
-            match option_mark(line) {
-                Some((0, text)) => choices = vec![text.to_owned()],
-                Some((index, text)) if index == choices.len() => choices.push(text.to_owned()),
-                _ => {}
-            }
-        }
-        choices
+        choices_in(&self.problem)
+    }
+
+    /// What a judge is asked about an answer, where one may be: the field `judge`.
+    pub fn judge_task(&self) -> Option<JudgeTask> {
+        let task = self.extra.get("judge")?;
+        serde_json::from_value(task.clone()).ok()
     }
 
     /// What the source sorts the question under besides its kind, as `(name, value)`: the texts in the field `splits`,
@@ -150,6 +158,19 @@ pub fn option_mark(line: &str) -> Option<(usize, &str)> {
     };
     let rest = line[1..].strip_prefix(['.', ')', ':'])?;
     Some((index, rest.trim()))
+}
+
+/// The options among a text's lines, without their letters.
+pub fn choices_in(text: &str) -> Vec<String> {
+    let mut choices = Vec::new();
+    for line in text.lines() {
+        match option_mark(line) {
+            Some((0, text)) => choices = vec![text.to_owned()],
+            Some((index, text)) if index == choices.len() => choices.push(text.to_owned()),
+            _ => {}
+        }
+    }
+    choices
 }
 
 /// An id is text; sources that number their questions are accepted.

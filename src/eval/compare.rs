@@ -2,6 +2,7 @@
 
 use super::EvalError;
 use super::Scores;
+use super::judge;
 use super::log;
 use super::score;
 use super::score::Answered;
@@ -55,8 +56,19 @@ pub fn compare(
     if !differences.is_empty() && !across_protocols {
         return Err(EvalError::NotComparable { differences });
     }
-    let answered = log::read_finished(first, &a)?;
-    let others = log::read_finished(second, &b)?;
+    let mut answered = log::read_finished(first, &a)?;
+    let mut others = log::read_finished(second, &b)?;
+    for (out, scores, answered) in [(first, &a, &mut answered), (second, &b, &mut others)] {
+        for one in answered.iter_mut() {
+            one.score(scores.settings.extraction);
+        }
+        judge::apply(out, scores, answered)?;
+        if score::is_unknown(answered.iter()) {
+            return Err(EvalError::Unjudged {
+                path: out.to_owned(),
+            });
+        }
+    }
     let splits = pair(&answered, &others);
     let paired = splits.get("all").map_or(0, |all| all.questions);
     if paired == 0 {

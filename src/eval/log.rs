@@ -1,8 +1,11 @@
-//! `outputs.jsonl`: a line per answered question, appended as it is finished, readable after a kill at any moment.
+//! `outputs.jsonl`, a line per answered question, and `judgements.jsonl`, one per reply of a judge: appended as they come,
+//! readable after a kill at any moment.
 
 use super::EvalError;
 use super::Scores;
 use super::score::Answered;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -16,7 +19,7 @@ pub(super) struct Log {
 }
 
 /// The whole lines of a log. A last line without its end was being written when the process was killed: it is left out.
-pub(super) fn read(path: &Path) -> Result<Vec<Answered>, EvalError> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, EvalError> {
     let bytes = std::fs::read(path).map_err(|source| EvalError::File {
         path: path.to_owned(),
         source,
@@ -27,7 +30,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Answered>, EvalError> {
 /// The answers of a finished evaluation: those that its scores are about, each once.
 pub(super) fn read_finished(out: &Path, scores: &Scores) -> Result<Vec<Answered>, EvalError> {
     let path = out.join("outputs.jsonl");
-    let answered = read(&path)?;
+    let answered: Vec<Answered> = read(&path)?;
     let ids: BTreeSet<&str> = answered.iter().map(|one| one.id.as_str()).collect();
     let (found, lines, scored) = (ids.len(), answered.len(), scores.questions_answered);
     if found != lines || found != scored {
@@ -47,7 +50,7 @@ fn whole_lines(bytes: &[u8]) -> usize {
     end.map_or(0, |end| end + 1)
 }
 
-fn parse(path: &Path, lines: &[u8]) -> Result<Vec<Answered>, EvalError> {
+fn parse<T: DeserializeOwned>(path: &Path, lines: &[u8]) -> Result<Vec<T>, EvalError> {
     lines
         .split_inclusive(|byte| *byte == b'\n')
         .enumerate()
@@ -64,7 +67,7 @@ fn parse(path: &Path, lines: &[u8]) -> Result<Vec<Answered>, EvalError> {
 impl Log {
     /// Opens or creates the log and returns what it holds. A last line without its end was being written when the
     /// process was killed: it is cut off.
-    pub(super) fn open(path: &Path) -> Result<(Self, Vec<Answered>), EvalError> {
+    pub(super) fn open<T: DeserializeOwned>(path: &Path) -> Result<(Self, Vec<T>), EvalError> {
         let failed = |source| EvalError::File {
             path: path.to_owned(),
             source,
@@ -86,8 +89,8 @@ impl Log {
     }
 
     /// Appends a line in one write.
-    pub(super) fn append(&mut self, answered: &Answered) -> std::io::Result<()> {
-        let mut line = serde_json::to_string(answered)?;
+    pub(super) fn append(&mut self, line: &impl Serialize) -> std::io::Result<()> {
+        let mut line = serde_json::to_string(line)?;
         line.push('\n');
         self.file.write_all(line.as_bytes())
     }

@@ -16,6 +16,7 @@ mod batches;
 pub mod compare;
 pub mod extract;
 mod fingerprint;
+pub mod judge;
 mod log;
 pub mod respond;
 pub mod score;
@@ -169,6 +170,28 @@ pub enum EvalError {
         /// Counted from 1.
         line: usize,
     },
+    /// No answer of the evaluation is for a judge.
+    #[error("the answers in {} are scored by rule: --judge reads captions (tempcompass_captioning) and open answers (mmvu_open)", path.display())]
+    NothingToJudge {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Captions that nobody has judged.
+    #[error("the answers in {} are not judged: eval --judge DIR --judge-url URL --judge-model NAME does that", path.display())]
+    Unjudged {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A judge does not answer.
+    #[error(
+        "the judge at {url} does not answer: {reason}; replies that came are kept, the same command goes on"
+    )]
+    Judge {
+        /// The endpoint.
+        url: String,
+        /// What it or the system says.
+        reason: String,
+    },
     /// There is nothing to score.
     #[error("no question was answered: every clip was skipped")]
     Nothing,
@@ -180,6 +203,9 @@ pub struct Scores {
     /// The conditions.
     #[serde(flatten)]
     pub settings: Settings,
+    /// Where the judge was, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge_url: Option<String>,
     /// Questions answered.
     pub questions_answered: usize,
     /// Questions left out because their clip cannot be used (`data.on_bad_video = "skip"`).
@@ -215,8 +241,8 @@ impl Scores {
 pub struct Running {
     /// Questions answered.
     pub answered: usize,
-    /// The share of them that is right (exact).
-    pub accuracy: f64,
+    /// The share of them that is right (exact); absent where a judge will say.
+    pub accuracy: Option<f64>,
 }
 
 /// What a model wrote to the questions of a batch; `None` where the clip is to be skipped.
@@ -257,7 +283,7 @@ impl<'a> Evaluation<'a> {
             None => (all, "outputs.jsonl".into(), "scores.json".into()),
         };
         let outputs_file = out.join(outputs);
-        let (log, logged) = Log::open(&outputs_file)?;
+        let (log, logged) = Log::open::<Answered>(&outputs_file)?;
         let answered = logged
             .into_iter()
             .map(|one| (one.id.clone(), one))
@@ -326,6 +352,7 @@ impl<'a> Evaluation<'a> {
         }
         let scores = Scores {
             settings: self.settings.clone(),
+            judge_url: None,
             questions_answered: in_order.len(),
             questions_skipped: asked - in_order.len(),
             questions_missing: missing,
@@ -337,9 +364,10 @@ impl<'a> Evaluation<'a> {
 
     fn running(&self) -> Running {
         let right: f64 = self.answered.values().map(|one| one.exact).sum();
+        let waiting = self.answered.values().any(Answered::is_unjudged);
         Running {
             answered: self.answered.len(),
-            accuracy: right / self.answered.len().max(1) as f64,
+            accuracy: (!waiting).then_some(right / self.answered.len().max(1) as f64),
         }
     }
 
@@ -601,7 +629,7 @@ mod tests {
             .unwrap()
             .run(0, answer, |running| told.push(running))
             .unwrap();
-        let accuracies: Vec<f64> = told.iter().map(|running| running.accuracy).collect();
+        let accuracies: Vec<f64> = told.iter().filter_map(|running| running.accuracy).collect();
         assert_eq!(told[1].answered, 4);
         assert!((accuracies[0] - 0.5).abs() < 1e-12 && (accuracies[1] - 0.5).abs() < 1e-12);
     }

@@ -4,13 +4,15 @@ use super::extract;
 use super::extract::Extracted;
 use super::extract::Form;
 use super::extract::Unreadable;
+use super::judge::Verdict;
 use crate::config::AccuracyRule;
 use crate::config::Extraction;
 use crate::config::QuestionKind;
 use crate::data::Answer;
+use crate::data::JudgeTask;
 use crate::data::Question;
 use crate::rl::reward;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
@@ -66,6 +68,12 @@ pub struct Answered {
     /// Why no answer could be read as asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<Unreadable>,
+    /// What a judge is asked about the answer, where one may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeTask>,
+    /// What a judge has said; its replies are in a file of their own.
+    #[serde(skip)]
+    pub verdict: Option<Verdict>,
 }
 
 impl Answered {
@@ -87,14 +95,22 @@ impl Answered {
             soft: 0.0,
             format: 0.0,
             unreadable: None,
+            judge: question.judge_task(),
+            verdict: None,
         };
         one.score(rule);
         one
     }
 
-    /// Reads the samples anew and replaces the scores.
+    /// Reads the samples anew and replaces the scores. A caption is whatever is said, and not right before a judge says so.
     pub fn score(&mut self, rule: Extraction) {
-        let form = Form::of(&self.options, &self.solution);
+        self.verdict = None;
+        let is_caption = self.is_caption();
+        let (rule, form) = if is_caption {
+            (Extraction::Strict, Form::Words)
+        } else {
+            (rule, Form::of(&self.options, &self.solution))
+        };
         let read: Vec<Extracted> = self
             .samples
             .iter()
@@ -105,13 +121,41 @@ impl Answered {
             None => (String::new(), Some(Unreadable::Empty)),
         };
         let accuracy = |credit| extract::accuracy(rule, &answer, &self.solution, form, credit);
-        self.exact = accuracy(AccuracyRule::Exact);
-        self.soft = accuracy(AccuracyRule::Soft);
+        if is_caption {
+            (self.exact, self.soft) = (0.0, 0.0);
+        } else {
+            self.exact = accuracy(AccuracyRule::Exact);
+            self.soft = accuracy(AccuracyRule::Soft);
+        }
         self.answer = answer;
         self.unreadable = unreadable;
         let formed = |sample: &&Sample| reward::has_format(&sample.completion);
         self.format =
             self.samples.iter().filter(formed).count() as f64 / self.samples.len().max(1) as f64;
+    }
+
+    /// Replaces the scores by a judge's.
+    pub fn set_verdict(&mut self, verdict: Verdict) {
+        let right = f64::from(u8::from(verdict == Verdict::Right));
+        (self.exact, self.soft) = (right, right);
+        self.verdict = Some(verdict);
+    }
+
+    /// Whether nobody can say if it is right: a caption before it is judged, or an answer whose judge said nothing clear.
+    pub fn is_unjudged(&self) -> bool {
+        match self.verdict {
+            None => self.is_caption() && !self.answer.is_empty(),
+            Some(verdict) => verdict == Verdict::Unread,
+        }
+    }
+
+    fn is_caption(&self) -> bool {
+        matches!(self.judge, Some(JudgeTask::Caption(_)))
+    }
+
+    /// The right answer without its tags.
+    pub fn truth(&self) -> String {
+        reward::answer_text(&self.solution).trim().to_owned()
     }
 
     /// Whether several options are right.
@@ -123,10 +167,28 @@ impl Answered {
 /// A mean over questions and its 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Mean {
-    /// The mean.
+    /// The mean; not a number (`null`) where no answer is judged.
+    #[serde(deserialize_with = "number_or_null")]
     pub mean: f64,
     /// Half the width of the interval; absent when there are fewer than two clips.
     pub half_width: Option<f64>,
+}
+
+impl Mean {
+    /// Of what nobody knows.
+    const UNKNOWN: Self = Self {
+        mean: f64::NAN,
+        half_width: None,
+    };
+}
+
+fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The constant answer that scores best on the evaluated questions: what a model gets without looking.
@@ -159,6 +221,10 @@ pub struct Split {
     /// Why, and how many each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unparsable_reasons: BTreeMap<Unreadable, usize>,
+    /// Answers of which no judge has said whether they are right: captions before judging, and unclear replies. They never
+    /// count as right; where none is judged there is no accuracy.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unjudged: usize,
     /// Completions cut at the length limit.
     pub truncated: usize,
     /// Mean length in tokens.
@@ -198,27 +264,45 @@ fn split(members: &[&Answered]) -> Split {
     let mean = |value: fn(&Answered) -> f64| {
         clustered_mean(members.iter().map(|one| (one.video.as_str(), value(one))))
     };
+    let unjudged = members.iter().filter(|one| one.is_unjudged()).count();
+    let unknown = is_unknown(members.iter().copied());
+    let accuracy = |value| if unknown { Mean::UNKNOWN } else { mean(value) };
     let mut reasons = BTreeMap::new();
     for reason in members.iter().filter_map(|one| one.unreadable) {
         *reasons.entry(reason).or_default() += 1;
     }
     let samples = || members.iter().flat_map(|one| &one.samples);
-    let solutions: Vec<&str> = members.iter().map(|one| one.solution.as_str()).collect();
+    // No constant answer gets what a judge gives.
+    let by_rule = members
+        .iter()
+        .filter(|one| one.verdict.is_none() && !one.is_caption());
+    let solutions: Vec<&str> = by_rule.map(|one| one.solution.as_str()).collect();
     Split {
         questions: members.len(),
         videos: videos.len(),
-        soft: mean(|one| one.soft),
-        exact: mean(|one| one.exact),
+        soft: accuracy(|one| one.soft),
+        exact: accuracy(|one| one.exact),
         format: mean(|one| one.format),
         per_option: per_option(members),
         unparsable: reasons.values().sum(),
         unparsable_reasons: reasons,
+        unjudged,
         truncated: samples().filter(|sample| sample.truncated).count(),
         mean_tokens: samples().map(|sample| sample.tokens as f64).sum::<f64>()
             / samples().count().max(1) as f64,
         best_constant_soft: best_constant(&solutions, AccuracyRule::Soft),
         best_constant_exact: best_constant(&solutions, AccuracyRule::Exact),
     }
+}
+
+/// Whether answers wait for a judge who has not said anything of any: there is no accuracy then.
+pub(super) fn is_unknown<'a>(members: impl IntoIterator<Item = &'a Answered>) -> bool {
+    let (mut waiting, mut judged) = (false, false);
+    for one in members {
+        waiting |= one.is_unjudged();
+        judged |= matches!(one.verdict, Some(Verdict::Right | Verdict::Wrong));
+    }
+    waiting && !judged
 }
 
 fn per_option(members: &[&Answered]) -> Option<Mean> {
@@ -341,6 +425,8 @@ mod tests {
             soft: scores.1,
             format: 1.0,
             unreadable: (id == 2).then_some(Unreadable::NoTags),
+            judge: None,
+            verdict: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::EvalError;
 use super::asking::Asking;
 use super::fingerprint;
+use super::judge::JudgedBy;
 use super::read_json;
 use super::write_json;
 use crate::config::Benchmark;
@@ -67,6 +68,9 @@ pub struct Settings {
     pub subtitles: bool,
     /// The libraries that decode.
     pub decoder: String,
+    /// Who has judged the answers, where not a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgedBy>,
 }
 
 impl Settings {
@@ -107,6 +111,7 @@ impl Settings {
             clip_bounds: eval.clip_bounds,
             subtitles: eval.subtitles.is_some(),
             decoder: decoder_version(),
+            judge: None,
         })
     }
 
@@ -166,7 +171,7 @@ impl Settings {
 }
 
 /// The settings that two evaluations must have in common to be compared.
-const COMPARED: [&str; 13] = [
+const COMPARED: [&str; 14] = [
     "protocol",
     "benchmark",
     "questions_hash",
@@ -180,6 +185,7 @@ const COMPARED: [&str; 13] = [
     "clip_bounds",
     "subtitles",
     "decoder",
+    "judge",
 ];
 
 /// Each field of `second` that `first` has not or has otherwise, and the other way round: `video.max_frames (8 / 10)`.

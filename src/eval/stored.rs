@@ -2,6 +2,7 @@
 
 use super::EvalError;
 use super::Scores;
+use super::judge;
 use super::log;
 use super::read_json;
 use super::score;
@@ -24,14 +25,19 @@ pub fn rescore(out: &Path, extraction: Option<Extraction>) -> Result<(Scores, Pa
     for one in &mut answered {
         one.score(rule);
     }
-    let scores = Scores {
+    // What a judge has said of answers read by one rule says nothing of those read by another.
+    let judge = before.settings.judge.clone().filter(|_| rule == own);
+    let mut scores = Scores {
+        judge_url: before.judge_url.filter(|_| judge.is_some()),
         settings: Settings {
             extraction: rule,
+            judge,
             ..before.settings
         },
-        splits: score::splits(&answered),
         ..before
     };
+    judge::apply(out, &scores, &mut answered)?;
+    scores.splits = score::splits(&answered);
     let name = if rule == own {
         "scores.json".to_owned()
     } else {
@@ -61,7 +67,7 @@ pub fn merge(out: &Path) -> Result<Scores, EvalError> {
         skipped += scores.questions_skipped;
         missing = scores.questions_missing;
         let path = out.join(shard.outputs_file());
-        answered.extend(log::read(&path)?);
+        answered.extend(log::read::<Answered>(&path)?);
         lines.extend(std::fs::read(&path).map_err(|source| EvalError::File { path, source })?);
     }
     let ids: BTreeSet<&str> = answered.iter().map(|one| one.id.as_str()).collect();
@@ -74,6 +80,7 @@ pub fn merge(out: &Path) -> Result<Scores, EvalError> {
         });
     }
     let scores = Scores {
+        judge_url: None,
         questions_answered: answered.len(),
         questions_skipped: skipped,
         questions_missing: missing,

@@ -2,6 +2,7 @@
 
 use super::Scores;
 use super::compare::Comparison;
+use super::score::Constant;
 use super::score::Mean;
 use super::score::Split;
 use std::fmt::Write;
@@ -53,17 +54,16 @@ pub fn comparison(rows: &[Row], style: Style) -> String {
         ]);
     }
     if let Some(first) = rows.first() {
-        let constant = |name: &str| {
+        let best = |name: &str| {
             cell(&first.scores, name, |split| {
-                let best = &split.best_constant_exact;
-                format!("{:.1} ({})", 100.0 * best.mean, best.answer)
+                constant(&split.best_constant_exact)
             })
         };
         lines.push(vec![
             "best constant".into(),
-            constant("observational"),
-            constant("inferential"),
-            constant("all"),
+            best("observational"),
+            best("inferential"),
+            best("all"),
             String::new(),
             String::new(),
         ]);
@@ -91,7 +91,6 @@ pub fn details(scores: &Scores, style: Style) -> String {
     // The kinds first, all of them together last.
     let kinds = scores.splits.iter().filter(|(name, _)| *name != "all");
     for (name, split) in kinds.chain(scores.splits.get_key_value("all")) {
-        let best = &split.best_constant_exact;
         lines.push(vec![
             name.clone(),
             split.questions.to_string(),
@@ -101,7 +100,7 @@ pub fn details(scores: &Scores, style: Style) -> String {
             split.unparsable.to_string(),
             split.truncated.to_string(),
             format!("{:.0}", split.mean_tokens),
-            format!("{:.1} ({})", 100.0 * best.mean, best.answer),
+            constant(&split.best_constant_exact),
         ]);
     }
     render(&lines, style)
@@ -139,7 +138,17 @@ fn cell(scores: &Scores, name: &str, show: impl Fn(&Split) -> String) -> String 
     scores.splits.get(name).map_or_else(|| "–".into(), show)
 }
 
+fn constant(best: &Constant) -> String {
+    if best.answer.is_empty() {
+        return "–".into();
+    }
+    format!("{:.1} ({})", 100.0 * best.mean, best.answer)
+}
+
 fn percent(mean: Mean) -> String {
+    if mean.mean.is_nan() {
+        return "unjudged".into();
+    }
     let half = mean
         .half_width
         .map_or_else(String::new, |half| format!(" ± {:.1}", 100.0 * half));
@@ -232,6 +241,21 @@ mod tests {
             Some("| --- | ---: | ---: | ---: | ---: | ---: |")
         );
         assert_eq!(markdown.lines().count(), 4);
+    }
+
+    #[test]
+    fn what_is_not_judged_is_not_scored() {
+        let mut waiting = row("base", 0.0);
+        for split in waiting.scores.splits.values_mut() {
+            split.exact.mean = f64::NAN;
+            split.best_constant_exact.answer.clear();
+        }
+        let text = comparison(&[waiting], Style::Text);
+        assert!(text.contains("unjudged") && !text.contains("NaN"), "{text}");
+        assert!(
+            text.contains("best constant") && text.contains('–'),
+            "{text}"
+        );
     }
 
     #[test]

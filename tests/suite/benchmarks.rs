@@ -329,7 +329,15 @@ fn tempcompass_loads_in_every_shape() {
                 "yes_no" => ("Is it so?".to_owned(), ["yes", "no"][index % 2].to_owned()),
                 _ => ("Describe it.".to_owned(), "…".to_owned()),
             };
-            let item = json!({"question": question, "answer": answer});
+            let mut item = json!({"question": question, "answer": answer});
+            let mut row = vec![clip.clone(), question, answer, aspect.to_owned()];
+            if task == "captioning" {
+                let asked = format!("What?\n{}", marked(&texts).join("\n"));
+                let truth = marked(&texts)[right].clone();
+                item["mc_question"] = asked.clone().into();
+                item["mc_answer"] = truth.clone().into();
+                row.extend([asked, truth]);
+            }
             let of_clip = clips.entry(clip.clone()).or_insert_with(|| json!({}));
             let of_aspect = of_clip
                 .as_object_mut()
@@ -341,13 +349,16 @@ fn tempcompass_loads_in_every_shape() {
                 let video = format!("./Evaluation/TempCompass/videos/{clip}.mp4");
                 shared.push(family(index, "What?", &texts, right, &video));
             }
-            rows.push(vec![clip, question, answer, aspect.to_owned()]);
+            rows.push(row);
         }
         write(
             &folder.path().join(format!("questions/{task}.json")),
             &clips.into(),
         );
-        let columns = ["video_id", "question", "answer", "dim"];
+        let mut columns = vec!["video_id", "question", "answer", "dim"];
+        if task == "captioning" {
+            columns.extend(["mc_question", "mc_answer"]);
+        }
         write_parquet(
             &folder
                 .path()
@@ -368,6 +379,12 @@ fn tempcompass_loads_in_every_shape() {
         gist
     };
     assert_eq!(sorted(&copies), sorted(&questions));
+    let captioning = Benchmark::TempcompassCaptioning;
+    let captions = read(captioning, &folder.path().join("questions"));
+    assert_eq!(Some(captions.len()), captioning.published_questions());
+    assert!(captions.iter().all(|one| one.judge_task().is_some()));
+    let copies = read(captioning, &folder.path().join("copies"));
+    assert_eq!(sorted(&copies), sorted(&captions));
     let path = folder.path().join("eval_tempcompass.json");
     write(&path, &shared.into());
     assert_eq!(read(Benchmark::Tempcompass, &path).len(), 1580);

@@ -244,6 +244,7 @@ fn json_originals(world: &Path) -> Readable {
         ("moving_count.json", Benchmark::Mvbench),
         ("multi-choice.json", Benchmark::Tempcompass),
         ("caption_matching.json", Benchmark::Tempcompass),
+        ("captioning.json", Benchmark::TempcompassCaptioning),
         ("video_holmes.json", Benchmark::VideoHolmes),
         ("video_holmes_family.json", Benchmark::VideoHolmes),
         ("videomme.json", Benchmark::Videomme),

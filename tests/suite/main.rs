@@ -14,6 +14,7 @@ mod generate;
 mod golden_model;
 mod hub;
 mod inspect;
+mod judge;
 mod layers;
 mod memory;
 mod mvbench;

@@ -4,8 +4,10 @@ use super::Found;
 use super::record::letter_of;
 use super::record::path_after;
 use super::record::question;
+use super::record::with_judge;
 use super::record::with_splits;
 use super::records::Record;
+use crate::data::JudgeTask;
 use crate::data::Question;
 use std::path::Path;
 
@@ -94,10 +96,15 @@ pub(super) fn read(
         .optional_text("id")
         .or_else(|| record.optional_text("problem_id"));
     let splits = [("discipline", discipline), ("subject", subject)];
-    found.questions.push(Question {
+    let mut read = Question {
         id: id.unwrap_or_default(),
         ..with_splits(read, splits)
-    });
+    };
+    if !multiple_choice {
+        let task = JudgeTask::Open(read.problem.clone());
+        read = with_judge(read, &task)?;
+    }
+    found.questions.push(read);
     Ok(())
 }
 
@@ -151,6 +158,9 @@ mod tests {
             (open[0].text().as_str(), open[0].solution.as_str()),
             ("Which style?", "<answer>Late Gothic</answer>")
         );
+        let asked = JudgeTask::Open("Which style?".into());
+        assert_eq!(open[0].judge_task(), Some(asked));
+        assert_eq!(multiple[0].judge_task(), None);
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub fn read(
             Benchmark::MmvuOpen => mmvu::read(record, false, &mut found),
             Benchmark::VideoHolmes => video_holmes::read(record, &mut found),
             Benchmark::Mvbench => mvbench::read(record, clip_bounds, &mut found),
-            Benchmark::Tempcompass => tempcompass::read(record, &mut found),
+            Benchmark::Tempcompass => tempcompass::read(record, false, &mut found),
+            Benchmark::TempcompassCaptioning => tempcompass::read(record, true, &mut found),
             Benchmark::Videomme => videomme::read(record, &mut found),
         }
         .map_err(|problem| {
@@ -90,6 +91,8 @@ pub fn official_template(benchmark: Benchmark, task: Option<&str>) -> Option<&'s
         (Benchmark::MmvuOpen, _) => Some(
             "{question}\nReason step by step. The last line is: Therefore, the final answer is: $ANSWER",
         ),
+        // Its questions say what is to be written.
+        (Benchmark::TempcompassCaptioning, _) => Some("{question}"),
         (Benchmark::Clevrer | Benchmark::VideoHolmes, _) => None,
     }
 }

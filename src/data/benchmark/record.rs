@@ -1,6 +1,7 @@
 //! What the benchmarks' records have in common: fields of text, options in several shapes, the Video-R1 family's record.
 
 use super::records::Record;
+use crate::data::JudgeTask;
 use crate::data::Question;
 use crate::data::option_mark;
 use serde_json::Map;
@@ -104,6 +105,13 @@ pub(super) fn question(
         grounding: None,
         extra: Map::new(),
     }
+}
+
+/// Adds what a judge is asked about its answers.
+pub(super) fn with_judge(mut question: Question, task: &JudgeTask) -> Result<Question, String> {
+    let task = serde_json::to_value(task).map_err(|error| error.to_string())?;
+    question.extra.insert("judge".to_owned(), task);
+    Ok(question)
 }
 
 /// Adds what the question is sorted under; names without a value are left out.

@@ -1,21 +1,32 @@
 //! TempCompass (`questions/TASK.json`): four tasks about five temporal aspects of 410 clips.
 //!
-//! Captioning, whose captions a language model judges, is left out unless a file brings it as a question with options.
+//! Captioning, whose captions a language model judges, is a benchmark of its own (`tempcompass_captioning`): a caption is
+//! asked for, and the judge answers a question with options from it.
 
 use super::Found;
 use super::record::letter_of;
 use super::record::path_after;
 use super::record::question;
+use super::record::with_judge;
 use super::record::with_splits;
 use super::records::Record;
+use crate::data::JudgeTask;
 use crate::data::Question;
+use crate::data::choices_in;
 use serde_json::Value;
 use std::path::PathBuf;
 
-const TASKS: [&str; 4] = ["multi-choice", "yes_no", "caption_matching", "captioning"];
+const CAPTIONING: &str = "captioning";
+const TASKS: [&str; 4] = ["multi-choice", "yes_no", "caption_matching", CAPTIONING];
 
-pub(super) fn read(record: &Record, found: &mut Found) -> Result<(), String> {
+/// Takes the captions, or the three other tasks. A file of the Video-R1 family has none to judge.
+pub(super) fn read(record: &Record, captions: bool, found: &mut Found) -> Result<(), String> {
     if record.is_family() {
+        if captions {
+            found
+                .leave_out("no question for a judge beside it (read the official captioning.json)");
+            return Ok(());
+        }
         let read = record.family(|clip| path_after(clip, "/videos/"))?;
         let field = |name| record.optional_text(name);
         let splits = [("task", field("task")), ("aspect", field("dim"))];
@@ -26,6 +37,14 @@ pub(super) fn read(record: &Record, found: &mut Found) -> Result<(), String> {
         return Ok(());
     }
     let task = task_of(record)?;
+    if (task == CAPTIONING) != captions {
+        found.leave_out(if captions {
+            "not captioning (eval.benchmark = \"tempcompass\")"
+        } else {
+            "captioning, which a language model judges (eval.benchmark = \"tempcompass_captioning\")"
+        });
+        return Ok(());
+    }
     // The official files hold an object per clip, their parquet copies a row per question.
     let Some(clip) = &record.key else {
         let (clip, aspect) = (record.text("video_id")?, record.text("dim")?);
@@ -61,17 +80,21 @@ fn push(
     aspect: &str,
     found: &mut Found,
 ) -> Result<(), String> {
-    if task == "captioning" {
-        found.leave_out("captioning, which a language model judges");
-        return Ok(());
-    }
     let video = PathBuf::from(format!("{clip}.mp4"));
-    let (problem, mut answer) = (item.text("question")?, item.text("answer")?);
-    let mut read = question(problem, Vec::new(), &answer, video);
-    if task != "yes_no" {
-        answer = letter_of(&answer, &read.choices())?;
-        read.solution = format!("<answer>{answer}</answer>");
-    }
+    let problem = item.text("question")?;
+    let read = if task == CAPTIONING {
+        let asked = item.text("mc_question")?;
+        let letter = letter_of(&item.text("mc_answer")?, &choices_in(&asked))?;
+        let read = question(problem, Vec::new(), &letter, video);
+        with_judge(read, &JudgeTask::Caption(asked))?
+    } else {
+        let mut read = question(problem, Vec::new(), &item.text("answer")?, video);
+        if task != "yes_no" {
+            let letter = letter_of(&item.text("answer")?, &read.choices())?;
+            read.solution = format!("<answer>{letter}</answer>");
+        }
+        read
+    };
     let splits = [
         ("task", Some(task.to_owned())),
         ("aspect", Some(aspect.to_owned())),
@@ -133,7 +156,8 @@ mod tests {
         );
         write(
             "captioning.json",
-            json!({"456": {"order": [{"question": "Describe it.", "answer": "…", "mc_question": "…", "mc_answer": "…"}]}}),
+            json!({"456": {"order": [{"question": "Describe it.", "answer": "…",
+                "mc_question": "What comes first?\nA. red\nB. blue", "mc_answer": "B. blue"}]}}),
         );
         let questions = read_benchmark(Benchmark::Tempcompass, folder.path(), true).unwrap();
         let shown: Vec<(&str, &str)> = questions
@@ -153,6 +177,18 @@ mod tests {
         assert_eq!(questions[0].text().lines().count(), 3);
         assert_eq!(questions[0].choices(), ["first red", "first blue"]);
         assert_eq!(questions[0].video, Path::new("456.mp4"));
+        let captions = read_benchmark(Benchmark::TempcompassCaptioning, folder.path(), true);
+        let captions = captions.unwrap();
+        assert_eq!(captions.len(), 1);
+        assert_eq!(captions[0].id, "captioning/456/order/0");
+        assert_eq!(captions[0].text(), "Describe it.");
+        assert_eq!(captions[0].solution, "<answer>B</answer>");
+        let asked = "What comes first?\nA. red\nB. blue".to_owned();
+        assert_eq!(captions[0].judge_task(), Some(JudgeTask::Caption(asked)));
+        assert_eq!(
+            splits(&captions[0])[2],
+            ("task and aspect", "captioning order")
+        );
         assert_eq!(
             splits(&questions[4]),
             [

@@ -1,0 +1,225 @@
+//! Asking a chat model over HTTP.
+
+use crate::eval::EvalError;
+use serde::Deserialize;
+use serde_json::json;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use ureq::Agent;
+use ureq::http::StatusCode;
+
+/// Longest wait for one reply.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Attempts at one request: a busy or restarting server gets about a minute.
+const ATTEMPTS: u32 = 7;
+
+/// An OpenAI-compatible endpoint and the model to ask there.
+#[derive(Debug)]
+pub struct Client {
+    agent: Agent,
+    url: String,
+    pub(super) model: String,
+    key: Option<String>,
+    /// Wait before the second attempt; it doubles.
+    pause: Duration,
+}
+
+#[derive(Deserialize)]
+struct Reply {
+    choices: Vec<Choice>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    message: Message,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    content: Option<String>,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Reply(String),
+    /// It may go well next time.
+    Again(String),
+    /// It will not.
+    Never(String),
+}
+
+impl Client {
+    /// Of the endpoint at `url` (`http://host:8000/v1`). `key` goes with each request and nowhere else.
+    ///
+    /// # Errors
+    /// A `url` that is none.
+    pub fn new(url: &str, model: &str, key: Option<String>) -> Result<Self, EvalError> {
+        let url = url.trim_end_matches('/');
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            return Err(EvalError::Judge {
+                url: url.to_owned(),
+                reason: "not an address such as http://localhost:8000/v1".into(),
+            });
+        }
+        let agent = Agent::config_builder()
+            .timeout_global(Some(PATIENCE))
+            .http_status_as_error(false)
+            .build();
+        Ok(Self {
+            agent: agent.into(),
+            url: url.to_owned(),
+            model: model.to_owned(),
+            key,
+            pause: Duration::from_secs(1),
+        })
+    }
+
+    /// The address without a name and a password in it.
+    pub(super) fn shown_url(&self) -> String {
+        let Some((scheme, rest)) = self.url.split_once("://") else {
+            return self.url.clone();
+        };
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let host = host.rsplit('@').next().unwrap_or_default();
+        format!("{scheme}://{host}{path}")
+    }
+
+    /// The model's reply to `prompt`. Refusals that may pass are tried again, with longer and longer pauses, unless `stop`
+    /// says that nobody waits for it.
+    ///
+    /// # Errors
+    /// [`EvalError::Judge`].
+    pub(super) fn ask(&self, prompt: &str, stop: &AtomicBool) -> Result<String, EvalError> {
+        let mut pause = self.pause;
+        let mut attempts = 1;
+        loop {
+            let reason = match self.attempt(prompt) {
+                Attempt::Reply(reply) => return Ok(reply),
+                Attempt::Again(reason) if attempts < ATTEMPTS && !stop.load(Ordering::Relaxed) => {
+                    tracing::debug!("{}: {reason}; again in {pause:?}", self.shown_url());
+                    std::thread::sleep(pause);
+                    pause *= 2;
+                    attempts += 1;
+                    continue;
+                }
+                Attempt::Again(reason) => format!("{reason} (attempt {attempts})"),
+                Attempt::Never(reason) => reason,
+            };
+            return Err(EvalError::Judge {
+                url: self.shown_url(),
+                reason,
+            });
+        }
+    }
+
+    fn attempt(&self, prompt: &str) -> Attempt {
+        let body = json!({
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+        });
+        let mut request = self.agent.post(format!("{}/chat/completions", self.url));
+        if let Some(key) = &self.key {
+            request = request.header("Authorization", format!("Bearer {key}"));
+        }
+        let mut response = match request.send_json(&body) {
+            Ok(response) => response,
+            Err(error @ (ureq::Error::BadUri(_) | ureq::Error::HostNotFound)) => {
+                return Attempt::Never(error.to_string());
+            }
+            Err(error) => return Attempt::Again(error.to_string()),
+        };
+        let status = response.status();
+        if status == StatusCode::OK {
+            return match response.body_mut().read_json::<Reply>() {
+                Ok(Reply { choices }) => read(choices),
+                Err(error) => Attempt::Again(format!("not a chat completion: {error}")),
+            };
+        }
+        let said = response.body_mut().read_to_string().unwrap_or_default();
+        let said: String = said.trim().chars().take(200).collect();
+        self.refused(status, &said)
+    }
+
+    fn refused(&self, status: StatusCode, said: &str) -> Attempt {
+        let model = &self.model;
+        match status.as_u16() {
+            401 | 403 => Attempt::Never(format!(
+                "{status}: set OPENAI_API_KEY to a key that may use {model} ({said})"
+            )),
+            404 => Attempt::Never(format!(
+                "{status}: no /chat/completions there, or no model {model}; the address mostly ends with /v1 ({said})"
+            )),
+            408 | 429 | 500.. => Attempt::Again(format!("{status} ({said})")),
+            _ => Attempt::Never(format!("{status} ({said})")),
+        }
+    }
+}
+
+fn read(choices: Vec<Choice>) -> Attempt {
+    match choices.into_iter().next() {
+        Some(choice) => Attempt::Reply(choice.message.content.unwrap_or_default()),
+        None => Attempt::Again("a chat completion without a choice".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let shown = |url: &str| Client::new(url, "m", None).unwrap().shown_url();
+        assert_eq!(
+            shown("http://me:secret@host:8000/v1/"),
+            "http://host:8000/v1"
+        );
+        assert_eq!(
+            shown("https://api.example.org/v1"),
+            "https://api.example.org/v1"
+        );
+        assert_eq!(shown("http://host"), "http://host");
+        let error = Client::new("host:8000", "m", None).unwrap_err();
+        assert!(
+            error.to_string().contains("http://localhost:8000/v1"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_server_that_is_gone_is_tried_several_times() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        drop(listener);
+        let mut client = Client::new(&url, "m", None).unwrap();
+        client.pause = Duration::from_millis(1);
+        let said = client
+            .ask("?", &AtomicBool::new(false))
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains(&format!("attempt {ATTEMPTS}")), "{said}");
+        // Once another request has failed for good, nobody waits for this one.
+        let said = client
+            .ask("?", &AtomicBool::new(true))
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains("attempt 1"), "{said}");
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again() {
+        let client = Client::new("http://host", "m", None).unwrap();
+        for (status, again) in [
+            (429, true),
+            (503, true),
+            (400, false),
+            (401, false),
+            (404, false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let attempt = client.refused(status, "");
+            assert_eq!(matches!(attempt, Attempt::Again(_)), again, "{status}");
+        }
+    }
+}

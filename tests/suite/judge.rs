@@ -1,0 +1,494 @@
+//! `eval --judge` through the binary, with a server that plays the judge.
+
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+const KEY: &str = "a-key-that-nobody-may-see";
+
+#[derive(Default)]
+struct State {
+    /// Statuses of the next requests; then all are answered.
+    refusals: VecDeque<u16>,
+    /// Bodies and Authorization headers of the requests that were answered.
+    answered: Vec<(Value, String)>,
+}
+
+/// An OpenAI-compatible endpoint whose replies follow from the words in a prompt.
+struct Server {
+    url: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl Server {
+    fn start(replies: &'static [(&str, &str)], refusals: &[u16]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://me:{KEY}@{}/v1", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new(State {
+            refusals: refusals.iter().copied().collect(),
+            answered: Vec::new(),
+        }));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A client may go away at any time.
+                let _ = answer(stream, replies, &shared);
+            }
+        });
+        Self { url, state }
+    }
+
+    /// What was asked so far; the count starts again.
+    fn asked(&self) -> Vec<(Value, String)> {
+        std::mem::take(&mut self.state.lock().unwrap().answered)
+    }
+}
+
+fn answer(
+    stream: TcpStream,
+    replies: &[(&str, &str)],
+    state: &Mutex<State>,
+) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let (mut length, mut key, mut path) = (0, String::new(), String::new());
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let line = line.trim();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(rest) = line.strip_prefix("POST ") {
+            rest.split(' ').next().unwrap().clone_into(&mut path);
+        }
+        let (name, value) = line.split_once(": ").unwrap_or_default();
+        match name.to_lowercase().as_str() {
+            "content-length" => length = value.parse().unwrap(),
+            "authorization" => value.clone_into(&mut key),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let mut stream = reader.into_inner();
+    let mut state = state.lock().unwrap();
+    let status = match state.refusals.pop_front() {
+        Some(status) => status,
+        None if path == "/v1/chat/completions" => 200,
+        None => 404,
+    };
+    let mut content = json!({"error": {"message": "not now"}}).to_string();
+    if status == 200 {
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let prompt = body["messages"][0]["content"].as_str().unwrap();
+        let reply = replies.iter().find(|(word, _)| prompt.contains(word));
+        let reply = reply.map_or("a prompt that nobody expected", |(_, reply)| *reply);
+        content =
+            json!({"choices": [{"message": {"role": "assistant", "content": reply}}]}).to_string();
+        state.answered.push((body, key));
+    }
+    write!(
+        stream,
+        "HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{content}",
+        content.len()
+    )
+}
+
+fn videothinker(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin("videothinker"));
+    command.current_dir(folder).args(args);
+    command.env("OPENAI_API_KEY", KEY).env_remove("RUST_LOG");
+    command.output().unwrap()
+}
+
+#[track_caller]
+fn run(folder: &Path, args: &[&str]) -> String {
+    let output = videothinker(folder, args);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Fails with exit code 1, or 2 for what is wrong in the arguments; returns what it says.
+#[track_caller]
+fn fails(folder: &Path, code: i32, args: &[&str]) -> String {
+    let output = videothinker(folder, args);
+    assert_eq!(output.status.code(), Some(code), "{args:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A folder with an evaluation of `benchmark` in `out`, whose questions `write` makes for a clip's name, and whose answers are
+/// then `said`.
+fn evaluated(benchmark: &str, write: impl Fn(&Path, &str), said: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let world = [
+        "--train",
+        "0",
+        "--validation",
+        "1",
+        "--sft",
+        "4",
+        "--model",
+        "model",
+    ];
+    run(
+        path,
+        &[&["data", "mini", "--out", "world"], &world[..]].concat(),
+    );
+    let clip = std::fs::read_dir(path.join("world/videos")).unwrap();
+    let clip = clip.flatten().find_map(|entry| {
+        let is_file = entry.file_type().unwrap().is_file();
+        is_file.then(|| entry.file_name().into_string().unwrap())
+    });
+    let clip = clip.unwrap_or_else(|| {
+        let inner = walk(&path.join("world/videos"));
+        inner
+            .strip_prefix(path.join("world/videos"))
+            .unwrap()
+            .display()
+            .to_string()
+    });
+    write(path, clip.strip_suffix(".mp4").unwrap());
+    let config = format!(
+        "[model]\ndtype = \"f32\"\ndevice = \"cpu\"\n[data]\nquestions = \"questions\"\nvideo_root = \"world/videos\"\n\
+         [video]\nmin_frames = 4\nmax_frames = 4\nmin_pixels = 12544\nmax_pixels = 12544\n[sampling]\nmax_new_tokens = 2\n\
+         [eval]\nwording = \"none\"\nbenchmark = \"{benchmark}\"\n"
+    );
+    std::fs::write(path.join("eval.toml"), config).unwrap();
+    run(
+        path,
+        &[
+            "eval",
+            "--config",
+            "eval.toml",
+            "--model",
+            "model",
+            "--out",
+            "out",
+        ],
+    );
+    say(path, said);
+    folder
+}
+
+fn walk(folder: &Path) -> std::path::PathBuf {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            return walk(&path);
+        }
+        return path;
+    }
+    panic!("no clip in {}", folder.display());
+}
+
+/// Replaces what the model wrote.
+fn say(folder: &Path, said: &[&str]) {
+    let file = folder.join("out/outputs.jsonl");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<String> = text
+        .lines()
+        .zip(said)
+        .map(|(line, said)| {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            line["samples"][0]["completion"] = (*said).into();
+            line.to_string() + "\n"
+        })
+        .collect();
+    assert_eq!(lines.len(), said.len());
+    std::fs::write(&file, lines.concat()).unwrap();
+    run(folder, &["eval", "--rescore", "out"]);
+}
+
+fn scores(folder: &Path) -> Value {
+    let text = std::fs::read_to_string(folder.join("out/scores.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+const CAPTIONS: [&str; 6] = [
+    "<think>hm</think>The ball goes <b>left</b>.",
+    "It moves to the right-hand side.",
+    "Something is blue.",
+    "Mumbling.",
+    "<think>it never ends",
+    "Leftwards it goes, to the left.",
+];
+
+/// Captions of one clip about two aspects; the right option is `A. left`.
+fn captions() -> tempfile::TempDir {
+    let write = |folder: &Path, clip: &str| {
+        let item = json!({"question": "Describe how it moves.", "answer": "",
+            "mc_question": "Where does it go?\nA. left\nB. right", "mc_answer": "A. left"});
+        let items = json!({clip: {"direction": vec![&item; 4], "speed": vec![&item; 2]}});
+        std::fs::create_dir(folder.join("questions")).unwrap();
+        std::fs::write(folder.join("questions/captioning.json"), items.to_string()).unwrap();
+    };
+    evaluated("tempcompass_captioning", write, &CAPTIONS)
+}
+
+const REPLIES: &[(&str, &str)] = &[
+    ("<b>left</b>", "A"),
+    ("right-hand", "(B)"),
+    ("blue", "None."),
+    ("Mumbling", "It is hard to say"),
+    ("Leftwards", "<think>both?</think>A. left"),
+];
+
+fn judging<'a>(server: &'a Server, model: &'a str) -> Vec<&'a str> {
+    vec![
+        "eval",
+        "--judge",
+        "out",
+        "--judge-url",
+        &server.url,
+        "--judge-model",
+        model,
+    ]
+}
+
+#[test]
+fn captions_are_scored_by_a_judge_and_not_before() {
+    let folder = captions();
+    let path = folder.path();
+    let waiting = scores(path);
+    let all = &waiting["splits"]["all"];
+    // The thinking that never ends is no caption.
+    assert_eq!(
+        (&all["unjudged"], &all["questions"]),
+        (&json!(5), &json!(6))
+    );
+    assert!(all["exact"]["mean"].is_null() && all["soft"]["mean"].is_null());
+    let shown = run(path, &["eval", "--rescore", "out"]);
+    assert!(
+        shown.contains("unjudged") && shown.contains("--judge-url"),
+        "{shown}"
+    );
+    let table = run(path, &["eval", "--table", "base=out"]);
+    assert!(table.contains("unjudged"), "{table}");
+    let said = fails(path, 1, &["eval", "--compare", "out", "out"]);
+    assert!(
+        said.contains("not judged") && said.contains("--judge "),
+        "{said}"
+    );
+
+    let server = Server::start(REPLIES, &[429, 503]);
+    let shown = run(path, &judging(&server, "judge-1"));
+    for part in ["judged by judge-1", "nothing clear of 1 answers", "33.3"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let asked = server.asked();
+    assert_eq!(asked.len(), 5);
+    for (body, key) in &asked {
+        assert_eq!(
+            (&body["model"], &body["temperature"]),
+            (&json!("judge-1"), &json!(0))
+        );
+        assert_eq!(key, &format!("Bearer {KEY}"));
+        let prompt = body["messages"][0]["content"].as_str().unwrap();
+        assert!(
+            prompt.contains("A. left\nB. right") && !prompt.contains("hm"),
+            "{prompt}"
+        );
+    }
+    let judged = scores(path);
+    let split = |name: &str| &judged["splits"][name];
+    assert_eq!(split("all")["exact"]["mean"], 2.0 / 6.0);
+    assert_eq!(split("all")["unjudged"], 1);
+    assert_eq!(split("aspect/speed")["exact"]["mean"], 0.5);
+    assert_eq!(judged["judge"]["model"], "judge-1");
+    assert!(judged["judge"]["wording_hash"].is_string());
+    assert!(judged["judge_url"].as_str().unwrap().ends_with("/v1"));
+    for name in [
+        "scores.json",
+        "judgements.jsonl",
+        "outputs.jsonl",
+        "settings.json",
+    ] {
+        let text = std::fs::read_to_string(path.join("out").join(name)).unwrap();
+        assert!(!text.contains(KEY), "{name}");
+    }
+
+    // Nothing is asked twice, and scoring again needs no judge.
+    run(path, &judging(&server, "judge-1"));
+    assert!(server.asked().is_empty());
+    run(path, &["eval", "--rescore", "out"]);
+    assert_eq!(scores(path), judged);
+    // A caption that is new is read anew.
+    say(
+        path,
+        &[&["The ball goes <b>left</b>, slowly."], &CAPTIONS[1..]].concat(),
+    );
+    run(path, &judging(&server, "judge-1"));
+    assert_eq!(server.asked().len(), 1);
+    assert_eq!(scores(path)["splits"], judged["splits"]);
+}
+
+#[test]
+fn a_judging_that_was_killed_goes_on() {
+    let folder = captions();
+    let path = folder.path();
+    let server = Server::start(REPLIES, &[]);
+    run(path, &judging(&server, "judge-1"));
+    let (whole, log) = (scores(path), path.join("out/judgements.jsonl"));
+    let lines = std::fs::read_to_string(&log).unwrap();
+    let second = lines.match_indices('\n').nth(1).unwrap().0;
+    std::fs::write(&log, &lines[..second + 30]).unwrap();
+    server.asked();
+    run(path, &judging(&server, "judge-1"));
+    assert_eq!(server.asked().len(), 3);
+    assert_eq!(scores(path), whole);
+}
+
+#[test]
+fn a_judge_that_refuses_is_explained_and_what_came_is_kept() {
+    let folder = captions();
+    let path = folder.path();
+    let before = scores(path);
+    let server = Server::start(REPLIES, &[]);
+    let with = |status: u16, words: &[&str]| {
+        server.state.lock().unwrap().refusals = vec![status; 8].into();
+        let said = fails(path, 1, &judging(&server, "judge-1"));
+        for word in words {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+        assert!(!said.contains(KEY), "{said}");
+        server.state.lock().unwrap().refusals.clear();
+    };
+    with(401, &["401", "OPENAI_API_KEY", "judge-1"]);
+    with(404, &["404", "no model judge-1", "/v1"]);
+    with(400, &["400", "not now"]);
+    assert_eq!(scores(path), before);
+
+    // One of five is refused.
+    server.state.lock().unwrap().refusals = VecDeque::from([403]);
+    let one = ["--judge-at-once", "1"];
+    let said = fails(
+        path,
+        1,
+        &[&judging(&server, "judge-1")[..], &one[..]].concat(),
+    );
+    assert!(said.contains("the same command goes on"), "{said}");
+    run(path, &judging(&server, "judge-1"));
+    assert_eq!(scores(path)["splits"]["all"]["exact"]["mean"], 2.0 / 6.0);
+
+    let url = ["--judge-url", "localhost", "--judge-model", "m"];
+    let said = fails(path, 1, &[&["eval", "--judge", "out"], &url[..]].concat());
+    assert!(said.contains("http://localhost:8000/v1"), "{said}");
+    let said = fails(path, 2, &["eval", "--judge", "out"]);
+    assert!(said.contains("--judge-url"), "{said}");
+    let said = fails(
+        path,
+        2,
+        &[&["eval", "--judge", "absent"], &url[..]].concat(),
+    );
+    assert!(said.contains("there is no folder absent"), "{said}");
+}
+
+#[test]
+fn open_answers_are_compared_by_word_or_judged_and_never_both() {
+    let write = |folder: &Path, clip: &str| {
+        let item = |id: usize| {
+            json!({"id": format!("validation_{id}"), "video": format!("x/videos/{clip}.mp4"), "question_type": "open-ended",
+                "metadata": {}, "question": "Which style?", "choices": {}, "answer": "Late Gothic"})
+        };
+        let items: Vec<Value> = (0..3).map(item).collect();
+        std::fs::create_dir(folder.join("questions")).unwrap();
+        std::fs::write(
+            folder.join("questions/validation.json"),
+            json!(items).to_string(),
+        )
+        .unwrap();
+    };
+    let said = [
+        "<answer>late gothic</answer>",
+        "<answer>Gothic, its late phase</answer>",
+        "<answer>Baroque</answer>",
+    ];
+    let folder = evaluated("mmvu_open", write, &said);
+    let path = folder.path();
+    let by_word = scores(path);
+    assert_eq!(by_word["splits"]["all"]["exact"]["mean"], 1.0 / 3.0);
+    assert!(by_word["splits"]["all"]["unjudged"].is_null());
+
+    for (from, to) in [("out", "other")] {
+        std::fs::create_dir(path.join(to)).unwrap();
+        for entry in std::fs::read_dir(path.join(from)).unwrap().flatten() {
+            std::fs::copy(entry.path(), path.join(to).join(entry.file_name())).unwrap();
+        }
+    }
+    let server = Server::start(
+        &[
+            ("late gothic\n", "Correct."),
+            ("late phase", "correct"),
+            ("Baroque", "**incorrect**"),
+        ],
+        &[],
+    );
+    run(path, &judging(&server, "judge-1"));
+    assert_eq!(scores(path)["splits"]["all"]["exact"]["mean"], 2.0 / 3.0);
+    let prompt = server.asked()[0].0["messages"][0]["content"].to_string();
+    assert!(
+        prompt.contains("Which style?") && prompt.contains("Late Gothic"),
+        "{prompt}"
+    );
+
+    let said = fails(path, 1, &["eval", "--compare", "other", "out"]);
+    assert!(said.contains("judge (none / "), "{said}");
+    let across = [
+        "eval",
+        "--compare",
+        "other",
+        "out",
+        "--across-protocols",
+        "--json",
+    ];
+    let pair: Value = serde_json::from_str(&run(path, &across)).unwrap();
+    assert_eq!(pair["splits"]["all"]["only_second_right"], 1);
+    // By another rule the judge's word does not count.
+    run(
+        path,
+        &["eval", "--rescore", "out", "--extraction", "authors"],
+    );
+    let text = std::fs::read_to_string(path.join("out/scores-authors.json")).unwrap();
+    let authors: Value = serde_json::from_str(&text).unwrap();
+    assert!(authors["judge"].is_null() && authors["judge_url"].is_null());
+    assert_eq!(authors["splits"]["all"]["exact"]["mean"], 0.0);
+}
+
+#[test]
+fn questions_with_rules_need_no_judge() {
+    let write = |folder: &Path, clip: &str| {
+        let items = json!({clip: {"speed": [{"question": "Is it fast?", "answer": "yes"}]}});
+        std::fs::create_dir(folder.join("questions")).unwrap();
+        std::fs::write(folder.join("questions/yes_no.json"), items.to_string()).unwrap();
+    };
+    let folder = evaluated("tempcompass", write, &["yes"]);
+    let server = Server::start(&[], &[]);
+    let said = fails(folder.path(), 1, &judging(&server, "judge-1"));
+    assert!(said.contains("scored by rule"), "{said}");
+    let said = fails(
+        folder.path(),
+        2,
+        &[
+            "eval",
+            "--config",
+            "eval.toml",
+            "--model",
+            "model",
+            "--set",
+            "eval.benchmark=tempcompass_captioning",
+            "--set",
+            "eval.samples=3",
+            "--set",
+            "eval.temperature=1.0",
+            "--out",
+            "x",
+        ],
+    );
+    assert!(said.contains("captions cannot be voted on"), "{said}");
+}

@@ -140,19 +140,9 @@ fn evaluated(benchmark: &str, write: impl Fn(&Path, &str), said: &[&str]) -> tem
         path,
         &[&["data", "mini", "--out", "world"], &world[..]].concat(),
     );
-    let clip = std::fs::read_dir(path.join("world/videos")).unwrap();
-    let clip = clip.flatten().find_map(|entry| {
-        let is_file = entry.file_type().unwrap().is_file();
-        is_file.then(|| entry.file_name().into_string().unwrap())
-    });
-    let clip = clip.unwrap_or_else(|| {
-        let inner = walk(&path.join("world/videos"));
-        inner
-            .strip_prefix(path.join("world/videos"))
-            .unwrap()
-            .display()
-            .to_string()
-    });
+    let questions = std::fs::read(path.join("world/validation_questions.json")).unwrap();
+    let questions: Value = serde_json::from_slice(&questions).unwrap();
+    let clip = questions[0]["video"].as_str().unwrap();
     write(path, clip.strip_suffix(".mp4").unwrap());
     let config = format!(
         "[model]\ndtype = \"f32\"\ndevice = \"cpu\"\n[data]\nquestions = \"questions\"\nvideo_root = \"world/videos\"\n\
@@ -174,17 +164,6 @@ fn evaluated(benchmark: &str, write: impl Fn(&Path, &str), said: &[&str]) -> tem
     );
     say(path, said);
     folder
-}
-
-fn walk(folder: &Path) -> std::path::PathBuf {
-    for entry in std::fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            return walk(&path);
-        }
-        return path;
-    }
-    panic!("no clip in {}", folder.display());
 }
 
 /// Replaces what the model wrote.

@@ -17,10 +17,13 @@ use super::write_json;
 use crate::config::Extraction;
 use crate::data::JudgeTask;
 use crate::data::choices_in;
+use client::Asked;
 use client::Client;
 use serde::Deserialize;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::fs::TryLockError;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -164,6 +167,7 @@ pub fn judge(
         one.score(before.settings.extraction);
     }
     let path = log_of(out);
+    let _lock = lock(out)?;
     let replies = replies(&path, &client.model)?;
     let is_new =
         |case: &Case| !replies.contains_key(&(case.id.to_owned(), case.prompt_hash.clone()));
@@ -200,6 +204,11 @@ pub(super) fn apply(
     let Some(judge) = &scores.settings.judge else {
         return Ok(());
     };
+    if *judge != JudgedBy::of(&judge.model) {
+        return Err(EvalError::OtherWords {
+            path: out.to_owned(),
+        });
+    }
     let replies = replies(&log_of(out), &judge.model)?;
     for one in answered {
         let Some(task) = one.judge.clone() else {
@@ -212,6 +221,23 @@ pub(super) fn apply(
         one.set_verdict(verdict);
     }
     Ok(())
+}
+
+/// One judging of a folder at a time: two would pay twice.
+fn lock(out: &Path) -> Result<File, EvalError> {
+    let path = out.join("judge.lock");
+    let failed = |source| EvalError::File {
+        path: path.clone(),
+        source,
+    };
+    let lock = File::create(&path).map_err(failed)?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(EvalError::Judging {
+            path: out.to_owned(),
+        }),
+        // Some network file systems know no locks; that alone is no reason not to judge.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(lock),
+    }
 }
 
 fn log_of(out: &Path) -> PathBuf {
@@ -259,20 +285,30 @@ fn ask_all(
         }
         drop(sender);
         let mut result = Ok(());
-        for (done, (case, reply)) in receiver.into_iter().enumerate() {
-            let logged = reply.and_then(|reply| {
-                let line = Judgement {
-                    id: case.id.to_owned(),
-                    judge: client.model.clone(),
-                    prompt_hash: case.prompt_hash.clone(),
-                    reply,
-                };
-                judgements.append(&line).map_err(|source| EvalError::File {
-                    path: path.to_owned(),
-                    source,
-                })
-            });
-            match logged {
+        let (mut replies, mut refused) = (0, None);
+        for (done, (case, asked)) in receiver.into_iter().enumerate() {
+            let outcome = match asked {
+                Ok(Asked::Reply(reply)) => {
+                    replies += 1;
+                    let line = Judgement {
+                        id: case.id.to_owned(),
+                        judge: client.model.clone(),
+                        prompt_hash: case.prompt_hash.clone(),
+                        reply,
+                    };
+                    judgements.append(&line).map_err(|source| EvalError::File {
+                        path: path.to_owned(),
+                        source,
+                    })
+                }
+                Ok(Asked::Refused(reason)) => {
+                    tracing::warn!("{}: the judge does not take it: {reason}", case.id);
+                    refused = Some(reason);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+            match outcome {
                 Ok(()) => progress(done + 1, cases.len()),
                 Err(error) => {
                     stop.store(true, Ordering::Relaxed);
@@ -280,7 +316,14 @@ fn ask_all(
                 }
             }
         }
-        result
+        match refused {
+            // Not one of them: something else is wrong than a question.
+            Some(reason) if replies == 0 => result.and(Err(EvalError::Judge {
+                url: client.shown_url(),
+                reason,
+            })),
+            _ => result,
+        }
     })
 }
 

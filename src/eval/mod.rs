@@ -182,6 +182,18 @@ pub enum EvalError {
         /// The folder.
         path: PathBuf,
     },
+    /// Another process has the same answers judged.
+    #[error("the answers in {} are being judged by another process: wait for it, or stop it", path.display())]
+    Judging {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The judge was asked in words that are no longer used.
+    #[error("the answers in {} were judged by another version of this program, in other words: judge them again (eval --judge)", path.display())]
+    OtherWords {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A judge does not answer.
     #[error(
         "the judge at {url} does not answer: {reason}; replies that came are kept, the same command goes on"

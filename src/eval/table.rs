@@ -42,8 +42,10 @@ pub fn comparison(rows: &[Row], style: Style) -> String {
     ];
     for row in rows {
         let accuracy = |name: &str| cell(&row.scores, name, |split| percent(split.exact));
+        let judge = row.scores.settings.judge.as_ref();
+        let judged = judge.map_or_else(String::new, |by| format!(" (judged by {})", by.model));
         lines.push(vec![
-            row.label.clone(),
+            row.label.clone() + &judged,
             accuracy("observational"),
             accuracy("inferential"),
             accuracy("all"),

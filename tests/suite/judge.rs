@@ -166,6 +166,13 @@ fn evaluated(benchmark: &str, write: impl Fn(&Path, &str), said: &[&str]) -> tem
     folder
 }
 
+fn copy(folder: &Path, from: &str, to: &str) {
+    std::fs::create_dir(folder.join(to)).unwrap();
+    for entry in std::fs::read_dir(folder.join(from)).unwrap().flatten() {
+        std::fs::copy(entry.path(), folder.join(to).join(entry.file_name())).unwrap();
+    }
+}
+
 /// Replaces what the model wrote.
 fn say(folder: &Path, said: &[&str]) {
     let file = folder.join("out/outputs.jsonl");
@@ -292,6 +299,20 @@ fn captions_are_scored_by_a_judge_and_not_before() {
         assert!(!text.contains(KEY), "{name}");
     }
 
+    // Replies to other words say nothing.
+    let file = path.join("out/scores.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let hash = judged["judge"]["wording_hash"].as_str().unwrap();
+    std::fs::write(&file, text.replace(hash, "0123456789abcdef")).unwrap();
+    let said = fails(path, 1, &["eval", "--rescore", "out"]);
+    assert!(said.contains("judge them again"), "{said}");
+    std::fs::write(&file, text).unwrap();
+    let lock = std::fs::File::create(path.join("out/judge.lock")).unwrap();
+    lock.lock().unwrap();
+    let said = fails(path, 1, &judging(&server, "judge-1"));
+    assert!(said.contains("another process"), "{said}");
+    drop(lock);
+
     // Nothing is asked twice, and scoring again needs no judge.
     run(path, &judging(&server, "judge-1"));
     assert!(server.asked().is_empty());
@@ -343,7 +364,15 @@ fn a_judge_that_refuses_is_explained_and_what_came_is_kept() {
     with(400, &["400", "not now"]);
     assert_eq!(scores(path), before);
 
-    // One of five is refused.
+    // One that is too long, say, is left unjudged and asked again the next time.
+    server.state.lock().unwrap().refusals = VecDeque::from([413]);
+    let shown = run(path, &judging(&server, "judge-2"));
+    assert!(shown.contains("nothing clear of 2 answers"), "{shown}");
+    server.asked();
+    run(path, &judging(&server, "judge-2"));
+    assert_eq!(server.asked().len(), 1);
+
+    // One of five is refused for good.
     server.state.lock().unwrap().refusals = VecDeque::from([403]);
     let one = ["--judge-at-once", "1"];
     let said = fails(
@@ -394,12 +423,7 @@ fn open_answers_are_compared_by_word_or_judged_and_never_both() {
     assert_eq!(by_word["splits"]["all"]["exact"]["mean"], 1.0 / 3.0);
     assert!(by_word["splits"]["all"]["unjudged"].is_null());
 
-    for (from, to) in [("out", "other")] {
-        std::fs::create_dir(path.join(to)).unwrap();
-        for entry in std::fs::read_dir(path.join(from)).unwrap().flatten() {
-            std::fs::copy(entry.path(), path.join(to).join(entry.file_name())).unwrap();
-        }
-    }
+    copy(path, "out", "other");
     let server = Server::start(
         &[
             ("late gothic\n", "Correct."),
@@ -428,6 +452,22 @@ fn open_answers_are_compared_by_word_or_judged_and_never_both() {
     ];
     let pair: Value = serde_json::from_str(&run(path, &across)).unwrap();
     assert_eq!(pair["splits"]["all"]["only_second_right"], 1);
+    copy(path, "out", "second");
+    let other_judge = [
+        "--judge",
+        "second",
+        "--judge-url",
+        &server.url,
+        "--judge-model",
+        "judge-2",
+    ];
+    run(path, &[&["eval"], &other_judge[..]].concat());
+    let said = fails(path, 1, &["eval", "--compare", "out", "second"]);
+    assert!(said.contains("judge.model (judge-1 / judge-2)"), "{said}");
+    let table = run(path, &["eval", "--table", "a=out", "b=second", "c=other"]);
+    assert!(table.contains("a (judged by judge-1)"), "{table}");
+    assert!(table.contains("b (judged by judge-2)"), "{table}");
+
     // By another rule the judge's word does not count.
     run(
         path,

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use ureq::Agent;
 use ureq::http::StatusCode;
+use ureq::http::Uri;
 
 /// Longest wait for one reply.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -40,12 +41,23 @@ struct Message {
     content: Option<String>,
 }
 
+/// What the judge has made of one question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It replied.
+    Reply(String),
+    /// It does not take this one (too long, say), or answers it with something else than a reply.
+    Refused(String),
+}
+
 /// What one attempt came to.
 enum Attempt {
-    Reply(String),
+    Done(Asked),
     /// It may go well next time.
     Again(String),
-    /// It will not.
+    /// As before, but nothing is wrong with other questions.
+    AgainThis(String),
+    /// No question will be answered.
     Never(String),
 }
 
@@ -57,10 +69,11 @@ impl Client {
     pub fn new(url: &str, model: &str, key: Option<String>) -> Result<Self, EvalError> {
         let url = url.trim_end_matches('/');
         if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(EvalError::Judge {
-                url: url.to_owned(),
-                reason: "not an address such as http://localhost:8000/v1".into(),
-            });
+            let shown = url.rsplit('@').next().unwrap_or_default();
+            return Err(not_an_address(shown));
+        }
+        if url.parse::<Uri>().is_err() {
+            return Err(not_an_address(&without_secrets(url)));
         }
         let agent = Agent::config_builder()
             .timeout_global(Some(PATIENCE))
@@ -75,34 +88,32 @@ impl Client {
         })
     }
 
-    /// The address without a name and a password in it.
+    /// The address without what may be secret in it.
     pub(super) fn shown_url(&self) -> String {
-        let Some((scheme, rest)) = self.url.split_once("://") else {
-            return self.url.clone();
-        };
-        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let host = host.rsplit('@').next().unwrap_or_default();
-        format!("{scheme}://{host}{path}")
+        without_secrets(&self.url)
     }
 
     /// The model's reply to `prompt`. Refusals that may pass are tried again, with longer and longer pauses, unless `stop`
     /// says that nobody waits for it.
     ///
     /// # Errors
-    /// [`EvalError::Judge`].
-    pub(super) fn ask(&self, prompt: &str, stop: &AtomicBool) -> Result<String, EvalError> {
+    /// [`EvalError::Judge`] where other questions would fare no better.
+    pub(super) fn ask(&self, prompt: &str, stop: &AtomicBool) -> Result<Asked, EvalError> {
         let mut pause = self.pause;
         let mut attempts = 1;
         loop {
             let reason = match self.attempt(prompt) {
-                Attempt::Reply(reply) => return Ok(reply),
-                Attempt::Again(reason) if attempts < ATTEMPTS && !stop.load(Ordering::Relaxed) => {
+                Attempt::Done(asked) => return Ok(asked),
+                Attempt::Again(reason) | Attempt::AgainThis(reason)
+                    if attempts < ATTEMPTS && !stop.load(Ordering::Relaxed) =>
+                {
                     tracing::debug!("{}: {reason}; again in {pause:?}", self.shown_url());
                     std::thread::sleep(pause);
                     pause *= 2;
                     attempts += 1;
                     continue;
                 }
+                Attempt::AgainThis(reason) => return Ok(Asked::Refused(reason)),
                 Attempt::Again(reason) => format!("{reason} (attempt {attempts})"),
                 Attempt::Never(reason) => reason,
             };
@@ -125,20 +136,23 @@ impl Client {
         }
         let mut response = match request.send_json(&body) {
             Ok(response) => response,
-            Err(error @ (ureq::Error::BadUri(_) | ureq::Error::HostNotFound)) => {
-                return Attempt::Never(error.to_string());
-            }
+            Err(error @ ureq::Error::HostNotFound) => return Attempt::Never(error.to_string()),
             Err(error) => return Attempt::Again(error.to_string()),
         };
         let status = response.status();
         if status == StatusCode::OK {
             return match response.body_mut().read_json::<Reply>() {
                 Ok(Reply { choices }) => read(choices),
-                Err(error) => Attempt::Again(format!("not a chat completion: {error}")),
+                Err(error) => Attempt::AgainThis(format!("not a chat completion: {error}")),
             };
         }
         let said = response.body_mut().read_to_string().unwrap_or_default();
         let said: String = said.trim().chars().take(200).collect();
+        // Some servers repeat what they were sent.
+        let said = match &self.key {
+            Some(key) => said.replace(key, "…"),
+            None => said,
+        };
         self.refused(status, &said)
     }
 
@@ -152,16 +166,34 @@ impl Client {
                 "{status}: no /chat/completions there, or no model {model}; the address mostly ends with /v1 ({said})"
             )),
             408 | 429 | 500.. => Attempt::Again(format!("{status} ({said})")),
-            _ => Attempt::Never(format!("{status} ({said})")),
+            _ => Attempt::Done(Asked::Refused(format!("{status} ({said})"))),
         }
     }
 }
 
 fn read(choices: Vec<Choice>) -> Attempt {
     match choices.into_iter().next() {
-        Some(choice) => Attempt::Reply(choice.message.content.unwrap_or_default()),
-        None => Attempt::Again("a chat completion without a choice".into()),
+        Some(choice) => Attempt::Done(Asked::Reply(choice.message.content.unwrap_or_default())),
+        None => Attempt::AgainThis("a chat completion without a choice".into()),
     }
+}
+
+fn not_an_address(shown: &str) -> EvalError {
+    EvalError::Judge {
+        url: shown.to_owned(),
+        reason: "not an address such as http://localhost:8000/v1".into(),
+    }
+}
+
+/// An address without name, password and query.
+fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
 }
 
 #[cfg(test)]
@@ -180,6 +212,11 @@ mod tests {
             "https://api.example.org/v1"
         );
         assert_eq!(shown("http://host"), "http://host");
+        assert_eq!(shown("http://host/v1?api-key=secret"), "http://host/v1");
+        for bad in ["me:secret@host:8000", "http://me:secret@ho st/v1"] {
+            let error = Client::new(bad, "m", None).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
         let error = Client::new("host:8000", "m", None).unwrap_err();
         assert!(
             error.to_string().contains("http://localhost:8000/v1"),

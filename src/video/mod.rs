@@ -124,15 +124,27 @@ pub fn load_patches(
     Ok((clip, Arc::new(frames.patches())))
 }
 
-/// As [`load`] on up to `threads` threads; setting `stop` ends it early with [`VideoError::Stopped`].
-fn load_unless_stopped(
+/// Decodes the frames that [`load`] takes on up to `threads` threads and hands each to `sink` in the file's own size: its
+/// place among them, and its RGB values `[height, width, 3]`. They come in any order; of one that comes twice, the later holds.
+pub fn decode_frames(
     path: &Path,
     config: &VideoConfig,
     threads: usize,
+    sink: &mut dyn FnMut(usize, &[u8]),
+) -> Result<Clip, VideoError> {
+    let (mut source, clip) = open(path, config, &Arc::default())?;
+    source.read(&clip.indices, threads, sink)?;
+    Ok(clip)
+}
+
+/// A clip and what to take from it.
+fn open(
+    path: &Path,
+    config: &VideoConfig,
     stop: &Arc<AtomicBool>,
-) -> Result<(Clip, Frames, Flaws), VideoError> {
+) -> Result<(Box<dyn Source>, Clip), VideoError> {
     let (path, Fragment { span, fps }) = Fragment::split(path);
-    let mut source: Box<dyn Source> = if path.is_dir() {
+    let source: Box<dyn Source> = if path.is_dir() {
         Box::new(ImageFolder::open(&path, fps, stop)?)
     } else {
         Box::new(Reader::open(&path, fps, stop)?)
@@ -145,6 +157,17 @@ fn load_unless_stopped(
         source.size(),
         config,
     )?;
+    Ok((source, clip))
+}
+
+/// As [`load`] on up to `threads` threads; setting `stop` ends it early with [`VideoError::Stopped`].
+fn load_unless_stopped(
+    path: &Path,
+    config: &VideoConfig,
+    threads: usize,
+    stop: &Arc<AtomicBool>,
+) -> Result<(Clip, Frames, Flaws), VideoError> {
+    let (mut source, clip) = open(path, config, stop)?;
     let [height, width] = clip.resized;
     let shape = [clip.indices.len(), 3, height, width];
     let plane = height * width;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use videothinker::config::{DataConfig, VideoConfig};
 use videothinker::video::resize::{Resizer, has_fma};
-use videothinker::video::{ClipLoader, Frames, Prefetcher, VideoError, load, load_patches, plan};
+use videothinker::video::{
+    ClipLoader, Frames, Prefetcher, VideoError, decode_frames, load, load_patches, plan,
+};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -144,6 +146,20 @@ fn frames_are_bit_equal_to_the_reference() {
         let reference = case["reference"].as_str().unwrap();
         assert_eq!(found, expected, "{file}, reference: {reference}");
     }
+}
+
+#[test]
+fn frames_in_the_files_size_become_those_of_the_model() {
+    let (expected, frames) = load(&clip("gops.mp4"), &small()).unwrap();
+    let mut resizer = Resizer::new(expected.source_size, expected.resized);
+    let mut values = vec![0; frames.values.len()];
+    let size = values.len() / expected.indices.len();
+    let mut resize = |slot: usize, rgb: &[u8]| {
+        resizer.resize(rgb, &mut values[slot * size..(slot + 1) * size]);
+    };
+    let found = decode_frames(&clip("gops.mp4"), &small(), 2, &mut resize).unwrap();
+    assert_eq!(found, expected);
+    assert!(values == frames.values);
 }
 
 #[test]

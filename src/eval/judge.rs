@@ -141,6 +141,36 @@ impl<'a> Case<'a> {
     }
 }
 
+impl Case<'_> {
+    /// Logs a reply; returns why there is none.
+    fn record(
+        &self,
+        asked: Asked,
+        client: &Client,
+        judgements: &mut log::Log,
+        path: &Path,
+    ) -> Result<Option<String>, EvalError> {
+        let reply = match asked {
+            Asked::Reply(reply) => reply,
+            Asked::Refused(reason) => {
+                tracing::warn!("{}: the judge does not take it: {reason}", self.id);
+                return Ok(Some(reason));
+            }
+        };
+        let line = Judgement {
+            id: self.id.to_owned(),
+            judge: client.model.clone(),
+            prompt_hash: self.prompt_hash.clone(),
+            reply,
+        };
+        judgements.append(&line).map_err(|source| EvalError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(None)
+    }
+}
+
 /// Replies by question id and fingerprint of what was asked.
 type Replies = BTreeMap<(String, String), String>;
 
@@ -176,7 +206,14 @@ pub fn judge(
         .filter_map(Case::of)
         .filter(is_new)
         .collect();
-    ask_all(&cases, client, at_once, &path, progress)?;
+    let (new, refused) = ask_all(&cases, client, at_once, &path, progress)?;
+    if let Some(reason) = refused.filter(|_| new + replies.len() == 0) {
+        // None was taken: something else is wrong than a question.
+        return Err(EvalError::Judge {
+            url: client.shown_url(),
+            reason,
+        });
+    }
     let scores = Scores {
         settings: Settings {
             judge: Some(JudgedBy::of(&client.model)),
@@ -257,14 +294,15 @@ fn replies(path: &Path, judge: &str) -> Result<Replies, EvalError> {
         .collect())
 }
 
-/// Asks about every case, several at once; replies are logged as they come. The first failure ends it.
+/// Asks about every case, several at once; replies are logged as they come. What fails for all questions ends it, one that is
+/// refused is left out. Returns how many replies came, and why the last refused one was.
 fn ask_all(
     cases: &[Case],
     client: &Client,
     at_once: usize,
     path: &Path,
     mut progress: impl FnMut(usize, usize),
-) -> Result<(), EvalError> {
+) -> Result<(usize, Option<String>), EvalError> {
     let (mut judgements, _) = log::Log::open::<Judgement>(path)?;
     let (queue, stop) = (Mutex::new(cases.iter()), AtomicBool::new(false));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -284,45 +322,21 @@ fn ask_all(
             });
         }
         drop(sender);
-        let mut result = Ok(());
-        let (mut replies, mut refused) = (0, None);
+        let (mut replies, mut refused, mut failure) = (0, None, None);
         for (done, (case, asked)) in receiver.into_iter().enumerate() {
-            let outcome = match asked {
-                Ok(Asked::Reply(reply)) => {
-                    replies += 1;
-                    let line = Judgement {
-                        id: case.id.to_owned(),
-                        judge: client.model.clone(),
-                        prompt_hash: case.prompt_hash.clone(),
-                        reply,
-                    };
-                    judgements.append(&line).map_err(|source| EvalError::File {
-                        path: path.to_owned(),
-                        source,
-                    })
-                }
-                Ok(Asked::Refused(reason)) => {
-                    tracing::warn!("{}: the judge does not take it: {reason}", case.id);
-                    refused = Some(reason);
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            };
-            match outcome {
-                Ok(()) => progress(done + 1, cases.len()),
+            match asked.and_then(|asked| case.record(asked, client, &mut judgements, path)) {
+                Ok(None) => replies += 1,
+                Ok(reason) => refused = reason,
                 Err(error) => {
                     stop.store(true, Ordering::Relaxed);
-                    result = result.and(Err(error));
+                    failure.get_or_insert(error);
                 }
             }
+            progress(done + 1, cases.len());
         }
-        match refused {
-            // Not one of them: something else is wrong than a question.
-            Some(reason) if replies == 0 => result.and(Err(EvalError::Judge {
-                url: client.shown_url(),
-                reason,
-            })),
-            _ => result,
+        match failure {
+            Some(error) => Err(error),
+            None => Ok((replies, refused)),
         }
     })
 }

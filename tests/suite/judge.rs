@@ -369,6 +369,9 @@ fn a_judge_that_refuses_is_explained_and_what_came_is_kept() {
     let shown = run(path, &judging(&server, "judge-2"));
     assert!(shown.contains("nothing clear of 2 answers"), "{shown}");
     server.asked();
+    server.state.lock().unwrap().refusals = VecDeque::from([413]);
+    run(path, &judging(&server, "judge-2"));
+    assert!(server.asked().is_empty());
     run(path, &judging(&server, "judge-2"));
     assert_eq!(server.asked().len(), 1);
 

@@ -155,7 +155,7 @@ impl Reader {
             .map(|_| self.new_decoder())
             .collect::<Result<Vec<_>, _>>()?;
         let (patience, picture) = (&self.patience, self.picture);
-        let sources = sources(self.kept.as_deref_mut(), shares, patience)?;
+        let sources = sources(self.kept.as_deref_mut(), shares, &self.file)?;
         // A frame waits here until the one before it is taken, so that memory stays bounded.
         let (sender, receiver) = mpsc::sync_channel::<(usize, Vec<u8>)>(shares.len());
         std::thread::scope(|scope| {
@@ -274,10 +274,10 @@ fn shares(ranges: &[Range<usize>], threads: usize) -> Vec<&[Range<usize>]> {
 fn sources<'a>(
     kept: Option<&'a mut [Packet]>,
     shares: &[&[Range<usize>]],
-    patience: &Patience,
+    file: &PacketFile,
 ) -> Result<Vec<Packets<'a>>, VideoError> {
     let Some(mut rest) = kept else {
-        let open = |_| Ok(Packets::OwnFile(Box::new(PacketFile::open(patience)?)));
+        let open = |_| Ok(Packets::OwnFile(Box::new(file.again()?)));
         return shares.iter().map(open).collect();
     };
     let mut sources = Vec::new();

@@ -136,6 +136,20 @@ pub(super) fn coded_size(stream: &Stream) -> [usize; 2] {
     [width, height].map(|side| side.max(0) as usize)
 }
 
+/// Goes to the key packet of a track that is shown at this time, or to one before it; false where the container cannot.
+#[expect(unsafe_code, reason = "the wrapper goes by the time of no track")]
+pub(super) fn seek(input: &mut Input, stream: usize, pts: i64) -> bool {
+    // SAFETY: the context is valid and exclusively borrowed, and the stream is one of its own.
+    unsafe {
+        ffi::av_seek_frame(
+            input.as_mut_ptr(),
+            stream as i32,
+            pts,
+            ffi::AVSEEK_FLAG_BACKWARD,
+        ) >= 0
+    }
+}
+
 /// Whether an edit list cuts this packet's frame away.
 #[expect(unsafe_code, reason = "the wrapper truncates the flag")]
 pub(super) fn is_hidden(packet: &Packet) -> bool {

@@ -93,6 +93,11 @@ impl PacketIndex {
 
 #[cfg(test)]
 impl PacketIndex {
+    /// Whether decoding can start at a packet.
+    pub(super) fn is_key(&self, packet: usize) -> bool {
+        self.packets[packet].key
+    }
+
     /// The same packets, told apart by output order only.
     pub(super) fn without_times(&self) -> Self {
         Self {

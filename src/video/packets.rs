@@ -16,6 +16,10 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 const KEPT_BYTES: usize = 64 << 20;
 /// More packets than this are no clip (24 hours at 60 frames per second are half of it).
 const MAX_PACKETS: usize = 10_000_000;
+/// Packets that are rather passed over than read.
+const FAR: usize = 8;
+/// Containers that know where each of their packets lies.
+const INDEXED: [&str; 2] = ["mov,", "matroska,"];
 /// Damaged reads in a row that end a file.
 const MAX_ERRORS: usize = 1000;
 
@@ -61,6 +65,25 @@ impl Patience {
     }
 }
 
+/// Where a packet lies, by which it is known again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    pts: i64,
+    /// Bytes from the file's start.
+    offset: isize,
+    size: usize,
+}
+
+impl Place {
+    fn of(packet: &Packet) -> Option<Self> {
+        Some(Self {
+            pts: packet.pts()?,
+            offset: packet.position(),
+            size: packet.size(),
+        })
+    }
+}
+
 /// The packets of the video track, read one after the other.
 pub(super) struct PacketFile {
     patience: Patience,
@@ -69,6 +92,8 @@ pub(super) struct PacketFile {
     /// The position of the packet that the file stands before.
     next: usize,
     current: Packet,
+    /// Where all packets lie, in a container that can go there.
+    places: Option<Arc<Vec<Place>>>,
 }
 
 impl PacketFile {
@@ -85,6 +110,15 @@ impl PacketFile {
             input,
             next: 0,
             current: Packet::empty(),
+            places: None,
+        })
+    }
+
+    /// The same file once more, at its first packet.
+    pub(super) fn again(&self) -> Result<Self, VideoError> {
+        Ok(Self {
+            places: self.places.clone(),
+            ..Self::open(&self.patience)?
         })
     }
 
@@ -112,15 +146,26 @@ impl PacketFile {
 
     /// Reads every packet of the track; keeps the packets themselves while they are few enough.
     pub(super) fn index(&mut self) -> Result<(Option<Vec<Packet>>, PacketIndex), VideoError> {
-        let (kept, infos) = index_packets(&mut self.input, self.stream, &self.patience)?;
+        let name = self.input.format().name().to_owned();
+        let mut places = INDEXED
+            .iter()
+            .any(|known| name.starts_with(known))
+            .then(Vec::new);
+        let (kept, infos) =
+            index_packets(&mut self.input, self.stream, &self.patience, &mut places)?;
         self.next = infos.len();
+        self.places = places.map(Arc::new);
         Ok((kept, PacketIndex::new(infos)))
     }
 
     /// The packet at `position`; `None` when the file no longer gives it.
     fn get(&mut self, position: usize) -> Result<Option<&mut Packet>, VideoError> {
+        let is_far = !(self.next..self.next + FAR).contains(&position);
+        if is_far && self.go_to(position)? {
+            return Ok(Some(&mut self.current));
+        }
         if position < self.next {
-            *self = Self::open(&self.patience)?;
+            *self = self.again()?;
         }
         while self.next <= position {
             if !read_packet(&mut self.input, self.stream, &mut self.current) {
@@ -129,6 +174,30 @@ impl PacketFile {
             self.next += 1;
         }
         Ok(Some(&mut self.current))
+    }
+}
+
+impl PacketFile {
+    /// Goes to the packet at `position` by the container's index and reads it. False where that does not lead to it: the file
+    /// is to be read from where it is then, its beginning after a try, and no more is tried.
+    fn go_to(&mut self, position: usize) -> Result<bool, VideoError> {
+        let Some(places) = &self.places else {
+            return Ok(false);
+        };
+        let place = places[position];
+        if ffmpeg::seek(&mut self.input, self.stream, place.pts) {
+            for _ in 0..FAR {
+                if !read_packet(&mut self.input, self.stream, &mut self.current) {
+                    break;
+                }
+                if Place::of(&self.current) == Some(place) {
+                    self.next = position + 1;
+                    return Ok(true);
+                }
+            }
+        }
+        *self = Self::open(&self.patience)?;
+        Ok(false)
     }
 }
 
@@ -229,6 +298,7 @@ fn index_packets(
     input: &mut Input,
     stream: usize,
     patience: &Patience,
+    places: &mut Option<Vec<Place>>,
 ) -> Result<(Option<Vec<Packet>>, Vec<PacketInfo>), VideoError> {
     let mut infos = Vec::new();
     let mut kept = Some(Vec::new());
@@ -246,6 +316,10 @@ fn index_packets(
                 path: patience.path.clone(),
                 limit: MAX_PACKETS,
             });
+        }
+        match (&mut *places, Place::of(&packet)) {
+            (Some(places), Some(place)) if place.offset >= 0 => places.push(place),
+            _ => *places = None,
         }
         bytes += packet.size();
         if bytes > KEPT_BYTES {
@@ -272,5 +346,79 @@ fn read_packet(input: &mut Input, stream: usize, packet: &mut Packet) -> bool {
             Err(Error::InvalidData) if errors < MAX_ERRORS => errors += 1,
             Err(_) => return false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> (PacketFile, PacketIndex) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/video/clips");
+        let patience = Patience::new(&folder.join(name), &Arc::default());
+        let mut file = PacketFile::open(&patience).unwrap();
+        let (_, index) = file.index().unwrap();
+        (file, index)
+    }
+
+    fn bytes(file: &mut PacketFile, position: usize) -> Vec<u8> {
+        let packet = file.get(position).unwrap().unwrap();
+        packet.data().unwrap().to_vec()
+    }
+
+    /// Read in order, jumped to forwards and backwards, and where places are wrong or unknown.
+    #[test]
+    fn a_packet_is_the_same_however_it_is_reached() {
+        for name in [
+            "gops.mp4",
+            "open_gop.mp4",
+            "edit_list.mp4",
+            "vp9.webm",
+            "mpeg4.avi",
+        ] {
+            let (mut file, index) = file(name);
+            let in_order: Vec<Vec<u8>> = (0..index.len()).map(|i| bytes(&mut file, i)).collect();
+            let last = index.len() - 1;
+            let tour = [
+                last,
+                0,
+                last / 2,
+                last / 2,
+                last,
+                1,
+                last / 3,
+                last / 3 + 20.min(last / 2),
+                2,
+            ];
+            for position in tour {
+                assert!(
+                    bytes(&mut file, position) == in_order[position],
+                    "{name} {position}"
+                );
+            }
+            if let Some(places) = &mut file.places {
+                for place in Arc::make_mut(places) {
+                    place.size += 1;
+                }
+            }
+            for position in tour {
+                assert!(
+                    bytes(&mut file, position) == in_order[position],
+                    "{name} {position}"
+                );
+            }
+            assert!(file.places.is_none(), "{name}: wrong places are given up");
+        }
+    }
+
+    #[test]
+    fn a_container_with_an_index_is_not_read_through() {
+        let (mut file, index) = file("gops.mp4");
+        let key = (0..index.len()).rev().find(|&i| index.is_key(i)).unwrap();
+        assert!(key > FAR);
+        let mut again = file.again().unwrap();
+        assert!(again.go_to(key).unwrap());
+        assert_eq!(again.next, key + 1);
+        assert!(again.current.data().unwrap().to_vec() == bytes(&mut file, key));
     }
 }

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use half::bf16;
 use std::collections::BTreeMap;
 
-/// Names, shapes and formats, as one text: equal texts can be added up.
+/// Names, shapes and formats in one number: gradients with the same number can be added up.
 pub(super) fn shape_of(gradients: &BTreeMap<String, Tensor>) -> u64 {
     let mut hash = crate::data::fnv::Fnv::default();
     for (name, gradient) in gradients {
@@ -22,33 +22,31 @@ pub(super) fn shape_of(gradients: &BTreeMap<String, Tensor>) -> u64 {
 /// Adds tensor by tensor, in f32 and in the order of ranks.
 pub(super) fn add_up(link: &Link, gradients: &mut BTreeMap<String, Tensor>) -> Result<()> {
     for gradient in gradients.values_mut() {
+        let dtype = gradient.dtype();
         let own = to_bytes(gradient)?;
         let sum = if link.is_first() {
-            let mut sum = values(&own, gradient.dtype());
+            let mut sum = values(&own, dtype);
             for rank in link.peers() {
                 let bytes = link.receive(rank)?;
                 check(rank, bytes.len(), own.len())?;
-                let other = values(&bytes, gradient.dtype());
-                for (sum, value) in sum.iter_mut().zip(other) {
+                for (sum, value) in sum.iter_mut().zip(values(&bytes, dtype)) {
                     *sum += value;
                 }
             }
-            let sum = Tensor::from_vec(sum, gradient.shape(), &Device::Cpu)?;
-            sum.to_dtype(gradient.dtype())?
+            sum
         } else {
             link.send(0, &own)?;
             let bytes = link.receive(0)?;
             check(0, bytes.len(), own.len())?;
-            let sum = values(&bytes, gradient.dtype());
-            Tensor::from_vec(sum, gradient.shape(), &Device::Cpu)?.to_dtype(gradient.dtype())?
+            values(&bytes, dtype)
         };
+        *gradient = Tensor::from_vec(sum, gradient.shape(), &Device::Cpu)?.to_dtype(dtype)?;
         if link.is_first() {
-            let bytes = to_bytes(&sum)?;
+            let bytes = to_bytes(gradient)?;
             for rank in link.peers() {
                 link.send(rank, &bytes)?;
             }
         }
-        *gradient = sum;
     }
     Ok(())
 }

@@ -59,10 +59,7 @@ pub fn compare(
     let mut answered = log::read_finished(first, &a)?;
     let mut others = log::read_finished(second, &b)?;
     for (out, scores, answered) in [(first, &a, &mut answered), (second, &b, &mut others)] {
-        for one in answered.iter_mut() {
-            one.score(scores.settings.extraction);
-        }
-        judge::apply(out, scores, answered)?;
+        judge::score_all(out, scores, answered)?;
         if score::is_unknown(answered.iter()) {
             return Err(EvalError::Unjudged {
                 path: out.to_owned(),

@@ -193,6 +193,7 @@ pub fn judge(
             path: out.to_owned(),
         });
     }
+    // The judge reads what the rule takes for the answer.
     for one in &mut answered {
         one.score(before.settings.extraction);
     }
@@ -222,7 +223,7 @@ pub fn judge(
         judge_url: Some(client.shown_url()),
         ..before
     };
-    apply(out, &scores, &mut answered)?;
+    score_all(out, &scores, &mut answered)?;
     let scores = Scores {
         splits: score::splits(&answered),
         ..scores
@@ -232,12 +233,15 @@ pub fn judge(
     Ok((scores, path))
 }
 
-/// Gives answers, which are scored by the rule of `scores`, what its judge, if any, has said of them.
-pub(super) fn apply(
+/// Scores answers by the rule of `scores`, and those that its judge, if any, is for by what that has said of them.
+pub(super) fn score_all(
     out: &Path,
     scores: &Scores,
     answered: &mut [Answered],
 ) -> Result<(), EvalError> {
+    for one in answered.iter_mut() {
+        one.score(scores.settings.extraction);
+    }
     let Some(judge) = &scores.settings.judge else {
         return Ok(());
     };

@@ -22,9 +22,6 @@ pub fn rescore(out: &Path, extraction: Option<Extraction>) -> Result<(Scores, Pa
     let mut answered = log::read_finished(out, &before)?;
     let own = Settings::read(out)?.extraction;
     let rule = extraction.unwrap_or(own);
-    for one in &mut answered {
-        one.score(rule);
-    }
     // What a judge has said of answers read by one rule says nothing of those read by another.
     let judge = before.settings.judge.clone().filter(|_| rule == own);
     let mut scores = Scores {
@@ -36,7 +33,7 @@ pub fn rescore(out: &Path, extraction: Option<Extraction>) -> Result<(Scores, Pa
         },
         ..before
     };
-    judge::apply(out, &scores, &mut answered)?;
+    judge::score_all(out, &scores, &mut answered)?;
     scores.splits = score::splits(&answered);
     let name = if rule == own {
         "scores.json".to_owned()

@@ -181,10 +181,10 @@ impl PacketFile {
     /// Goes to the packet at `position` by the container's index and reads it. False where that does not lead to it: the file
     /// is to be read from where it is then, its beginning after a try, and no more is tried.
     fn go_to(&mut self, position: usize) -> Result<bool, VideoError> {
-        let Some(places) = &self.places else {
+        let places = self.places.as_deref();
+        let Some(&place) = places.and_then(|places| places.get(position)) else {
             return Ok(false);
         };
-        let place = places[position];
         if ffmpeg::seek(&mut self.input, self.stream, place.pts) {
             for _ in 0..FAR {
                 if !read_packet(&mut self.input, self.stream, &mut self.current) {

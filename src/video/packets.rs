@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// A clip that takes longer is given up.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// Packets up to this many bytes stay in memory between the two passes; a larger file is read twice.
-const KEPT_BYTES: usize = 64 << 20;
+const KEPT_BYTES: u64 = 64 << 20;
 /// More packets than this are no clip (24 hours at 60 frames per second are half of it).
 const MAX_PACKETS: usize = 10_000_000;
 /// Packets that are rather passed over than read.
@@ -301,7 +301,9 @@ fn index_packets(
     places: &mut Option<Vec<Place>>,
 ) -> Result<(Option<Vec<Packet>>, Vec<PacketInfo>), VideoError> {
     let mut infos = Vec::new();
-    let mut kept = Some(Vec::new());
+    // A small file can still hold more: several packets may claim the same bytes.
+    let file_bytes = std::fs::metadata(&patience.path).map_or(0, |facts| facts.len());
+    let mut kept = (file_bytes <= KEPT_BYTES).then(Vec::new);
     let mut bytes = 0;
     let mut packet = Packet::empty();
     while read_packet(input, stream, &mut packet) {
@@ -321,7 +323,7 @@ fn index_packets(
             (Some(places), Some(place)) if place.offset >= 0 => places.push(place),
             _ => *places = None,
         }
-        bytes += packet.size();
+        bytes += packet.size() as u64;
         if bytes > KEPT_BYTES {
             kept = None;
         }

@@ -5,10 +5,9 @@ use serde::Deserialize;
 use serde_json::json;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use ureq::Agent;
-use ureq::http::StatusCode;
-use ureq::http::Uri;
+use ureq::http::{HeaderValue, StatusCode, Uri, header};
 
 /// Longest wait for one reply.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -53,12 +52,35 @@ pub(super) enum Asked {
 /// What one attempt came to.
 enum Attempt {
     Done(Asked),
-    /// It may go well next time.
-    Again(String),
-    /// As before, but nothing is wrong with other questions.
-    AgainThis(String),
+    Again(Again),
     /// No question will be answered.
     Never(String),
+}
+
+/// Why an attempt may go well next time.
+struct Again {
+    reason: String,
+    /// How long the server wants to be left alone.
+    wait: Option<Duration>,
+    /// Nothing is wrong with other questions.
+    only_this: bool,
+}
+
+impl Again {
+    fn all(reason: String) -> Self {
+        Self {
+            reason,
+            wait: None,
+            only_this: false,
+        }
+    }
+
+    fn only_this(reason: String) -> Self {
+        Self {
+            only_this: true,
+            ..Self::all(reason)
+        }
+    }
 }
 
 impl Client {
@@ -102,25 +124,31 @@ impl Client {
         let mut pause = self.pause;
         let mut attempts = 1;
         loop {
-            let reason = match self.attempt(prompt) {
+            let again = match self.attempt(prompt) {
                 Attempt::Done(asked) => return Ok(asked),
-                Attempt::Again(reason) | Attempt::AgainThis(reason)
-                    if attempts < ATTEMPTS && !stop.load(Ordering::Relaxed) =>
-                {
-                    tracing::debug!("{}: {reason}; again in {pause:?}", self.shown_url());
-                    std::thread::sleep(pause);
-                    pause *= 2;
-                    attempts += 1;
-                    continue;
-                }
-                Attempt::AgainThis(reason) => return Ok(Asked::Refused(reason)),
-                Attempt::Again(reason) => format!("{reason} (attempt {attempts})"),
-                Attempt::Never(reason) => reason,
+                Attempt::Never(reason) => return Err(self.failed(reason)),
+                Attempt::Again(again) => again,
             };
-            return Err(EvalError::Judge {
-                url: self.shown_url(),
-                reason,
-            });
+            let reason = again.reason;
+            if attempts == ATTEMPTS || stop.load(Ordering::Relaxed) {
+                return if again.only_this {
+                    Ok(Asked::Refused(reason))
+                } else {
+                    Err(self.failed(format!("{reason} (attempt {attempts})")))
+                };
+            }
+            let wait = again.wait.map_or(pause, |wait| wait.min(PATIENCE));
+            tracing::debug!("{}: {reason}; again in {wait:?}", self.shown_url());
+            sleep(wait, stop);
+            pause *= 2;
+            attempts += 1;
+        }
+    }
+
+    fn failed(&self, reason: String) -> EvalError {
+        EvalError::Judge {
+            url: self.shown_url(),
+            reason,
         }
     }
 
@@ -137,15 +165,19 @@ impl Client {
         let mut response = match request.send_json(&body) {
             Ok(response) => response,
             Err(error @ ureq::Error::HostNotFound) => return Attempt::Never(error.to_string()),
-            Err(error) => return Attempt::Again(error.to_string()),
+            Err(error) => return Attempt::Again(Again::all(error.to_string())),
         };
         let status = response.status();
         if status == StatusCode::OK {
             return match response.body_mut().read_json::<Reply>() {
                 Ok(Reply { choices }) => read(choices),
-                Err(error) => Attempt::AgainThis(format!("not a chat completion: {error}")),
+                Err(error) => {
+                    let reason = format!("not a chat completion: {error}");
+                    Attempt::Again(Again::only_this(reason))
+                }
             };
         }
+        let wait = response.headers().get(header::RETRY_AFTER).and_then(seconds);
         let said = response.body_mut().read_to_string().unwrap_or_default();
         let said: String = said.trim().chars().take(200).collect();
         // Some servers repeat what they were sent.
@@ -153,10 +185,10 @@ impl Client {
             Some(key) => said.replace(key, "…"),
             None => said,
         };
-        self.refused(status, &said)
+        self.refused(status, &said, wait)
     }
 
-    fn refused(&self, status: StatusCode, said: &str) -> Attempt {
+    fn refused(&self, status: StatusCode, said: &str, wait: Option<Duration>) -> Attempt {
         let model = &self.model;
         match status.as_u16() {
             401 | 403 => Attempt::Never(format!(
@@ -165,7 +197,10 @@ impl Client {
             404 => Attempt::Never(format!(
                 "{status}: no /chat/completions there, or no model {model}; the address mostly ends with /v1 ({said})"
             )),
-            408 | 429 | 500.. => Attempt::Again(format!("{status} ({said})")),
+            408 | 429 | 500.. => Attempt::Again(Again {
+                wait,
+                ..Again::all(format!("{status} ({said})"))
+            }),
             _ => Attempt::Done(Asked::Refused(format!("{status} ({said})"))),
         }
     }
@@ -174,7 +209,27 @@ impl Client {
 fn read(choices: Vec<Choice>) -> Attempt {
     match choices.into_iter().next() {
         Some(choice) => Attempt::Done(Asked::Reply(choice.message.content.unwrap_or_default())),
-        None => Attempt::AgainThis("a chat completion without a choice".into()),
+        None => Attempt::Again(Again::only_this(
+            "a chat completion without a choice".into(),
+        )),
+    }
+}
+
+/// A header that says how many seconds to wait; the other form that HTTP has for it, a date, is not read.
+fn seconds(header: &HeaderValue) -> Option<Duration> {
+    let seconds = header.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Sleeps until `wait` is over or `stop` says that nobody waits for it.
+fn sleep(wait: Duration, stop: &AtomicBool) {
+    let started = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        let left = wait.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            break;
+        }
+        std::thread::sleep(left.min(Duration::from_millis(100)));
     }
 }
 
@@ -199,6 +254,8 @@ fn without_secrets(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
 
     #[test]
     fn credentials_are_not_shown() {
@@ -226,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_server_that_is_gone_is_tried_several_times() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/v1", listener.local_addr().unwrap());
         drop(listener);
         let mut client = Client::new(&url, "m", None).unwrap();
@@ -255,8 +312,47 @@ mod tests {
             (404, false),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let attempt = client.refused(status, "");
+            let attempt = client.refused(status, "", None);
             assert_eq!(matches!(attempt, Attempt::Again(_)), again, "{status}");
         }
+    }
+
+    /// The wait that a server asks for with this header.
+    fn wait_for(header: &str) -> Option<Duration> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let answer = format!(
+            "HTTP/1.1 429 Too Many Requests\r\n{header}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        let client = Client::new(&url, "m", None).unwrap();
+        let Attempt::Again(again) = client.attempt("?") else {
+            panic!("429 may pass");
+        };
+        server.join().unwrap();
+        assert!(!again.only_this && again.reason.contains("429"));
+        again.wait
+    }
+
+    #[test]
+    fn a_server_says_how_long_to_wait() {
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(wait_for("Retry-After: 60\r\n"), minute);
+        assert_eq!(wait_for(""), None);
+        let date = "Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n";
+        assert_eq!(wait_for(date), None);
+    }
+
+    #[test]
+    fn a_wait_ends_when_nobody_waits() {
+        let started = Instant::now();
+        sleep(PATIENCE, &AtomicBool::new(true));
+        sleep(Duration::from_millis(1), &AtomicBool::new(false));
+        assert!(started.elapsed() < PATIENCE / 2);
     }
 }

@@ -177,7 +177,10 @@ impl Client {
                 }
             };
         }
-        let wait = response.headers().get(header::RETRY_AFTER).and_then(seconds);
+        let wait = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(seconds);
         let said = response.body_mut().read_to_string().unwrap_or_default();
         let said: String = said.trim().chars().take(200).collect();
         // Some servers repeat what they were sent.

@@ -25,6 +25,10 @@ x264=(-c:v libx264 -threads 1 -preset medium)
 clip h264.mp4 160x112 25 64 -pix_fmt yuv420p "${x264[@]}" -crf 36 -bf 3 -g 250
 # several closed groups of pictures
 clip gops.mp4 160x112 25 64 -pix_fmt yuv420p "${x264[@]}" -crf 38 -bf 3 -x264-params keyint=16:min-keyint=16:scenecut=0
+# B frames to which only other B frames refer, by both kinds of entropy coding
+clip pyramid.mp4 160x112 25 48 -pix_fmt yuv420p "${x264[@]}" -crf 38 -x264-params ref=1:bframes=3:b-adapt=0:weightp=2:direct=temporal
+clip pyramid.mkv 160x112 25 48 -pix_fmt yuv420p "${x264[@]}" -crf 38 \
+  -x264-params ref=1:bframes=5:b-adapt=0:keyint=24:scenecut=0:cabac=0:slices=2
 # groups of pictures whose leading pictures refer to the one before
 clip open_gop.mp4 160x112 25 64 -pix_fmt yuv420p "${x264[@]}" -crf 38 \
   -x264-params keyint=16:min-keyint=16:scenecut=0:open-gop=1:bframes=3

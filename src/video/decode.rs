@@ -1,7 +1,8 @@
 //! Exact frames of a clip: index the packets, then decode only the groups of pictures that hold frames wanted.
 //!
 //! Every packet is sent with its position in the file as time stamp, so that a decoded frame says which
-//! packet it came from, in any container. Packets that are not wanted are decoded only if others refer to them.
+//! packet it came from, in any container. Packets that are not wanted are decoded only if others may refer to them, those of
+//! H.264 only if wanted ones do ([`super::references`]).
 //! When a frame does not come out, or the decoder reports damage, the clip is decoded again from the start,
 //! nothing skipped. A decoder has one thread, so that concealment of damage stays the same; clips are decoded side by
 //! side, and so are the groups of pictures of one long clip, which do not depend on each other.
@@ -9,8 +10,10 @@
 use crate::video::VideoError;
 use crate::video::ffmpeg::{self, Chroma, ToRgb};
 use crate::video::index::PacketIndex;
-use crate::video::packets::{PacketFile, Packets, Patience};
+use crate::video::packets::{Indexed, PacketFile, Packets, Patience};
+use crate::video::references::{References, Unneeded};
 use crate::video::rotation::Rotation;
+use ffmpeg_next::decoder::Conceal;
 use ffmpeg_next::{Discard, Error, Packet, codec, decoder, frame};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -49,6 +52,7 @@ pub(super) struct Reader {
     /// All packets, when they fit in memory.
     kept: Option<Vec<Packet>>,
     index: PacketIndex,
+    references: Option<References>,
     fps: f64,
     promised: usize,
     picture: Picture,
@@ -72,7 +76,11 @@ impl Reader {
     ) -> Result<Self, VideoError> {
         let patience = Patience::new(path, stop);
         let mut file = PacketFile::open(&patience)?;
-        let (kept, index) = file.index()?;
+        let Indexed {
+            kept,
+            index,
+            references,
+        } = file.index()?;
         if index.total_frames() == 0 {
             return Err(patience.undecodable("the video track holds no frames"));
         }
@@ -98,6 +106,7 @@ impl Reader {
             file,
             kept,
             index,
+            references,
             fps,
             promised,
             picture,
@@ -124,11 +133,12 @@ impl Reader {
     fn pass(
         &mut self,
         ranges: &[Range<usize>],
-        skip_unreferenced: bool,
+        skip: bool,
         wanted: BTreeMap<i64, usize>,
         sink: Sink,
     ) -> Result<(usize, bool), VideoError> {
         let mut decoder = self.new_decoder()?;
+        let unneeded = skip.then(|| unneeded(self.references.as_ref(), ranges, &wanted));
         let mut packets = match &mut self.kept {
             Some(kept) => Packets::Kept {
                 first: 0,
@@ -138,7 +148,8 @@ impl Reader {
         };
         let order = (!self.index.is_timed()).then_some(0);
         let mut output = Output::new(&self.patience, self.picture, wanted, order, sink)?;
-        output.decode(&mut decoder, &mut packets, ranges, skip_unreferenced)?;
+        output.unneeded = unneeded.as_ref();
+        output.decode(&mut decoder, &mut packets, ranges)?;
         Ok((output.wanted.len(), output.damaged))
     }
 
@@ -155,6 +166,7 @@ impl Reader {
             .map(|_| self.new_decoder())
             .collect::<Result<Vec<_>, _>>()?;
         let (patience, picture) = (&self.patience, self.picture);
+        let unneeded = &unneeded(self.references.as_ref(), &shares.concat(), wanted);
         let sources = sources(self.kept.as_deref_mut(), shares, &self.file)?;
         // A frame waits here until the one before it is taken, so that memory stays bounded.
         let (sender, receiver) = mpsc::sync_channel::<(usize, Vec<u8>)>(shares.len());
@@ -171,7 +183,8 @@ impl Reader {
                         let _ = sender.send((slot, rgb.to_vec()));
                     };
                     let mut output = Output::new(patience, picture, mine, None, &mut send)?;
-                    output.decode(&mut decoder, &mut packets, share, true)?;
+                    output.unneeded = Some(unneeded);
+                    output.decode(&mut decoder, &mut packets, share)?;
                     Ok((output.wanted.len(), output.damaged))
                 }));
             }
@@ -253,6 +266,16 @@ impl Source for Reader {
     }
 }
 
+/// What need not be decoded in `ranges` for the packets wanted.
+fn unneeded<'a>(
+    references: Option<&'a References>,
+    ranges: &[Range<usize>],
+    wanted: &BTreeMap<i64, usize>,
+) -> Unneeded<'a> {
+    let targets = wanted.keys().map(|&key| key as usize).collect();
+    Unneeded::new(references, ranges, &targets)
+}
+
 /// Runs of ranges with about the same number of packets, one for each of up to `threads` threads.
 fn shares(ranges: &[Range<usize>], threads: usize) -> Vec<&[Range<usize>]> {
     let total: usize = ranges.iter().map(ExactSizeIterator::len).sum();
@@ -303,6 +326,8 @@ struct Output<'a> {
     rgb: Vec<u8>,
     /// Frames still wanted: time stamp (or, without usable ones, place in output order) → place in the result.
     wanted: BTreeMap<i64, usize>,
+    /// What need not be decoded; without, everything is.
+    unneeded: Option<&'a Unneeded<'a>>,
     /// Frames seen, when they are told apart by their order.
     order: Option<i64>,
     errors: usize,
@@ -327,6 +352,7 @@ impl<'a> Output<'a> {
             picture,
             rgb: Vec::new(),
             wanted,
+            unneeded: None,
             order,
             errors: 0,
             damaged: false,
@@ -334,13 +360,13 @@ impl<'a> Output<'a> {
         })
     }
 
-    /// Decodes ranges of packets until nothing more is wanted.
+    /// Decodes ranges of packets until nothing more is wanted. When something is unneeded, pictures that are not wanted and to
+    /// which nobody refers are left out too.
     fn decode(
         &mut self,
         decoder: &mut decoder::Video,
         packets: &mut Packets,
         ranges: &[Range<usize>],
-        skip_unreferenced: bool,
     ) -> Result<(), VideoError> {
         for (i, range) in ranges.iter().enumerate() {
             if i > 0 {
@@ -352,11 +378,22 @@ impl<'a> Output<'a> {
                     break;
                 };
                 let wanted = self.wanted.contains_key(&(position as i64));
-                decoder.skip_frame(if skip_unreferenced && !wanted {
+                decoder.skip_frame(if self.unneeded.is_some() && !wanted {
                     Discard::NonReference
                 } else {
                     Discard::Default
                 });
+                let headers = self
+                    .unneeded
+                    .map(|known| known.headers_of(position, packet));
+                let mut headers = headers.flatten();
+                // A picture of headers alone would be concealed as damaged.
+                decoder.conceal(if headers.is_some() {
+                    Conceal::empty()
+                } else {
+                    Conceal::GUESS_MVS | Conceal::DEBLOCK
+                });
+                let packet = headers.as_mut().unwrap_or(packet);
                 packet.set_pts(Some(position as i64));
                 packet.set_dts(None);
                 self.send(decoder, Some(packet))?;
@@ -418,6 +455,11 @@ impl<'a> Output<'a> {
 
     /// Converts the decoded frame if it is wanted.
     fn take(&mut self) -> Result<(), VideoError> {
+        if let (Some(unneeded), Some(key)) = (self.unneeded, self.frame.pts())
+            && unneeded.contains(key as usize)
+        {
+            return Ok(());
+        }
         self.damaged |= self.frame.is_corrupt() || self.frame.has_decode_errors();
         let key = match &mut self.order {
             Some(seen) => {
@@ -445,11 +487,15 @@ impl<'a> Output<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
     use std::sync::atomic::Ordering;
 
-    const CLIPS: [&str; 13] = [
+    const CLIPS: [&str; 15] = [
         "h264.mp4",
         "gops.mp4",
+        "pyramid.mp4",
+        "pyramid.mkv",
         "open_gop.mp4",
         "h264_444_odd.mp4",
         "odd.webm",
@@ -501,6 +547,84 @@ mod tests {
                 assert!(equal, "{name}: frames {first}, +{step}");
             }
         }
+    }
+
+    /// What came of one choice of frames, nothing decoded again.
+    struct Choice {
+        packets: usize,
+        unneeded: usize,
+        wrong: Vec<usize>,
+    }
+
+    /// Decodes `indices` and compares with all frames.
+    fn choose(reader: &mut Reader, indices: &BTreeSet<usize>, all: &[Vec<u8>]) -> Choice {
+        let key = |&i: &usize| (reader.index.packet_of(i) as i64, i);
+        let wanted: BTreeMap<i64, usize> = indices.iter().map(key).collect();
+        let targets = wanted.keys().map(|&key| key as usize).collect();
+        let ranges = reader.index.ranges(&targets);
+        let unneeded = unneeded(reader.references.as_ref(), &ranges, &wanted);
+        let positions = ranges.iter().cloned().flatten();
+        let unneeded = positions.filter(|&i| unneeded.contains(i)).count();
+        let mut wrong = Vec::new();
+        let mut compare = |i: usize, rgb: &[u8]| {
+            if rgb != all[i] {
+                wrong.push(i);
+            }
+        };
+        // Frames of an open group of pictures may be missing at first.
+        let (_, damaged) = reader.pass(&ranges, true, wanted, &mut compare).unwrap();
+        assert!(!damaged, "{indices:?}");
+        Choice {
+            packets: ranges.iter().map(ExactSizeIterator::len).sum(),
+            unneeded,
+            wrong,
+        }
+    }
+
+    fn choose_at_random(path: &Path, rng: &mut ChaCha8Rng) -> [usize; 2] {
+        let mut reader = Reader::open(path, None, &Arc::default()).unwrap();
+        let count = reader.total_frames();
+        let everything = (0..count).map(|i| (reader.index.packet_of(i) as i64, i));
+        let mut all = vec![Vec::new(); count];
+        let mut keep = |i: usize, rgb: &[u8]| all[i] = rgb.to_vec();
+        reader.read_all(everything.collect(), &mut keep).unwrap();
+        let (mut packets, mut unneeded) = (0, 0);
+        for _ in 0..12 {
+            let chosen = rng.random_range(1..5);
+            let indices = (0..chosen).map(|_| rng.random_range(0..count)).collect();
+            let choice = choose(&mut reader, &indices, &all);
+            let place = path.display();
+            assert_eq!(choice.wrong, [0; 0], "{place}: of {indices:?}");
+            packets += choice.packets;
+            unneeded += choice.unneeded;
+        }
+        [packets, unneeded]
+    }
+
+    /// The golden clips, and those of `VIDEOTHINKER_TEST_CLIPS`, a folder that `scripts/random_h264.py` fills.
+    #[test]
+    fn pictures_that_are_not_needed_are_left_out_and_change_nothing() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/video/clips");
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        for name in ["pyramid.mp4", "pyramid.mkv"] {
+            let [packets, unneeded] = choose_at_random(&golden.join(name), &mut rng);
+            assert!(unneeded * 20 > packets, "{name}: {unneeded} of {packets}");
+        }
+        for name in ["h264.mp4", "gops.mp4", "open_gop.mp4", "h264_444_odd.mp4"] {
+            choose_at_random(&golden.join(name), &mut rng);
+        }
+        let Some(folder) = std::env::var_os("VIDEOTHINKER_TEST_CLIPS") else {
+            return;
+        };
+        let clips = std::fs::read_dir(folder).unwrap();
+        let mut sums = [0; 3];
+        for clip in clips {
+            let [packets, unneeded] = choose_at_random(&clip.unwrap().path(), &mut rng);
+            sums = [sums[0] + 1, sums[1] + packets, sums[2] + unneeded];
+        }
+        let [clips, packets, unneeded] = sums;
+        println!("{clips} clips: {unneeded} of {packets} packets were not needed");
+        assert!(unneeded > 0);
     }
 
     #[test]

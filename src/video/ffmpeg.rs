@@ -136,6 +136,26 @@ pub(super) fn coded_size(stream: &Stream) -> [usize; 2] {
     [width, height].map(|side| side.max(0) as usize)
 }
 
+/// What a track of H.264 says once about its pictures, nothing at times; `None` for other tracks.
+#[expect(unsafe_code, reason = "the wrapper does not expose it")]
+pub(super) fn h264_record(stream: &Stream) -> Option<Vec<u8>> {
+    let parameters = stream.parameters();
+    if parameters.id() != ffmpeg_next::codec::Id::H264 {
+        return None;
+    }
+    // SAFETY: the parameters keep their stream alive while borrowed; the size is that of the bytes allocated.
+    let record = unsafe {
+        let data = (*parameters.as_ptr()).extradata;
+        let len = usize::try_from((*parameters.as_ptr()).extradata_size).unwrap_or(0);
+        if data.is_null() {
+            &[]
+        } else {
+            std::slice::from_raw_parts(data, len)
+        }
+    };
+    Some(record.to_vec())
+}
+
 /// Goes to the key packet of a track that is shown at this time, or to one before it; false where the container cannot.
 #[expect(unsafe_code, reason = "the wrapper goes by the time of no track")]
 pub(super) fn seek(input: &mut Input, stream: usize, pts: i64) -> bool {

@@ -2,7 +2,9 @@
 
 use crate::video::VideoError;
 use crate::video::ffmpeg;
+use crate::video::h264::Framing;
 use crate::video::index::{PacketIndex, PacketInfo};
+use crate::video::references::References;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::{Error, Packet, media};
 use std::path::{Path, PathBuf};
@@ -96,6 +98,48 @@ pub(super) struct PacketFile {
     places: Option<Arc<Vec<Place>>>,
 }
 
+/// What is known after all packets were read.
+pub(super) struct Indexed {
+    /// The packets, when they fit in memory.
+    pub(super) kept: Option<Vec<Packet>>,
+    pub(super) index: PacketIndex,
+    /// Of H.264, where it can be said.
+    pub(super) references: Option<References>,
+}
+
+/// What the packets say, one after the other.
+struct Found {
+    infos: Vec<PacketInfo>,
+    /// In a container that can go to its packets.
+    places: Option<Vec<Place>>,
+    /// Of H.264.
+    framing: Option<Framing>,
+    references: Option<References>,
+}
+
+impl Found {
+    fn add(&mut self, packet: &Packet) {
+        let data = packet.data().unwrap_or_default();
+        let begins_alone = |framing: Framing| framing.begins_alone(data);
+        self.infos.push(PacketInfo {
+            pts: packet.pts(),
+            duration: packet.duration(),
+            key: packet.is_key() && self.framing.is_none_or(begins_alone),
+            hidden: ffmpeg::is_hidden(packet),
+        });
+        match (&mut self.places, Place::of(packet)) {
+            (Some(places), Some(place)) if place.offset >= 0 => places.push(place),
+            _ => self.places = None,
+        }
+        // What comes beside a packet can change how it is read.
+        let is_plain = packet.side_data().next().is_none();
+        let add = |known: &mut References| known.add(data).filter(|()| is_plain);
+        if self.references.as_mut().and_then(add).is_none() {
+            self.references = None;
+        }
+    }
+}
+
 impl PacketFile {
     /// Opens a clip at its first packet.
     pub(super) fn open(patience: &Patience) -> Result<Self, VideoError> {
@@ -145,17 +189,24 @@ impl PacketFile {
     }
 
     /// Reads every packet of the track; keeps the packets themselves while they are few enough.
-    pub(super) fn index(&mut self) -> Result<(Option<Vec<Packet>>, PacketIndex), VideoError> {
+    pub(super) fn index(&mut self) -> Result<Indexed, VideoError> {
         let name = self.input.format().name().to_owned();
-        let mut places = INDEXED
-            .iter()
-            .any(|known| name.starts_with(known))
-            .then(Vec::new);
-        let (kept, infos) =
-            index_packets(&mut self.input, self.stream, &self.patience, &mut places)?;
-        self.next = infos.len();
-        self.places = places.map(Arc::new);
-        Ok((kept, PacketIndex::new(infos)))
+        let has_places = INDEXED.iter().any(|known| name.starts_with(known));
+        let h264 = ffmpeg::h264_record(&self.track()?);
+        let mut found = Found {
+            infos: Vec::new(),
+            places: has_places.then(Vec::new),
+            framing: h264.as_deref().map(Framing::new),
+            references: h264.as_deref().and_then(References::new),
+        };
+        let kept = index_packets(&mut self.input, self.stream, &self.patience, &mut found)?;
+        self.next = found.infos.len();
+        self.places = found.places.map(Arc::new);
+        Ok(Indexed {
+            kept,
+            index: PacketIndex::new(found.infos),
+            references: found.references,
+        })
     }
 
     /// The packet at `position`; `None` when the file no longer gives it.
@@ -298,30 +349,20 @@ fn index_packets(
     input: &mut Input,
     stream: usize,
     patience: &Patience,
-    places: &mut Option<Vec<Place>>,
-) -> Result<(Option<Vec<Packet>>, Vec<PacketInfo>), VideoError> {
-    let mut infos = Vec::new();
+    found: &mut Found,
+) -> Result<Option<Vec<Packet>>, VideoError> {
     // A small file can still hold more: several packets may claim the same bytes.
     let file_bytes = std::fs::metadata(&patience.path).map_or(0, |facts| facts.len());
     let mut kept = (file_bytes <= KEPT_BYTES).then(Vec::new);
     let mut bytes = 0;
     let mut packet = Packet::empty();
     while read_packet(input, stream, &mut packet) {
-        infos.push(PacketInfo {
-            pts: packet.pts(),
-            duration: packet.duration(),
-            key: packet.is_key(),
-            hidden: ffmpeg::is_hidden(&packet),
-        });
-        if infos.len() > MAX_PACKETS {
+        found.add(&packet);
+        if found.infos.len() > MAX_PACKETS {
             return Err(VideoError::TooLong {
                 path: patience.path.clone(),
                 limit: MAX_PACKETS,
             });
-        }
-        match (&mut *places, Place::of(&packet)) {
-            (Some(places), Some(place)) if place.offset >= 0 => places.push(place),
-            _ => *places = None,
         }
         bytes += packet.size() as u64;
         if bytes > KEPT_BYTES {
@@ -333,7 +374,7 @@ fn index_packets(
         patience.check()?;
     }
     patience.check()?;
-    Ok((kept, infos))
+    Ok(kept)
 }
 
 /// The next packet of the track; false at the end of what can be read.
@@ -352,14 +393,22 @@ fn read_packet(input: &mut Input, stream: usize, packet: &mut Packet) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// What a golden clip of H.264 says once, and its packets.
+    pub(in crate::video) fn record_and_packets(name: &str) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let (mut file, index) = file(name);
+        let record = ffmpeg::h264_record(&file.track().unwrap()).unwrap();
+        let packets = (0..index.len()).map(|i| bytes(&mut file, i)).collect();
+        (record, packets)
+    }
 
     fn file(name: &str) -> (PacketFile, PacketIndex) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/video/clips");
         let patience = Patience::new(&folder.join(name), &Arc::default());
         let mut file = PacketFile::open(&patience).unwrap();
-        let (_, index) = file.index().unwrap();
+        let index = file.index().unwrap().index;
         (file, index)
     }
 

@@ -29,6 +29,8 @@ clip gops.mp4 160x112 25 64 -pix_fmt yuv420p "${x264[@]}" -crf 38 -bf 3 -x264-pa
 clip pyramid.mp4 160x112 25 48 -pix_fmt yuv420p "${x264[@]}" -crf 38 -x264-params ref=1:bframes=3:b-adapt=0:weightp=2:direct=temporal
 clip pyramid.mkv 160x112 25 48 -pix_fmt yuv420p "${x264[@]}" -crf 38 \
   -x264-params ref=1:bframes=5:b-adapt=0:keyint=24:scenecut=0:cabac=0:slices=2
+# no picture after the first is whole by itself: they are refreshed a part at a time
+clip refresh.mp4 160x112 25 64 -pix_fmt yuv420p "${x264[@]}" -crf 38 -x264-params intra-refresh=1:keyint=16:ref=1:bframes=0
 # groups of pictures whose leading pictures refer to the one before
 clip open_gop.mp4 160x112 25 64 -pix_fmt yuv420p "${x264[@]}" -crf 38 \
   -x264-params keyint=16:min-keyint=16:scenecut=0:open-gop=1:bframes=3

@@ -24,7 +24,7 @@ const FRAMES: &str = "frames";
 /// Name of the description in a file's header.
 const ENTRY: &str = "entry";
 /// Grows when the frames of a clip change with this program.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Threads and processes may decode the same clip at once: each writes under a name of its own.
 static WRITES: AtomicUsize = AtomicUsize::new(0);

@@ -491,11 +491,12 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use std::sync::atomic::Ordering;
 
-    const CLIPS: [&str; 15] = [
+    const CLIPS: [&str; 16] = [
         "h264.mp4",
         "gops.mp4",
         "pyramid.mp4",
         "pyramid.mkv",
+        "refresh.mp4",
         "open_gop.mp4",
         "h264_444_odd.mp4",
         "odd.webm",

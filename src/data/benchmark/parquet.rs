@@ -1,6 +1,8 @@
 //! Rows of a parquet file as JSON objects.
 
 use crate::data::DataError;
+use parquet::basic::PageType;
+use parquet::errors::ParquetError;
 use parquet::file::reader::FileReader;
 use parquet::file::reader::SerializedFileReader;
 use parquet::record::Field;
@@ -114,6 +116,7 @@ fn read_rows(
     received: &SyncSender<Map<String, Value>>,
 ) -> Result<(), DataError> {
     let reader = SerializedFileReader::new(file).map_err(|error| broken(path, "footer", error))?;
+    check_dictionaries(&reader).map_err(|reason| broken(path, "pages", reason))?;
     let rows = reader
         .get_row_iter(None)
         .map_err(|error| broken(path, "schema", error))?;
@@ -122,6 +125,25 @@ fn read_rows(
         // Nobody listens any more where a row was refused.
         if received.send(object(&row, 0)).is_err() {
             break;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a dictionary that promises more values than it has bytes: the reader makes room for all of them before it looks.
+fn check_dictionaries(reader: &SerializedFileReader<File>) -> Result<(), ParquetError> {
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group)?;
+        for column in 0..group.num_columns() {
+            for page in group.get_column_page_reader(column)? {
+                let page = page?;
+                let (values, bytes) = (page.num_values(), page.buffer().len());
+                if page.page_type() == PageType::DICTIONARY_PAGE && values as usize > bytes {
+                    return Err(ParquetError::General(format!(
+                        "a dictionary of {values} values in {bytes} bytes"
+                    )));
+                }
+            }
         }
     }
     Ok(())
@@ -249,6 +271,21 @@ mod tests {
             error.contains("nested.parquet, footer") && error.contains("metadata"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_dictionary_without_its_values_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("promises.parquet");
+        let mut bytes = std::fs::read(golden("mmvu.parquet")).unwrap();
+        // A page header: a dictionary of 5 bytes that holds 1 value (both doubled), of plain encoding.
+        let header = [0x15, 10, 0x15, 14, 0x4c, 0x15, 2, 0x15, 0];
+        let is_header = |bytes: &[u8]| bytes == header;
+        let place = bytes.windows(header.len()).position(is_header).unwrap();
+        bytes[place + 6] = 126;
+        std::fs::write(&path, bytes).unwrap();
+        let error = rows(&path).unwrap_err().to_string();
+        assert!(error.contains("63 values in 5 bytes"), "{error}");
     }
 
     #[test]

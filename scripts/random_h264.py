@@ -4,9 +4,9 @@
     scripts/random_h264.py [--clips 300] [--seed 1] [--keep FOLDER]
 
 Makes small clips with x264 (references, pyramids, weights, motion guessed in either way, both kinds of entropy coding, slices,
-open groups of pictures, numbers that begin again, 4:0:0 to 4:4:4, 8 and 10 bits, lossless, interlaced), each with settings drawn
-at random and written beside it on failure, and has the unit test of `src/video/decode.rs` compare chosen frames with a full decode
-of the same clip. Needs: pip install av numpy, and cargo.
+open groups of pictures, numbers that begin again, 4:0:0 to 4:4:4, 8 and 10 bits, lossless, interlaced, refreshed in parts), each with
+settings drawn at random, and has the unit test of `src/video/decode.rs` compare chosen frames with a full decode of the same clip. Of a
+clip that differs, the settings are printed. Needs: pip install av numpy, and cargo.
 """
 
 import argparse

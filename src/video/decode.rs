@@ -7,14 +7,16 @@
 //! nothing skipped. A decoder has one thread, so that concealment of damage stays the same; clips are decoded side by
 //! side, and so are the groups of pictures of one long clip, which do not depend on each other.
 
+mod output;
+
 use crate::video::VideoError;
-use crate::video::ffmpeg::{self, Chroma, ToRgb};
+use crate::video::ffmpeg;
 use crate::video::index::PacketIndex;
 use crate::video::packets::{Indexed, PacketFile, Packets, Patience};
 use crate::video::references::{References, Unneeded};
 use crate::video::rotation::Rotation;
-use ffmpeg_next::decoder::Conceal;
-use ffmpeg_next::{Discard, Error, Packet, codec, decoder, frame};
+use ffmpeg_next::{Error, Packet, codec, decoder};
+use output::Output;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
@@ -22,8 +24,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 
-/// Complaints of a decoder in a row that end a pass.
-const MAX_ERRORS: usize = 1000;
 /// Packets below which another thread is not worth its start.
 const SHARE_PACKETS: usize = 100;
 
@@ -317,173 +317,6 @@ fn sources<'a>(
     Ok(sources)
 }
 
-/// Where decoded frames go.
-struct Output<'a> {
-    patience: &'a Patience,
-    frame: frame::Video,
-    to_rgb: ToRgb,
-    picture: Picture,
-    rgb: Vec<u8>,
-    /// Frames still wanted: time stamp (or, without usable ones, place in output order) → place in the result.
-    wanted: BTreeMap<i64, usize>,
-    /// What need not be decoded; without, everything is.
-    unneeded: Option<&'a Unneeded<'a>>,
-    /// Frames seen, when they are told apart by their order.
-    order: Option<i64>,
-    errors: usize,
-    damaged: bool,
-    sink: Sink<'a>,
-}
-
-impl<'a> Output<'a> {
-    fn new(
-        patience: &'a Patience,
-        picture: Picture,
-        wanted: BTreeMap<i64, usize>,
-        order: Option<i64>,
-        sink: Sink<'a>,
-    ) -> Result<Self, VideoError> {
-        let to_rgb = ToRgb::new(picture.coded_size, Chroma::Video);
-        let to_rgb = to_rgb.map_err(|e| patience.undecodable(e))?;
-        Ok(Self {
-            patience,
-            frame: frame::Video::empty(),
-            to_rgb,
-            picture,
-            rgb: Vec::new(),
-            wanted,
-            unneeded: None,
-            order,
-            errors: 0,
-            damaged: false,
-            sink,
-        })
-    }
-
-    /// Decodes ranges of packets until nothing more is wanted. When something is unneeded, pictures that are not wanted and to
-    /// which nobody refers are left out too.
-    fn decode(
-        &mut self,
-        decoder: &mut decoder::Video,
-        packets: &mut Packets,
-        ranges: &[Range<usize>],
-    ) -> Result<(), VideoError> {
-        for (i, range) in ranges.iter().enumerate() {
-            if i > 0 {
-                decoder.flush();
-            }
-            for position in range.clone() {
-                self.patience.check()?;
-                let Some(packet) = packets.get(position)? else {
-                    break;
-                };
-                let wanted = self.wanted.contains_key(&(position as i64));
-                decoder.skip_frame(if self.unneeded.is_some() && !wanted {
-                    Discard::NonReference
-                } else {
-                    Discard::Default
-                });
-                let headers = self
-                    .unneeded
-                    .map(|known| known.headers_of(position, packet));
-                let mut headers = headers.flatten();
-                // A picture of headers alone would be concealed as damaged.
-                decoder.conceal(if headers.is_some() {
-                    Conceal::empty()
-                } else {
-                    Conceal::GUESS_MVS | Conceal::DEBLOCK
-                });
-                let packet = headers.as_mut().unwrap_or(packet);
-                packet.set_pts(Some(position as i64));
-                packet.set_dts(None);
-                self.send(decoder, Some(packet))?;
-                if self.wanted.is_empty() {
-                    return Ok(());
-                }
-            }
-            self.send(decoder, None)?;
-        }
-        Ok(())
-    }
-
-    /// Gives the decoder a packet (`None`: the end) and takes what comes out.
-    fn send(
-        &mut self,
-        decoder: &mut decoder::Video,
-        packet: Option<&Packet>,
-    ) -> Result<(), VideoError> {
-        // A decoder that is full takes the packet after its frames are fetched: twice is already one too many.
-        for _ in 0..MAX_ERRORS {
-            let sent = match packet {
-                Some(packet) => decoder.send_packet(packet),
-                None => decoder.send_eof(),
-            };
-            let full = matches!(sent, Err(Error::Other { errno }) if errno == libc::EAGAIN);
-            if sent.is_err() && !full && sent != Err(Error::Eof) {
-                self.complain()?;
-            }
-            self.receive(decoder)?;
-            if !full || self.wanted.is_empty() {
-                return Ok(());
-            }
-        }
-        Err(self
-            .patience
-            .undecodable("the decoder takes no more packets"))
-    }
-
-    fn receive(&mut self, decoder: &mut decoder::Video) -> Result<(), VideoError> {
-        while !self.wanted.is_empty() {
-            match decoder.receive_frame(&mut self.frame) {
-                Ok(()) => self.take()?,
-                Err(Error::Eof) => break,
-                Err(Error::Other { errno }) if errno == libc::EAGAIN => break,
-                Err(_) => self.complain()?,
-            }
-        }
-        Ok(())
-    }
-
-    fn complain(&mut self) -> Result<(), VideoError> {
-        self.damaged = true;
-        self.errors += 1;
-        if self.errors > MAX_ERRORS {
-            return Err(self.patience.undecodable("too many damaged frames"));
-        }
-        self.patience.check()
-    }
-
-    /// Converts the decoded frame if it is wanted.
-    fn take(&mut self) -> Result<(), VideoError> {
-        if let (Some(unneeded), Some(key)) = (self.unneeded, self.frame.pts())
-            && unneeded.contains(key as usize)
-        {
-            return Ok(());
-        }
-        self.damaged |= self.frame.is_corrupt() || self.frame.has_decode_errors();
-        let key = match &mut self.order {
-            Some(seen) => {
-                *seen += 1;
-                Some(*seen - 1)
-            }
-            None => self.frame.pts(),
-        };
-        let Some(slot) = key.and_then(|key| self.wanted.remove(&key)) else {
-            return Ok(());
-        };
-        let converted = self.to_rgb.convert(&self.frame, &mut self.rgb);
-        converted.map_err(|error| self.patience.undecodable(error))?;
-        match self.picture.rotation {
-            Rotation::None => (self.sink)(slot, &self.rgb),
-            rotation => {
-                let turned = rotation.apply(&self.rgb, self.picture.coded_size);
-                (self.sink)(slot, &turned);
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -618,9 +451,11 @@ mod tests {
             return;
         };
         let clips = std::fs::read_dir(folder).unwrap();
+        let mut clips: Vec<_> = clips.map(|clip| clip.unwrap().path()).collect();
+        clips.sort();
         let mut sums = [0; 3];
         for clip in clips {
-            let [packets, unneeded] = choose_at_random(&clip.unwrap().path(), &mut rng);
+            let [packets, unneeded] = choose_at_random(&clip, &mut rng);
             sums = [sums[0] + 1, sums[1] + packets, sums[2] + unneeded];
         }
         let [clips, packets, unneeded] = sums;

@@ -199,6 +199,8 @@ pub enum BadVideoPolicy {
 pub struct VideoConfig {
     /// Frames sampled per second of video.
     pub fps: f64,
+    /// Where in the clip the frames stand.
+    pub positions: FramePositions,
     /// At least this many frames (even).
     pub min_frames: usize,
     /// At most this many frames (even).
@@ -209,10 +211,22 @@ pub struct VideoConfig {
     pub max_pixels: usize,
 }
 
+/// Where the frames that are taken from a clip stand in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FramePositions {
+    /// Evenly from the first frame to the last (qwen-vl-utils).
+    #[default]
+    Ends,
+    /// In the middle of as many equal segments (MVBench's own evaluator).
+    Segments,
+}
+
 impl Default for VideoConfig {
     fn default() -> Self {
         Self {
             fps: 2.0,
+            positions: FramePositions::Ends,
             min_frames: 4,
             max_frames: 16,
             min_pixels: 128 * 28 * 28,

@@ -40,15 +40,24 @@ use std::num::NonZero;
 use std::path::Path;
 use std::path::PathBuf;
 
+mod preview;
+
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("job").required(true).args(["model", "table", "rescore", "judge", "merge", "compare"]))]
+#[command(group = ArgGroup::new("job").required(true).multiple(true).args(["model", "dry_run", "table", "rescore", "judge", "merge", "compare"]))]
 pub(super) struct EvalArgs {
     #[command(flatten)]
     settings: ConfigArgs,
     /// The model to ask: a folder or a hub id
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["table", "rescore", "judge", "merge", "compare"])]
     model: Option<String>,
+    /// Print the first question of each kind of task as the model will read it, check questions and clips, and stop; with
+    /// --model in its chat template
+    #[arg(long, conflicts_with_all = ["table", "rescore", "judge", "merge", "compare", "shard"])]
+    dry_run: bool,
+    /// With --dry-run: print so many questions of each kind of task
+    #[arg(long, value_name = "N", default_value = "1", requires = "dry_run")]
+    show: usize,
     /// Folder for outputs.jsonl and scores.json; an evaluation found there is continued [default: output_dir]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -62,7 +71,7 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config", "overrides"])]
     rescore: Option<PathBuf>,
     /// Read the stored answers by another rule than that of the evaluation; writes scores-RULE.json
-    #[arg(long, value_name = "RULE", conflicts_with_all = ["model", "table", "merge", "compare"])]
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["model", "dry_run", "table", "judge", "merge", "compare"])]
     extraction: Option<Extraction>,
     /// Have another language model judge the stored answers of a folder: captions and open answers
     #[arg(long, value_name = "DIR", requires_all = ["judge_url", "judge_model"], conflicts_with_all = ["out", "config", "overrides"])]
@@ -105,7 +114,10 @@ impl EvalArgs {
 
 /// Runs `eval`.
 pub(super) fn run(args: &EvalArgs) -> Result<Outcome> {
-    if let Some(model) = &args.model {
+    if args.dry_run {
+        let config = args.settings.load(Verb::Eval)?;
+        preview::preview(&config, args.model.as_deref(), args.show, args.json)?;
+    } else if let Some(model) = &args.model {
         evaluate(args, model)?;
     } else if let Some(folder) = &args.rescore {
         require_folder("--rescore", folder)?;
@@ -137,7 +149,8 @@ pub(super) fn model_folder(name: &str) -> Result<PathBuf> {
 fn evaluate(args: &EvalArgs, model: &str) -> Result<()> {
     let config = args.settings.load(Verb::Eval)?;
     let folder = model_folder(model)?;
-    let dataset = Dataset::new(read_all(&config)?, &config.data, config.seed)?;
+    let questions = read_askable(&config)?;
+    let dataset = Dataset::new(questions, &config.data, config.seed)?;
     let out = args.out.as_deref().unwrap_or(&config.output_dir);
     let settings = Settings::new(&config, model, &folder, &dataset)?;
     for remark in &settings.remarks {
@@ -167,7 +180,7 @@ fn evaluate(args: &EvalArgs, model: &str) -> Result<()> {
     let bytes = config.train.prefetch_mib << 20;
     let loader = ClipLoader::new(&config.video, &config.data).context("data.cache_dir")?;
     let mut clips = Prefetcher::new(jobs, loader, bytes, threads)?;
-    let asking = Asking::new(eval);
+    let asking = Asking::new(eval)?;
     let subtitles = eval.subtitles.as_deref().map(Subtitles::new);
     let answer = |batch: &[&Question]| match &respondent {
         Some(respondent) => respondent.answer_batch(
@@ -210,6 +223,21 @@ pub(super) fn read_all(config: &Config) -> Result<Vec<Question>, DataError> {
     Ok(questions)
 }
 
+/// The same, if each can be asked.
+pub(super) fn read_askable(config: &Config) -> Result<Vec<Question>, DataError> {
+    let questions = read_all(config)?;
+    match questions.iter().find(|question| question.lacks_options()) {
+        None => Ok(questions),
+        Some(question) => Err(DataError::Content {
+            path: config.data.questions.clone(),
+            place: format!("question {}", question.id),
+            problem: "is multiple choice, but has no options: give them in a list `options` or as lines `A. …` of `problem`; if \
+                      the letter is the answer itself, say so by `\"problem_type\": \"free-form\"`"
+                .into(),
+        }),
+    }
+}
+
 fn judge_stored(args: &EvalArgs, folder: &Path) -> Result<()> {
     require_folder("--judge", folder)?;
     let (Some(url), Some(model)) = (&args.judge_url, &args.judge_model) else {
@@ -235,9 +263,11 @@ fn show(args: &EvalArgs, scores: &Scores, path: &Path) -> Result<()> {
         return output::json(scores);
     }
     let mut text = table::details(scores, args.style());
+    text.push('\n');
+    text.push_str(&table::how_read(scores));
     let unjudged = scores.splits.get("all").map_or(0, |all| all.unjudged);
     if let Some(judge) = &scores.settings.judge {
-        text.push_str(&format!("\njudged by {}", judge.model));
+        text.push_str(&format!("judged by {}", judge.model));
         if unjudged > 0 {
             text.push_str(&format!(
                 ", which said nothing clear of {unjudged} answers: they count as wrong"
@@ -247,7 +277,7 @@ fn show(args: &EvalArgs, scores: &Scores, path: &Path) -> Result<()> {
     } else if unjudged > 0 {
         let folder = path.parent().unwrap_or(path);
         text.push_str(&format!(
-            "\n{unjudged} answers wait for a judge: videothinker eval --judge {} --judge-url URL --judge-model NAME\n",
+            "{unjudged} answers wait for a judge: videothinker eval --judge {} --judge-url URL --judge-model NAME\n",
             folder.display()
         ));
     }

@@ -3,6 +3,8 @@
 use super::ConfigArgs;
 use super::Outcome;
 use super::eval::model_folder;
+use super::inspect_answers;
+use super::inspect_answers::AnswersArgs;
 use super::inspect_device;
 use super::inspect_device::DeviceArgs;
 use super::inspect_model;
@@ -60,6 +62,8 @@ enum What {
     Logprobs(LogprobsArgs),
     /// Accuracy and format of {completion, solution} lines, a JSON object each
     Reward(RewardArgs),
+    /// How answers are read and scored: lines {question, answer, completion}, by any rule
+    Answers(AnswersArgs),
     /// The settings as the program sees them
     Config(ConfigArgs),
     /// Sizes of a model folder; with --init, one with random weights
@@ -133,6 +137,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<Outcome> {
         What::Prompt(args) => inspect_prompt(args)?,
         What::Logprobs(args) => inspect_logprobs(args)?,
         What::Reward(args) => inspect_reward(args)?,
+        What::Answers(args) => inspect_answers::run(args)?,
         What::Config(args) => output::json(&args.load(Verb::Inspect)?)?,
         What::Model(args) => inspect_model::run(args)?,
         What::Device(args) => return inspect_device::run(args),

@@ -25,6 +25,7 @@ mod estimate;
 mod eval;
 pub mod init;
 mod inspect;
+mod inspect_answers;
 mod inspect_device;
 mod inspect_model;
 mod output;

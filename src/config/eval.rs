@@ -1,6 +1,6 @@
 //! `[eval]`: how a benchmark is asked and scored, and the protocols that set all of it at once.
 
-use super::{Config, ConfigError, Origins};
+use super::{Config, ConfigError, FramePositions, Origins};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -13,6 +13,9 @@ pub struct EvalConfig {
     pub benchmark: Option<Benchmark>,
     /// Sets wording, extraction, frames, pixels and lengths together, and refuses others. Absent: they are as they stand.
     pub protocol: Option<Protocol>,
+    /// A clone of the repository whose protocol it is (the authors', or the benchmark's): its own words are read there and
+    /// asked. Absent: other words in the same order.
+    pub protocol_from: Option<PathBuf>,
     /// Which wording follows the question.
     pub wording: Wording,
     /// Asked instead of `eval.wording`; `{question}` in it stands for the question with its options.
@@ -36,6 +39,7 @@ impl Default for EvalConfig {
         Self {
             benchmark: None,
             protocol: None,
+            protocol_from: None,
             wording: Wording::Evaluation,
             template: None,
             extraction: Extraction::Strict,
@@ -45,49 +49,6 @@ impl Default for EvalConfig {
             clip_bounds: true,
             subtitles: None,
         }
-    }
-}
-
-impl EvalConfig {
-    /// What is unusual about the protocol, and where this program departs from it; goes into the score file.
-    pub fn remarks(&self) -> Vec<String> {
-        let mut remarks = Vec::new();
-        match self.protocol {
-            None => {}
-            Some(Protocol::Authors) => {
-                remarks.push(
-                    "105,369 pixels per frame: the authors' loader reads VIDEO_MAX_PIXELS = 200,704 as the budget of the whole clip",
-                );
-                remarks.push("the answer must be the solution to the letter: `C,A` for `A,C` is wrong");
-                remarks.push("greedy, where the authors sample at temperature 0.01 and top-p 0.001");
-                if self.template.is_none() {
-                    remarks.push("the wording asks for the authors' tags in other words; eval.template takes theirs");
-                }
-                if self.benchmark == Some(Benchmark::Mvbench) {
-                    remarks.push("clips are shown whole, not only the part that a question is about");
-                }
-            }
-            Some(Protocol::Official) => match self.benchmark {
-                Some(Benchmark::Tempcompass) => remarks.push(
-                    "unreadable answers are wrong, where a language model judges them officially; captioning is \
-                     tempcompass_captioning",
-                ),
-                Some(Benchmark::TempcompassCaptioning) => {
-                    remarks.push("the judge is asked in other words than the official ones");
-                }
-                Some(Benchmark::Mmvu) => {
-                    remarks.push("answers are read by rule, where a language model judges them officially");
-                }
-                Some(Benchmark::MmvuOpen) => remarks.push(
-                    "answers are compared word by word until a judge has read them (eval --judge), in other words than the official ones",
-                ),
-                Some(Benchmark::Videomme) => {
-                    remarks.push("the official wording in other words; eval.template takes another");
-                }
-                _ => {}
-            },
-        }
-        remarks.into_iter().map(str::to_owned).collect()
     }
 }
 
@@ -107,6 +68,8 @@ pub enum Benchmark {
     Mvbench,
     /// TempCompass: multiple choice, yes or no, caption matching.
     Tempcompass,
+    /// TempCompass, all four tasks as the authors count them: a caption is a question about which information is right.
+    TempcompassFlat,
     /// TempCompass, captioning: a judge (`eval --judge`) answers questions from the captions.
     TempcompassCaptioning,
     /// Video-MME.
@@ -123,9 +86,28 @@ impl Benchmark {
             Self::VideoHolmes => "video_holmes",
             Self::Mvbench => "mvbench",
             Self::Tempcompass => "tempcompass",
+            Self::TempcompassFlat => "tempcompass_flat",
             Self::TempcompassCaptioning => "tempcompass_captioning",
             Self::Videomme => "videomme",
         }
+    }
+
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Clevrer,
+        Self::Mmvu,
+        Self::MmvuOpen,
+        Self::VideoHolmes,
+        Self::Mvbench,
+        Self::Tempcompass,
+        Self::TempcompassFlat,
+        Self::TempcompassCaptioning,
+        Self::Videomme,
+    ];
+
+    /// The benchmark of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        serde_json::from_value(name.into()).ok()
     }
 
     /// How many questions the published file has, where that is known.
@@ -138,6 +120,7 @@ impl Benchmark {
             Self::Mvbench => Some(4000),
             // Multiple choice, yes or no, caption matching.
             Self::Tempcompass => Some(1580 + 2453 + 1503),
+            Self::TempcompassFlat => Some(1580 + 2453 + 1503 + 2004),
             Self::TempcompassCaptioning => Some(2004),
             Self::Videomme => Some(2700),
         }
@@ -174,6 +157,8 @@ pub enum Extraction {
     Authors,
     /// As the training reward reads it.
     Training,
+    /// The benchmark's own rule; what that leaves open goes to a judge where the benchmark has one.
+    Official,
 }
 
 impl Extraction {
@@ -183,6 +168,7 @@ impl Extraction {
             Self::Strict => "strict",
             Self::Authors => "authors",
             Self::Training => "training",
+            Self::Official => "official",
         }
     }
 }
@@ -193,7 +179,7 @@ impl Extraction {
 pub enum Wording {
     /// The authors' training prompt.
     Training,
-    /// The authors' evaluation prompt.
+    /// Our own evaluation prompt: thinking and an answer in tags.
     Evaluation,
     /// The question as it is.
     None,
@@ -214,6 +200,7 @@ impl Wording {
 struct Preset {
     wording: Wording,
     extraction: Extraction,
+    positions: FramePositions,
     min_frames: usize,
     max_frames: usize,
     max_pixels: usize,
@@ -226,7 +213,8 @@ impl Preset {
     fn new(protocol: Protocol, benchmark: Option<Benchmark>) -> Self {
         let official = Self {
             wording: Wording::None,
-            extraction: Extraction::Strict,
+            extraction: Extraction::Official,
+            positions: FramePositions::Ends,
             min_frames: 4,
             max_frames: 32,
             max_pixels: 256 * 28 * 28,
@@ -244,18 +232,33 @@ impl Preset {
                 clip_bounds: false,
                 ..official
             },
-            // 16 segments, however short the clip is.
+            // One frame of each of 16 segments, however short the clip is.
             (Protocol::Official, Some(Benchmark::Mvbench)) => Self {
+                positions: FramePositions::Segments,
                 min_frames: 16,
                 max_frames: 16,
+                max_new_tokens: 100,
+                ..official
+            },
+            (
+                Protocol::Official,
+                Some(
+                    Benchmark::Tempcompass
+                    | Benchmark::TempcompassFlat
+                    | Benchmark::TempcompassCaptioning,
+                ),
+            ) => Self {
+                max_new_tokens: 128,
                 ..official
             },
             (Protocol::Official, Some(Benchmark::Mmvu | Benchmark::MmvuOpen)) => Self {
                 temperature: 1.0,
                 ..official
             },
-            (Protocol::Official, Some(Benchmark::Clevrer | Benchmark::VideoHolmes)) => Self {
+            // CLEVRER's own evaluator reads no text: its answers are asked for and read as here.
+            (Protocol::Official, Some(Benchmark::Clevrer)) => Self {
                 wording: Wording::Evaluation,
+                extraction: Extraction::Strict,
                 ..official
             },
             (Protocol::Official, _) => official,
@@ -289,6 +292,7 @@ impl Config {
         )?;
         fix.set("eval.samples", &mut eval.samples, 1)?;
         fix.set("video.fps", &mut video.fps, 2.0)?;
+        fix.set("video.positions", &mut video.positions, preset.positions)?;
         fix.set("video.min_frames", &mut video.min_frames, preset.min_frames)?;
         fix.set("video.max_frames", &mut video.max_frames, preset.max_frames)?;
         fix.set("video.min_pixels", &mut video.min_pixels, 128 * 28 * 28)?;
@@ -355,6 +359,8 @@ mod tests {
         let official = load(&["eval.protocol=official", "eval.benchmark=mvbench"]).unwrap();
         let video = &official.video;
         assert_eq!((video.min_frames, video.max_frames), (16, 16));
+        assert_eq!(video.positions, FramePositions::Segments);
+        assert_eq!(official.eval.extraction, Extraction::Official);
         assert!(official.eval.clip_bounds);
         let open = load(&["eval.protocol=official", "eval.benchmark=mmvu_open"]).unwrap();
         assert!((open.eval.temperature - 1.0).abs() < 1e-12);
@@ -373,15 +379,7 @@ mod tests {
 
     #[test]
     fn the_names_are_those_of_the_files() {
-        for benchmark in [
-            Benchmark::Clevrer,
-            Benchmark::Mmvu,
-            Benchmark::MmvuOpen,
-            Benchmark::VideoHolmes,
-            Benchmark::Mvbench,
-            Benchmark::Tempcompass,
-            Benchmark::Videomme,
-        ] {
+        for benchmark in Benchmark::ALL {
             let written = serde_json::to_value(benchmark).unwrap();
             assert_eq!(written, benchmark.as_str());
         }

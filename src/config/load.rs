@@ -189,6 +189,7 @@ fn template() -> Table {
     full.kl.token_cap = Some(0.0);
     full.eval.benchmark = Some(Benchmark::Clevrer);
     full.eval.protocol = Some(Protocol::Authors);
+    full.eval.protocol_from = Some(PathBuf::new());
     full.eval.template = Some(String::new());
     full.eval.subtitles = Some(PathBuf::new());
     to_table(&full)
@@ -516,6 +517,7 @@ mod tests {
         config.kl.token_cap = Some(2.5);
         config.eval.benchmark = Some(Benchmark::Videomme);
         config.eval.protocol = Some(Protocol::Official);
+        config.eval.protocol_from = Some("clone".into());
         config.eval.template = Some("{question}".into());
         config.eval.subtitles = Some("srt".into());
         config.optimizer.learning_rate = 1.23e-7;

@@ -1,6 +1,6 @@
 //! What a verb requires of a config: ranges, files, and settings that contradict each other. Checked once.
 
-use super::{Benchmark, Config, ConfigError, Origins, Protocol, QuestionKind};
+use super::{Benchmark, Config, ConfigError, Extraction, Origins, Protocol, QuestionKind};
 use std::path::Path;
 
 /// What the config is loaded for.
@@ -315,6 +315,26 @@ impl Config {
             "is \"official\", but eval.benchmark names no benchmark whose protocol that could be",
         )?;
         check.require(
+            eval.protocol_from.is_none() || eval.protocol.is_some(),
+            "eval.protocol_from",
+            "is given without eval.protocol, whose words would be read there: set eval.protocol to \"authors\" or \"official\"",
+        )?;
+        if let Some(clone) = &eval.protocol_from {
+            check.require(
+                clone.exists(),
+                "eval.protocol_from",
+                format!(
+                    "there is nothing at {}: name a clone of the protocol's repository",
+                    clone.display()
+                ),
+            )?;
+        }
+        check.require(
+            eval.extraction != Extraction::Official || eval.benchmark.is_some(),
+            "eval.extraction",
+            "is \"official\", but eval.benchmark names no benchmark whose rule that could be",
+        )?;
+        check.require(
             eval.template
                 .as_ref()
                 .is_none_or(|template| template.contains("{question}")),
@@ -472,6 +492,8 @@ mod tests {
             ("eval.samples=3", "set a temperature"),
             ("eval.template=Why?", "has no {question}"),
             ("eval.subtitles=absent", "there is no folder absent"),
+            ("eval.protocol_from=absent", "without eval.protocol"),
+            ("eval.extraction=official", "names no benchmark whose rule"),
         ] {
             let error = Files::new().load(Verb::TrainBias, &[setting]).unwrap_err();
             let message = error.to_string();

@@ -21,6 +21,21 @@ impl Span {
         let first = (self.start * fps).ceil() as usize;
         (first <= last).then_some((first, last))
     }
+
+    /// The same as MVBench's evaluator counts them (`get_index` of `mvbench.ipynb`): the nearest frames to `start` and `end`,
+    /// the first frame having the number `first_number` (1 in a folder of images).
+    pub fn nearest_frames(
+        self,
+        total: usize,
+        fps: f64,
+        first_number: usize,
+    ) -> Option<(usize, usize)> {
+        let last_index = total.checked_sub(1)?;
+        let nearest = |seconds: f64| (seconds * fps).round_ties_even() as usize;
+        let first = nearest(self.start).max(first_number) - first_number;
+        let last = nearest(self.end).checked_sub(first_number)?.min(last_index);
+        (first <= last).then_some((first, last))
+    }
 }
 
 /// What stands behind the file in a clip's path.
@@ -121,6 +136,18 @@ mod tests {
         let path = folder.path().join("a.mp4#t=1,2");
         std::fs::write(&path, "x").unwrap();
         assert_eq!(Fragment::split(&path), (path, Fragment::default()));
+    }
+
+    #[test]
+    fn nearest_frames_are_rounded_and_folders_count_from_one() {
+        let nearest = |start, end, first| Span { start, end }.nearest_frames(100, 10.0, first);
+        assert_eq!(nearest(0.0, 1.0, 0), Some((0, 10)));
+        // Halves go to the even number, as Python rounds.
+        assert_eq!(nearest(0.05, 0.15, 0), Some((0, 2)));
+        assert_eq!(nearest(0.0, 1.0, 1), Some((0, 9)));
+        assert_eq!(nearest(5.0, 60.0, 1), Some((49, 99)));
+        assert_eq!(nearest(20.0, 30.0, 0), None);
+        assert_eq!(nearest(0.0, 0.0, 1), None);
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl Question {
     pub fn text(&self) -> String {
         let mut text = self.problem.clone();
         let options = self.options.as_deref().unwrap_or_default();
-        if text.lines().any(|line| starts_option(line, 0)) {
+        if self.lists_options() {
             return text;
         }
         for (index, (option, letter)) in options.iter().zip('A'..='Z').enumerate() {
@@ -86,6 +86,52 @@ impl Question {
             text.push_str(option.trim());
         }
         text
+    }
+
+    /// Whether the problem lists the options itself, as lines with marks.
+    pub fn lists_options(&self) -> bool {
+        self.start_of_options().is_some()
+    }
+
+    /// Whether this is multiple choice, by its type or, if it has none, by its answer, a letter, and has no options: it cannot
+    /// be asked. What a judge answers has its options elsewhere.
+    pub fn lacks_options(&self) -> bool {
+        let is_letter = |item: &str| matches!(item.as_bytes(), [b'A'..=b'Z']);
+        let is_choice = match self.problem_type.as_deref() {
+            Some(kind) => kind.eq_ignore_ascii_case("multiple choice"),
+            None => self.answer().items().all(is_letter),
+        };
+        is_choice && self.choices().is_empty() && self.judge_task().is_none()
+    }
+
+    /// The problem without the options that it lists.
+    pub fn stem(&self) -> &str {
+        match self.start_of_options() {
+            Some(start) => self.problem[..start].trim_end(),
+            None => &self.problem,
+        }
+    }
+
+    /// Where the options begin in the problem. An option may have several lines.
+    fn start_of_options(&self) -> Option<usize> {
+        if self.options.as_ref().is_none_or(Vec::is_empty) {
+            return listed_choices(&self.problem).map(|(start, _)| start);
+        }
+        let plain = |text: &str| text.trim().trim_end_matches('.').to_lowercase();
+        let mut lines = lines_with_starts(&self.problem);
+        let mut first = None;
+        for (index, option) in self.choices().iter().enumerate() {
+            let is_listed = |&(start, line): &(usize, &str)| {
+                let Some((_, text)) = option_mark(line).filter(|(found, _)| *found == index) else {
+                    return false;
+                };
+                let behind = &self.problem[start + line.len() - text.len()..];
+                plain(behind).starts_with(&plain(option))
+            };
+            let (start, _) = lines.find(is_listed)?;
+            first.get_or_insert(start);
+        }
+        first
     }
 
     /// The options without their letters, from `options` or from the lines of the problem; none for an open question.
@@ -132,7 +178,14 @@ fn starts_option(line: &str, index: usize) -> bool {
 }
 
 /// Words that stand before an option's letter or number in some sources: `Option 1: …`, `Caption A: …`.
-const OPTION_WORDS: [&str; 5] = ["option", "choice", "caption", "sentence", "description"];
+const OPTION_WORDS: [&str; 6] = [
+    "option",
+    "choice",
+    "caption",
+    "sentence",
+    "description",
+    "information",
+];
 
 /// Whether `word` announces an option's letter or number.
 pub fn is_option_word(word: &str) -> bool {
@@ -162,15 +215,32 @@ pub fn option_mark(line: &str) -> Option<(usize, &str)> {
 
 /// The options among a text's lines, without their letters.
 pub fn choices_in(text: &str) -> Vec<String> {
-    let mut choices = Vec::new();
-    for line in text.lines() {
-        match option_mark(line) {
-            Some((0, text)) => choices = vec![text.to_owned()],
-            Some((index, text)) if index == choices.len() => choices.push(text.to_owned()),
+    listed_choices(text).map_or_else(Vec::new, |(_, choices)| choices)
+}
+
+/// Where the last list of options in a text begins, and its options without their letters.
+fn listed_choices(text: &str) -> Option<(usize, Vec<String>)> {
+    let mut listed: Option<(usize, Vec<String>)> = None;
+    for (start, line) in lines_with_starts(text) {
+        match (option_mark(line), &mut listed) {
+            (Some((0, text)), _) => listed = Some((start, vec![text.to_owned()])),
+            (Some((index, text)), Some((_, choices))) if index == choices.len() => {
+                choices.push(text.to_owned());
+            }
             _ => {}
         }
     }
-    choices
+    listed
+}
+
+/// Each line without white space at its end, and where it begins.
+fn lines_with_starts(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut next = 0;
+    text.split_inclusive('\n').map(move |line| {
+        let start = next;
+        next += line.len();
+        (start, line.trim_end())
+    })
 }
 
 /// An id is text; sources that number their questions are accepted.
@@ -306,6 +376,30 @@ mod tests {
             question("Which fits?\nOption 1: red", Some(&["red"])).text(),
             "Which fits?\nOption 1: red"
         );
+    }
+
+    #[test]
+    fn options_apart_from_the_question_and_within() {
+        let listed = question("Why?\n\nA. red\nB. blue", Some(&["A. Red.", "blue"]));
+        assert!(listed.lists_options() && !listed.lacks_options());
+        assert_eq!(listed.stem(), "Why?");
+        let long = question(
+            "Why? \nA. red\n\nand green\nB. blue",
+            Some(&["red\n\nand green", "blue"]),
+        );
+        assert!(long.lists_options());
+        assert_eq!((long.stem(), long.text()), ("Why?", long.problem.clone()));
+        // A line that looks like an option is none of them.
+        let talk = question("A: who is it?\nB: me.", Some(&["red", "blue"]));
+        assert_eq!(talk.stem(), "A: who is it?\nB: me.");
+        assert_eq!(talk.text(), "A: who is it?\nB: me.\nA. red\nB. blue");
+        let bare = question("Why?", None);
+        assert!(bare.lacks_options());
+        let open = |kind: &str| Question {
+            problem_type: Some(kind.into()),
+            ..bare.clone()
+        };
+        assert!(open("multiple choice").lacks_options() && !open("free-form").lacks_options());
     }
 
     #[test]

@@ -1,96 +1,209 @@
-//! What the model is asked: the question, its options, and the words of a protocol around them.
+//! What the model is asked: the question with its options, and the words of a protocol around them.
 
+use super::EvalError;
 use super::fingerprint;
+use super::protocol::Kind;
+use super::protocol::Marks;
+use super::protocol::ProtocolFile;
+use super::protocol::ProtocolWords;
+use super::protocol::Words;
+use super::protocol::remarks;
+use crate::config::Benchmark;
 use crate::config::EvalConfig;
 use crate::config::Protocol;
 use crate::config::Wording;
 use crate::data::Question;
-use crate::data::benchmark;
+use crate::data::is_option_word;
+use crate::prompt::Turn;
 use crate::prompt::template::question_text;
 
 /// What stands for the question in a template.
 const QUESTION: &str = "{question}";
+/// What stands for the options in a template that has them apart.
+const OPTIONS: &str = "{options}";
 
 /// How questions are put.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Asking {
     config: EvalConfig,
+    words: Option<ProtocolWords>,
+}
+
+/// A question as it is put to the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    /// What is said before the model goes on.
+    pub turn: Turn,
+    /// The end of the words that the answer is begun with, which is read with it.
+    pub read_with: &'static str,
 }
 
 impl Asking {
     /// As `[eval]` says.
-    pub fn new(config: &EvalConfig) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// `eval.protocol_from` names no clone with the protocol's words.
+    pub fn new(config: &EvalConfig) -> Result<Self, EvalError> {
+        Ok(Self {
             config: config.clone(),
-        }
+            words: ProtocolWords::new(config)?,
+        })
     }
 
-    /// The whole text that is asked. What is `said` in the clip stands in front.
-    pub fn text(&self, question: &Question, said: Option<&str>) -> String {
-        let asked = match self.config.protocol {
-            Some(Protocol::Authors) => authors_layout(question),
-            _ => question.text(),
+    /// The whole of what is asked. What is `said` in the clip stands in front.
+    pub fn put(&self, question: &Question, said: Option<&str>) -> Result<Put, EvalError> {
+        let words = self.words_of(question)?;
+        let text = match &words {
+            Some(words) if words.text.contains(OPTIONS) => words
+                .text
+                .replace(OPTIONS, &words.marks.put(&question.choices()))
+                .replace(QUESTION, question.stem()),
+            Some(words) => words.text.replace(QUESTION, &self.laid_out(question)),
+            None => self.in_own_words(question),
         };
-        let task = question.splits().find(|(name, _)| *name == "task");
-        let asked = match self.template(task.map(|(_, task)| task)) {
-            Some(template) => template.replace(QUESTION, &asked),
-            None => question_text(&asked, self.config.wording),
+        let said = said.filter(|said| !said.is_empty());
+        let text = match (said, self.words.as_ref().and_then(ProtocolWords::subtitles)) {
+            (None, _) => text,
+            (Some(said), Some(before)) => before.replace("{subtitles}", said) + &text,
+            (Some(said), None) => format!("What is said in the video:\n{said}\n\n{text}"),
         };
-        match said {
-            Some(said) if !said.is_empty() => {
-                format!("What is said in the video:\n{said}\n\n{asked}")
-            }
-            _ => asked,
-        }
+        Ok(Put {
+            turn: Turn {
+                system: words.as_ref().and_then(|words| words.system.clone()),
+                user: text,
+                begun: words.as_ref().map_or("", |words| words.prefix).to_owned(),
+            },
+            read_with: words.map_or("", |words| words.read_with),
+        })
     }
 
-    /// The name of the words around the question: a wording's, `template`, or the benchmark whose own they are.
+    /// The name of the words around the question: a wording's, `template`, or whose own they are.
     pub fn name(&self) -> String {
-        match (&self.config.template, self.config.benchmark) {
+        let whose = || match (self.config.protocol?, self.config.benchmark) {
+            (Protocol::Authors, _) => Some("authors".to_owned()),
+            (Protocol::Official, benchmark) => Some(benchmark?.as_str().to_owned()),
+        };
+        let by_protocol = self.words.as_ref().is_some_and(|words| {
+            words.file().is_some() || matches!(words.of(Kind::Choice), Ok(Some(_)))
+        });
+        match (&self.config.template, whose()) {
             (Some(_), _) => "template".into(),
-            (None, Some(benchmark)) if self.template(None).is_some() => {
-                format!("{} (official)", benchmark.as_str())
-            }
+            (None, Some(whose)) if by_protocol => match self.file() {
+                Some(_) => format!("{whose} (its own words)"),
+                None => format!("{whose} (in our words)"),
+            },
             _ => self.config.wording.as_str().into(),
         }
     }
 
     /// A fingerprint of the words around every kind of question.
     pub fn hash(&self) -> String {
-        let tasks = [None, Some("yes_no")];
-        let words: Vec<String> = tasks
-            .into_iter()
-            .map(|task| match self.template(task) {
-                Some(template) => template.to_owned(),
-                None => question_text(QUESTION, self.config.wording),
-            })
-            .collect();
+        let mut words: Vec<String> = [
+            question_text(QUESTION, self.config.wording),
+            open_text(QUESTION, self.config.wording),
+            self.config.template.clone().unwrap_or_default(),
+        ]
+        .into();
+        for kind in Kind::ALL {
+            let of_kind = self.words.as_ref().map(|words| words.of(kind));
+            if let Some(Ok(Some(of_kind))) = of_kind {
+                words.push(format!("{of_kind:?}"));
+            }
+        }
         fingerprint::of_text(&words.join("\u{0}"))
     }
 
-    /// The template of a question of `task`, where one takes the place of the wording.
-    fn template(&self, task: Option<&str>) -> Option<&str> {
-        let official = || {
-            let ours = (self.config.wording, self.config.protocol);
-            match (self.config.benchmark, ours) {
-                (Some(benchmark), (Wording::None, Some(Protocol::Official))) => {
-                    benchmark::official_template(benchmark, task)
-                }
-                _ => None,
-            }
-        };
-        self.config.template.as_deref().or_else(official)
+    /// The file of the protocol's own words, where they are asked.
+    pub fn file(&self) -> Option<&ProtocolFile> {
+        let words = self.words.as_ref()?;
+        words.file().filter(|_| self.config.template.is_none())
+    }
+
+    /// Where the protocol is unusual, and where this departs from it; goes into the score file.
+    pub fn remarks(&self) -> Vec<String> {
+        remarks(&self.config, self.words.as_ref())
+    }
+
+    fn words_of(&self, question: &Question) -> Result<Option<Words>, EvalError> {
+        match &self.words {
+            Some(words) if self.config.template.is_none() => words.of(kind_of(question)),
+            _ => Ok(None),
+        }
+    }
+
+    /// `eval.template`, or `eval.wording`.
+    fn in_own_words(&self, question: &Question) -> String {
+        let asked = self.laid_out(question);
+        match &self.config.template {
+            Some(template) => template.replace(QUESTION, &asked),
+            None if question.choices().is_empty() => open_text(&asked, self.config.wording),
+            None => question_text(&asked, self.config.wording),
+        }
+    }
+
+    /// The question with its options as the protocol lays them out.
+    fn laid_out(&self, question: &Question) -> String {
+        match self.config.protocol {
+            Some(Protocol::Authors) => authors_layout(question, self.config.benchmark),
+            _ => question.text(),
+        }
     }
 }
 
-/// The layout of the authors' `eval_bench.py`: for the problem type "multiple choice", "Options:" follows the problem
-/// without a space and every option ends with a line break; any other problem is asked without its options.
-fn authors_layout(question: &Question) -> String {
-    let options = question.options.as_deref().unwrap_or_default();
-    if question.problem_type.as_deref() != Some("multiple choice") || options.is_empty() {
+/// The wording for a question without options: the evaluation's asks for letters otherwise.
+fn open_text(question: &str, wording: Wording) -> String {
+    match wording {
+        Wording::Evaluation => crate::prompt::template::open_question_text(question),
+        other => question_text(question, other),
+    }
+}
+
+/// What kind of answer a question wants.
+pub(super) fn kind_of(question: &Question) -> Kind {
+    let task = question.splits().find(|(name, _)| *name == "task");
+    match task.map(|(_, task)| task) {
+        Some("captioning") if question.judge_task().is_some() => return Kind::Captioning,
+        Some("caption_matching") => return Kind::Captions,
+        _ => {}
+    }
+    if question.choices().is_empty() {
+        let answer = question.answer().to_string().to_lowercase();
+        return match question.problem_type.as_deref() {
+            _ if answer == "yes" || answer == "no" => Kind::YesNo,
+            Some("numerical" | "regression") => Kind::Number,
+            _ => Kind::Open,
+        };
+    }
+    let first_option = question.problem.lines().nth(1);
+    let has_word = first_option
+        .and_then(|line| line.split(' ').next())
+        .is_some_and(is_option_word);
+    if has_word {
+        Kind::Captions
+    } else {
+        Kind::Choice
+    }
+}
+
+/// The layout of the authors' `eval_bench.py` and of their files: "Options:" follows the problem without a space, and every
+/// option ends with a line break; Video-Holmes' problems have their options in them, behind a space and a line break.
+fn authors_layout(question: &Question, benchmark: Option<Benchmark>) -> String {
+    let options = question.choices();
+    let has_own = question
+        .options
+        .as_deref()
+        .is_some_and(|own| !own.is_empty());
+    // A problem that lists its options and names no type is asked as it is.
+    if options.is_empty()
+        || question.lists_options() && (!has_own || question.problem_type.is_none())
+    {
         return question.problem.clone();
     }
-    format!("{}Options:\n{}\n", question.problem, options.join("\n"))
+    let listed = Marks::Dots.put(&options);
+    if benchmark == Some(Benchmark::VideoHolmes) {
+        return format!("{} \n{listed}", question.problem);
+    }
+    format!("{}Options:\n{listed}\n", question.problem)
 }
 
 #[cfg(test)]
@@ -111,8 +224,9 @@ mod tests {
             ..EvalConfig::default()
         };
         change(&mut config);
-        let asking = Asking::new(&config);
-        (asking.text(question, None), asking.name(), asking.hash())
+        let asking = Asking::new(&config).unwrap();
+        let put = asking.put(question, None).unwrap();
+        (put.turn.user, asking.name(), asking.hash())
     }
 
     #[test]
@@ -125,7 +239,6 @@ mod tests {
         let authors = |config: &mut EvalConfig| config.protocol = Some(Protocol::Authors);
         let multiple = question(r#","problem_type":"multiple choice""#);
         assert_eq!(ask(authors, &multiple).0, "Why?Options:\nA. x\nB. y\n");
-        assert_eq!(ask(authors, &question("")).0, "Why?");
         let own = |config: &mut EvalConfig| config.template = Some("Q: {question} A:".into());
         let (text, name, _) = ask(own, &question(""));
         assert_eq!(
@@ -135,16 +248,65 @@ mod tests {
     }
 
     #[test]
+    fn options_are_asked_whatever_the_source_calls_the_question() {
+        let authors = |config: &mut EvalConfig| config.protocol = Some(Protocol::Authors);
+        // The official readers set no type.
+        assert_eq!(ask(authors, &question("")).0, "Why?Options:\nA. x\nB. y\n");
+        let holmes = |config: &mut EvalConfig| {
+            config.protocol = Some(Protocol::Authors);
+            config.benchmark = Some(Benchmark::VideoHolmes);
+        };
+        assert_eq!(ask(holmes, &question("")).0, "Why? \nA. x\nB. y");
+        let listed: Question = serde_json::from_str(
+            r#"{"id":"1","problem":"Why? \nA. x\nB. y","solution":"A","video":"v.mp4","options":["x","y"]}"#,
+        )
+        .unwrap();
+        assert_eq!(ask(holmes, &listed).0, "Why? \nA. x\nB. y");
+        assert_eq!(ask(authors, &listed).0, "Why? \nA. x\nB. y");
+    }
+
+    #[test]
     fn an_official_wording_depends_on_the_task() {
         let official = |config: &mut EvalConfig| {
             config.protocol = Some(Protocol::Official);
             config.benchmark = Some(Benchmark::Tempcompass);
         };
         let (text, name, _) = ask(official, &question(""));
-        assert!(text.ends_with("give the best option:"), "{text}");
-        assert_eq!(name, "tempcompass (official)");
-        let yes_no = question(r#","splits":{"task":"yes_no"}"#);
-        assert!(ask(official, &yes_no).0.ends_with("answer yes or no:"));
+        assert!(
+            text.starts_with("Why?\nA. x\nB. y\n") && text.contains("best option"),
+            "{text}"
+        );
+        assert_eq!(name, "tempcompass (in our words)");
+        let yes_no: Question = serde_json::from_str(
+            r#"{"id":"1","problem":"Is it?","solution":"yes","video":"v.mp4","splits":{"task":"yes_no"}}"#,
+        )
+        .unwrap();
+        assert!(ask(official, &yes_no).0.ends_with("yes or no:"));
+    }
+
+    #[test]
+    fn an_answer_may_be_begun_for_the_model() {
+        let config = EvalConfig {
+            protocol: Some(Protocol::Official),
+            benchmark: Some(Benchmark::Mvbench),
+            wording: Wording::None,
+            ..EvalConfig::default()
+        };
+        let put = Asking::new(&config)
+            .unwrap()
+            .put(&question(""), None)
+            .unwrap();
+        assert!(
+            put.turn
+                .user
+                .contains("Question: Why?\nOptions:\n(A) x\n(B) y\n"),
+            "{put:?}"
+        );
+        assert_eq!(
+            (put.turn.begun.as_str(), put.read_with),
+            ("Best option:(", "(")
+        );
+        assert!(put.turn.system.is_some());
     }
 
     #[test]
@@ -159,9 +321,12 @@ mod tests {
         let asking = Asking::new(&EvalConfig {
             wording: Wording::None,
             ..EvalConfig::default()
-        });
-        let text = asking.text(&question(""), Some("hello\nthere"));
-        assert!(text.starts_with("What is said in the video:\nhello\nthere\n\nWhy?"));
-        assert!(asking.text(&question(""), Some("")).starts_with("Why?"));
+        })
+        .unwrap();
+        let text = |said| asking.put(&question(""), Some(said)).unwrap().turn.user;
+        assert!(
+            text("hello\nthere").starts_with("What is said in the video:\nhello\nthere\n\nWhy?")
+        );
+        assert!(text("").starts_with("Why?"));
     }
 }

@@ -2,10 +2,10 @@
 
 use super::EvalError;
 use super::Scores;
+use super::answered::Answered;
 use super::judge;
 use super::log;
 use super::score;
-use super::score::Answered;
 use super::score::Mean;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -64,6 +64,13 @@ pub fn compare(
             return Err(EvalError::Unjudged {
                 path: out.to_owned(),
             });
+        }
+        let waiting = answered.iter().filter(|one| one.is_unjudged()).count();
+        if waiting > 0 {
+            tracing::warn!(
+                "{}: {waiting} answers wait for a judge and count as wrong",
+                out.display()
+            );
         }
     }
     let splits = pair(&answered, &others);

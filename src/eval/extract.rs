@@ -9,14 +9,22 @@
 //! 3. Emphasis, quotes, `\boxed{}`, a full stop and words such as "The final answer is:" around it do not count.
 //! 4. An answer is the text of an option; or letters (`A`, `a`, `(A)`, `A.`, `Option A`, `Option 1`) separated by commas,
 //!    spaces or "and"; or an option's letter with a mark and text behind it, which must not be another option's text; or
-//!    several of these on lines of their own. A letter inside a sentence is never searched for.
-//! 5. Questions without options: `yes` or `no` as the first word without the other one anywhere; else the whole answer,
+//!    several of these on lines of their own.
+//! 5. Where it is none of these but a sentence that names exactly one option, announced or by its text ([`super::prose`]
+//!    says how), that option is the answer; how often that was so is counted. A bare letter inside a sentence is never
+//!    searched for.
+//! 6. Questions without options: `yes` or `no` as the first word without the other one anywhere; else the whole answer,
 //!    compared without regard to case and spaces, numbers as numbers.
 //!
 //! `authors` is what `eval_bench.py` does: the trimmed text of the first tags, or all that is written when there is none
-//! or it is empty, must be the solution's text. `training` is the reward's rule ([`crate::rl::reward`]).
+//! or it is empty, must be the solution's text. `training` is the reward's rule ([`crate::rl::reward`]). `official` is the
+//! benchmark's own ([`super::official`]).
 
+use super::official;
+use super::official::Reading;
+use super::prose;
 use crate::config::AccuracyRule;
+use crate::config::Benchmark;
 use crate::config::Extraction;
 use crate::data::Answer;
 use crate::data::is_option_word;
@@ -45,6 +53,55 @@ pub enum Unreadable {
     Contradiction,
     /// It is none of the options.
     NoOption,
+    /// The benchmark's own rule finds no answer in it.
+    NoMatch,
+}
+
+/// Where an answer was found, or who says whether it is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadBy {
+    /// Between the tags of an answer.
+    Tags,
+    /// All that is written, or a last line that announces an answer.
+    Whole,
+    /// The one option that a sentence names.
+    Prose,
+    /// The benchmark's own rule.
+    BenchmarkRule,
+    /// A judge.
+    Judge,
+    /// Nobody: there is no readable answer.
+    Nobody,
+}
+
+/// How answers are read: the rule, and whose questions they answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// The rule.
+    pub extraction: Extraction,
+    /// The benchmark, whose own rule `official` is.
+    pub benchmark: Option<Benchmark>,
+}
+
+impl From<Extraction> for Rule {
+    fn from(extraction: Extraction) -> Self {
+        Self {
+            extraction,
+            benchmark: None,
+        }
+    }
+}
+
+/// What an answer is read against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// The question with its options, without the words of a protocol.
+    pub question: &'a str,
+    /// What kind of answer it wants.
+    pub form: Form<'a>,
+    /// The right answer, with tags or without.
+    pub solution: &'a str,
 }
 
 /// What kind of answer a question wants.
@@ -81,55 +138,95 @@ pub struct Extracted {
     pub answer: String,
     /// What was wrong with the text.
     pub unreadable: Option<Unreadable>,
+    /// Where it was found.
+    pub read_by: ReadBy,
+    /// Whether a rule that compares as it reads takes it for right.
+    pub right: Option<bool>,
+}
+
+impl Extracted {
+    fn read(answer: String, read_by: ReadBy) -> Self {
+        Self {
+            answer,
+            unreadable: None,
+            read_by,
+            right: None,
+        }
+    }
+
+    pub(super) fn unread(problem: Unreadable) -> Self {
+        Self {
+            answer: String::new(),
+            unreadable: Some(problem),
+            read_by: ReadBy::Nobody,
+            right: None,
+        }
+    }
 }
 
 /// Reads the answer in what a model wrote.
-pub fn extract(rule: Extraction, text: &str, form: Form) -> Extracted {
-    if rule == Extraction::Strict {
-        return match strict(text, form) {
-            Ok(answer) => Extracted {
-                answer,
-                unreadable: None,
-            },
-            Err(problem) => Extracted {
-                answer: String::new(),
-                unreadable: Some(problem),
-            },
-        };
+pub fn extract(rule: Rule, text: &str, asked: Asked) -> Extracted {
+    match rule.extraction {
+        Extraction::Strict => read_strictly(text, asked.form),
+        Extraction::Official => read_officially(rule.benchmark, text, asked),
+        Extraction::Authors | Extraction::Training => read_tags(rule.extraction, text),
     }
+}
+
+/// By the strict rule.
+pub(super) fn read_strictly(text: &str, form: Form) -> Extracted {
+    match strict(text, form) {
+        Ok((answer, read_by)) => Extracted::read(answer, read_by),
+        Err(problem) => Extracted::unread(problem),
+    }
+}
+
+fn read_officially(benchmark: Option<Benchmark>, text: &str, asked: Asked) -> Extracted {
+    let truth = reward::answer_text(asked.solution).trim();
+    let reading = benchmark.map_or(Reading::NoRule, |benchmark| {
+        official::read(benchmark, text, asked.question, asked.form, truth)
+    });
+    match reading {
+        Reading::Read { answer, .. } if answer.is_empty() => Extracted::unread(Unreadable::NoMatch),
+        Reading::Read { answer, right } => Extracted {
+            right: Some(right),
+            ..Extracted::read(answer, ReadBy::BenchmarkRule)
+        },
+        Reading::Left if text.trim().is_empty() => Extracted::unread(Unreadable::Empty),
+        Reading::Left => Extracted::unread(Unreadable::NoMatch),
+        Reading::NoRule => read_strictly(text, asked.form),
+    }
+}
+
+/// The text of the first tags, else all.
+fn read_tags(rule: Extraction, text: &str) -> Extracted {
     let tagged = text
         .split_once(OPEN)
         .and_then(|(_, rest)| Some(rest.split_once(CLOSE)?.0.trim()));
-    let answer = match tagged {
-        Some("") if rule == Extraction::Authors => text.trim(),
-        Some(inside) => inside,
-        None => text.trim(),
+    let (answer, read_by) = match tagged {
+        Some("") if rule == Extraction::Authors => (text.trim(), ReadBy::Whole),
+        Some(inside) => (inside, ReadBy::Tags),
+        None => (text.trim(), ReadBy::Whole),
     };
     Extracted {
-        answer: answer.to_owned(),
         unreadable: match tagged {
             None => Some(Unreadable::NoTags),
             Some("") => Some(Unreadable::Empty),
             Some(_) => None,
         },
+        ..Extracted::read(answer.to_owned(), read_by)
     }
 }
 
 /// How right an answer is, in 0…1. An empty one never is.
-pub fn accuracy(
-    rule: Extraction,
-    answer: &str,
-    solution: &str,
-    form: Form,
-    credit: AccuracyRule,
-) -> f64 {
+pub fn accuracy(rule: Rule, answer: &str, solution: &str, form: Form, credit: AccuracyRule) -> f64 {
     let same = |equal: bool| f64::from(u8::from(equal));
-    match (rule, form, credit) {
+    match (rule.extraction, form, credit) {
         _ if answer.is_empty() => 0.0,
         (Extraction::Authors, _, AccuracyRule::Exact) => {
             same(answer == reward::answer_text(solution))
         }
-        (Extraction::Strict, Form::YesNo | Form::Words, _) => {
+        (Extraction::Strict | Extraction::Official, Form::YesNo | Form::Words, _) => {
             same(normalised(answer) == normalised(reward::answer_text(solution)))
         }
         _ => reward::accuracy(answer, solution, credit),
@@ -160,7 +257,7 @@ pub fn per_option(answer: &str, solution: &str, options: usize) -> Vec<bool> {
         .collect()
 }
 
-fn strict(text: &str, form: Form) -> Result<String, Unreadable> {
+fn strict(text: &str, form: Form) -> Result<(String, ReadBy), Unreadable> {
     // Byte positions stay valid: only ASCII letters change.
     let lower = text.to_ascii_lowercase();
     let start = lower
@@ -175,17 +272,44 @@ fn strict(text: &str, form: Form) -> Result<String, Unreadable> {
         let Some(length) = lower[begin..].find(CLOSE) else {
             return Err(Unreadable::Unclosed);
         };
-        answers.insert(read(&spoken[begin..begin + length], form)?);
+        let inside = &spoken[begin..begin + length];
+        answers.insert(or_prose(read(inside, form), inside, form, ReadBy::Tags)?);
         rest = begin + length + CLOSE.len();
     }
-    if answers.len() > 1 {
+    let different: BTreeSet<&str> = answers.iter().map(|(answer, _)| answer.as_str()).collect();
+    if different.len() > 1 {
         return Err(Unreadable::Contradiction);
     }
     match answers.pop_first() {
         Some(answer) => Ok(answer),
         None if thinking => Err(Unreadable::Thinking),
-        None => read_untagged(spoken, form),
+        None => or_prose(read_untagged(spoken, form), spoken, form, ReadBy::Whole),
     }
+}
+
+/// What was `read`, found by `read_by`; a sentence that names one option where it was none.
+fn or_prose(
+    read: Result<String, Unreadable>,
+    text: &str,
+    form: Form,
+    read_by: ReadBy,
+) -> Result<(String, ReadBy), Unreadable> {
+    match (read, form) {
+        (Err(problem @ (Unreadable::NoOption | Unreadable::NoTags)), Form::Options(options)) => {
+            match prose::named_option(text, options) {
+                Ok(index) => letter_at(index)
+                    .map(|letter| (letter, ReadBy::Prose))
+                    .ok_or(problem),
+                Err(Unreadable::NoTags) => Err(problem),
+                Err(other) => Err(other),
+            }
+        }
+        (read, _) => read.map(|answer| (answer, read_by)),
+    }
+}
+
+fn letter_at(index: usize) -> Option<String> {
+    ('A'..='Z').nth(index).map(String::from)
 }
 
 /// An answer without tags: the whole text, or a last line that announces it.
@@ -225,11 +349,7 @@ fn read_options(text: &str, options: &[String]) -> Result<String, Unreadable> {
     if chosen.is_empty() {
         return Err(Unreadable::Empty);
     }
-    let letters: Vec<String> = chosen
-        .into_iter()
-        .filter_map(|index| ('A'..='Z').nth(index))
-        .map(String::from)
-        .collect();
+    let letters: Vec<String> = chosen.into_iter().filter_map(letter_at).collect();
     Ok(letters.join(","))
 }
 
@@ -412,7 +532,7 @@ mod tests {
     fn read_as(text: &str) -> Result<String, Unreadable> {
         let options = options();
         let form = Form::of(&options, "<answer>A</answer>");
-        let extracted = extract(Extraction::Strict, text, form);
+        let extracted = read_strictly(text, form);
         match extracted.unreadable {
             Some(problem) => {
                 assert!(extracted.answer.is_empty());
@@ -458,6 +578,12 @@ mod tests {
             ),
             ("<think>A? <answer>A</answer></think>The answer is B.", "B"),
             ("<think>cut <answer>A</answer>", "A"),
+            ("The answer is A.\nOr is it?", "A"),
+            (
+                "<answer>The best option is B. It stops at last.</answer>",
+                "B",
+            ),
+            ("I saw it all. A ball rolls, and that is that.", "C"),
         ] {
             assert_eq!(read_as(text).as_deref(), Ok(wanted), "{text}");
         }
@@ -491,7 +617,6 @@ mod tests {
             ("<answer>letter</answer>", NoOption),
             ("A cube collides with a sphere.", NoTags),
             ("I think the answer could be A", NoTags),
-            ("The answer is A.\nOr is it?", NoTags),
             ("First.\nThe answer is E", NoTags),
         ] {
             assert_eq!(read_as(text), Err(why), "{text}");
@@ -502,7 +627,7 @@ mod tests {
     fn options_with_one_text_cannot_be_told_apart() {
         let twice = ["same".to_owned(), "Same.".to_owned()];
         let form = Form::of(&twice, "A");
-        let one = extract(Extraction::Strict, "<answer>same</answer>", form);
+        let one = read_strictly("<answer>same</answer>", form);
         assert_eq!(one.unreadable, Some(Unreadable::Contradiction));
     }
 
@@ -510,9 +635,9 @@ mod tests {
     fn yes_no_and_words() {
         let strict = |text: &str, solution: &str| {
             let form = Form::of(&[], solution);
-            let one = extract(Extraction::Strict, text, form);
+            let one = read_strictly(text, form);
             accuracy(
-                Extraction::Strict,
+                Extraction::Strict.into(),
                 &one.answer,
                 solution,
                 form,
@@ -553,9 +678,9 @@ mod tests {
     fn the_authors_rule_compares_texts() {
         let right = |text: &str, solution: &str| {
             let form = Form::of(&[], solution);
-            let one = extract(Extraction::Authors, text, form);
+            let one = read_tags(Extraction::Authors, text);
             accuracy(
-                Extraction::Authors,
+                Extraction::Authors.into(),
                 &one.answer,
                 solution,
                 form,
@@ -574,9 +699,9 @@ mod tests {
 
     #[test]
     fn the_majority_counts_and_the_first_of_equals() {
-        let one = |answer: &str| Extracted {
-            answer: answer.into(),
-            unreadable: answer.is_empty().then_some(Unreadable::Empty),
+        let one = |answer: &str| match answer {
+            "" => Extracted::unread(Unreadable::Empty),
+            answer => Extracted::read(answer.into(), ReadBy::Tags),
         };
         let winner = |answers: &[&str]| {
             let all: Vec<Extracted> = answers.iter().map(|answer| one(answer)).collect();

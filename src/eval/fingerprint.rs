@@ -98,6 +98,8 @@ pub(super) fn of_config(config: &Config, questions_hash: &str) -> Result<String,
     relevant.data.cache_dir_mib = 0;
     relevant.sampling.max_rows = 0;
     relevant.sampling.cuda_graph = false;
+    // Its words have a fingerprint of their own.
+    relevant.eval.protocol_from = None;
     relevant.eval.batch_size = 0;
     relevant.eval.extraction = Extraction::Strict;
     let text = serde_json::to_string(&relevant).map_err(|error| EvalError::Json {

@@ -7,14 +7,14 @@
 use super::EvalError;
 use super::Scores;
 use super::Settings;
+use super::answered::Answered;
 use super::extract;
 use super::extract::Form;
+use super::extract::ReadBy;
 use super::fingerprint;
 use super::log;
 use super::score;
-use super::score::Answered;
 use super::write_json;
-use crate::config::Extraction;
 use crate::data::JudgeTask;
 use crate::data::choices_in;
 use client::Asked;
@@ -87,13 +87,15 @@ fn words(task: &JudgeTask, answer: &str, truth: &str) -> String {
 
 /// What a reply says. An option other than the right one, and none, are wrong.
 fn verdict(task: &JudgeTask, reply: &str, truth: &str) -> Verdict {
-    let word = extract::extract(Extraction::Strict, reply, Form::Words).answer;
+    let word = extract::read_strictly(reply, Form::Words).answer;
     match task {
         JudgeTask::Caption(_) if word.eq_ignore_ascii_case("none") => Verdict::Wrong,
         JudgeTask::Caption(question) => {
             let options = choices_in(question);
-            let read = extract::extract(Extraction::Strict, reply, Form::Options(&options));
+            let read = extract::read_strictly(reply, Form::Options(&options));
             match read.answer.as_str() {
+                // A judge is to name the option, not to talk of it.
+                _ if read.read_by == ReadBy::Prose => Verdict::Unread,
                 "" => Verdict::Unread,
                 letter if letter == truth => Verdict::Right,
                 _ => Verdict::Wrong,
@@ -128,11 +130,11 @@ struct Case<'a> {
 impl<'a> Case<'a> {
     /// `None` where there is nothing to judge: no task, or no answer, which is wrong.
     fn of(answered: &'a Answered) -> Option<Self> {
-        let task = answered.judge.as_ref()?;
-        if answered.answer.is_empty() {
+        let (task, text) = (answered.judge_task()?, answered.judged_text());
+        if text.is_empty() {
             return None;
         }
-        let prompt = words(task, &answered.answer, &answered.truth());
+        let prompt = words(&task, text, &answered.truth_in_words());
         Some(Self {
             id: &answered.id,
             prompt_hash: fingerprint::of_text(&prompt),
@@ -188,14 +190,14 @@ pub fn judge(
 ) -> Result<(Scores, PathBuf), EvalError> {
     let before = Scores::read(out)?;
     let mut answered = log::read_finished(out, &before)?;
-    if answered.iter().all(|one| one.judge.is_none()) {
+    // The judge reads what the rule takes for the answer, or leaves open.
+    for one in &mut answered {
+        one.score(before.settings.rule());
+    }
+    if answered.iter().all(|one| one.judge_task().is_none()) {
         return Err(EvalError::NothingToJudge {
             path: out.to_owned(),
         });
-    }
-    // The judge reads what the rule takes for the answer.
-    for one in &mut answered {
-        one.score(before.settings.extraction);
     }
     let path = log_of(out);
     let _lock = lock(out)?;
@@ -240,7 +242,7 @@ pub(super) fn score_all(
     answered: &mut [Answered],
 ) -> Result<(), EvalError> {
     for one in answered.iter_mut() {
-        one.score(scores.settings.extraction);
+        one.score(scores.settings.rule());
     }
     let Some(judge) = &scores.settings.judge else {
         return Ok(());
@@ -252,7 +254,7 @@ pub(super) fn score_all(
     }
     let replies = replies(&log_of(out), &judge.model)?;
     for one in answered {
-        let Some(task) = one.judge.clone() else {
+        let Some(task) = one.judge_task() else {
             continue;
         };
         let verdict = Case::of(one).map_or(Verdict::Wrong, |case| {

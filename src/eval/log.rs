@@ -3,7 +3,7 @@
 
 use super::EvalError;
 use super::Scores;
-use super::score::Answered;
+use super::answered::Answered;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;

@@ -1,9 +1,9 @@
 //! Benchmarks: questions in, `outputs.jsonl` and `scores.json` out. An interrupted evaluation continues where it was.
 
 use crate::data::Question;
+use answered::Answered;
+use answered::Sample;
 use log::Log;
-use score::Answered;
-use score::Sample;
 use score::Split;
 use serde::Deserialize;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 
+pub mod answered;
 pub mod asking;
 mod batches;
 pub mod compare;
@@ -18,6 +19,9 @@ pub mod extract;
 mod fingerprint;
 pub mod judge;
 mod log;
+mod official;
+mod prose;
+mod protocol;
 pub mod respond;
 pub mod score;
 mod settings;
@@ -26,6 +30,7 @@ pub mod stored;
 pub mod subtitles;
 pub mod table;
 
+pub use protocol::ProtocolFile;
 pub use settings::Settings;
 pub use shard::Shard;
 
@@ -203,6 +208,23 @@ pub enum EvalError {
         url: String,
         /// What it or the system says.
         reason: String,
+    },
+    /// The words of a protocol are not where they should be.
+    #[error("eval.protocol_from: {}: {wanted}", path.display())]
+    NoProtocolWords {
+        /// The clone, or the file in it.
+        path: PathBuf,
+        /// What is missing and what to do.
+        wanted: String,
+    },
+    /// A rule that belongs to a benchmark, for questions of none.
+    #[error(
+        "the questions in {} are no benchmark's, so there is no official rule to read their answers: use strict, authors or training",
+        path.display()
+    )]
+    NoOfficialRule {
+        /// The folder.
+        path: PathBuf,
     },
     /// There is nothing to score.
     #[error("no question was answered: every clip was skipped")]
@@ -387,7 +409,7 @@ impl<'a> Evaluation<'a> {
         if self.answered.contains_key(&question.id) {
             return Ok(());
         }
-        let one = Answered::new(question, samples, self.settings.extraction);
+        let one = Answered::new(question, samples, self.settings.rule());
         self.log.append(&one).map_err(|source| EvalError::File {
             path: self.outputs_file.clone(),
             source,

@@ -3,11 +3,10 @@
 use crate::config::BadVideoPolicy;
 use crate::config::Config;
 use crate::config::SamplingConfig;
-use crate::config::Wording;
 use crate::data::Question;
 use crate::eval::Replies;
+use crate::eval::answered::Sample;
 use crate::eval::asking::Asking;
-use crate::eval::score::Sample;
 use crate::eval::subtitles::Subtitles;
 use crate::model::Qwen25Vl;
 use crate::model::device;
@@ -98,6 +97,7 @@ impl Respondent {
         on_bad_video: BadVideoPolicy,
     ) -> Result<Replies> {
         let mut asked: Vec<(usize, Prompt)> = Vec::with_capacity(batch.len());
+        let mut read_with = Vec::with_capacity(batch.len());
         for (index, question) in batch.iter().enumerate() {
             let Some((clip, video)) = next_clip(question, clips, on_bad_video)? else {
                 continue;
@@ -105,12 +105,13 @@ impl Respondent {
             let said = subtitles
                 .map(|subtitles| subtitles.at(&question.video, &clip))
                 .transpose()?;
-            let text = asking.text(question, said.as_deref());
+            let put = asking.put(question, said.as_deref())?;
             let prompt = self
                 .processor
-                .prompt(&text, Wording::None, Some(video))
+                .prompt_of(&put.turn, Some(video))
                 .with_context(|| format!("question {}", question.id))?;
             asked.push((index, prompt));
+            read_with.push(put.read_with);
         }
         let prompts: Vec<&Prompt> = asked.iter().map(|(_, prompt)| prompt).collect();
         let ids: Vec<&str> = asked
@@ -125,20 +126,22 @@ impl Respondent {
             &self.sampling,
         )?;
         let mut replies = vec![None; batch.len()];
-        for ((index, _), group) in asked.iter().zip(completions) {
-            replies[*index] = Some(group.into_iter().map(Sample::from).collect());
+        for (((index, _), group), read_with) in asked.iter().zip(completions).zip(read_with) {
+            let samples = group
+                .into_iter()
+                .map(|completion| sample(completion, read_with));
+            replies[*index] = Some(samples.collect());
         }
         Ok(replies)
     }
 }
 
-impl From<Completion> for Sample {
-    fn from(completion: Completion) -> Self {
-        Self {
-            truncated: completion.finish == Finish::Length,
-            tokens: completion.token_ids.len(),
-            completion: completion.text,
-        }
+/// A completion behind the words that the answer was begun with and that are read with it.
+fn sample(completion: Completion, read_with: &str) -> Sample {
+    Sample {
+        truncated: completion.finish == Finish::Length,
+        tokens: completion.token_ids.len(),
+        completion: read_with.to_owned() + &completion.text,
     }
 }
 

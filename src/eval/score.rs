@@ -1,16 +1,11 @@
 //! From answered questions to numbers: means with confidence intervals, by every split, beside the best constant answer.
 
+use super::answered::Answered;
 use super::extract;
-use super::extract::Extracted;
-use super::extract::Form;
+use super::extract::ReadBy;
 use super::extract::Unreadable;
-use super::judge::Verdict;
 use crate::config::AccuracyRule;
-use crate::config::Extraction;
-use crate::config::QuestionKind;
 use crate::data::Answer;
-use crate::data::JudgeTask;
-use crate::data::Question;
 use crate::rl::reward;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -21,148 +16,6 @@ const NORMAL_95: f64 = 1.96;
 
 /// Every subset of the letters in use is tried as a constant answer up to this many letters (2⁸ − 1 answers).
 const MAX_LETTERS: usize = 8;
-
-/// One completion of a question.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
-    /// What the model wrote, without special tokens.
-    pub completion: String,
-    /// It ran into the length limit.
-    pub truncated: bool,
-    /// Tokens generated.
-    pub tokens: usize,
-}
-
-/// One answered question with its scores: a line of `outputs.jsonl`. It holds all that scoring needs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Answered {
-    /// The question's id.
-    pub id: String,
-    /// Its clip as named in the question file; questions about one clip are not independent.
-    pub video: String,
-    /// The paper's split, where known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<QuestionKind>,
-    /// What else it is sorted under: name and value.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub splits: BTreeMap<String, String>,
-    /// The texts of its options.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub options: Vec<String>,
-    /// The right answer, as in the question file.
-    pub solution: String,
-    /// What the model wrote, `eval.samples` times.
-    pub samples: Vec<Sample>,
-    /// What counts as its answer; empty when none could be read.
-    #[serde(default)]
-    pub answer: String,
-    /// 1 when the answer is the truth, else 0.
-    #[serde(default)]
-    pub exact: f64,
-    /// Partial credit for a non-empty subset of the truth.
-    #[serde(default)]
-    pub soft: f64,
-    /// Share of the completions that have the training format.
-    #[serde(default)]
-    pub format: f64,
-    /// Why no answer could be read as asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unreadable: Option<Unreadable>,
-    /// What a judge is asked about the answer, where one may be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub judge: Option<JudgeTask>,
-    /// What a judge has said; its replies are in a file of their own.
-    #[serde(skip)]
-    pub verdict: Option<Verdict>,
-}
-
-impl Answered {
-    /// What the model wrote to `question`, scored by `rule`.
-    pub fn new(question: &Question, samples: Vec<Sample>, rule: Extraction) -> Self {
-        let splits = question.splits();
-        let mut one = Self {
-            id: question.id.clone(),
-            video: question.video.display().to_string(),
-            kind: question.kind,
-            splits: splits
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-            options: question.choices(),
-            solution: question.solution.clone(),
-            samples,
-            answer: String::new(),
-            exact: 0.0,
-            soft: 0.0,
-            format: 0.0,
-            unreadable: None,
-            judge: question.judge_task(),
-            verdict: None,
-        };
-        one.score(rule);
-        one
-    }
-
-    /// Reads the samples anew and replaces the scores. A caption is whatever is said, and not right before a judge says so.
-    pub fn score(&mut self, rule: Extraction) {
-        self.verdict = None;
-        let is_caption = self.is_caption();
-        let (rule, form) = if is_caption {
-            (Extraction::Strict, Form::Words)
-        } else {
-            (rule, Form::of(&self.options, &self.solution))
-        };
-        let read: Vec<Extracted> = self
-            .samples
-            .iter()
-            .map(|sample| extract::extract(rule, &sample.completion, form))
-            .collect();
-        let (answer, unreadable) = match extract::vote(&read) {
-            Some(chosen) => (chosen.answer, chosen.unreadable),
-            None => (String::new(), Some(Unreadable::Empty)),
-        };
-        let accuracy = |credit| extract::accuracy(rule, &answer, &self.solution, form, credit);
-        if is_caption {
-            (self.exact, self.soft) = (0.0, 0.0);
-        } else {
-            self.exact = accuracy(AccuracyRule::Exact);
-            self.soft = accuracy(AccuracyRule::Soft);
-        }
-        self.answer = answer;
-        self.unreadable = unreadable;
-        let formed = |sample: &&Sample| reward::has_format(&sample.completion);
-        self.format =
-            self.samples.iter().filter(formed).count() as f64 / self.samples.len().max(1) as f64;
-    }
-
-    /// Replaces the scores by a judge's.
-    pub fn set_verdict(&mut self, verdict: Verdict) {
-        let right = f64::from(u8::from(verdict == Verdict::Right));
-        (self.exact, self.soft) = (right, right);
-        self.verdict = Some(verdict);
-    }
-
-    /// Whether nobody can say if it is right: a caption before it is judged, or an answer whose judge said nothing clear.
-    pub fn is_unjudged(&self) -> bool {
-        match self.verdict {
-            None => self.is_caption() && !self.answer.is_empty(),
-            Some(verdict) => verdict == Verdict::Unread,
-        }
-    }
-
-    fn is_caption(&self) -> bool {
-        matches!(self.judge, Some(JudgeTask::Caption(_)))
-    }
-
-    /// The right answer without its tags.
-    pub fn truth(&self) -> String {
-        reward::answer_text(&self.solution).trim().to_owned()
-    }
-
-    /// Whether several options are right.
-    fn has_several_right(&self) -> bool {
-        Answer::parse(&self.solution).len() > 1
-    }
-}
 
 /// A mean over questions and its 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -221,10 +74,19 @@ pub struct Split {
     /// Why, and how many each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unparsable_reasons: BTreeMap<Unreadable, usize>,
-    /// Answers of which no judge has said whether they are right: captions before judging, and unclear replies. They never
-    /// count as right; where none is judged there is no accuracy.
+    /// Where answers were found or who says whether they are right, and how many each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub read_by: BTreeMap<ReadBy, usize>,
+    /// Exact accuracy of the answers that could be read, where some could not: Video-MME's evaluator counts only these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_of_read: Option<f64>,
+    /// Answers of which no judge has said whether they are right: captions before judging, what a benchmark's own rule leaves
+    /// to a judge, and unclear replies. They never count as right; where nothing else is decided there is no accuracy.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unjudged: usize,
+    /// Exact accuracy if all of these were wrong, and if all were right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bounds: Option<[f64; 2]>,
     /// Completions cut at the length limit.
     pub truncated: usize,
     /// Mean length in tokens.
@@ -271,6 +133,10 @@ fn split(members: &[&Answered]) -> Split {
     for reason in members.iter().filter_map(|one| one.unreadable) {
         *reasons.entry(reason).or_default() += 1;
     }
+    let mut read_by = BTreeMap::new();
+    for one in members {
+        *read_by.entry(one.reader()).or_default() += 1;
+    }
     let samples = || members.iter().flat_map(|one| &one.samples);
     // No constant answer gets what a judge gives.
     let by_rule = members
@@ -286,7 +152,14 @@ fn split(members: &[&Answered]) -> Split {
         per_option: per_option(members),
         unparsable: reasons.values().sum(),
         unparsable_reasons: reasons,
+        exact_of_read: exact_of_read(members),
+        read_by,
         unjudged,
+        bounds: (unjudged > 0).then(|| {
+            let right: f64 = members.iter().map(|one| one.exact).sum();
+            let count = members.len() as f64;
+            [right / count, (right + unjudged as f64) / count]
+        }),
         truncated: samples().filter(|sample| sample.truncated).count(),
         mean_tokens: samples().map(|sample| sample.tokens as f64).sum::<f64>()
             / samples().count().max(1) as f64,
@@ -295,14 +168,25 @@ fn split(members: &[&Answered]) -> Split {
     }
 }
 
-/// Whether answers wait for a judge who has not said anything of any: there is no accuracy then.
+/// Whether answers wait for a judge and nothing else is decided: there is no accuracy then.
 pub(super) fn is_unknown<'a>(members: impl IntoIterator<Item = &'a Answered>) -> bool {
-    let (mut waiting, mut judged) = (false, false);
+    let (mut waiting, mut decided) = (false, false);
     for one in members {
         waiting |= one.is_unjudged();
-        judged |= matches!(one.verdict, Some(Verdict::Right | Verdict::Wrong));
+        decided |= one.is_decided();
     }
-    waiting && !judged
+    waiting && !decided
+}
+
+/// Exact accuracy of the answers that could be read, where some could not.
+fn exact_of_read(members: &[&Answered]) -> Option<f64> {
+    let read: Vec<f64> = members
+        .iter()
+        .filter(|one| one.is_decided())
+        .map(|one| one.exact)
+        .collect();
+    (!read.is_empty() && read.len() < members.len())
+        .then(|| read.iter().sum::<f64>() / read.len() as f64)
 }
 
 fn per_option(members: &[&Answered]) -> Option<Mean> {
@@ -399,7 +283,12 @@ fn candidates(truths: &[BTreeSet<String>]) -> BTreeSet<BTreeSet<String>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::answered::Judging;
+    use super::super::answered::Sample;
     use super::*;
+    use crate::config::Extraction;
+    use crate::config::QuestionKind;
+    use crate::data::Question;
 
     fn answered(
         id: usize,
@@ -425,7 +314,10 @@ mod tests {
             soft: scores.1,
             format: 1.0,
             unreadable: (id == 2).then_some(Unreadable::NoTags),
+            question: "Why?".into(),
+            read_by: Some(ReadBy::Tags),
             judge: None,
+            judging: Judging::None,
             verdict: None,
         }
     }
@@ -485,12 +377,12 @@ mod tests {
             truncated: false,
             tokens: 1,
         });
-        let mut one = Answered::new(&question, samples.to_vec(), Extraction::Strict);
+        let mut one = Answered::new(&question, samples.to_vec(), Extraction::Strict.into());
         assert_eq!((one.answer.as_str(), one.exact), ("B", 1.0));
-        one.score(Extraction::Authors);
+        one.score(Extraction::Authors.into());
         assert_eq!((one.answer.as_str(), one.exact), ("A", 0.0));
         one.samples.clear();
-        one.score(Extraction::Strict);
+        one.score(Extraction::Strict.into());
         assert_eq!((one.exact, one.unreadable), (0.0, Some(Unreadable::Empty)));
     }
 

@@ -2,8 +2,10 @@
 
 use super::EvalError;
 use super::asking::Asking;
+use super::extract::Rule;
 use super::fingerprint;
 use super::judge::JudgedBy;
+use super::protocol::ProtocolFile;
 use super::read_json;
 use super::write_json;
 use crate::config::Benchmark;
@@ -32,6 +34,9 @@ pub struct Settings {
     pub benchmark: Option<String>,
     /// `authors`, `official`, or `own`: settings of no protocol.
     pub protocol: String,
+    /// Where the protocol's own words were read, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol_file: Option<ProtocolFile>,
     /// Where this departs from the protocol it names, and what of the protocol is unusual.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
@@ -83,7 +88,7 @@ impl Settings {
     ) -> Result<Self, EvalError> {
         let eval = &config.eval;
         let questions_hash = fingerprint::of_questions(dataset.questions());
-        let asking = Asking::new(eval);
+        let asking = Asking::new(eval)?;
         Ok(Self {
             model: model.to_owned(),
             weights: fingerprint::of_weights(model_dir)?,
@@ -94,7 +99,8 @@ impl Settings {
                 .protocol
                 .map_or("own", |protocol| protocol.as_str())
                 .to_owned(),
-            remarks: eval.remarks(),
+            protocol_file: asking.file().cloned(),
+            remarks: asking.remarks(),
             questions: config.data.questions.clone(),
             config_hash: fingerprint::of_config(config, &questions_hash)?,
             questions_hash,
@@ -113,6 +119,15 @@ impl Settings {
             decoder: decoder_version(),
             judge: None,
         })
+    }
+
+    /// How its answers are read.
+    pub fn rule(&self) -> Rule {
+        let named = self.benchmark.as_deref();
+        Rule {
+            extraction: self.extraction,
+            benchmark: named.and_then(Benchmark::named),
+        }
     }
 
     /// What makes scores of `self` and `other` incomparable: each setting that differs, with both values.

@@ -2,11 +2,11 @@
 
 use super::EvalError;
 use super::Scores;
+use super::answered::Answered;
 use super::judge;
 use super::log;
 use super::read_json;
 use super::score;
-use super::score::Answered;
 use super::settings::Settings;
 use super::shard::Shard;
 use super::write_json;
@@ -22,6 +22,11 @@ pub fn rescore(out: &Path, extraction: Option<Extraction>) -> Result<(Scores, Pa
     let mut answered = log::read_finished(out, &before)?;
     let own = Settings::read(out)?.extraction;
     let rule = extraction.unwrap_or(own);
+    if rule == Extraction::Official && before.settings.rule().benchmark.is_none() {
+        return Err(EvalError::NoOfficialRule {
+            path: out.to_owned(),
+        });
+    }
     // What a judge has said of answers read by one rule says nothing of those read by another.
     let judge = before.settings.judge.clone().filter(|_| rule == own);
     let mut scores = Scores {

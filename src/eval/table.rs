@@ -2,6 +2,7 @@
 
 use super::Scores;
 use super::compare::Comparison;
+use super::extract::ReadBy;
 use super::score::Constant;
 use super::score::Mean;
 use super::score::Split;
@@ -106,6 +107,38 @@ pub fn details(scores: &Scores, style: Style) -> String {
         ]);
     }
     render(&lines, style)
+}
+
+/// Who has read the answers, the shares, and between what the accuracy lies while some wait for a judge; a line each.
+pub fn how_read(scores: &Scores) -> String {
+    let Some(all) = scores.splits.get("all") else {
+        return String::new();
+    };
+    let share = |count: usize| 100.0 * count as f64 / all.questions.max(1) as f64;
+    let readers = all.read_by.iter().map(|(reader, count)| {
+        let who = match reader {
+            ReadBy::Tags => "in tags",
+            ReadBy::Whole => "as all that is written",
+            ReadBy::Prose => "in a sentence",
+            ReadBy::BenchmarkRule => "by the benchmark's rule",
+            ReadBy::Judge => "by the judge",
+            ReadBy::Nobody => "by nobody",
+        };
+        format!("{who} {:.1} %", share(*count))
+    });
+    let readers: Vec<String> = readers.collect();
+    let mut text = String::new();
+    if !readers.is_empty() {
+        text.push_str(&format!("answers read: {}\n", readers.join(", ")));
+    }
+    if let Some([low, high]) = all.bounds {
+        text.push_str(&format!(
+            "accuracy: {:.1} if all that wait were wrong, {:.1} if all were right\n",
+            100.0 * low,
+            100.0 * high
+        ));
+    }
+    text
 }
 
 /// Two evaluations, paired: a line per split with the difference in exact accuracy and its 95 % interval.

@@ -16,6 +16,8 @@ pub mod train;
 use template::ChatTemplate;
 use tokenizer::TextTokenizer;
 
+pub use template::Turn;
+
 /// A question and its clip as token ids and patches.
 #[derive(Debug, Clone)]
 pub struct Prompt {
@@ -118,8 +120,16 @@ impl Processor {
         wording: Wording,
         video: Option<Arc<VideoPatches>>,
     ) -> Result<Prompt, PromptError> {
-        let question = template::question_text(text, wording);
-        let rendered = self.template.render(&question, video.is_some())?;
+        self.prompt_of(&asked(text, wording), video)
+    }
+
+    /// The prompt that says what `turn` says, with `video` before the user's text.
+    pub fn prompt_of(
+        &self,
+        turn: &Turn,
+        video: Option<Arc<VideoPatches>>,
+    ) -> Result<Prompt, PromptError> {
+        let rendered = self.template.render(turn, video.is_some())?;
         let video_tokens = video.as_ref().map_or(0, |v| v.num_tokens());
         let text = expand_placeholder(&rendered, video.as_ref().map(|_| video_tokens))?;
         let token_ids = self.tokenizer.encode(&text)?;
@@ -137,6 +147,11 @@ impl Processor {
         })
     }
 
+    /// The text of a prompt with a video, which one placeholder stands for.
+    pub fn text_of(&self, turn: &Turn) -> Result<String, PromptError> {
+        self.template.render(turn, true)
+    }
+
     /// Tokens of the prompt that asks `text` in `wording` about a clip of `video_tokens` tokens, however many.
     pub fn count_tokens(
         &self,
@@ -144,8 +159,12 @@ impl Processor {
         wording: Wording,
         video_tokens: usize,
     ) -> Result<usize, PromptError> {
-        let question = template::question_text(text, wording);
-        let rendered = self.template.render(&question, true)?;
+        self.count_tokens_of(&asked(text, wording), video_tokens)
+    }
+
+    /// Tokens of the prompt that says what `turn` says about a clip of `video_tokens` tokens, however many.
+    pub fn count_tokens_of(&self, turn: &Turn, video_tokens: usize) -> Result<usize, PromptError> {
+        let rendered = self.template.render(turn, true)?;
         // A placeholder is a token of its own, whatever stands beside it.
         let with_one = expand_placeholder(&rendered, Some(1))?;
         Ok(self.tokenizer.encode(&with_one)?.len() - 1 + video_tokens)
@@ -179,6 +198,13 @@ impl Processor {
     /// The tokenizer by itself.
     pub fn tokenizer(&self) -> &TextTokenizer {
         &self.tokenizer
+    }
+}
+
+fn asked(text: &str, wording: Wording) -> Turn {
+    Turn {
+        user: template::question_text(text, wording),
+        ..Turn::default()
     }
 }
 

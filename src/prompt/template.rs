@@ -10,19 +10,38 @@ use std::path::Path;
 const TRAINING_WORDING: &str = "  Output the thinking process in <think> </think> and final answer \
     (letters separated by , if multiple) in <answer> </answer> tags.";
 
-/// Follows the question in evaluation. The authors evaluate with a longer text of the Video-R1 family
-/// (`src/eval/eval_bench.py`); these words are our own and ask for the same two tags.
+/// Follows the question in evaluation: our own words. The authors' are another text of the Video-R1 family
+/// (`src/eval/eval_bench.py`), which `eval.protocol_from` reads in a clone of their repository.
 const EVALUATION_WORDING: &str = "\nLook at the whole video before you decide and reason step by step: what happens, \
-    in which order, and what would change. Write this reasoning between <think> and </think>. Then give only the \
-    letter of the right option, or all right letters separated by commas, between <answer> and </answer>.";
+    in which order, and what would change. Write this reasoning between <think> and </think>. Then give only the ";
+/// How that ends where there are options.
+const OPTIONS_ENDING: &str = "letter of the right option, or all right letters separated by commas, between <answer> and </answer>.";
+/// How it ends where there are none.
+const OPEN_ENDING: &str = "answer, in as few words as it takes, between <answer> and </answer>.";
 
 /// The question with the words that ask for thinking and an answer.
 pub fn question_text(question: &str, wording: Wording) -> String {
     match wording {
         Wording::Training => format!("{question}{TRAINING_WORDING}"),
-        Wording::Evaluation => format!("{question}{EVALUATION_WORDING}"),
+        Wording::Evaluation => format!("{question}{EVALUATION_WORDING}{OPTIONS_ENDING}"),
         Wording::None => question.to_owned(),
     }
+}
+
+/// A question without options in the wording of an evaluation.
+pub fn open_question_text(question: &str) -> String {
+    format!("{question}{EVALUATION_WORDING}{OPEN_ENDING}")
+}
+
+/// What is said before the model goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// The system's message; absent: the template's own.
+    pub system: Option<String>,
+    /// What the user says.
+    pub user: String,
+    /// What the model's own turn is begun with; it goes on from there.
+    pub begun: String,
 }
 
 /// The model's Jinja chat template, set up as transformers does.
@@ -77,20 +96,27 @@ impl ChatTemplate {
         Ok(Self { environment })
     }
 
-    /// One user turn, the video (if any) before the text, up to where the assistant starts to speak.
-    pub fn render(&self, question: &str, with_video: bool) -> Result<String, PromptError> {
+    /// The system's message, if there is one, and one user turn, the video (if any) before the text, up to where the assistant
+    /// goes on.
+    pub fn render(&self, turn: &Turn, with_video: bool) -> Result<String, PromptError> {
         let mut content = Vec::with_capacity(2);
         if with_video {
             content.push(json!({"type": "video"}));
         }
-        content.push(json!({"type": "text", "text": question}));
-        let messages = json!([{"role": "user", "content": content}]);
-        self.environment
+        content.push(json!({"type": "text", "text": turn.user}));
+        let mut messages = Vec::with_capacity(2);
+        if let Some(system) = &turn.system {
+            messages.push(json!({"role": "system", "content": system}));
+        }
+        messages.push(json!({"role": "user", "content": content}));
+        let rendered = self
+            .environment
             .get_template("chat")
             .and_then(|template| {
                 template.render(context! { messages => messages, add_generation_prompt => true })
             })
-            .map_err(|error| PromptError::Template(format!("{error:#}")))
+            .map_err(|error| PromptError::Template(format!("{error:#}")))?;
+        Ok(rendered + &turn.begun)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Frames are those of qwen-vl-utils with decord, bit for bit on x86-64, on clips that decord reads rightly;
 //! on open GOPs, edit lists and AVI, where it does not, they are those of a full decode.
 
+use crate::config::FramePositions;
 use crate::config::VideoConfig;
 use crate::data::{Fragment, Span};
 use crate::video::decode::{Reader, Source};
@@ -127,7 +128,8 @@ pub fn load_patches(
 }
 
 /// Decodes the frames that [`load`] takes on up to `threads` threads and hands each to `sink` in the file's own size: its
-/// place among them, and its RGB values `[height, width, 3]`. They come in any order; of one that comes twice, the later holds.
+/// place among them (a repeated frame's first), and its RGB values `[height, width, 3]`. They come in any order; of one that comes
+/// twice, the later holds.
 pub fn decode_frames(
     path: &Path,
     config: &VideoConfig,
@@ -135,8 +137,23 @@ pub fn decode_frames(
     sink: &mut dyn FnMut(usize, &[u8]),
 ) -> Result<Clip, VideoError> {
     let (mut source, clip) = open(path, config, &Arc::default())?;
-    source.read(&clip.indices, threads, sink)?;
+    read_once(source.as_mut(), &clip.indices, threads, sink)?;
     Ok(clip)
+}
+
+/// Reads the frames at `indices`, which do not fall; one that is taken more than once is handed to `sink` for its first place.
+fn read_once(
+    source: &mut dyn Source,
+    indices: &[usize],
+    threads: usize,
+    sink: &mut dyn FnMut(usize, &[u8]),
+) -> Result<bool, VideoError> {
+    let is_new = |slot: &usize| *slot == 0 || indices[slot - 1] != indices[*slot];
+    let slots: Vec<usize> = (0..indices.len()).filter(is_new).collect();
+    let different: Vec<usize> = slots.iter().map(|&slot| indices[slot]).collect();
+    source.read(&different, threads, &mut |index, rgb| {
+        sink(slots[index], rgb);
+    })
 }
 
 /// A clip and what to take from it.
@@ -175,10 +192,15 @@ fn load_unless_stopped(
     let plane = height * width;
     let mut values = vec![0u8; shape.iter().product()];
     let mut resizer = Resizer::new(clip.source_size, clip.resized);
-    let damaged = source.read(&clip.indices, threads, &mut |slot, rgb| {
-        let frame = &mut values[slot * plane * 3..(slot + 1) * plane * 3];
-        resizer.resize(rgb, frame);
+    let frame = |slot: usize| slot * plane * 3..(slot + 1) * plane * 3;
+    let damaged = read_once(source.as_mut(), &clip.indices, threads, &mut |slot, rgb| {
+        resizer.resize(rgb, &mut values[frame(slot)]);
     })?;
+    for slot in 1..clip.indices.len() {
+        if clip.indices[slot - 1] == clip.indices[slot] {
+            values.copy_within(frame(slot - 1), frame(slot).start);
+        }
+    }
     let second_per_grid = clip.second_per_grid;
     let frames = Frames {
         values,
@@ -203,10 +225,14 @@ impl Clip {
         source_size: [usize; 2],
         config: &VideoConfig,
     ) -> Result<Self, VideoError> {
-        let (first, last) = match span {
-            Some(span) => span.frames(total_frames, fps).unwrap_or((1, 0)),
-            None => (0, total_frames.saturating_sub(1)),
-        };
+        let all = (0, total_frames.saturating_sub(1));
+        let part = span.map_or(Some(all), |span| match config.positions {
+            FramePositions::Ends => span.frames(total_frames, fps),
+            FramePositions::Segments => {
+                span.nearest_frames(total_frames, fps, usize::from(path.is_dir()))
+            }
+        });
+        let (first, last) = part.unwrap_or((1, 0));
         let usable = (last + 1).saturating_sub(first).min(total_frames);
         let count =
             plan::frame_count(usable, fps, config).ok_or_else(|| VideoError::TooFewFrames {
@@ -241,7 +267,7 @@ impl Clip {
         Ok(Self {
             total_frames,
             fps,
-            indices: plan::frame_indices(usable, count)
+            indices: plan::positions(usable, count, config.positions)
                 .into_iter()
                 .map(|index| first + index)
                 .collect(),

@@ -1,6 +1,7 @@
 //! Which frames of a clip are taken and at what size: the arithmetic of qwen-vl-utils 0.0.14
 //! (`vision_process.py`), which the model was trained with.
 
+use crate::config::FramePositions;
 use crate::config::VideoConfig;
 
 /// Frames that share one temporal grid; frame counts are multiples of it.
@@ -19,8 +20,8 @@ const FRAME_MAX_TOKENS: f64 = 768.0;
 /// Most tokens of one clip (`MODEL_SEQ_LEN` × 0.9).
 const CLIP_MAX_TOKENS: f64 = 128_000.0;
 
-/// Number of frames taken from `total` at `video_fps` (`smart_nframes`): even, within the configured bounds.
-/// `None` when fewer than two frames remain or the rate is not a positive number.
+/// Number of frames taken from `total` at `video_fps` (`smart_nframes`): even, within the configured bounds. Segments each give
+/// one, of a short clip the same more than once. `None` when fewer than two frames remain or the rate is not a positive number.
 pub fn frame_count(total: usize, video_fps: f64, config: &VideoConfig) -> Option<usize> {
     if !(video_fps.is_finite() && video_fps > 0.0) {
         return None;
@@ -28,9 +29,32 @@ pub fn frame_count(total: usize, video_fps: f64, config: &VideoConfig) -> Option
     let least = config.min_frames.next_multiple_of(TEMPORAL_PATCH) as f64;
     let most = (config.max_frames / TEMPORAL_PATCH * TEMPORAL_PATCH) as f64;
     let wanted = total as f64 / video_fps * config.fps;
-    let count = wanted.max(least).min(most).min(total as f64);
+    let available = match config.positions {
+        FramePositions::Ends => total as f64,
+        FramePositions::Segments => f64::INFINITY,
+    };
+    let count = wanted.max(least).min(most).min(available);
     let count = (count / TEMPORAL_PATCH as f64).floor() as usize * TEMPORAL_PATCH;
-    (TEMPORAL_PATCH..=total).contains(&count).then_some(count)
+    (total > 0 && count >= TEMPORAL_PATCH).then_some(count)
+}
+
+/// Which of `total` frames are taken, `count` of them, in rising order.
+pub fn positions(total: usize, count: usize, positions: FramePositions) -> Vec<usize> {
+    match positions {
+        FramePositions::Ends => frame_indices(total, count),
+        FramePositions::Segments => segment_middles(total, count),
+    }
+}
+
+/// The frame in the middle of each of `count` equal segments between the first and the last of `total` frames: MVBench's
+/// `get_index` (`mvbench.ipynb`), which rounds halves to even.
+fn segment_middles(total: usize, count: usize) -> Vec<usize> {
+    let last = total.saturating_sub(1);
+    let segment = last as f64 / count as f64;
+    (0..count)
+        .map(|i| (segment / 2.0 + (segment * i as f64).round_ties_even()) as usize)
+        .map(|index| index.min(last))
+        .collect()
 }
 
 /// `round(linspace(0, total - 1, count))` in integers.
@@ -93,6 +117,24 @@ mod tests {
         let indices = frame_indices(128, 10);
         assert_eq!(indices, [0, 14, 28, 42, 56, 71, 85, 99, 113, 127]);
         assert_eq!(frame_size(320, 480, 100_352.0, 153_664.0), Some([308, 476]));
+    }
+
+    #[test]
+    fn segments_give_their_middles() {
+        // numpy: int(seg / 2 + np.round(seg * i)) for i in range(16), seg = (n - 1) / 16
+        let of_128 = [
+            3, 11, 19, 27, 35, 43, 51, 59, 67, 74, 82, 90, 98, 106, 114, 122,
+        ];
+        assert_eq!(segment_middles(128, 16), of_128);
+        let of_5 = [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4];
+        assert_eq!(segment_middles(5, 16), of_5);
+        let config = VideoConfig {
+            positions: FramePositions::Segments,
+            min_frames: 16,
+            ..VideoConfig::default()
+        };
+        assert_eq!(frame_count(5, 25.0, &config), Some(16));
+        assert_eq!(frame_count(0, 25.0, &config), None);
     }
 
     #[test]

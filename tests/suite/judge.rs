@@ -514,3 +514,74 @@ fn questions_with_rules_need_no_judge() {
     );
     assert!(said.contains("captions cannot be voted on"), "{said}");
 }
+
+#[test]
+fn what_the_benchmarks_own_rule_leaves_open_is_judged() {
+    let write = |folder: &Path, clip: &str| {
+        let ask = |answer: &str| json!({"question": "What does it do?\nA. rise\nB. sink", "answer": answer});
+        let items =
+            json!({clip: {"action": vec![ask("A. rise"); 3], "speed": vec![ask("B. sink"); 2]}});
+        std::fs::create_dir(folder.join("questions")).unwrap();
+        std::fs::write(
+            folder.join("questions/multi-choice.json"),
+            items.to_string(),
+        )
+        .unwrap();
+    };
+    let said = ["A. rise", "I see it rise.", "It sinks down", "B", ""];
+    let folder = evaluated("tempcompass", write, &said);
+    let path = folder.path();
+    let strict = scores(path);
+    assert_eq!(strict["splits"]["all"]["exact"]["mean"], 0.6);
+    assert_eq!(
+        strict["splits"]["all"]["read_by"],
+        json!({"whole": 2, "prose": 1, "nobody": 2})
+    );
+    // A prose answer counts as the rule of the evaluation says; the benchmark's own leaves it to a judge.
+    let shown = run(
+        path,
+        &["eval", "--rescore", "out", "--extraction", "official"],
+    );
+    for part in [
+        "2 answers wait for a judge",
+        "40.0 if all that wait were wrong, 80.0 if all were right",
+        "by the benchmark's rule 40.0 %",
+    ] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let text = std::fs::read_to_string(path.join("out/scores-official.json")).unwrap();
+    let official: Value = serde_json::from_str(&text).unwrap();
+    let all = &official["splits"]["all"];
+    assert_eq!(
+        (&all["unjudged"], &all["bounds"]),
+        (&json!(2), &json!([0.4, 0.8]))
+    );
+    assert_eq!(all["read_by"], json!({"benchmark_rule": 2, "nobody": 3}));
+
+    // An evaluation by that rule can be judged.
+    for name in ["settings.json", "scores.json"] {
+        let file = path.join("out").join(name);
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("\"strict\"", "\"official\"")).unwrap();
+    }
+    let server = Server::start(
+        &[("I see it rise", "Correct"), ("It sinks down", "incorrect")],
+        &[],
+    );
+    run(path, &judging(&server, "judge-1"));
+    let asked = server.asked();
+    assert_eq!(asked.len(), 2);
+    let prompt = asked[0].0["messages"][0]["content"].as_str().unwrap();
+    assert!(
+        prompt.contains("What does it do?") && prompt.contains("A. rise"),
+        "{prompt}"
+    );
+    let judged = scores(path);
+    let all = &judged["splits"]["all"];
+    assert_eq!(all["exact"]["mean"], 0.6);
+    assert_eq!(
+        all["read_by"],
+        json!({"benchmark_rule": 2, "judge": 2, "nobody": 1})
+    );
+    assert!(all["unjudged"].is_null() && all["bounds"].is_null());
+}

@@ -22,6 +22,7 @@ mod optimizer;
 mod parity_engine;
 mod parity_model;
 mod prompt;
+mod protocols;
 mod ranks;
 mod reuse;
 mod runs;

@@ -191,7 +191,11 @@ fn the_template_may_stand_in_any_of_its_files() {
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
     let first = || {
         let template = videothinker::prompt::template::ChatTemplate::load(dir.path()).unwrap();
-        template.render("Q", false).unwrap()
+        let turn = videothinker::prompt::Turn {
+            user: "Q".into(),
+            ..Default::default()
+        };
+        template.render(&turn, false).unwrap()
     };
     write(
         "tokenizer_config.json",

@@ -10,6 +10,8 @@ use crate::config::Benchmark;
 use records::Record;
 use std::collections::BTreeMap;
 use std::path::Path;
+use tempcompass::MultiChoice;
+use tempcompass::Tasks;
 
 mod clevrer;
 mod mmvu;
@@ -38,8 +40,11 @@ pub fn read(
             Benchmark::MmvuOpen => mmvu::read(record, false, &mut found),
             Benchmark::VideoHolmes => video_holmes::read(record, &mut found),
             Benchmark::Mvbench => mvbench::read(record, clip_bounds, &mut found),
-            Benchmark::Tempcompass => tempcompass::read(record, false, &mut found),
-            Benchmark::TempcompassCaptioning => tempcompass::read(record, true, &mut found),
+            Benchmark::Tempcompass => tempcompass::read(record, Tasks::WithRules, &mut found),
+            Benchmark::TempcompassCaptioning => {
+                tempcompass::read(record, Tasks::Captioning, &mut found)
+            }
+            Benchmark::TempcompassFlat => tempcompass::read(record, Tasks::Flat, &mut found),
             Benchmark::Videomme => videomme::read(record, &mut found),
         }
         .map_err(|problem| {
@@ -72,29 +77,23 @@ pub fn read(
     with_unique_ids(path, placed)
 }
 
-/// The words of a benchmark's own protocol, `{question}` standing for the question with its options; `None` where it
-/// asks for thinking and an answer in tags, as `eval.wording = "evaluation"` does.
+/// A question by itself, as an answer to it is scored. `answer` is the right option's letter, its text or both, or words; the
+/// options stand in `options`, or as lines of `problem`.
 ///
-/// Sources: MVBench, `mvbench.ipynb`; TempCompass, `prompt_templates.py`; MMVU, the chain-of-thought prompt's last line.
-/// Video-MME's asks for the letter only.
-pub fn official_template(benchmark: Benchmark, task: Option<&str>) -> Option<&'static str> {
-    match (benchmark, task) {
-        (Benchmark::Mvbench, _) => Some("{question}\nOnly give the best option."),
-        (Benchmark::Tempcompass, Some("yes_no")) => Some("{question}\nPlease answer yes or no:"),
-        (Benchmark::Tempcompass, _) => Some("{question}\nPlease directly give the best option:"),
-        (Benchmark::Videomme, _) => {
-            Some("{question}\nGive the letter of the right option and nothing else.")
-        }
-        (Benchmark::Mmvu, _) => Some(
-            "{question}\nReason step by step. The last line is: Therefore, the final answer is: $LETTER",
-        ),
-        (Benchmark::MmvuOpen, _) => Some(
-            "{question}\nReason step by step. The last line is: Therefore, the final answer is: $ANSWER",
-        ),
-        // Its questions say what is to be written.
-        (Benchmark::TempcompassCaptioning, _) => Some("{question}"),
-        (Benchmark::Clevrer | Benchmark::VideoHolmes, _) => None,
+/// # Errors
+/// The answer is none of the options.
+pub fn question_of(
+    problem: String,
+    options: Vec<String>,
+    answer: &str,
+) -> Result<Question, String> {
+    let mut question = record::question(problem, options, answer, "".into());
+    let choices = question.choices();
+    if !choices.is_empty() && !answer.contains("<answer>") {
+        let letter = record::letter_of(answer, &choices)?;
+        question.solution = format!("<answer>{letter}</answer>");
     }
+    Ok(question)
 }
 
 /// What was read so far.
@@ -103,6 +102,8 @@ struct Found {
     questions: Vec<Question>,
     /// What is not asked, and why.
     left_out: BTreeMap<&'static str, usize>,
+    /// The questions that captions are judged by, once they are needed.
+    multi_choice: Option<MultiChoice>,
 }
 
 impl Found {
@@ -121,6 +122,13 @@ fn check(question: &Question) -> Result<(), String> {
     }
     if question.video.as_os_str().is_empty() {
         return Err("no clip is named".into());
+    }
+    if question.lacks_options() {
+        return Err(
+            "the right answer is an option's letter, but there are no options, neither in a list `options` nor as lines \
+             `A. …` of the question: it cannot be asked"
+                .into(),
+        );
     }
     Ok(())
 }
@@ -148,6 +156,12 @@ mod tests {
 
     #[test]
     fn errors_name_file_place_and_field() {
+        let bare = serde_json::json!([{"problem_id": 1, "problem": "Who?", "solution": "<answer>A</answer>", "video": "/videos/a/1.mp4"}]);
+        let error = read_file(Benchmark::VideoHolmes, "v.json", &bare).unwrap_err();
+        assert!(
+            error.contains("record 0") && error.contains("no options"),
+            "{error}"
+        );
         let broken = serde_json::json!([{"question_id": "1-1", "videoID": "x", "question": "Who?", "answer": "A"}]);
         let error = read_file(Benchmark::Videomme, "v.json", &broken).unwrap_err();
         for part in ["v.json", "record 0", "`options`", "benchmark videomme"] {

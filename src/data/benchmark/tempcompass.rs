@@ -1,7 +1,9 @@
 //! TempCompass (`questions/TASK.json`): four tasks about five temporal aspects of 410 clips.
 //!
 //! Captioning, whose captions a language model judges, is a benchmark of its own (`tempcompass_captioning`): a caption is
-//! asked for, and the judge answers a question with options from it.
+//! asked for, and the judge answers a question with options from it. That question is the first of the clip's aspect in
+//! `multi-choice.json` (`eval_captioning.py`), or a field beside the caption's in the parquet copy. In `tempcompass_flat` a
+//! caption's question is one with options, the pieces of information in it.
 
 use super::Found;
 use super::record::letter_of;
@@ -14,15 +16,66 @@ use crate::data::JudgeTask;
 use crate::data::Question;
 use crate::data::choices_in;
 use serde_json::Value;
+use std::path::Path;
 use std::path::PathBuf;
 
 const CAPTIONING: &str = "captioning";
-const TASKS: [&str; 4] = ["multi-choice", "yes_no", "caption_matching", CAPTIONING];
+const MULTI_CHOICE: &str = "multi-choice";
+const TASKS: [&str; 4] = [MULTI_CHOICE, "yes_no", "caption_matching", CAPTIONING];
 
-/// Takes the captions, or the three other tasks. A file of the Video-R1 family has none to judge.
-pub(super) fn read(record: &Record, captions: bool, found: &mut Found) -> Result<(), String> {
+/// Which of the four tasks are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tasks {
+    /// The three that rules score.
+    WithRules,
+    /// Captions, for a judge.
+    Captioning,
+    /// All, captions as questions with options.
+    Flat,
+}
+
+/// `multi-choice.json`, as it lies beside `captioning.json`.
+#[derive(Debug)]
+pub(super) struct MultiChoice {
+    clips: Value,
+    path: PathBuf,
+}
+
+impl MultiChoice {
+    fn beside(captions: &Path) -> Result<Self, String> {
+        let path = captions.with_file_name("multi-choice.json");
+        let failed = |reason: String| {
+            format!(
+                "a caption is judged by a question that is in {} ({reason}): put the official file there",
+                path.display()
+            )
+        };
+        let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+        let text = text.trim_start_matches('\u{feff}');
+        let clips = serde_json::from_str(text).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { clips, path })
+    }
+
+    /// The first question about an aspect of a clip, and its answer.
+    fn first(&self, clip: &str, aspect: &str) -> Result<(String, String), String> {
+        let item = self
+            .clips
+            .get(clip)
+            .and_then(|clip| clip.get(aspect)?.get(0));
+        let text = |name: &str| Some(item?.get(name)?.as_str()?.to_owned());
+        text("question").zip(text("answer")).ok_or_else(|| {
+            format!(
+                "{} has no question about `{aspect}` of clip {clip}",
+                self.path.display()
+            )
+        })
+    }
+}
+
+/// Takes the captions, the three other tasks, or all. A file of the Video-R1 family has no captions to judge.
+pub(super) fn read(record: &Record, tasks: Tasks, found: &mut Found) -> Result<(), String> {
     if record.is_family() {
-        if captions {
+        if tasks == Tasks::Captioning {
             found
                 .leave_out("no question for a judge beside it (read the official captioning.json)");
             return Ok(());
@@ -37,8 +90,8 @@ pub(super) fn read(record: &Record, captions: bool, found: &mut Found) -> Result
         return Ok(());
     }
     let task = task_of(record)?;
-    if (task == CAPTIONING) != captions {
-        found.leave_out(if captions {
+    if tasks != Tasks::Flat && (task == CAPTIONING) != (tasks == Tasks::Captioning) {
+        found.leave_out(if tasks == Tasks::Captioning {
             "not captioning (eval.benchmark = \"tempcompass\")"
         } else {
             "captioning, which a language model judges (eval.benchmark = \"tempcompass_captioning\")"
@@ -49,7 +102,13 @@ pub(super) fn read(record: &Record, captions: bool, found: &mut Found) -> Result
     let Some(clip) = &record.key else {
         let (clip, aspect) = (record.text("video_id")?, record.text("dim")?);
         let id = format!("{task}/{}", record.index);
-        return push(record, id, &clip, task, &aspect, found);
+        let place = Place {
+            id,
+            clip: &clip,
+            task,
+            aspect: &aspect,
+        };
+        return push(record, place, tasks, found);
     };
     for (aspect, items) in &record.fields {
         let items = items
@@ -66,35 +125,55 @@ pub(super) fn read(record: &Record, captions: bool, found: &mut Found) -> Result
                 fields: fields.clone(),
             };
             let id = format!("{task}/{clip}/{aspect}/{index}");
-            push(&item, id, clip, task, aspect, found)?;
+            let place = Place {
+                id,
+                clip,
+                task,
+                aspect,
+            };
+            push(&item, place, tasks, found)?;
         }
     }
     Ok(())
 }
 
-fn push(
-    item: &Record,
+/// Where a question belongs.
+struct Place<'a> {
     id: String,
-    clip: &str,
-    task: &str,
-    aspect: &str,
-    found: &mut Found,
-) -> Result<(), String> {
+    clip: &'a str,
+    task: &'static str,
+    aspect: &'a str,
+}
+
+fn push(item: &Record, place: Place, tasks: Tasks, found: &mut Found) -> Result<(), String> {
+    let Place {
+        id,
+        clip,
+        task,
+        aspect,
+    } = place;
     let video = PathBuf::from(format!("{clip}.mp4"));
-    let problem = item.text("question")?;
-    let read = if task == CAPTIONING {
-        let asked = item.text("mc_question")?;
-        let letter = letter_of(&item.text("mc_answer")?, &choices_in(&asked))?;
-        let read = question(problem, Vec::new(), &letter, video);
-        with_judge(read, &JudgeTask::Caption(asked))?
-    } else {
-        let mut read = question(problem, Vec::new(), &item.text("answer")?, video);
-        if task != "yes_no" {
-            let letter = letter_of(&item.text("answer")?, &read.choices())?;
-            read.solution = format!("<answer>{letter}</answer>");
-        }
-        read
-    };
+    let mut read = question(
+        item.text("question")?,
+        Vec::new(),
+        &item.text("answer")?,
+        video,
+    );
+    if tasks == Tasks::Captioning {
+        let (asked, answer) = match item
+            .optional_text("mc_question")
+            .zip(item.optional_text("mc_answer"))
+        {
+            Some(beside) => beside,
+            None => found.judged_by(item.path, clip, aspect)?,
+        };
+        let letter = letter_of(&answer, &choices_in(&asked))?;
+        read.solution = format!("<answer>{letter}</answer>");
+        read = with_judge(read, &JudgeTask::Caption(asked))?;
+    } else if task != "yes_no" {
+        let letter = letter_of(&item.text("answer")?, &read.choices())?;
+        read.solution = format!("<answer>{letter}</answer>");
+    }
     let splits = [
         ("task", Some(task.to_owned())),
         ("aspect", Some(aspect.to_owned())),
@@ -105,6 +184,22 @@ fn push(
         ..with_splits(read, splits)
     });
     Ok(())
+}
+
+impl Found {
+    /// The question and answer that a caption is judged by, from the file beside `captions`.
+    fn judged_by(
+        &mut self,
+        captions: &Path,
+        clip: &str,
+        aspect: &str,
+    ) -> Result<(String, String), String> {
+        let file = match self.multi_choice.take() {
+            Some(file) => file,
+            None => MultiChoice::beside(captions)?,
+        };
+        self.multi_choice.insert(file).first(clip, aspect)
+    }
 }
 
 /// The task that the file or its folder is named after.
@@ -156,8 +251,9 @@ mod tests {
         );
         write(
             "captioning.json",
-            json!({"456": {"order": [{"question": "Describe it.", "answer": "…",
-                "mc_question": "What comes first?\nA. red\nB. blue", "mc_answer": "B. blue"}]}}),
+            json!({"123": {"direction": [
+                {"question": "Say what is right.\nInformation A: {'subject': 'ball', 'direction': 'right'}\nInformation B: {'subject': 'ball', 'direction': 'left'}\nGenerated Caption:",
+                 "answer": "A. right"}]}}),
         );
         let questions = read_benchmark(Benchmark::Tempcompass, folder.path(), true).unwrap();
         let shown: Vec<(&str, &str)> = questions
@@ -180,14 +276,31 @@ mod tests {
         let captions = read_benchmark(Benchmark::TempcompassCaptioning, folder.path(), true);
         let captions = captions.unwrap();
         assert_eq!(captions.len(), 1);
-        assert_eq!(captions[0].id, "captioning/456/order/0");
-        assert_eq!(captions[0].text(), "Describe it.");
+        assert_eq!(captions[0].id, "captioning/123/direction/0");
+        assert!(captions[0].text().ends_with("Generated Caption:"));
+        // Judged by the first question about the aspect, whose order of options is another.
         assert_eq!(captions[0].solution, "<answer>B</answer>");
-        let asked = "What comes first?\nA. red\nB. blue".to_owned();
+        let asked = "Where does it go?\nA. left\nB. right".to_owned();
         assert_eq!(captions[0].judge_task(), Some(JudgeTask::Caption(asked)));
         assert_eq!(
             splits(&captions[0])[2],
-            ("task and aspect", "captioning order")
+            ("task and aspect", "captioning direction")
+        );
+        let flat = read_benchmark(Benchmark::TempcompassFlat, folder.path(), true).unwrap();
+        assert_eq!(flat.len(), 6);
+        let caption = flat
+            .iter()
+            .find(|one| one.id.starts_with("captioning"))
+            .unwrap();
+        assert_eq!(caption.solution, "<answer>A</answer>");
+        assert_eq!(caption.choices().len(), 2);
+        assert_eq!(caption.judge_task(), None);
+        std::fs::remove_file(folder.path().join("multi-choice.json")).unwrap();
+        let error = read_benchmark(Benchmark::TempcompassCaptioning, folder.path(), true);
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("multi-choice.json") && error.contains("put the official file"),
+            "{error}"
         );
         assert_eq!(
             splits(&questions[4]),

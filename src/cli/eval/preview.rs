@@ -1,0 +1,209 @@
+//! `eval --dry-run`: what would be asked, as the model reads it, before any weights are loaded.
+
+use super::model_folder;
+use super::read_askable;
+use crate::cli::output;
+use crate::config::BadVideoPolicy;
+use crate::config::Benchmark;
+use crate::config::Config;
+use crate::data::DataError;
+use crate::data::Dataset;
+use crate::data::Question;
+use crate::data::draw;
+use crate::eval::asking::Asking;
+use crate::prompt::Processor;
+use anyhow::Result;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What an evaluation would ask.
+#[derive(Debug, Serialize)]
+struct Preview<'a> {
+    questions: usize,
+    questions_published: Option<usize>,
+    protocol: &'static str,
+    wording: String,
+    wording_hash: String,
+    extraction: &'static str,
+    remarks: Vec<String>,
+    tasks: Vec<Task<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Task<'a> {
+    task: String,
+    questions: usize,
+    /// The first of them.
+    first: Vec<Shown<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown<'a> {
+    id: &'a str,
+    video: PathBuf,
+    #[serde(flatten)]
+    turn: Said,
+    /// All of it in the model's chat template; only with a model.
+    prompt: Option<String>,
+    solution: &'a str,
+}
+
+/// Who says what.
+#[derive(Debug, Serialize)]
+struct Said {
+    system: Option<String>,
+    user: String,
+    answer_begun: String,
+}
+
+/// Prints the first `count` questions of each kind of task, in the chat template of `model` where one is given, and checks
+/// that all can be asked and their clips exist.
+pub(super) fn preview(
+    config: &Config,
+    model: Option<&str>,
+    count: usize,
+    json: bool,
+) -> Result<()> {
+    let questions = draw(read_askable(config)?, &config.data, config.seed)?;
+    let asking = Asking::new(&config.eval)?;
+    let processor = model
+        .map(|model| anyhow::Ok(Processor::load(&model_folder(model)?)?))
+        .transpose()?;
+    let shown = describe(config, &questions, &asking, processor.as_ref(), count)?;
+    if json {
+        output::json(&shown)?;
+    } else {
+        output::text(&in_words(&shown))?;
+    }
+    match Dataset::new(questions, &config.data, config.seed) {
+        Err(error @ DataError::MissingVideos { .. })
+            if config.data.on_bad_video == BadVideoPolicy::Skip =>
+        {
+            tracing::warn!("{error}");
+        }
+        checked => drop(checked?),
+    }
+    Ok(())
+}
+
+fn describe<'a>(
+    config: &Config,
+    questions: &'a [Question],
+    asking: &Asking,
+    processor: Option<&Processor>,
+    count: usize,
+) -> Result<Preview<'a>> {
+    let mut by_task: BTreeMap<String, Vec<&Question>> = BTreeMap::new();
+    for question in questions {
+        by_task.entry(task_of(question)).or_default().push(question);
+    }
+    let show = |question: &&'a Question| -> Result<Shown<'a>> {
+        let turn = asking.put(question, None)?.turn;
+        let prompt = processor
+            .map(|processor| processor.text_of(&turn))
+            .transpose()?;
+        Ok(Shown {
+            id: &question.id,
+            video: config.data.video_root.join(&question.video),
+            turn: Said {
+                system: turn.system,
+                user: turn.user,
+                answer_begun: turn.begun,
+            },
+            prompt,
+            solution: &question.solution,
+        })
+    };
+    let tasks = by_task.into_iter().map(|(task, members)| {
+        Ok(Task {
+            task,
+            questions: members.len(),
+            first: members
+                .iter()
+                .take(count)
+                .map(show)
+                .collect::<Result<_>>()?,
+        })
+    });
+    let tasks = tasks.collect::<Result<Vec<Task>>>()?;
+    let eval = &config.eval;
+    Ok(Preview {
+        questions: questions.len(),
+        questions_published: eval.benchmark.and_then(Benchmark::published_questions),
+        protocol: eval.protocol.map_or("own", |protocol| protocol.as_str()),
+        wording: asking.name(),
+        wording_hash: asking.hash(),
+        extraction: eval.extraction.as_str(),
+        remarks: asking.remarks(),
+        tasks,
+    })
+}
+
+/// What a question is sorted under: its task, its type, its kind, or what kind of answer it wants.
+fn task_of(question: &Question) -> String {
+    let split = |wanted: &str| {
+        let mut splits = question.splits();
+        let found = splits.find(|(name, _)| *name == wanted);
+        found.map(|(_, value)| value.to_owned())
+    };
+    split("task")
+        .or_else(|| split("type"))
+        .or_else(|| question.kind.map(|kind| kind.as_str().to_owned()))
+        .unwrap_or_else(
+            || match (&question.problem_type, question.choices().is_empty()) {
+                (Some(kind), _) => kind.clone(),
+                (None, true) => "open".to_owned(),
+                (None, false) => "multiple choice".to_owned(),
+            },
+        )
+}
+
+fn in_words(shown: &Preview) -> String {
+    let published = shown
+        .questions_published
+        .map_or_else(String::new, |count| format!(" of {count} published"));
+    let kinds = match shown.tasks.len() {
+        1 => "one kind of task".to_owned(),
+        count => format!("{count} kinds of task"),
+    };
+    let mut text = format!(
+        "{}{published} questions, {kinds}\nprotocol: {}; words: {}; answers are read by: {}\n",
+        shown.questions, shown.protocol, shown.wording, shown.extraction
+    );
+    for remark in &shown.remarks {
+        text.push_str(&format!("- {remark}\n"));
+    }
+    for task in &shown.tasks {
+        for question in &task.first {
+            let (name, count) = (&task.task, task.questions);
+            text.push_str(&format!(
+                "\n=== {name} (questions: {count}): {}\n",
+                question.id
+            ));
+            text.push_str(&one_in_words(question));
+        }
+    }
+    text
+}
+
+fn one_in_words(question: &Shown) -> String {
+    let mut text = format!("clip: {}\n", question.video.display());
+    if let Some(prompt) = &question.prompt {
+        text.push_str(&format!("--- the model reads\n{prompt}\n"));
+    } else {
+        if let Some(system) = &question.turn.system {
+            text.push_str(&format!("--- system\n{system}\n"));
+        }
+        text.push_str(&format!(
+            "--- user (after the clip)\n{}\n",
+            question.turn.user
+        ));
+        if !question.turn.answer_begun.is_empty() {
+            let begun = &question.turn.answer_begun;
+            text.push_str(&format!("--- the answer begins with\n{begun}\n"));
+        }
+    }
+    text.push_str(&format!("--- right\n{}\n", question.solution));
+    text
+}

@@ -1,0 +1,139 @@
+//! `inspect answers`: how given answers are read and scored, to be held against another evaluator.
+
+use super::BadArgument;
+use super::output;
+use crate::config::Benchmark;
+use crate::config::Extraction;
+use crate::data::benchmark;
+use crate::eval::answered::Answered;
+use crate::eval::answered::Sample;
+use crate::eval::extract::ReadBy;
+use crate::eval::extract::Rule;
+use crate::eval::extract::Unreadable;
+use anyhow::Context;
+use anyhow::Result;
+use clap::Args;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// Arguments of `inspect answers`.
+#[derive(Debug, Args)]
+pub(super) struct AnswersArgs {
+    /// An array, or lines: question (or problem), options where they stand apart, answer (or solution), completion (or
+    /// prediction, response)
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The rule that reads
+    #[arg(long, value_name = "RULE", default_value = "strict")]
+    extraction: Extraction,
+    /// Whose questions they are; `official` is its rule
+    #[arg(long, value_name = "NAME")]
+    benchmark: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Given {
+    #[serde(alias = "problem")]
+    question: String,
+    #[serde(default)]
+    options: Option<Vec<String>>,
+    #[serde(alias = "solution", alias = "gt-answer")]
+    answer: String,
+    #[serde(
+        alias = "prediction",
+        alias = "response",
+        alias = "video-llm-prediction"
+    )]
+    completion: Option<String>,
+}
+
+/// A line of its output.
+#[derive(Debug, Serialize)]
+struct Line {
+    answer: String,
+    exact: f64,
+    soft: f64,
+    read_by: ReadBy,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<Unreadable>,
+    /// Only a judge can say whether it is right.
+    for_a_judge: bool,
+}
+
+/// Runs `inspect answers`.
+pub(super) fn run(args: &AnswersArgs) -> Result<()> {
+    let benchmark = args.benchmark.as_deref().map(named).transpose()?;
+    if args.extraction == Extraction::Official && benchmark.is_none() {
+        let problem = "--extraction official is a benchmark's own rule: name it with --benchmark";
+        return Err(BadArgument(problem.into()).into());
+    }
+    let rule = Rule {
+        extraction: args.extraction,
+        benchmark,
+    };
+    for (place, value) in records(&args.file)? {
+        let line = serde_json::from_value(value)
+            .map_err(anyhow::Error::from)
+            .and_then(|given| score(given, rule))
+            .with_context(|| format!("{}, {place}", args.file.display()))?;
+        output::json(&line)?;
+    }
+    Ok(())
+}
+
+fn named(name: &str) -> Result<Benchmark> {
+    Benchmark::named(name).ok_or_else(|| {
+        let known = Benchmark::ALL.map(Benchmark::as_str).join(", ");
+        BadArgument(format!(
+            "--benchmark {name}: there is none; known are {known}"
+        ))
+        .into()
+    })
+}
+
+fn records(path: &std::path::Path) -> Result<Vec<(String, Value)>> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = text.trim_start_matches('\u{feff}');
+    if text.trim_start().starts_with('[') {
+        let all: Vec<Value> =
+            serde_json::from_str(text).with_context(|| format!("{}", path.display()))?;
+        let numbered = all.into_iter().enumerate();
+        return Ok(numbered
+            .map(|(index, value)| (format!("answer {index} (counted from 0)"), value))
+            .collect());
+    }
+    let lines = text
+        .lines()
+        .zip(1..)
+        .filter(|(line, _)| !line.trim().is_empty());
+    lines
+        .map(|(line, number)| {
+            let value = serde_json::from_str(line)
+                .with_context(|| format!("{}:{number}", path.display()))?;
+            Ok((format!("line {number}"), value))
+        })
+        .collect()
+}
+
+fn score(given: Given, rule: Rule) -> Result<Line> {
+    let options = given.options.unwrap_or_default();
+    let question = benchmark::question_of(given.question, options, &given.answer)
+        .map_err(anyhow::Error::msg)?;
+    let sample = Sample {
+        completion: given.completion.unwrap_or_default(),
+        truncated: false,
+        tokens: 0,
+    };
+    let one = Answered::new(&question, vec![sample], rule);
+    Ok(Line {
+        exact: one.exact,
+        soft: one.soft,
+        read_by: one.reader(),
+        unreadable: one.unreadable,
+        for_a_judge: one.is_unjudged(),
+        answer: one.answer,
+    })
+}

@@ -1,0 +1,276 @@
+//! One answered question: what was asked, what the model wrote, what that is worth.
+
+use super::extract;
+use super::extract::Asked;
+use super::extract::Extracted;
+use super::extract::Form;
+use super::extract::ReadBy;
+use super::extract::Rule;
+use super::extract::Unreadable;
+use super::judge::Verdict;
+use super::official;
+use crate::config::AccuracyRule;
+use crate::config::Extraction;
+use crate::config::QuestionKind;
+use crate::data::Answer;
+use crate::data::JudgeTask;
+use crate::data::Question;
+use crate::rl::reward;
+use serde::Deserialize;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One completion of a question.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// What the model wrote, without special tokens, behind the words that a protocol begins the answer with.
+    pub completion: String,
+    /// It ran into the length limit.
+    pub truncated: bool,
+    /// Tokens generated.
+    pub tokens: usize,
+}
+
+/// One answered question with its scores: a line of `outputs.jsonl`. It holds all that scoring needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The question's id.
+    pub id: String,
+    /// Its clip as named in the question file; questions about one clip are not independent.
+    pub video: String,
+    /// The paper's split, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<QuestionKind>,
+    /// What else it is sorted under: name and value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub splits: BTreeMap<String, String>,
+    /// The question with its options, without the words of a protocol.
+    #[serde(default)]
+    pub question: String,
+    /// The texts of its options.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+    /// The right answer, as in the question file.
+    pub solution: String,
+    /// What the model wrote, `eval.samples` times.
+    pub samples: Vec<Sample>,
+    /// What counts as its answer; empty when none could be read.
+    #[serde(default)]
+    pub answer: String,
+    /// 1 when the answer is the truth, else 0.
+    #[serde(default)]
+    pub exact: f64,
+    /// Partial credit for a non-empty subset of the truth.
+    #[serde(default)]
+    pub soft: f64,
+    /// Share of the completions that have the training format.
+    #[serde(default)]
+    pub format: f64,
+    /// Why no answer could be read as asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<Unreadable>,
+    /// Where the answer was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_by: Option<ReadBy>,
+    /// What a judge is asked about the answer, where one may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeTask>,
+    /// What a judge is for.
+    #[serde(skip)]
+    pub judging: Judging,
+    /// What a judge has said; its replies are in a file of their own.
+    #[serde(skip)]
+    pub verdict: Option<Verdict>,
+}
+
+/// What a judge has to say about an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Judging {
+    /// Nothing: a rule decides.
+    #[default]
+    None,
+    /// It may take the place of a rule.
+    Optional,
+    /// Only a judge can say whether it is right.
+    Needed,
+}
+
+impl Answered {
+    /// What the model wrote to `question`, scored by `rule`.
+    pub fn new(question: &Question, samples: Vec<Sample>, rule: Rule) -> Self {
+        let splits = question.splits();
+        let mut one = Self {
+            id: question.id.clone(),
+            video: question.video.display().to_string(),
+            kind: question.kind,
+            splits: splits
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            question: question.text(),
+            options: question.choices(),
+            solution: question.solution.clone(),
+            samples,
+            answer: String::new(),
+            exact: 0.0,
+            soft: 0.0,
+            format: 0.0,
+            unreadable: None,
+            read_by: None,
+            judge: question.judge_task(),
+            judging: Judging::None,
+            verdict: None,
+        };
+        one.score(rule);
+        one
+    }
+
+    /// Reads the samples anew and replaces the scores. A caption is whatever is said, and not right before a judge says so.
+    pub fn score(&mut self, rule: Rule) {
+        self.verdict = None;
+        let is_caption = self.is_caption();
+        let (rule, form) = if is_caption {
+            (Extraction::Strict.into(), Form::Words)
+        } else {
+            (rule, Form::of(&self.options, &self.solution))
+        };
+        let asked = Asked {
+            question: &self.question,
+            form,
+            solution: &self.solution,
+        };
+        let read: Vec<Extracted> = self
+            .samples
+            .iter()
+            .map(|sample| extract::extract(rule, &sample.completion, asked))
+            .collect();
+        let chosen = extract::vote(&read).unwrap_or_else(|| Extracted::unread(Unreadable::Empty));
+        let accuracy = |credit| match chosen.right {
+            Some(right) => f64::from(u8::from(right)),
+            None => extract::accuracy(rule, &chosen.answer, &self.solution, form, credit),
+        };
+        (self.exact, self.soft) = if is_caption {
+            (0.0, 0.0)
+        } else {
+            (accuracy(AccuracyRule::Exact), accuracy(AccuracyRule::Soft))
+        };
+        self.judging = if is_caption {
+            if chosen.answer.is_empty() {
+                Judging::None
+            } else {
+                Judging::Needed
+            }
+        } else if rule.extraction != Extraction::Official {
+            match self.judge {
+                Some(_) => Judging::Optional,
+                None => Judging::None,
+            }
+        } else if self.exact < 0.5 && is_left_to_a_judge(rule, &chosen, form) && self.has_words() {
+            Judging::Needed
+        } else {
+            Judging::None
+        };
+        self.answer = chosen.answer;
+        self.unreadable = chosen.unreadable;
+        self.read_by = Some(chosen.read_by);
+        let formed = |sample: &&Sample| reward::has_format(&sample.completion);
+        self.format =
+            self.samples.iter().filter(formed).count() as f64 / self.samples.len().max(1) as f64;
+    }
+
+    /// Replaces the scores by a judge's.
+    pub fn set_verdict(&mut self, verdict: Verdict) {
+        let right = f64::from(u8::from(verdict == Verdict::Right));
+        (self.exact, self.soft) = (right, right);
+        self.verdict = Some(verdict);
+    }
+
+    /// Whether nobody can say if it is right: what waits for a judge, or an answer whose judge said nothing clear.
+    pub fn is_unjudged(&self) -> bool {
+        match self.verdict {
+            None => self.judging == Judging::Needed,
+            Some(verdict) => verdict == Verdict::Unread,
+        }
+    }
+
+    /// Whether a rule or a judge has read it and says if it is right.
+    pub fn is_decided(&self) -> bool {
+        match self.verdict {
+            None => self.judging != Judging::Needed && !self.answer.is_empty(),
+            Some(verdict) => verdict != Verdict::Unread,
+        }
+    }
+
+    /// Who has read it.
+    pub fn reader(&self) -> ReadBy {
+        match self.verdict {
+            Some(Verdict::Right | Verdict::Wrong) => ReadBy::Judge,
+            Some(Verdict::Unread) => ReadBy::Nobody,
+            None if self.judging == Judging::Needed => ReadBy::Nobody,
+            None => self.read_by.unwrap_or(ReadBy::Nobody),
+        }
+    }
+
+    /// What a judge is asked about it, if it is for one: as the benchmark says, or whether it means the right answer where the
+    /// benchmark's own rule leaves that open.
+    pub fn judge_task(&self) -> Option<JudgeTask> {
+        if self.judging == Judging::None {
+            return None;
+        }
+        let left = || {
+            let question = Some(&self.question).filter(|question| !question.is_empty())?;
+            Some(JudgeTask::Open(question.clone()))
+        };
+        self.judge.clone().or_else(left)
+    }
+
+    /// What a judge reads: the answer, or all that is written where no rule finds one.
+    pub fn judged_text(&self) -> &str {
+        if !self.answer.is_empty() || self.judging != Judging::Needed {
+            return &self.answer;
+        }
+        self.samples
+            .first()
+            .map_or("", |sample| sample.completion.trim())
+    }
+
+    /// A caption: only a judge can say whether it is right.
+    pub(super) fn is_caption(&self) -> bool {
+        matches!(self.judge, Some(JudgeTask::Caption(_)))
+    }
+
+    /// The right answer without its tags.
+    pub fn truth(&self) -> String {
+        reward::answer_text(&self.solution).trim().to_owned()
+    }
+
+    /// The right answer in words: `B. rising`, as the question has it.
+    pub(super) fn truth_in_words(&self) -> String {
+        let truth = self.truth();
+        let index = match truth.as_bytes() {
+            [letter @ b'A'..=b'Z'] => usize::from(letter - b'A'),
+            _ => return truth,
+        };
+        match self.options.get(index) {
+            Some(text) => format!("{truth}. {text}"),
+            None => truth,
+        }
+    }
+
+    /// Whether several options are right.
+    pub(super) fn has_several_right(&self) -> bool {
+        Answer::parse(&self.solution).len() > 1
+    }
+
+    fn has_words(&self) -> bool {
+        self.samples
+            .iter()
+            .any(|sample| !sample.completion.trim().is_empty())
+    }
+}
+
+/// Whether the benchmark has a language model read what its own rule cannot, or words that are not the right ones.
+fn is_left_to_a_judge(rule: Rule, chosen: &Extracted, form: Form) -> bool {
+    let has_judge = rule.benchmark.is_some_and(official::has_judge);
+    let is_open = chosen.answer.is_empty() || form == Form::Words;
+    rule.extraction == Extraction::Official && has_judge && is_open
+}

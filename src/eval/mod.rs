@@ -16,6 +16,7 @@ mod batches;
 pub mod compare;
 pub mod extract;
 mod fingerprint;
+pub mod grid;
 pub mod judge;
 mod log;
 pub mod respond;

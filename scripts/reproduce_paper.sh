@@ -94,6 +94,10 @@ find_binary() {
 
 if [ $mini = 1 ]; then
   if [ -z "$run" ]; then
+    # shellcheck source=lib/packages.sh
+    . scripts/lib/packages.sh
+    require_rust
+    require_packages
     cargo build --release --locked
     run=$root/target/release/videothinker
   fi
@@ -122,7 +126,9 @@ if [ $dry_run = 1 ]; then
   else
     if is_trained bias; then printf '\nStage 1 (bias)\n'; estimates configs/clevrer/bias.toml train-bias; fi
     printf '\nStage 2 (CDPO), and each of its comparisons\n'
-    estimates configs/clevrer/cdpo.toml train-cdpo
+    repulsor=()
+    if [ -n "$bias_model" ]; then repulsor=(--set "model.bias_model=$bias_model"); fi
+    estimates configs/clevrer/cdpo.toml train-cdpo ${repulsor[@]+"${repulsor[@]}"}
     printf '\nThe authors trained both stages in some 8 hours on two A6000. Evaluations are not estimated.\n'
   fi
   exit

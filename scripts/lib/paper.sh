@@ -3,7 +3,7 @@
 # folder is the one that data/, runs/ and configs/ are in.
 # shellcheck shell=bash disable=SC2154,SC2034
 
-# Models on the hub. The authors' README names the first only by another name; both are on the hub under theirs.
+# Published models. The authors' README calls the first falonss703/VideoThinker-R1; on the hub both belong to Falconss1.
 released_policy=Falconss1/VideoThinker-R1-3B
 released_bias=Falconss1/VideoThinker-R1-Bias-3B
 videorft=QiWang98/VideoRFT-3B
@@ -73,11 +73,13 @@ model_of() { # NAME
 step() {
   local name=$1 product=$2 done=runs/paper/done/$1
   shift 2
+  ran=0
   if [ -e "$product" ] && [ -e "$done" ] && [ "$(cat "$done")" = "$*" ]; then
     echo "== $name: done before" >&2
     return
   fi
   printf '\n== %s\n' "$name" >&2
+  ran=1
   "$@" >&2
   mkdir -p "$(dirname "$done")"
   printf '%s\n' "$*" >"$done"
@@ -101,6 +103,8 @@ check_clevrer() {
 train() { # VERB NAME [ARGUMENT…]
   step "train-$2" "runs/clevrer/$2/checkpoints" "$run" "$1" --config "configs/clevrer/$2.toml" --ranks "$ranks" \
     --set "model.path=$base" --set "model.device=$device" ${settings[@]+"${settings[@]}"} "${@:3}"
+  # Answers of another model than this are not passed over.
+  if [ $ran = 1 ]; then rm -f runs/paper/done/eval-"$2"-*; fi
 }
 
 # Stage 2 and what it is compared with; stage 1 comes before what needs its model.

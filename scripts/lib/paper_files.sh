@@ -91,11 +91,10 @@ list_run() { # NAME
   fi
 }
 
-# estimates CONFIG VERB: memory and time on the cards that the paper's numbers and this script are about.
+# estimates CONFIG VERB [ARGUMENT…]: memory and time on the cards that the paper and this script are about.
 estimates() {
-  local config=$1 verb=$2
-  "$run" estimate --config "$config" --for "$verb" --card h200 --set "model.path=$base" ${settings[@]+"${settings[@]}"}
+  local arguments=(--config "$1" --for "$2" --set "model.path=$base" ${settings[@]+"${settings[@]}"} "${@:3}")
+  "$run" estimate --card h200 "${arguments[@]}"
   echo
-  "$run" estimate --config "$config" --for "$verb" --card a6000 --ranks 2 --set "model.path=$base" \
-    ${settings[@]+"${settings[@]}"} --set optimizer.memory=compact
+  "$run" estimate --card a6000 --ranks 2 "${arguments[@]}" --set optimizer.memory=compact
 }

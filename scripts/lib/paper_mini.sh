@@ -41,7 +41,7 @@ put() { # FILE COPY
 
 mini_clevrer() { # FOLDER
   local split
-  "$run" data mini --out "$1" --seed 2026 --train 8 --validation 3
+  "$run" data mini --out "$1" --seed 2026 --train 8 --validation 3 >&2
   for split in train validation; do mv "$1/$split.json" "$1/questions_$split.json"; done
   rm "$1"/{train,validation}_questions.json
 }

@@ -81,12 +81,11 @@ impl Plan {
             }
         };
         let processor = folder.as_deref().map(Processor::load).transpose()?;
-        let words = match (&processor, longest(questions)) {
-            (Some(processor), Some(text)) => processor.count_tokens(&text, Wording::Training, 0)?,
-            _ => {
-                assumed.push(format!("prompts of {TEXT} tokens beside those of the clip"));
-                TEXT
-            }
+        let words = if let (Some(processor), Some(text)) = (&processor, longest(questions)) {
+            processor.count_tokens(&text, Wording::Training, 0)?
+        } else {
+            assumed.push(format!("prompts of {TEXT} tokens beside those of the clip"));
+            TEXT
         };
         let answers = questions.iter().filter_map(|q| q.response.as_deref());
         let answer = match (&processor, answers.max_by_key(|answer| answer.len())) {

@@ -306,6 +306,20 @@ fn video_mme() {
     let (_, subtitles) = config.split_once("eval.subtitles=").unwrap();
     let subtitles = subtitles.split('`').next().unwrap();
     assert!(folder.path().join(subtitles).join("clip0.srt").is_file());
+    // A clip that is gone is looked for everywhere, and it is said where.
+    std::fs::remove_file(folder.path().join("data/videomme/data/clip1.mp4")).unwrap();
+    let output = assert_cmd::Command::cargo_bin("videothinker")
+        .unwrap()
+        .current_dir(folder.path())
+        .args(["data", "check", "--config", "configs/eval/videomme.toml"])
+        .args(["--model", repository("data/mini").to_str().unwrap()])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    let places = "1 of 3 clips are not below data/videomme/data (data.video_root); looked for the first at clip1.mp4, \
+                  data/clip1.mp4, videos/clip1.mp4";
+    assert!(errors.contains(places), "{errors}");
 }
 
 /// Sources of MVBench's clips: task, what the official file calls the clip, where the archive has it, whether it has

@@ -179,7 +179,10 @@ fn the_miniature_makes_both_tables_and_is_passed_over_when_started_again() {
     // A run whose model is gone is made again.
     let run = folder.path().join("runs/paper_mini/runs/clevrer/attract");
     std::fs::remove_dir_all(&run).unwrap();
-    let (again, _) = miniature(folder.path());
+    let (again, log) = miniature(folder.path());
     assert_eq!(again, tables);
+    for step in ["== train-attract", "== eval-attract-clevrer"] {
+        assert!(log.lines().any(|line| line == step), "{log}");
+    }
     assert!(run.is_dir());
 }

@@ -9,7 +9,9 @@ cd "$(dirname "$0")/.."
 . scripts/lib/download.sh
 
 data=data/mvbench
+# Each archive holds the folder it is named after (star/, clevrer/, …), as mvbench.ipynb reads them; data0613.zip holds
+# mended clips of star/ and clevrer/ in data0613/ (lmms-eval: tasks/mvbench/utils.py).
 hub_dataset OpenGVLab/MVBench $data 'json/*' 'video/*'
-for archive in $data/video/*.zip; do
+for archive in "$data"/video/*.zip; do
   unpack "$archive" $data/video
 done

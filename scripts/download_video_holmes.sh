@@ -8,5 +8,7 @@ cd "$(dirname "$0")/.."
 . scripts/lib/download.sh
 
 data=data/video_holmes
+# The archive holds the folder videos/ (Video-Holmes' README.md and evaluate.py), or videos_cropped/ (lmms-eval:
+# tasks/video_holmes/utils.py): both are read.
 hub_dataset TencentARC/Video-Holmes $data 'test_Video-Holmes.json' 'train_Video-Holmes.json' 'videos.zip'
 unpack $data/videos.zip $data

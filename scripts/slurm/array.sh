@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The paper's stage-2 comparison as a job array, one GPU each: CDPO, plain GRPO, attraction, repulsion from the base model.
+# The paper's stage-2 comparison as a job array, one GPU each: CDPO, plain GRPO, attraction, repulsion from the
+# base model and from VideoRFT-3B.
 # Start it when stage 1 (configs/clevrer/bias.toml) has finished, or let SLURM wait for it:
 #
 #   bias=$(sbatch --parsable scripts/slurm/train.sh train-bias --config configs/clevrer/bias.toml)
@@ -8,7 +9,7 @@
 # Arguments are passed on to every run, for instance `--set seed=7`.
 #
 #SBATCH --job-name=videothinker-stage2
-#SBATCH --array=0-3
+#SBATCH --array=0-4
 #SBATCH --gres=gpu:1
 #SBATCH --cpus-per-task=8
 #SBATCH --mem=64G
@@ -20,7 +21,7 @@
 set -uo pipefail
 
 binary=${VIDEOTHINKER:-target/release/videothinker}
-configs=(cdpo grpo attract self_repel)
+configs=(cdpo grpo attract self_repel repel_videorft)
 
 srun "$binary" train-cdpo --config "configs/clevrer/${configs[$SLURM_ARRAY_TASK_ID]}.toml" "$@"
 status=$?

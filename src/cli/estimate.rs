@@ -1,15 +1,21 @@
 //! `estimate`: the memory and time a run takes, before anything is loaded.
 
+use super::BadArgument;
 use super::ConfigArgs;
 use super::Outcome;
 use super::output;
+use crate::config::Config;
 use crate::config::Verb;
 use crate::data::Dataset;
+use crate::data::read_questions;
 use crate::train::estimate::Memory;
+use crate::train::measure::Card;
 use crate::train::measure::Duration;
+use crate::train::plan::Plan;
 use anyhow::Result;
 use clap::Args;
 use clap::ValueEnum;
+use std::num::NonZero;
 
 /// Arguments of `estimate`.
 #[derive(Debug, Args)]
@@ -19,6 +25,12 @@ pub(super) struct EstimateArgs {
     /// The command that would run [default: train-cdpo with a bias model, else train-bias]
     #[arg(long = "for", value_name = "COMMAND")]
     command: Option<Training>,
+    /// For GPUs of this kind, from their data sheet, whatever is in this machine; models may be missing
+    #[arg(long)]
+    card: Option<Card>,
+    /// For so many of them, which share a step's questions
+    #[arg(long, value_name = "N", default_value = "1", requires = "card")]
+    ranks: NonZero<usize>,
     /// Print {weights, …, peak} in bytes
     #[arg(long)]
     json: bool,
@@ -45,6 +57,9 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
         None if repels => Verb::TrainCdpo,
         Some(Training::Bias) | None => Verb::TrainBias,
     };
+    if let Some(card) = args.card {
+        return plan(args, &config, verb, card);
+    }
     let dataset = if config.data.questions.is_file() {
         Some(Dataset::load(&config.data, config.seed)?)
     } else {
@@ -60,6 +75,29 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
             let duration = Duration::before_start(&config, questions)?;
             output::text(&format!("{duration}\n"))?;
         }
+    }
+    Ok(Outcome::Done)
+}
+
+/// The estimate for a card that need not be here; nor need clips be.
+fn plan(args: &EstimateArgs, config: &Config, verb: Verb, card: Card) -> Result<Outcome> {
+    let (ranks, asked) = (args.ranks.get(), config.train.questions_per_step);
+    if ranks > asked {
+        let problem = format!(
+            "--ranks {ranks}: a step has train.questions_per_step = {asked} questions to share"
+        );
+        return Err(BadArgument(problem).into());
+    }
+    let questions = if config.data.questions.is_file() {
+        read_questions(&config.data.questions)?
+    } else {
+        Vec::new()
+    };
+    let plan = Plan::new(config, verb, &questions, card, ranks)?;
+    if args.json {
+        output::json(&plan)?;
+    } else {
+        output::text(&format!("{plan}\n"))?;
     }
     Ok(Outcome::Done)
 }

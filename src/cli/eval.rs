@@ -3,6 +3,7 @@
 use super::BadArgument;
 use super::ConfigArgs;
 use super::Outcome;
+use super::eval_grid;
 use super::output;
 use crate::config::Config;
 use crate::config::Extraction;
@@ -19,6 +20,7 @@ use crate::eval::Settings;
 use crate::eval::Shard;
 use crate::eval::asking::Asking;
 use crate::eval::compare;
+use crate::eval::grid;
 use crate::eval::judge;
 use crate::eval::judge::client::Client;
 use crate::eval::respond::Respondent;
@@ -44,16 +46,16 @@ mod preview;
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("job").required(true).multiple(true).args(["model", "dry_run", "table", "rescore", "judge", "merge", "compare"]))]
+#[command(group = ArgGroup::new("job").required(true).multiple(true).args(["model", "dry_run", "table", "rescore", "judge", "merge", "compare", "grid"]))]
 pub(super) struct EvalArgs {
     #[command(flatten)]
     settings: ConfigArgs,
     /// The model to ask: a folder or a hub id
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["table", "rescore", "judge", "merge", "compare"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["table", "grid", "rescore", "judge", "merge", "compare"])]
     model: Option<String>,
     /// Print the first question of each kind of task as the model will read it, check questions and clips, and stop; with
     /// --model in its chat template
-    #[arg(long, conflicts_with_all = ["table", "rescore", "judge", "merge", "compare", "shard"])]
+    #[arg(long, conflicts_with_all = ["table", "grid", "rescore", "judge", "merge", "compare", "shard"])]
     dry_run: bool,
     /// With --dry-run: print so many questions of each kind of task
     #[arg(long, value_name = "N", default_value = "1", requires = "dry_run")]
@@ -67,6 +69,9 @@ pub(super) struct EvalArgs {
     /// Show finished evaluations side by side: folders or scores.json files, each with a label or without
     #[arg(long, value_name = "[LABEL=]PATH", num_args = 1.., conflicts_with_all = ["out", "config", "overrides"])]
     table: Vec<String>,
+    /// One table of several models on several benchmarks; a number in the place of a path stands as it is
+    #[arg(long, value_name = "MODEL/BENCHMARK=PATH", num_args = 1.., conflicts_with_all = ["out", "config", "overrides", "json"])]
+    grid: Vec<String>,
     /// Score the stored answers of a folder anew, without a model
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "config", "overrides"])]
     rescore: Option<PathBuf>,
@@ -130,6 +135,10 @@ pub(super) fn run(args: &EvalArgs) -> Result<Outcome> {
         show(args, &stored::merge(folder)?, &folder.join("scores.json"))?;
     } else if let [first, second] = args.compare.as_slice() {
         compare_two(args, first, second)?;
+    } else if !args.grid.is_empty() {
+        let cells = args.grid.iter().map(|entry| eval_grid::cell(entry));
+        let cells = cells.collect::<Result<Vec<_>>>()?;
+        output::text(&grid::grid(&cells, args.style()))?;
     } else {
         side_by_side(args)?;
     }
@@ -211,7 +220,8 @@ pub(super) fn read_all(config: &Config) -> Result<Vec<Question>, DataError> {
     let Some(name) = config.eval.benchmark else {
         return read_questions(path);
     };
-    let questions = benchmark::read(name, path, config.eval.clip_bounds)?;
+    let mut questions = benchmark::read(name, path, config.eval.clip_bounds)?;
+    benchmark::find_clips(name, &mut questions, &config.data.video_root);
     let published = name
         .published_questions()
         .map_or_else(String::new, |count| format!(" of {count} published"));

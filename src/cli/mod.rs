@@ -23,6 +23,7 @@ mod check;
 mod data;
 mod estimate;
 mod eval;
+mod eval_grid;
 pub mod init;
 mod inspect;
 mod inspect_answers;

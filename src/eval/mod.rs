@@ -17,6 +17,7 @@ mod batches;
 pub mod compare;
 pub mod extract;
 mod fingerprint;
+pub mod grid;
 pub mod judge;
 mod log;
 mod official;

@@ -180,7 +180,7 @@ fn constant(best: &Constant) -> String {
     format!("{:.1} ({})", 100.0 * best.mean, best.answer)
 }
 
-fn percent(mean: Mean) -> String {
+pub(super) fn percent(mean: Mean) -> String {
     if mean.mean.is_nan() {
         return "unjudged".into();
     }
@@ -191,7 +191,7 @@ fn percent(mean: Mean) -> String {
 }
 
 /// Lays out cells; the first line is the head, the first column is text, the others are numbers.
-fn render(lines: &[Vec<String>], style: Style) -> String {
+pub(super) fn render(lines: &[Vec<String>], style: Style) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let width = |column: usize| {
         lines

@@ -39,6 +39,7 @@ pub mod metrics;
 pub mod optimizer;
 pub mod parity;
 mod part;
+pub mod plan;
 pub mod replay;
 pub mod rundir;
 mod sft;

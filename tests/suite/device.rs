@@ -226,5 +226,5 @@ fn the_papers_configurations_pass_their_dry_runs() {
         assert!(!folder.path().join("run").exists());
         seen += 1;
     }
-    assert_eq!(seen, 5);
+    assert!(seen >= 6, "{seen}");
 }

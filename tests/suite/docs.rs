@@ -378,7 +378,12 @@ fn every_command_of_the_program_is_in_the_readme() {
 #[test]
 fn every_config_file_loads() {
     let mut found = 0;
-    for folder in ["configs/mini", "configs/clevrer", "configs/eval"] {
+    for folder in [
+        "configs/mini",
+        "configs/clevrer",
+        "configs/sweep",
+        "configs/eval",
+    ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

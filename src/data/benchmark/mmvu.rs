@@ -2,7 +2,6 @@
 
 use super::Found;
 use super::record::letter_of;
-use super::record::path_after;
 use super::record::question;
 use super::record::with_judge;
 use super::record::with_splits;
@@ -10,6 +9,7 @@ use super::records::Record;
 use crate::data::JudgeTask;
 use crate::data::Question;
 use std::path::Path;
+use std::path::PathBuf;
 
 /// The 27 subjects by discipline, as lmms-eval sorts them.
 const DISCIPLINES: [(&str, &[&str]); 4] = [
@@ -69,7 +69,7 @@ pub(super) fn read(
     found: &mut Found,
 ) -> Result<(), String> {
     let read = if record.is_family() {
-        record.family(|clip| path_after(clip, "/videos/"))?
+        record.family(subject_clip)?
     } else {
         read_official(record)?
     };
@@ -112,7 +112,7 @@ fn read_official(record: &Record) -> Result<Question, String> {
     let video = record
         .text("video")
         .or_else(|_| record.text("video_path"))?;
-    let video = path_after(&video, "videos/");
+    let video = subject_clip(&video);
     let (problem, answer) = (record.text("question")?, record.text("answer")?);
     if record.text("question_type")? != "multiple-choice" {
         return Ok(question(problem, Vec::new(), &answer, video));
@@ -120,6 +120,14 @@ fn read_official(record: &Record) -> Result<Question, String> {
     let options = record.options("choices")?;
     let letter = letter_of(&answer, &options)?;
     Ok(question(problem, options, &letter, video))
+}
+
+/// `<Subject>/<n>.mp4`, the end of a path or address however far it reaches.
+fn subject_clip(path: &str) -> PathBuf {
+    let path = path.split(['?', '#']).next().unwrap_or(path);
+    let mut parts = path.rsplit('/').filter(|part| !part.is_empty());
+    let (clip, subject) = (parts.next().unwrap_or_default(), parts.next());
+    Path::new(subject.unwrap_or_default()).join(clip)
 }
 
 #[cfg(test)]
@@ -182,6 +190,19 @@ mod tests {
         };
         assert_eq!(parts(&official[0]), parts(&family[0]));
         assert_eq!(family[0].id, "0");
+    }
+
+    #[test]
+    fn a_clip_is_its_subject_and_number_however_it_is_named() {
+        for path in [
+            "Art/0.mp4",
+            "videos/Art/0.mp4",
+            "/yale-nlp/MMVU/videos/Art/0.mp4",
+            "https://huggingface.co/datasets/yale-nlp/MMVU/resolve/main/videos/Art/0.mp4",
+            "https://example.org/videos/Art/0.mp4?download=true",
+        ] {
+            assert_eq!(subject_clip(path), Path::new("Art/0.mp4"), "{path}");
+        }
     }
 
     #[test]

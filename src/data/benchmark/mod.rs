@@ -1,7 +1,8 @@
 //! Benchmarks as they are published: the official files (JSON, JSON lines, parquet, or a folder of them) and the JSON of the
 //! Video-R1 family, of which the authors' code is one, become [`Question`]s.
 //!
-//! Clip paths are relative to `data.video_root`, in the layout of the official archives, whichever file is read.
+//! Clip paths are relative to `data.video_root`, in the layout of the official archives, whichever file is read;
+//! [`find_clips`] knows the other layouts.
 
 use super::DataError;
 use super::Question;
@@ -17,11 +18,14 @@ mod clevrer;
 mod mmvu;
 mod mvbench;
 mod parquet;
+mod places;
 mod record;
 mod records;
 mod tempcompass;
 mod video_holmes;
 mod videomme;
+
+pub use places::find_clips;
 
 /// Reads every question of a benchmark's file or folder. With `clip_bounds`, a question about a part of a clip names it
 /// ([`super::Span`]).

@@ -46,7 +46,8 @@ pub(super) fn read(record: &Record, clip_bounds: bool, found: &mut Found) -> Res
     let (read, task, id) = if record.is_family() {
         let task = record.optional_text("task");
         let id = record.optional_text("problem_id");
-        (record.family(family_clip)?, task, id)
+        let clip = |path: &str| family_clip(record, path, clip_bounds);
+        (record.family(clip)?, task, id)
     } else {
         let (read, task) = read_official(record, clip_bounds)?;
         let id = format!("{task}/{}", record.index);
@@ -75,13 +76,6 @@ fn read_official(record: &Record, clip_bounds: bool) -> Result<(Question, String
         .find(|(name, _)| *name == task)
         .ok_or_else(|| format!("`{task}` is no task of MVBench: keep the official file names"))?;
     let clip = format!("{folder}/{}", record.text("video")?);
-    let seconds = |name: &str| record.fields.get(name).and_then(Value::as_f64);
-    let span = seconds("start").zip(seconds("end"));
-    let span = span.filter(|_| clip_bounds);
-    let video = Fragment {
-        span: span.map(|(start, end)| Span { start, end }),
-        fps: frame_rate(&clip),
-    };
     let candidates = record.options("candidates")?;
     let answer = record.text("answer")?;
     // The answer is the text of a candidate, which may itself be a letter.
@@ -98,20 +92,43 @@ fn read_official(record: &Record, clip_bounds: bool) -> Result<(Question, String
         .map(|(text, letter)| format!("({letter}) {text}"))
         .collect();
     Ok((
-        question(record.text("question")?, options, &letter, video.of(&clip)),
+        question(
+            record.text("question")?,
+            options,
+            &letter,
+            part(record, &clip, clip_bounds),
+        ),
         task,
     ))
 }
 
-/// From the folder of a source on.
-fn family_clip(path: &str) -> PathBuf {
-    let start = TASKS.iter().filter_map(|(_, folder)| {
+/// The clip in the official archive. The authors' file names 600 clips by what they were converted to, `.mp4`; `ori_video`
+/// is what the official file calls them (`.webm`, `.avi`, a folder of frames).
+fn family_clip(record: &Record, path: &str, clip_bounds: bool) -> PathBuf {
+    let rooted = format!("/{}", path.trim_start_matches('/'));
+    let sources = TASKS.iter().filter_map(|(_, folder)| {
         let source = folder.split('/').next().unwrap_or(folder);
-        path.find(&format!("/{source}/")).map(|at| at + 1)
+        let start = rooted.rfind(&format!("/{source}/"))? + 1;
+        Some((start, *folder))
     });
-    let clip = &path[start.min().unwrap_or(0)..];
-    let fps = frame_rate(clip);
-    Fragment { span: None, fps }.of(clip)
+    let clip = match (sources.max(), record.optional_text("ori_video")) {
+        (Some((_, folder)), Some(original)) => format!("{folder}/{original}"),
+        (Some((start, _)), None) => rooted[start..].to_owned(),
+        (None, _) => path.to_owned(),
+    };
+    part(record, &clip, clip_bounds)
+}
+
+/// The clip, or with `clip_bounds` the part of it that the question names.
+fn part(record: &Record, clip: &str, clip_bounds: bool) -> PathBuf {
+    let seconds = |name: &str| record.fields.get(name).and_then(Value::as_f64);
+    let span = seconds("start").zip(seconds("end"));
+    let span = span.filter(|_| clip_bounds);
+    Fragment {
+        span: span.map(|(start, end)| Span { start, end }),
+        fps: frame_rate(clip),
+    }
+    .of(clip)
 }
 
 /// Frames per second of a folder of frames; `None` for a clip that is a file.
@@ -214,5 +231,53 @@ mod tests {
         );
         assert_eq!(splits(&questions[0]), [("clips", "clevrer")]);
         assert_eq!(questions[0].id, "3");
+    }
+    #[test]
+    fn converted_clips_are_looked_for_under_their_official_names() {
+        let record = |video: &str, original: &str, bounds: bool| {
+            let mut record = json!({"problem_id": 1, "problem": "Which?", "options": ["A. one", "B. two"], "solution": "<answer>A</answer>",
+                "problem_type": "multiple choice", "video": video, "ori_video": original, "data_type": "video"});
+            if bounds {
+                record["start"] = 3.5.into();
+                record["end"] = 9.into();
+            }
+            json!([record])
+        };
+        for (video, original, bounds, clip) in [
+            (
+                "/MVBench/ssv2_video/1.mp4",
+                "1.webm",
+                false,
+                "ssv2_video/1.webm",
+            ),
+            (
+                "/MVBench/nturgbd/S1_rgb.mp4",
+                "S1_rgb.avi",
+                false,
+                "nturgbd/S1_rgb.avi",
+            ),
+            (
+                "/data/clevrer/MVBench/vlnqa/left/4_frame5.mp4",
+                "left/4_frame5.mp4",
+                false,
+                "vlnqa/left/4_frame5.mp4",
+            ),
+            (
+                "/MVBench/star/Charades_v1_480/A.mp4",
+                "A.mp4",
+                true,
+                "star/Charades_v1_480/A.mp4#t=3.5,9",
+            ),
+            (
+                "/MVBench/tvqa/frames_fps3/show_1.mp4",
+                "show_1",
+                true,
+                "tvqa/frames_fps3_hq/show_1#t=3.5,9&fps=3",
+            ),
+        ] {
+            let file = record(video, original, bounds);
+            let read = read_file(Benchmark::Mvbench, "eval_mvbench.json", &file).unwrap();
+            assert_eq!(read[0].video, Path::new(clip));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The time a run takes, from sizes and from what its device just reached: no model is loaded.
 
+use super::card::Card;
 use super::decode::step_bytes;
 use super::flops::Flops;
 use super::rates::Rates;
@@ -10,6 +11,7 @@ use crate::model::spec::Spec;
 use crate::model::{device, hub};
 use crate::prompt::Processor;
 use anyhow::Result;
+use serde::Serialize;
 use std::fmt;
 
 /// Shares of the measured rates that products and reading are taken to reach in a step.
@@ -17,7 +19,7 @@ const PRODUCTS: f64 = 0.4;
 const READING: f64 = 0.5;
 
 /// What a run of one of the RL stages takes if every prompt and completion is as long as it may be.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Duration {
     /// Seconds of a step in which completions are sampled.
     pub sampling: f64,
@@ -26,6 +28,8 @@ pub struct Duration {
     /// Steps of the run.
     pub steps: usize,
     rates: Rates,
+    /// Whose data sheet the rates are from; absent: they were measured.
+    card: Option<Card>,
 }
 
 impl Duration {
@@ -40,11 +44,33 @@ impl Duration {
         let text = longest.unwrap_or_default();
         let words = processor.count_tokens(&text, Wording::Training, 0)?;
         let rates = Rates::measure(&device::device(&config.model)?)?;
-        Ok(Self::estimate(&Spec::load(&folder)?, config, words, rates))
+        let bias = config.model.bias_model.is_some();
+        Ok(Self::estimate(
+            &Spec::load(&folder)?,
+            config,
+            bias,
+            words,
+            rates,
+        ))
+    }
+
+    /// What `config` takes on a card that is not here; with a bias model or without, prompts of `words` tokens beside
+    /// their clips'.
+    pub fn by_data_sheet(
+        spec: &Spec,
+        config: &Config,
+        bias: bool,
+        words: usize,
+        card: Card,
+    ) -> Self {
+        Self {
+            card: Some(card),
+            ..Self::estimate(spec, config, bias, words, card.rates())
+        }
     }
 
     /// With prompts of `words` tokens beside their clips'.
-    fn estimate(spec: &Spec, config: &Config, words: usize, rates: Rates) -> Self {
+    fn estimate(spec: &Spec, config: &Config, bias: bool, words: usize, rates: Rates) -> Self {
         let sampling = &config.sampling;
         let questions = config.train.questions_per_step;
         let patch = spec.vision.patch_size * spec.vision.patch_size;
@@ -74,7 +100,7 @@ impl Duration {
         let len = sampling.max_new_tokens;
         let prompts = flops(Vec::new(), 0);
         let step = flops(vec![len - 1; sampling.group_size], rows * len);
-        let bias = u64::from(config.model.bias_model.is_some());
+        let bias = u64::from(bias);
         let updates = config.train.updates_per_rollout as u64;
         let learning = bias * step.total() + updates * step.learning(config.model.train_vision);
 
@@ -94,6 +120,7 @@ impl Duration {
             learning: products(learning),
             steps: config.train.steps,
             rates,
+            card: None,
         }
     }
 
@@ -105,10 +132,14 @@ impl Duration {
 
 impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = match self.card {
+            None => "what this device just did".to_owned(),
+            Some(card) => format!("the data sheet of an {}", card.name()),
+        };
         writeln!(
             f,
-            "Time, at the longest prompts and completions, if products reach {:.0} % and reading {:.0} % of what this device \
-             just did ({:.3} TFLOP/s in bf16, {:.3} in f32, {:.1} GB/s):",
+            "Time, at the longest prompts and completions, if products reach {:.0} % and reading {:.0} % of {whose} \
+             ({:.3} TFLOP/s in bf16, {:.3} in f32, {:.1} GB/s):",
             100.0 * PRODUCTS,
             100.0 * READING,
             self.rates.bf16 / 1e12,
@@ -143,18 +174,19 @@ mod tests {
             bf16: 1e15,
             f32: 1e14,
         };
+        let bias_in = |config: &Config| config.model.bias_model.is_some();
         let mut config = Config::default();
         config.model.bias_model = Some("bias".into());
-        let with_bias = Duration::estimate(&spec, &config, 200, rates);
+        let with_bias = Duration::estimate(&spec, &config, bias_in(&config), 200, rates);
         // 768 steps that read 6.2 GB of weights and some cache at half of 4 TB/s take about 2.5 s.
         assert!((2.3..3.3).contains(&with_bias.sampling), "{with_bias:?}");
         assert!((with_bias.total() / 500.0 - with_bias.sampling - with_bias.learning).abs() < 1e-9);
         config.model.bias_model = None;
-        let alone = Duration::estimate(&spec, &config, 200, rates);
+        let alone = Duration::estimate(&spec, &config, bias_in(&config), 200, rates);
         // Three passes instead of four.
         assert!((with_bias.learning / alone.learning - 4.0 / 3.0).abs() < 1e-6);
         config.sampling.max_rows = 8;
-        let in_turn = Duration::estimate(&spec, &config, 200, rates);
+        let in_turn = Duration::estimate(&spec, &config, bias_in(&config), 200, rates);
         assert!(in_turn.sampling > 1.8 * alone.sampling);
     }
 }

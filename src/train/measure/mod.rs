@@ -1,11 +1,13 @@
 //! What a device computes and how fast: against the CPU, and against what the device itself could do.
 //!
-//! Speeds are compared with rates measured on the same device just before ([`Rates`]), never with a data sheet.
+//! Speeds are compared with rates measured on the same device just before ([`Rates`]), never with a data sheet; only
+//! estimates for a card that is not here start from one ([`Card`]).
 
 use candle_core::{Device, Result};
 use serde::Serialize;
 use std::time::Instant;
 
+mod card;
 mod decode;
 mod duration;
 mod flops;
@@ -15,6 +17,7 @@ mod parity;
 mod rates;
 mod workload;
 
+pub use card::Card;
 pub use decode::{DecodeSpeed, decode_speed};
 pub use duration::Duration;
 pub use flops::Flops;

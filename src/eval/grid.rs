@@ -1,0 +1,89 @@
+//! Several models on several benchmarks as one table, as papers print it.
+
+use super::Scores;
+use super::table::Style;
+use super::table::percent;
+use super::table::render;
+
+/// What stands in a cell.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// An evaluation: exactly right answers with their 95 % interval.
+    Evaluated(Box<Scores>),
+    /// A number from elsewhere, such as a published one, %.
+    Given(f64),
+}
+
+/// A cell of the table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cell {
+    /// Its row: a model.
+    pub row: String,
+    /// Its column: a benchmark.
+    pub column: String,
+    /// What it shows.
+    pub value: Value,
+}
+
+/// Rows and columns in the order in which they are first named; a dash where there is no cell.
+pub fn grid(cells: &[Cell], style: Style) -> String {
+    let mut rows: Vec<&str> = Vec::new();
+    let mut columns: Vec<&str> = Vec::new();
+    for cell in cells {
+        if !rows.contains(&&*cell.row) {
+            rows.push(&cell.row);
+        }
+        if !columns.contains(&&*cell.column) {
+            columns.push(&cell.column);
+        }
+    }
+    let head = std::iter::once("model").chain(columns.iter().copied());
+    let mut lines = vec![head.map(str::to_owned).collect::<Vec<_>>()];
+    for row in rows {
+        let shown = columns.iter().map(|column| {
+            let cell = cells
+                .iter()
+                .find(|cell| cell.row == row && cell.column == *column);
+            cell.map_or_else(|| "–".to_owned(), |cell| cell.value.show())
+        });
+        lines.push(std::iter::once(row.to_owned()).chain(shown).collect());
+    }
+    render(&lines, style)
+}
+
+impl Value {
+    fn show(&self) -> String {
+        match self {
+            Self::Given(number) => format!("{number:.1}"),
+            Self::Evaluated(scores) => scores
+                .splits
+                .get("all")
+                .map_or_else(|| "–".to_owned(), |all| percent(all.exact)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_columns_keep_their_order() {
+        let cell = |row: &str, column: &str, number| Cell {
+            row: row.into(),
+            column: column.into(),
+            value: Value::Given(number),
+        };
+        let cells = [
+            cell("base", "CLEVRER", 44.7),
+            cell("base", "MMVU", 52.8),
+            cell("CDPO", "CLEVRER", 79.1),
+        ];
+        assert_eq!(
+            grid(&cells, Style::Text),
+            "model  CLEVRER  MMVU\nbase      44.7  52.8\nCDPO      79.1     –\n"
+        );
+        let markdown = grid(&cells, Style::Markdown);
+        assert!(markdown.contains("| --- | ---: | ---: |"), "{markdown}");
+    }
+}

@@ -1,0 +1,53 @@
+//! GPUs by their data sheets, for estimates on a machine that does not have them.
+
+use super::rates::Rates;
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// A GPU whose data sheet is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Card {
+    /// NVIDIA H200 SXM (141 GB).
+    H200,
+    /// NVIDIA H100 SXM (80 GB).
+    H100,
+    /// NVIDIA A100 SXM (80 GB).
+    A100,
+    /// NVIDIA RTX A6000 (48 GB), the authors' card.
+    A6000,
+}
+
+impl Card {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::H200 => "NVIDIA H200",
+            Self::H100 => "NVIDIA H100",
+            Self::A100 => "NVIDIA A100",
+            Self::A6000 => "NVIDIA RTX A6000",
+        }
+    }
+
+    /// Bytes of its memory, as `nvidia-smi` counts them.
+    pub fn memory(self) -> u64 {
+        let mib: u64 = match self {
+            Self::H200 => 143_771,
+            Self::H100 => 81_559,
+            Self::A100 => 81_920,
+            Self::A6000 => 49_140,
+        };
+        mib << 20
+    }
+
+    /// Memory bandwidth, and products of bf16 (tensor cores, without sparsity) and f32 in NVIDIA's data sheets.
+    pub fn rates(self) -> Rates {
+        let (copy, bf16, f32) = match self {
+            Self::H200 => (4.8e12, 989e12, 67e12),
+            Self::H100 => (3.35e12, 989e12, 67e12),
+            Self::A100 => (2.039e12, 312e12, 19.5e12),
+            Self::A6000 => (0.768e12, 154.8e12, 38.7e12),
+        };
+        Rates { copy, bf16, f32 }
+    }
+}

@@ -1,0 +1,198 @@
+//! What a run takes on GPUs that are not here, from their data sheets: its models and questions may be missing too.
+
+use super::estimate::Load;
+use super::estimate::Memory;
+use super::measure::Card;
+use super::measure::Duration;
+use crate::config::Config;
+use crate::config::Verb;
+use crate::config::Wording;
+use crate::data::Question;
+use crate::model::hub;
+use crate::model::hub::HubSettings;
+use crate::model::random::three_billion;
+use crate::model::spec::Spec;
+use crate::model::spec::SpecialTokens;
+use crate::policy::parallel::passes_on;
+use crate::prompt::Processor;
+use anyhow::Result;
+use serde::Serialize;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Tokens of a question and the words around it, where neither questions nor a tokenizer say it: CLEVRER's have about as
+/// many at most.
+const TEXT: usize = 200;
+
+/// A run on `ranks` GPUs of one kind.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// The kind.
+    pub card: Card,
+    /// GPUs, each of which takes its part of a step's questions.
+    pub ranks: usize,
+    /// On each of them.
+    pub memory: Memory,
+    /// Whether that is less than the card has.
+    pub fits: bool,
+    /// Without the time in which the GPUs exchange gradients; absent for supervised training.
+    pub duration: Option<Duration>,
+    /// What was assumed because it is not here.
+    pub assumed: Vec<String>,
+}
+
+impl Plan {
+    /// For a run of `verb` as `config` says, with these questions (or with none, when they are not here yet).
+    ///
+    /// # Errors
+    /// A model folder that is there and broken.
+    pub fn new(
+        config: &Config,
+        verb: Verb,
+        questions: &[Question],
+        card: Card,
+        ranks: usize,
+    ) -> Result<Self> {
+        let mut config = config.clone();
+        config.model.device = "cuda:0".into();
+        config.train.questions_per_step = config.train.questions_per_step.div_ceil(ranks);
+        let mut assumed = Vec::new();
+        let folder = on_this_machine(&config.model.path);
+        let spec = if let Some(folder) = &folder {
+            Spec::load(folder)?
+        } else {
+            let name = &config.model.path;
+            assumed.push(format!(
+                "{name} is not on this machine: the sizes of Qwen2.5-VL-3B are taken"
+            ));
+            qwen_3b()
+        };
+        let repelling = (verb == Verb::TrainCdpo)
+            .then_some(config.model.bias_model.as_deref())
+            .flatten();
+        let bias = match repelling.map(|name| (name, on_this_machine(name))) {
+            None => None,
+            Some((_, Some(folder))) => Some(Spec::load(&folder)?),
+            Some((name, None)) => {
+                assumed.push(format!(
+                    "{name} is not on this machine: it is taken to be as large as the model"
+                ));
+                Some(spec.clone())
+            }
+        };
+        let processor = folder.as_deref().map(Processor::load).transpose()?;
+        let words = if let (Some(processor), Some(text)) = (&processor, longest(questions)) {
+            processor.count_tokens(&text, Wording::Training, 0)?
+        } else {
+            assumed.push(format!("prompts of {TEXT} tokens beside those of the clip"));
+            TEXT
+        };
+        let answers = questions.iter().filter_map(|q| q.response.as_deref());
+        let answer = match (&processor, answers.max_by_key(|answer| answer.len())) {
+            (Some(processor), Some(answer)) => processor.encode(answer)?.len() + 1,
+            _ => TEXT,
+        };
+        let load = Load::largest(&config, verb, passes_on(false), words, answer);
+        let memory = Memory::estimate(&spec, bias.as_ref(), &config, &load, 0);
+        let duration = verb
+            .is_rl()
+            .then(|| Duration::by_data_sheet(&spec, &config, bias.is_some(), words, card));
+        Ok(Self {
+            card,
+            ranks,
+            fits: memory.peak < card.memory(),
+            memory,
+            duration,
+            assumed,
+        })
+    }
+}
+
+/// The folder of a model that need not be downloaded.
+fn on_this_machine(name: &str) -> Option<PathBuf> {
+    let settings = HubSettings {
+        offline: true,
+        ..HubSettings::from_env()
+    };
+    hub::resolve_with(name, &settings).ok()
+}
+
+fn longest(questions: &[Question]) -> Option<String> {
+    questions.iter().map(Question::text).max_by_key(String::len)
+}
+
+/// Qwen2.5-VL-3B-Instruct, special tokens as in its `config.json`.
+fn qwen_3b() -> Spec {
+    three_billion(SpecialTokens {
+        vision_start: 151_652,
+        vision_end: 151_653,
+        image_pad: 151_655,
+        video_pad: 151_656,
+        eos: vec![151_645, 151_643],
+        pad: 151_643,
+    })
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gb = |bytes: u64| bytes as f64 / 1e9;
+        writeln!(
+            f,
+            "{} × {} ({:.1} GB each), computed from sizes and the card's data sheet: nothing of it is measured",
+            self.ranks,
+            self.card.name(),
+            gb(self.card.memory())
+        )?;
+        for assumption in &self.assumed {
+            writeln!(f, "  assumed: {assumption}")?;
+        }
+        writeln!(f, "{}", self.memory)?;
+        let (peak, all) = (gb(self.memory.peak), gb(self.card.memory()));
+        if self.fits {
+            writeln!(f, "  fits: {peak:.1} of {all:.1} GB")?;
+        } else {
+            writeln!(
+                f,
+                "  does not fit: {peak:.1} of {all:.1} GB; set optimizer.memory = \"compact\", or \"host\" with \
+                 model.bias_placement = \"host\""
+            )?;
+        }
+        if let Some(duration) = &self.duration {
+            write!(f, "{duration}")?;
+            if self.ranks > 1 {
+                write!(f, ", without the exchange of gradients between the GPUs")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_papers_run_is_planned_without_its_models() {
+        let mut config = Config::default();
+        config.model.path = "owner/never-downloaded-3B".into();
+        config.model.bias_model = Some("runs/absent/checkpoints/step-000500".into());
+        let plan = |config: &Config, card, ranks| {
+            Plan::new(config, Verb::TrainCdpo, &[], card, ranks).unwrap()
+        };
+        let one = plan(&config, Card::H200, 1);
+        assert!(one.fits && one.assumed.len() == 3, "{one}");
+        // The README's table, of the same lengths.
+        assert!((69e9..72e9).contains(&(one.memory.peak as f64)), "{one}");
+        let full = plan(&config, Card::A6000, 2);
+        assert!(
+            !full.fits && full.to_string().contains("\"compact\""),
+            "{full}"
+        );
+        config.optimizer.memory = crate::config::OptimizerMemory::Compact;
+        let two = plan(&config, Card::A6000, 2);
+        assert!(two.fits, "{two}");
+        let (one, two) = (one.duration.unwrap(), two.duration.unwrap());
+        assert!(two.total() > one.total(), "{one} {two}");
+        assert!(two.to_string().contains("data sheet"), "{two}");
+    }
+}

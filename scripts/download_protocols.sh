@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=lib/download.sh
 . scripts/lib/download.sh
 
-source=${PROTOCOLS_SOURCE:-https://raw.githubusercontent.com}
+source=${PROTOCOLS_URL:-https://raw.githubusercontent.com}
 while read -r name repository branch file; do
   fetch "$source/$repository/$branch/$file" "data/protocols/$name/$file"
 done <<'END'

@@ -9,7 +9,7 @@
 #   --mini               the whole script on a miniature world, with stand-ins for the benchmarks, on a CPU; into runs/paper_mini
 #   --download-only      stop after the downloads
 #   --i-agree            you keep to Video-MME's licence (academic research only); without it that benchmark is left out
-#   --benchmarks LIST    of clevrer,mmvu,mvbench,tempcompass,videomme,video_holmes (default: all)
+#   --benchmarks LIST    of clevrer,mmvu,mvbench,tempcompass,videomme,video_holmes (default: these) and tempcompass_flat
 #   --models LIST        rows of the main table, of base,videorft,grpo,bias,cdpo,released_bias,released (default: the first five)
 #   --no-ablations       without the second table
 #   --released           train nothing: the authors' released model and bias model beside base and VideoRFT-3B
@@ -108,7 +108,7 @@ fi
 if [ $dry_run = 1 ]; then
   find_binary
   echo "Data (scripts/download_*.sh)"
-  list_files "${downloads[@]}"
+  list_files "${downloads[@]/_flat/}" $([ $mini = 1 ] || echo protocols)
   printf '\nModels\n'
   line state here published model from
   {
@@ -146,9 +146,10 @@ if [ $mini = 0 ]; then
           for benchmark in "${benchmarks[@]}"; do [ "$benchmark" = videomme ] || left+=("$benchmark"); done
           benchmarks=(${left[@]+"${left[@]}"})
         fi ;;
-      *) "scripts/download_$name.sh" ;;
+      *) "scripts/download_${name%_flat}.sh" ;;
     esac
   done
+  scripts/download_protocols.sh
   if [ $download_only = 1 ]; then exit; fi
   if [ -z "$run" ]; then
     run=$root/dist/videothinker

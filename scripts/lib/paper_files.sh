@@ -42,6 +42,7 @@ END
 videomme|data/videomme/data|101 GB|unpacked
 video_holmes|data/video_holmes/test_Video-Holmes.json|-|$hub/TencentARC/Video-Holmes
 video_holmes|data/video_holmes/videos.zip|5 GB|$hub/TencentARC/Video-Holmes
+protocols|data/protocols/authors/src/eval/eval_bench.py|11 KB|https://github.com/falonss703/VideoThinker
 END
 }
 

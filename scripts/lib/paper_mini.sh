@@ -103,8 +103,8 @@ END
  "answer": "Caption A: Shapes move, then collide."}]}}
 END
   cat >"$1/questions/captioning.json" <<'END'
-{"1000001": {"order": [{"question": "Describe what happens.", "answer": "", "mc_question": "What comes first?\nA. moving\nB. standing",
- "mc_answer": "A. moving"}]}}
+{"1000001": {"direction": [{"question": "One of these is right: say it in a sentence.\nInformation A: {'subject': 'shapes', 'direction': 'away'}\nInformation B: {'subject': 'shapes', 'direction': 'towards each other'}\nGenerated Caption:",
+ "answer": "B. towards each other"}]}}
 END
 }
 

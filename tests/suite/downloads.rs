@@ -147,6 +147,7 @@ fn download(folder: &Path, script: &str, files: Files) {
         .env("HF_ENDPOINT", &address)
         .env("CLEVRER_URL", format!("{address}/clevrer"))
         .env("TEMPCOMPASS_URL", format!("{address}/tempcompass"))
+        .env("PROTOCOLS_URL", &address)
         .env_remove("HF_TOKEN")
         .output()
         .unwrap();
@@ -246,8 +247,8 @@ fn tempcompass() {
     let yes_no = json!({"12": {"speed": [{"question": "Is it fast?", "answer": "yes"}]}});
     let matching = json!({"7": {"order": [
         {"question": "Which caption fits?\nCaption A: first red\nCaption B: first blue", "answer": "Caption A: first red"}]}});
-    let captioning = json!({"7": {"order": [{"question": "Describe it.", "answer": "…",
-        "mc_question": "What is first?\nA. red\nB. blue", "mc_answer": "A. red"}]}});
+    let captioning = json!({"12": {"direction": [{"question": "Say what is right.\nInformation A: {'subject': 'ball', 'direction': 'left'}\nInformation B: {'subject': 'ball', 'direction': 'right'}\nGenerated Caption:",
+        "answer": "B. right"}]}});
     let archive = zip(&[
         named("videos/12.mp4", clip()),
         named("videos/7.mp4", clip()),
@@ -269,6 +270,74 @@ fn tempcompass() {
     download(folder.path(), "download_tempcompass.sh", files);
     check(folder.path(), "eval/tempcompass", &[], 3, 2);
     check(folder.path(), "eval/tempcompass_captioning", &[], 1, 1);
+    check(folder.path(), "eval/tempcompass_flat", &[], 4, 2);
+}
+
+/// The words of the protocols are found in the files as they are downloaded.
+#[test]
+fn protocols() {
+    let notebook = json!({"cells": [{"cell_type": "code", "source": ["ask(system=\"Look.\", question_prompt=\"Well?\")\n"]}]});
+    let files = [
+        (
+            "falonss703/VideoThinker/main/src/eval/eval_bench.py",
+            "QUESTION_TEMPLATE = \"{Question} Well?\"\nTYPE_TEMPLATE = {\"multiple choice\": \"a\", \"numerical\": \"b\", \"free-form\": \"c\"}\n",
+        ),
+        (
+            "OpenGVLab/Ask-Anything/main/video_chat2/mvbench.ipynb",
+            &notebook.to_string(),
+        ),
+        (
+            "llyx97/TempCompass/main/run_qwen2_vl.py",
+            "answer_prompt = {\"multi-choice\": \"a\", \"yes_no\": \"b\", \"caption_matching\": \"c\", \"captioning\": \"\"}\n",
+        ),
+        (
+            "TencentARC/Video-Holmes/main/evaluate.py",
+            "question_prompt = f\"{question} {options}\"\n",
+        ),
+        (
+            "yale-nlp/MMVU/main/utils/constant.py",
+            "MULTI_CHOICE_COT_PROMPT = Template(\"\"\"$question $optionized_str\"\"\")\nOPEN_ENDED_COT_PROMPT = Template(\"\"\"$question\"\"\")\n",
+        ),
+        (
+            "MME-Benchmarks/Video-MME/main/README.md",
+            "```\nIt is said:\n[Subtitles]\nPick.\n[Question]\nIt is:\n```\n",
+        ),
+    ];
+    let files = files.map(|(path, content)| named(format!("/{path}"), content));
+    let folder = workplace();
+    download(folder.path(), "download_protocols.sh", files.into());
+    std::fs::write(
+        folder.path().join("q.json"),
+        json!([{"problem": "Which?", "options": ["A. a", "B. b"], "solution": "<answer>A</answer>", "video": "a/b.mp4"}]).to_string(),
+    )
+    .unwrap();
+    for name in [
+        "authors",
+        "mvbench",
+        "tempcompass",
+        "video_holmes",
+        "mmvu",
+        "videomme",
+    ] {
+        let (protocol, benchmark) = match name {
+            "authors" => ("authors", "mmvu"),
+            name => ("official", name),
+        };
+        let settings = [
+            format!("eval.protocol={protocol}"),
+            format!("eval.benchmark={benchmark}"),
+            format!("eval.protocol_from=data/protocols/{name}"),
+            "data.questions=q.json".to_owned(),
+            "data.on_bad_video=skip".to_owned(),
+        ];
+        let mut arguments = vec!["eval", "--dry-run", "--json"];
+        for setting in &settings {
+            arguments.extend(["--set", setting]);
+        }
+        let (shown, _) = videothinker(folder.path(), &arguments);
+        let wording = shown["wording"].as_str().unwrap();
+        assert!(wording.ends_with("(its own words)"), "{name}: {wording}");
+    }
 }
 
 #[test]

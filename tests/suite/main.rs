@@ -21,6 +21,7 @@ mod mvbench;
 mod optimizer;
 mod parity_engine;
 mod parity_model;
+mod positions;
 mod prompt;
 mod ranks;
 mod reuse;

@@ -2,9 +2,11 @@
 
 Writes tests/golden/order/order.json. A case is a file of `rows` rows from which `samples` are drawn as the authors' code
 draws (shuffled with seed 42 only when there are more), then epochs of Trainer.get_train_dataloader with batches of one,
-`--data_seed 42`, for one process and for two (accelerate's own sharding, process after process of each step). A sequence
-is kept whole when short; of a long one the first and the last rows are kept and a digest of all. Also torch.randperm by
-itself. Run from the repository root with torch 2.6.0, transformers 4.50.0, accelerate 1.5.2 and datasets 3.4.1 (CPU).
+`--data_seed 42`, for one process and for two (accelerate's own sharding, process after process of each step; two
+processes of Trainer.train() under torchrun take the same). A sequence is kept whole when short; of a long one the first
+and the last rows are kept and a digest of all. Also torch.randperm by itself.
+
+Run from the repository root with torch 2.6.0, transformers 4.50.0, accelerate 1.5.2 and datasets 3.4.1 (CPU).
 """
 
 import functools

@@ -247,7 +247,7 @@ impl Default for VideoConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TextAfterVideo {
-    /// One past the clip's largest position, time included: Qwen2.5-VL as it was trained, transformers 4.49 to 4.57
+    /// One past the clip's largest position, time included: Qwen2.5-VL's own code, transformers 4.49 to 4.57
     /// (the authors' runs) and vLLM.
     #[default]
     Largest,

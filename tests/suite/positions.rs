@@ -175,6 +175,22 @@ fn the_spatial_rule_parts_from_it_only_where_time_is_longer() {
     assert!(parted > 30, "{parted} cases");
 }
 
+/// 10 of 128 frames at 25 a second, as the paper's settings take them: the README says so.
+#[test]
+fn a_clevrer_clip_has_the_same_positions_with_the_authors_second() {
+    let spec = Spec::load(&golden_path("model/tiny")).unwrap();
+    let ids = vec![spec.tokens.video_pad; 5 * 11 * 17];
+    let positions = |second_per_grid| {
+        let span = VideoSpan {
+            grid_thw: [5, 22, 34],
+            second_per_grid,
+            text_after: TextAfterVideo::default(),
+        };
+        prompt_positions(&spec, &ids, &[span]).unwrap()
+    };
+    assert_eq!(positions(2.0 / (10.0 / 128.0 * 25.0)), positions(1.0));
+}
+
 fn long_clip_prompt(golden: &LongClip, text_after: TextAfterVideo) -> Prompt {
     let patches = golden.grid_thw.iter().product();
     Prompt {

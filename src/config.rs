@@ -131,6 +131,8 @@ pub struct DataConfig {
     pub video_root: PathBuf,
     /// Draw this many questions, with `seed`; all when absent.
     pub samples: Option<usize>,
+    /// In which order they come; `train-sft` keeps those of one clip together.
+    pub order: QuestionOrder,
     /// Keep only these kinds; empty keeps every question.
     pub kinds: Vec<QuestionKind>,
     /// What to do with a clip that cannot be used.
@@ -152,6 +154,7 @@ impl Default for DataConfig {
             questions: PathBuf::new(),
             video_root: PathBuf::new(),
             samples: None,
+            order: QuestionOrder::default(),
             kinds: Vec::new(),
             on_bad_video: BadVideoPolicy::default(),
             manifest: None,
@@ -182,6 +185,19 @@ impl QuestionKind {
     }
 }
 
+/// The order in which a run takes its questions. The draw of `data.samples` from more questions is the same:
+/// `datasets.shuffle(seed)` of Hugging Face.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QuestionOrder {
+    /// What is drawn is shuffled anew in every epoch with a generator of its own.
+    #[default]
+    Drawn,
+    /// As the authors' runs: transformers' Trainer shuffles what is drawn with torch, `seed` plus the epoch being its
+    /// `data_seed`, and fills an epoch's last step with the epoch's first questions.
+    Trainer,
+}
+
 /// What happens to a question whose clip cannot be used. It is never replaced by another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -209,6 +225,10 @@ pub struct VideoConfig {
     pub min_pixels: usize,
     /// At most this many pixels per frame after resizing (196 × 28 × 28).
     pub max_pixels: usize,
+    /// Where the positions of text go on after a clip.
+    pub text_after: TextAfterVideo,
+    /// What the model is told of the time between two pairs of frames.
+    pub seconds_per_grid: SecondsPerGrid,
 }
 
 /// Where the frames that are taken from a clip stand in it.
@@ -231,8 +251,37 @@ impl Default for VideoConfig {
             max_frames: 16,
             min_pixels: 128 * 28 * 28,
             max_pixels: 196 * 28 * 28,
+            text_after: TextAfterVideo::default(),
+            seconds_per_grid: SecondsPerGrid::default(),
         }
     }
+}
+
+/// Where text goes on after a clip of `t` grids of `h × w` merged tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextAfterVideo {
+    /// One past the clip's largest position, time included: Qwen2.5-VL's own code, transformers 4.49 to 4.57
+    /// (the authors' runs) and vLLM.
+    #[default]
+    Largest,
+    /// At the clip's start + max(h, w), whatever its duration: transformers 5. For numbers to compare with its own; it
+    /// differs only for clips longer in time than in space (more than 8 s at 2 positions a second and 17 columns), whose
+    /// last frames then stand at positions that the question has too.
+    Spatial,
+}
+
+/// Seconds between two temporal grids (frame pairs), as the positions of a clip have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecondsPerGrid {
+    /// 2 / the frames really taken per second, as Qwen2.5-VL is meant to be used.
+    #[default]
+    Sampled,
+    /// 1, whatever was taken. The authors' trainer gives the processor no frame rate, which then takes its default of 2
+    /// (2 / 2 s), and leaves the time out of the log-probability pass, where the default is 1 s. Their evaluation is
+    /// `sampled`.
+    Authors,
 }
 
 /// `[sampling]`

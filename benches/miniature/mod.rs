@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::{DType, Device};
 use std::sync::Arc;
 use videothinker::cli::init::write_untrained;
-use videothinker::config::{Config, LossKind, Wording};
+use videothinker::config::{Config, LossKind, TextAfterVideo, Wording};
 use videothinker::policy::generate::{Completion, generate, unobserved};
 use videothinker::policy::inputs::{PackedGroup, PackedInputs};
 use videothinker::policy::sampler::QuestionSeed;
@@ -60,6 +60,7 @@ impl Miniature {
                     values,
                     grid_thw: GRID,
                     second_per_grid: 1.0,
+                    text_after: TextAfterVideo::default(),
                 };
                 Ok(processor.prompt(question, Wording::Training, Some(Arc::new(clip)))?)
             })

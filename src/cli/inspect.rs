@@ -15,7 +15,6 @@ use crate::config::Config;
 use crate::config::Verb;
 use crate::config::Wording;
 use crate::model::device;
-use crate::model::positions::TextAfterVideo;
 use crate::model::positions::VideoSpan;
 use crate::model::positions::prompt_positions;
 use crate::model::spec::Spec;
@@ -211,12 +210,7 @@ fn inspect_prompt(args: &PromptArgs) -> Result<()> {
         .iter()
         .map(|clip| VideoSpan::from(clip.as_ref()))
         .collect();
-    let (positions, _) = prompt_positions(
-        &Spec::load(&folder)?,
-        &prompt.token_ids,
-        &clips,
-        TextAfterVideo::default(),
-    )?;
+    let (positions, _) = prompt_positions(&Spec::load(&folder)?, &prompt.token_ids, &clips)?;
     output::json(&PromptView {
         text: &prompt.text,
         prompt_ids: &prompt.token_ids,

@@ -1,6 +1,6 @@
 //! `[eval]`: how a benchmark is asked and scored, and the protocols that set all of it at once.
 
-use super::{Config, ConfigError, FramePositions, Origins};
+use super::{Config, ConfigError, FramePositions, Origins, SecondsPerGrid, TextAfterVideo};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -297,6 +297,18 @@ impl Config {
         fix.set("video.max_frames", &mut video.max_frames, preset.max_frames)?;
         fix.set("video.min_pixels", &mut video.min_pixels, 128 * 28 * 28)?;
         fix.set("video.max_pixels", &mut video.max_pixels, preset.max_pixels)?;
+        // The authors' evaluation hands every clip's sampled frame rate on to vLLM, which places the text behind the largest
+        // position: of their trainer's one second a grid there is nothing in it.
+        fix.set(
+            "video.text_after",
+            &mut video.text_after,
+            TextAfterVideo::Largest,
+        )?;
+        fix.set(
+            "video.seconds_per_grid",
+            &mut video.seconds_per_grid,
+            SecondsPerGrid::Sampled,
+        )?;
         let sampling = &mut self.sampling;
         fix.set(
             "sampling.max_new_tokens",
@@ -375,6 +387,10 @@ mod tests {
             message.contains("`video.max_frames`: is 16") && message.contains("means 32"),
             "{message}"
         );
+        for setting in ["video.text_after=spatial", "video.seconds_per_grid=authors"] {
+            load(&["eval.protocol=authors", setting]).unwrap_err();
+            load(&[setting]).unwrap();
+        }
     }
 
     #[test]

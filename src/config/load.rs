@@ -159,7 +159,13 @@ impl Config {
             path: path.to_path_buf(),
             source,
         })?;
-        let table = read_file(path, &text, &mut Origins::default())?;
+        let mut table = read_file(path, &text, &mut Origins::default())?;
+        // What a run did that was written before there was this setting.
+        if let Some(Value::Table(video)) = table.get_mut("video") {
+            video
+                .entry("text_after")
+                .or_insert_with(|| "spatial".into());
+        }
         table
             .try_into()
             .map_err(|error: toml::de::Error| ConfigError::WrongType {
@@ -393,6 +399,7 @@ fn insert(table: &mut Table, key: &str, value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TextAfterVideo;
 
     fn load(text: &str, overrides: &[&str]) -> Result<Config, ConfigError> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -525,6 +532,10 @@ mod tests {
         std::fs::write(file.path(), config.to_toml().unwrap()).unwrap();
         assert_eq!(Config::read_resolved(file.path()).unwrap(), config);
         let written = config.flattened();
+        // What a run wrote before there was the setting did as transformers 5 does.
+        std::fs::write(file.path(), "seed = 1\n[video]\nfps = 2.0\n").unwrap();
+        let older = Config::read_resolved(file.path()).unwrap();
+        assert_eq!(older.video.text_after, TextAfterVideo::Spatial);
         let mut keys = Vec::new();
         flatten("", &template(), &mut |key, _| keys.push(key));
         assert!(keys.iter().all(|key| written.contains_key(key)));

@@ -2,10 +2,11 @@
 
 use super::clip_file::exists;
 use super::manifest::Manifest;
+use super::mersenne::randperm;
 use super::read::{DataError, read_questions};
 use super::shuffle::permutation;
 use super::{Change, Question};
-use crate::config::{BadVideoPolicy, DataConfig};
+use crate::config::{BadVideoPolicy, DataConfig, QuestionOrder};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Dataset {
     questions: Vec<Question>,
     seed: u64,
+    rule: QuestionOrder,
     skipped: usize,
     /// The epoch asked for last and its order: a run walks through epochs one after the other.
     order: Mutex<Option<(usize, Arc<[usize]>)>>,
@@ -46,12 +48,13 @@ impl Dataset {
         Ok(Self {
             questions,
             seed,
+            rule: config.order,
             skipped,
             order: Mutex::new(None),
         })
     }
 
-    /// The questions: in file order, or in drawing order when `samples` was set.
+    /// The questions: in file order, or in drawing order when `samples` was set ([`draw`]).
     pub fn questions(&self) -> &[Question] {
         &self.questions
     }
@@ -71,11 +74,18 @@ impl Dataset {
         self.skipped
     }
 
-    /// The question a run takes as its `index`-th: epoch after epoch, each newly shuffled. It depends
-    /// on seed and index only, so a resumed run continues exactly.
-    pub fn question_at(&self, index: usize) -> &Question {
+    /// The question a run of `per_step` questions a step takes as its `index`-th: epoch after epoch, each newly shuffled.
+    /// It depends on seed and these two only, so a resumed run continues exactly.
+    ///
+    /// With `data.order = "trainer"` an epoch is whole steps: its last one is filled with the epoch's first questions, as
+    /// accelerate fills the processes' last batches.
+    pub fn question_at(&self, index: usize, per_step: usize) -> &Question {
         let count = self.questions.len();
-        &self.questions[self.order_of(index / count)[index % count]]
+        let length = match self.rule {
+            QuestionOrder::Drawn => count,
+            QuestionOrder::Trainer => count.next_multiple_of(per_step),
+        };
+        &self.questions[self.order_of(index / length)[index % length % count]]
     }
 
     /// The order of one epoch, as indices into `questions`.
@@ -84,8 +94,12 @@ impl Dataset {
         match last.as_ref() {
             Some((known, order)) if *known == epoch => Arc::clone(order),
             _ => {
-                let order: Arc<[usize]> =
-                    permutation(&[self.seed, epoch as u64], self.questions.len()).into();
+                let (count, epoch_number) = (self.questions.len(), epoch as u64);
+                let order: Arc<[usize]> = match self.rule {
+                    QuestionOrder::Drawn => permutation(&[self.seed, epoch_number], count),
+                    QuestionOrder::Trainer => randperm(self.seed + epoch_number, count),
+                }
+                .into();
                 *last = Some((epoch, Arc::clone(&order)));
                 order
             }
@@ -94,10 +108,11 @@ impl Dataset {
 }
 
 /// Keeps the wanted kinds and draws `data.samples` questions in the order of Hugging Face
-/// `datasets.shuffle(seed).select(range(samples))`.
+/// `datasets.shuffle(seed).select(range(samples))`. Where there are not more than that, all are taken, as the log says;
+/// with `data.order = "trainer"` in the order of the file, for the authors shuffle only what they draw from.
 ///
 /// # Errors
-/// No question is of a kind in `data.kinds`, or there are fewer than `data.samples`.
+/// No question is of a kind in `data.kinds`.
 pub fn draw(
     mut questions: Vec<Question>,
     config: &DataConfig,
@@ -123,14 +138,18 @@ pub fn draw(
         });
     }
     if let Some(samples) = config.samples {
-        let available = questions.len();
-        if samples == 0 || samples > available {
+        if samples == 0 {
             return Err(DataError::Empty {
                 path: path.clone(),
-                problem: format!(
-                    "data.samples = {samples}, but there are {available} questions to draw from: set it between 1 and {available}, or leave it out"
-                ),
+                problem: "data.samples = 0 draws none: set it to 1 or more, or leave it out".into(),
             });
+        }
+        let available = questions.len();
+        if let Some(message) = too_few(samples, available) {
+            tracing::warn!("{}: {message}", path.display());
+        }
+        if config.order == QuestionOrder::Trainer && samples >= available {
+            return Ok(questions);
         }
         let mut slots: Vec<Option<Question>> = questions.into_iter().map(Some).collect();
         questions = permutation(&[seed], available)
@@ -140,6 +159,15 @@ pub fn draw(
             .collect();
     }
     Ok(questions)
+}
+
+/// What to say when there are fewer than `samples` questions to draw from.
+pub fn too_few(samples: usize, available: usize) -> Option<String> {
+    (available < samples).then(|| {
+        format!(
+            "data.samples = {samples}, but there are {available} questions to draw from: all of them are taken"
+        )
+    })
 }
 
 /// Compares the clips that exist with the manifest.
@@ -255,12 +283,120 @@ mod tests {
             .map(|row| format!("q{row}"))
             .collect();
         assert_eq!(ids(&Dataset::load(&config, 42).unwrap()), expected);
-        config.samples = Some(11);
+        config.order = QuestionOrder::Trainer;
+        assert_eq!(ids(&Dataset::load(&config, 42).unwrap()), expected);
+        config.samples = Some(0);
         let message = Dataset::load(&config, 42).unwrap_err().to_string();
+        assert!(message.contains("data.samples = 0"), "{message}");
+    }
+
+    #[test]
+    fn where_there_are_not_more_all_are_taken() {
+        let (_folder, mut config) = world(&[]);
+        let in_file: Vec<String> = (0..10).map(|row| format!("q{row}")).collect();
+        for samples in [10, 11] {
+            config.samples = Some(samples);
+            config.order = QuestionOrder::Drawn;
+            assert_eq!(Dataset::load(&config, 42).unwrap().len(), 10);
+            config.order = QuestionOrder::Trainer;
+            assert_eq!(ids(&Dataset::load(&config, 42).unwrap()), in_file);
+        }
+        assert_eq!(too_few(10, 10), None);
+        let message = too_few(11, 10).unwrap();
         assert!(
             message.contains("data.samples = 11") && message.contains("10 questions"),
             "{message}"
         );
+    }
+
+    /// A sequence of rows of tests/golden/order (scripts/make_golden_order.py): whole when short, else its ends.
+    #[derive(serde::Deserialize)]
+    struct Kept {
+        count: usize,
+        rows: Option<Vec<usize>>,
+        first: Option<Vec<usize>>,
+        last: Option<Vec<usize>>,
+        digest: String,
+    }
+
+    impl Kept {
+        fn check(&self, ours: &[usize]) {
+            assert_eq!(ours.len(), self.count);
+            let part = |part: &Option<Vec<usize>>, ours: &[usize]| {
+                assert_eq!(ours, part.as_deref().unwrap_or(ours));
+            };
+            let end = |part: &Option<Vec<usize>>| part.as_ref().map_or(0, Vec::len);
+            part(&self.rows, ours);
+            part(&self.first, &ours[..end(&self.first)]);
+            part(&self.last, &ours[self.count - end(&self.last)..]);
+            let digest = ours.iter().fold(0u64, |digest, &row| {
+                digest.wrapping_mul(31).wrapping_add(row as u64)
+            });
+            assert_eq!(digest.to_string(), self.digest);
+        }
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        seed: u64,
+        permutations: Vec<Permutation>,
+        cases: Vec<Case>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Permutation {
+        seed: u64,
+        count: usize,
+        order: Kept,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Case {
+        rows: usize,
+        samples: usize,
+        questions_per_step: usize,
+        epochs: Vec<Kept>,
+    }
+
+    fn golden() -> Golden {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(root.join("tests/golden/order/order.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn equals_torch() {
+        for case in golden().permutations {
+            case.order.check(&randperm(case.seed, case.count));
+        }
+    }
+
+    /// Step after step, epoch after epoch, on one GPU and on two.
+    #[test]
+    fn the_trainers_order_is_that_of_datasets_and_transformers() {
+        let (_folder, mut config) = world(&[]);
+        config.order = QuestionOrder::Trainer;
+        let golden = golden();
+        assert_eq!(golden.cases.len(), 16);
+        for case in golden.cases {
+            config.samples = Some(case.samples);
+            let one = read_questions(&config.questions).unwrap().remove(0);
+            let questions = (0..case.rows).map(|row| Question {
+                id: row.to_string(),
+                ..one.clone()
+            });
+            let dataset = Dataset::new(questions.collect(), &config, golden.seed).unwrap();
+            let mut taken = 0;
+            for epoch in case.epochs {
+                let steps = taken..taken + epoch.count;
+                taken = steps.end;
+                let ours: Vec<usize> = steps
+                    .map(|index| dataset.question_at(index, case.questions_per_step))
+                    .map(|question| question.id.parse().unwrap())
+                    .collect();
+                epoch.check(&ours);
+            }
+        }
     }
 
     #[test]
@@ -279,7 +415,7 @@ mod tests {
         let dataset = Dataset::load(&config, 3).unwrap();
         let walk = |from: usize| -> Vec<String> {
             (from..from + 10)
-                .map(|index| dataset.question_at(index).id.clone())
+                .map(|index| dataset.question_at(index, 3).id.clone())
                 .collect()
         };
         let (first, second) = (walk(0), walk(10));
@@ -289,7 +425,7 @@ mod tests {
         assert_eq!(sorted, ids(&dataset));
         // Asked again from the middle, as a resumed run does.
         assert_eq!(walk(10), second);
-        assert_eq!(dataset.question_at(4).id, first[4]);
+        assert_eq!(dataset.question_at(4, 3).id, first[4]);
     }
 
     #[test]

@@ -13,11 +13,12 @@ mod dataset;
 pub mod fnv;
 mod fragment;
 mod manifest;
+pub mod mersenne;
 mod read;
 pub mod shuffle;
 
 pub use clip_file::{ClipFacts, folder_images};
-pub use dataset::{Dataset, draw};
+pub use dataset::{Dataset, draw, too_few};
 pub use fragment::{Fragment, Span};
 pub use manifest::{Change, ClipRecord, Manifest};
 pub use read::{DataError, QuestionWriter, read_questions, write_questions};

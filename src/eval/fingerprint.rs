@@ -3,6 +3,7 @@
 use super::EvalError;
 use crate::config::Config;
 use crate::config::Extraction;
+use crate::config::QuestionOrder;
 use crate::data::Question;
 use crate::data::fnv::Fnv;
 use std::io::Read;
@@ -93,6 +94,7 @@ pub(super) fn of_config(config: &Config, questions_hash: &str) -> Result<String,
     relevant.data.questions = "".into();
     relevant.data.video_root = "".into();
     relevant.data.manifest = None;
+    relevant.data.order = QuestionOrder::default();
     relevant.data.cache_mib = 0;
     relevant.data.cache_dir = None;
     relevant.data.cache_dir_mib = 0;
@@ -112,6 +114,7 @@ pub(super) fn of_config(config: &Config, questions_hash: &str) -> Result<String,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TextAfterVideo;
 
     #[test]
     fn changed_weights_and_settings_change_the_fingerprints() {
@@ -130,8 +133,12 @@ mod tests {
         config.train.steps += 1;
         config.sampling.max_rows += 1;
         config.data.cache_dir = Some("frames".into());
+        config.data.order = QuestionOrder::Trainer;
         assert_eq!(plain, of_config(&config, "q").unwrap());
         assert_ne!(plain, of_config(&config, "other questions").unwrap());
+        config.video.text_after = TextAfterVideo::Spatial;
+        assert_ne!(plain, of_config(&config, "q").unwrap());
+        config.video.text_after = TextAfterVideo::default();
         config.video.max_frames += 2;
         assert_ne!(plain, of_config(&config, "q").unwrap());
     }

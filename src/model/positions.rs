@@ -1,8 +1,10 @@
 //! Multimodal rotary positions (M-RoPE): where every token stands in time, height and width.
 //!
-//! Source: `Qwen2_5_VLModel.get_rope_index` and `Qwen2_5_VLRotaryEmbedding` of transformers 5.
+//! Source: `get_rope_index` of transformers 4.50's `Qwen2_5_VLForConditionalGeneration` (and of transformers 5's
+//! `Qwen2_5_VLModel` for [`TextAfterVideo::Spatial`]), `Qwen2_5_VLRotaryEmbedding`.
 //! Shapes: `L` tokens, `N` rows, `D` head width.
 
+use crate::config::TextAfterVideo;
 use crate::model::spec::Spec;
 use crate::model::spec::TextSpec;
 use crate::video::VideoPatches;
@@ -49,13 +51,15 @@ impl Positions {
     }
 }
 
-/// What positions need to know of a clip.
+/// What positions need to know of a clip. It brings its own rule, so that no pass can take another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct VideoSpan {
     /// Temporal grids, patch rows, patch columns, before the merge.
     pub grid_thw: [usize; 3],
     /// Seconds between temporal grids.
     pub second_per_grid: f64,
+    /// Where the text behind it goes on.
+    pub text_after: TextAfterVideo,
 }
 
 impl From<&VideoPatches> for VideoSpan {
@@ -63,19 +67,9 @@ impl From<&VideoPatches> for VideoSpan {
         Self {
             grid_thw: video.grid_thw,
             second_per_grid: video.second_per_grid,
+            text_after: video.text_after,
         }
     }
-}
-
-/// Where text goes on after a clip of `t` grids of `h × w` merged tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TextAfterVideo {
-    /// At the clip's start + max(h, w), whatever its duration: transformers 5, and therefore the default.
-    #[default]
-    SpatialExtent,
-    /// One past the clip's largest position, time included: transformers 4.x (the authors' runs) and vLLM. Differs
-    /// only for clips longer in time than in space (more than 8 s at 2 positions a second and 17 columns).
-    LargestPosition,
 }
 
 /// Why no positions can be given.
@@ -103,14 +97,13 @@ pub enum PositionError {
     },
 }
 
-/// Positions of a prompt, and the position of the token after it.
+/// Positions of a prompt, and the position of the token after it; tokens that are generated go on from there one by one.
 ///
 /// `videos` are the clips in the order of their placeholders in `token_ids`.
 pub fn prompt_positions(
     spec: &Spec,
     token_ids: &[u32],
     videos: &[VideoSpan],
-    after: TextAfterVideo,
 ) -> Result<(Positions, u32), PositionError> {
     let mut positions = Positions::default();
     let (mut next, mut index, mut video) = (0u32, 0, 0);
@@ -127,7 +120,7 @@ pub fn prompt_positions(
             continue;
         }
         if let Some(span) = videos.get(video) {
-            next = push_video(&mut positions, spec, span, next, (video, run), after)?;
+            next = push_video(&mut positions, spec, span, next, (video, run))?;
         }
         video += 1;
     }
@@ -148,7 +141,6 @@ fn push_video(
     span: &VideoSpan,
     start: u32,
     run: (usize, usize),
-    after: TextAfterVideo,
 ) -> Result<u32, PositionError> {
     let merge = spec.vision.spatial_merge_size;
     let [grids, rows, columns] = span.grid_thw;
@@ -160,11 +152,13 @@ fn push_video(
             tokens: grids * rows * columns,
         });
     }
-    // transformers multiplies in f32 and truncates.
-    let interval = (spec.vision.tokens_per_second * span.second_per_grid) as f32;
+    // transformers multiplies in f32, in this order, and truncates. Its versions 4.52 to 4.57 truncate the seconds themselves
+    // first: time stands still in a clip of more than 2 frames a second. That is a defect and not followed.
+    let seconds = span.second_per_grid as f32;
+    let per_second = spec.vision.tokens_per_second as f32;
     let mut largest = 0;
     for grid in 0..grids {
-        let time = (grid as f32 * interval) as u32;
+        let time = (grid as f32 * seconds * per_second) as u32;
         for row in 0..rows as u32 {
             for column in 0..columns as u32 {
                 positions.push([start + time, start + row, start + column]);
@@ -174,9 +168,9 @@ fn push_video(
     }
     let spatial = rows.max(columns) as u32;
     Ok(start
-        + match after {
-            TextAfterVideo::SpatialExtent => spatial,
-            TextAfterVideo::LargestPosition => spatial.max(largest + 1),
+        + match span.text_after {
+            TextAfterVideo::Largest => spatial.max(largest + 1),
+            TextAfterVideo::Spatial => spatial,
         })
 }
 

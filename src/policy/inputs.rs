@@ -6,9 +6,7 @@
 
 use crate::model::packed::GroupLayout;
 use crate::model::packed::PackedLayout;
-use crate::model::positions::{
-    PositionError, Positions, TextAfterVideo, VideoSpan, prompt_positions,
-};
+use crate::model::positions::{PositionError, Positions, VideoSpan, prompt_positions};
 use crate::model::spec::Spec;
 use crate::prompt::Prompt;
 use crate::video::VideoPatches;
@@ -125,8 +123,7 @@ impl PackedInputs {
 
     fn push_group(&mut self, spec: &Spec, group: &PackedGroup) -> Result<(), PositionError> {
         let spans: Vec<VideoSpan> = group.video.iter().map(|video| (&***video).into()).collect();
-        let (positions, next) =
-            prompt_positions(spec, group.prefix, &spans, TextAfterVideo::default())?;
+        let (positions, next) = prompt_positions(spec, group.prefix, &spans)?;
         let start = self.token_ids.len();
         self.video_rows.extend(
             (start..)

@@ -124,6 +124,7 @@ pub fn score(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TextAfterVideo;
 
     #[test]
     fn a_shared_clip_is_one_clip() {
@@ -132,6 +133,7 @@ mod tests {
                 values: vec![value],
                 grid_thw: [1, 2, 2],
                 second_per_grid: 1.0,
+                text_after: TextAfterVideo::default(),
             })
         };
         let (a, b) = (clip(0.0), clip(0.0));

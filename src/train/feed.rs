@@ -110,9 +110,11 @@ pub fn bytes_of(lessons: &[Lesson]) -> u64 {
         .sum()
 }
 
-/// The questions at positions `from..to` of the run's order.
-pub fn in_order(dataset: &Dataset, from: usize, to: usize) -> Vec<&Question> {
-    (from..to).map(|index| dataset.question_at(index)).collect()
+/// The questions at positions `from..to` of the order of a run with `per_step` questions a step.
+pub fn in_order(dataset: &Dataset, from: usize, to: usize, per_step: usize) -> Vec<&Question> {
+    (from..to)
+        .map(|index| dataset.question_at(index, per_step))
+        .collect()
 }
 
 /// Positions `from..to` of an order for supervised steps: clips are shuffled anew in every epoch, the questions of one
@@ -199,7 +201,7 @@ mod tests {
     fn a_bad_clip_is_an_error_or_skipped_and_never_replaced() {
         let (_folder, dataset) = dataset();
         let mut config = Config::default();
-        let questions = in_order(&dataset, 0, 4);
+        let questions = in_order(&dataset, 0, 4, 2);
         let mut feed = Feed::start(questions.clone(), &config).unwrap();
         let message = format!("{:#}", feed.next_lessons(2).unwrap_err());
         assert!(

@@ -3,8 +3,10 @@
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::config::DivergenceGuard;
+use crate::config::QuestionOrder;
 use crate::config::Verb;
 use crate::data::Dataset;
+use crate::data::too_few;
 use crate::model::device;
 use anyhow::Context;
 use anyhow::Result;
@@ -88,6 +90,17 @@ pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions, ranks: usize) 
         dataset.num_skipped(),
         config.output_dir.display()
     )?;
+    let available = dataset.len() + dataset.num_skipped();
+    if let Some(message) = config
+        .data
+        .samples
+        .and_then(|samples| too_few(samples, available))
+    {
+        writeln!(text, "{message}.")?;
+    }
+    if verb.is_rl() && config.data.order == QuestionOrder::Trainer {
+        writeln!(text, "They come in the order of transformers' Trainer.")?;
+    }
     let mut config = config.clone();
     if ranks > 1 {
         config.train.questions_per_step = config.train.questions_per_step.div_ceil(ranks);

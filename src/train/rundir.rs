@@ -233,6 +233,8 @@ pub fn check_same_config(checkpoint: &Path, before: &Config, now: &Config) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::QuestionOrder;
+    use crate::config::TextAfterVideo;
 
     #[test]
     fn changed_settings_are_named() {
@@ -245,6 +247,8 @@ mod tests {
         check_same_config(Path::new("c"), &before, &now).unwrap();
         now.kl.coefficient = 0.5;
         now.data.samples = Some(9);
+        now.data.order = QuestionOrder::Trainer;
+        now.video.text_after = TextAfterVideo::Spatial;
         let message = check_same_config(Path::new("c"), &before, &now)
             .unwrap_err()
             .to_string();
@@ -256,6 +260,12 @@ mod tests {
             message.contains("data.samples: was absent, is 9"),
             "{message}"
         );
+        for line in [
+            "data.order: was \"drawn\", is \"trainer\"",
+            "video.text_after: was \"largest\", is \"spatial\"",
+        ] {
+            assert!(message.contains(line), "{message}");
+        }
         assert!(!message.contains("checkpoint.every"), "{message}");
     }
 

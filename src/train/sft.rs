@@ -333,6 +333,7 @@ fn common_prefix(a: &Example, b: &Example) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TextAfterVideo;
 
     #[test]
     fn examples_of_a_clip_share_what_their_prompts_share() {
@@ -341,6 +342,7 @@ mod tests {
                 values: Vec::new(),
                 grid_thw: [0, 0, 0],
                 second_per_grid: 1.0,
+                text_after: TextAfterVideo::default(),
             })
         };
         let (first, second) = (clip(), clip());

@@ -124,11 +124,12 @@ impl<'a> Steps<'a> {
         verb: Verb,
         state: &TrainerState,
     ) -> Self {
-        let end = config.train.steps * config.train.questions_per_step;
+        let per_step = config.train.questions_per_step;
+        let end = config.train.steps * per_step;
         let questions = if verb == Verb::TrainSft {
             feed::in_clip_order(dataset, config.seed, state.next_question, end)
         } else {
-            feed::in_order(dataset, state.next_question, end)
+            feed::in_order(dataset, state.next_question, end, per_step)
         };
         Self {
             questions,

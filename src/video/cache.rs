@@ -216,6 +216,7 @@ impl Folder {
                 values: values.to_vec(),
                 shape,
                 second_per_grid: entry.clip.second_per_grid,
+                text_after: source.config.text_after,
             };
             (entry.clip, frames)
         })

@@ -3,8 +3,7 @@
 //! Frames are those of qwen-vl-utils with decord, bit for bit on x86-64, on clips that decord reads rightly;
 //! on open GOPs, edit lists and AVI, where it does not, they are those of a full decode.
 
-use crate::config::FramePositions;
-use crate::config::VideoConfig;
+use crate::config::{FramePositions, SecondsPerGrid, TextAfterVideo, VideoConfig};
 use crate::data::{Fragment, Span};
 use crate::video::decode::{Reader, Source};
 use crate::video::images::ImageFolder;
@@ -58,7 +57,8 @@ pub struct Clip {
     pub grid_thw: [usize; 3],
     /// Tokens that the clip takes in a prompt.
     pub video_tokens: usize,
-    /// Seconds between temporal grids, from the frames really taken.
+    /// Seconds between temporal grids, as the model is told: from the frames really taken, unless
+    /// `video.seconds_per_grid` says otherwise.
     pub second_per_grid: f64,
 }
 
@@ -69,8 +69,10 @@ pub struct Frames {
     pub values: Vec<u8>,
     /// `[T, 3, H, W]`.
     pub shape: [usize; 4],
-    /// Seconds between pairs of frames.
+    /// Seconds between pairs of frames, as the model is told.
     pub second_per_grid: f64,
+    /// Where text goes on behind them.
+    pub text_after: TextAfterVideo,
 }
 
 /// What is wrong with a clip whose frames come out all the same.
@@ -206,6 +208,7 @@ fn load_unless_stopped(
         values,
         shape,
         second_per_grid,
+        text_after: config.text_after,
     };
     let flaws = Flaws {
         damaged,
@@ -276,7 +279,10 @@ impl Clip {
             resized,
             grid_thw,
             video_tokens: grid_thw.iter().product::<usize>() / (plan::MERGE * plan::MERGE),
-            second_per_grid: plan::TEMPORAL_PATCH as f64 / sample_fps,
+            second_per_grid: match config.seconds_per_grid {
+                SecondsPerGrid::Sampled => plan::TEMPORAL_PATCH as f64 / sample_fps,
+                SecondsPerGrid::Authors => 1.0,
+            },
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Frames → the model's visual input: normalised patches in the order of transformers' `Qwen2VLVideoProcessor`.
 
+use crate::config::TextAfterVideo;
 use crate::video::Frames;
 use crate::video::plan::{MERGE, PATCH, TEMPORAL_PATCH};
 
@@ -15,8 +16,11 @@ pub struct VideoPatches {
     pub values: Vec<f32>,
     /// Temporal grids, patch rows, patch columns `[t, h, w]`.
     pub grid_thw: [usize; 3],
-    /// Seconds between temporal grids: temporal_patch_size / sampled fps.
+    /// Seconds between temporal grids, as `video.seconds_per_grid` says.
     pub second_per_grid: f64,
+    /// Where the positions of the text behind the clip go on (`video.text_after`). It travels with the clip, so that
+    /// every pass over a prompt (sampling, bias model, learning, scoring) has the same positions.
+    pub text_after: TextAfterVideo,
 }
 
 impl VideoPatches {
@@ -69,6 +73,7 @@ impl Frames {
             values,
             grid_thw,
             second_per_grid: self.second_per_grid,
+            text_after: self.text_after,
         }
     }
 }

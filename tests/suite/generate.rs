@@ -4,7 +4,7 @@ use candle_core::{DType, Device};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use videothinker::config::{SamplingConfig, Wording};
+use videothinker::config::{SamplingConfig, TextAfterVideo, Wording};
 use videothinker::model::Qwen25Vl;
 use videothinker::model::spec::{Spec, SpecialTokens, TextSpec, VisionSpec};
 use videothinker::model::weights::init_weights;
@@ -88,6 +88,7 @@ fn clip(grid_thw: [usize; 3], phase: f32) -> Arc<VideoPatches> {
             .collect(),
         grid_thw,
         second_per_grid: 1.0,
+        text_after: TextAfterVideo::default(),
     })
 }
 

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use videothinker::config::TextAfterVideo;
 use videothinker::policy::inputs::{PackedGroup, PackedInputs, Suffix};
 use videothinker::policy::{FrozenModel, Policy};
 use videothinker::video::VideoPatches;
@@ -89,6 +90,7 @@ pub(crate) fn clip() -> Arc<VideoPatches> {
         values: pixels(0, 180),
         grid_thw: [3, 6, 10],
         second_per_grid: 1.0,
+        text_after: TextAfterVideo::default(),
     })
 }
 
@@ -98,6 +100,7 @@ pub(crate) fn second_clip() -> Arc<VideoPatches> {
         values: pixels(180, 16),
         grid_thw: [1, 4, 4],
         second_per_grid: 0.5,
+        text_after: TextAfterVideo::default(),
     })
 }
 

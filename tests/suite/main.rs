@@ -23,6 +23,7 @@ mod optimizer;
 mod paper;
 mod parity_engine;
 mod parity_model;
+mod positions;
 mod prompt;
 mod protocols;
 mod ranks;

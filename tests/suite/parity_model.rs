@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::path::Path;
 use std::path::PathBuf;
+use videothinker::config::TextAfterVideo;
 use videothinker::model::Qwen25Vl;
 use videothinker::model::checkpoint_error::CheckpointError;
 use videothinker::model::export;
 use videothinker::model::packed::GroupLayout;
 use videothinker::model::packed::PackedLayout;
 use videothinker::model::positions::Positions;
-use videothinker::model::positions::TextAfterVideo;
 use videothinker::model::positions::VideoSpan;
 use videothinker::model::positions::prompt_positions;
 use videothinker::model::spec::Spec;
@@ -83,9 +83,9 @@ fn inputs(
     let span = VideoSpan {
         grid_thw: GRIDS[0],
         second_per_grid: 1.0,
+        text_after: TextAfterVideo::default(),
     };
-    let (mut positions, next) =
-        prompt_positions(&model.spec, prompt, &[span], TextAfterVideo::default()).unwrap();
+    let (mut positions, next) = prompt_positions(&model.spec, prompt, &[span]).unwrap();
     positions.extend(&Positions::text(next, completion.len()));
     let layout = VisionLayout::new(&model.spec.vision, &GRIDS[..1], &Device::Cpu).unwrap();
     let features = model.visual.forward(&pixels(0, 180), &layout).unwrap();
@@ -132,11 +132,12 @@ fn positions_of_long_short_and_several_clips() {
             .map(|(&grid_thw, second_per_grid)| VideoSpan {
                 grid_thw,
                 second_per_grid,
+                // These were written by transformers 5.
+                text_after: TextAfterVideo::Spatial,
             })
             .collect();
         let token_ids = ids(&expected[&format!("positions.{name}.ids")]);
-        let (positions, next) =
-            prompt_positions(&model.spec, &token_ids, &spans, TextAfterVideo::default()).unwrap();
+        let (positions, next) = prompt_positions(&model.spec, &token_ids, &spans).unwrap();
         assert_eq!(
             positions.axes.concat(),
             ids(&expected[&format!("positions.{name}")])
@@ -149,20 +150,15 @@ fn positions_of_long_short_and_several_clips() {
 }
 
 #[test]
-fn text_can_follow_the_largest_position_as_in_transformers_4() {
+fn text_follows_the_largest_position() {
     let (model, expected) = (load("tiny"), reference());
     let token_ids = ids(&expected["positions.long.ids"]);
     let span = VideoSpan {
         grid_thw: [6, 4, 4],
         second_per_grid: 1.0,
+        text_after: TextAfterVideo::default(),
     };
-    let (positions, next) = prompt_positions(
-        &model.spec,
-        &token_ids,
-        &[span],
-        TextAfterVideo::LargestPosition,
-    )
-    .unwrap();
+    let (positions, next) = prompt_positions(&model.spec, &token_ids, &[span]).unwrap();
     // Three text tokens, then time runs to 3 + 5 · 2: text goes on at 14.
     assert_eq!(positions.axes[1][token_ids.len() - 3..], [14, 15, 16]);
     assert_eq!(next, 17);
@@ -175,10 +171,9 @@ fn placeholders_and_clips_must_agree() {
     let span = VideoSpan {
         grid_thw: [1, 4, 4],
         second_per_grid: 1.0,
+        text_after: TextAfterVideo::default(),
     };
-    let positions = |ids: &[u32], spans: &[VideoSpan]| {
-        prompt_positions(&model.spec, ids, spans, TextAfterVideo::default())
-    };
+    let positions = |ids: &[u32], spans: &[VideoSpan]| prompt_positions(&model.spec, ids, spans);
     let short = positions(&[1, pad, pad, pad, 2], &[span]).unwrap_err();
     assert!(short.to_string().contains("3 <|video_pad|>"), "{short}");
     let none = positions(&[1, pad, pad, pad, pad, 2], &[]).unwrap_err();

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use videothinker::config::Wording;
+use videothinker::config::{TextAfterVideo, Wording};
 use videothinker::prompt::tokenizer::TextStream;
 use videothinker::prompt::train::train_bpe;
 use videothinker::prompt::{Processor, PromptError};
@@ -39,6 +39,7 @@ fn clip(grid_thw: [usize; 3]) -> Arc<VideoPatches> {
         values: vec![0.0; grid_thw.iter().product::<usize>() * VideoPatches::PATCH_DIM],
         grid_thw,
         second_per_grid: 1.0,
+        text_after: TextAfterVideo::default(),
     })
 }
 

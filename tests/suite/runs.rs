@@ -256,7 +256,27 @@ fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
     for part in ["Repel: raise 0.02", "4 steps of 2", "optimizer", "at most"] {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
+    assert!(!text.contains("Trainer"), "{text}");
     assert!(!run.output().exists());
+}
+
+#[test]
+fn a_dry_run_says_when_fewer_questions_are_there_than_asked_for() {
+    let mut run = Run::cdpo();
+    run.set("data.samples", "100000");
+    run.set("data.order", "trainer");
+    let output = run.command().arg("--dry-run").output().unwrap();
+    assert_code(&output, 0);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "data.samples = 100000",
+        "all of them are taken",
+        "order of transformers' Trainer",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in: {text}");
+    }
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("all of them are taken"), "{log}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use videothinker::config::{DataConfig, VideoConfig};
+use videothinker::config::{DataConfig, TextAfterVideo, VideoConfig};
 use videothinker::video::resize::{Resizer, has_fma};
 use videothinker::video::{
     ClipLoader, Frames, Prefetcher, VideoError, decode_frames, load, load_patches, plan,
@@ -201,6 +201,7 @@ fn patches_are_those_of_transformers() {
             values: frames.data().to_vec(),
             shape,
             second_per_grid: 1.0,
+            text_after: TextAfterVideo::default(),
         };
         let patches = frames.patches();
         let grid: Vec<usize> = arrays

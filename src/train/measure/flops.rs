@@ -103,6 +103,7 @@ fn vision(vision: &VisionSpec, [t, h, w]: [usize; 3]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TextAfterVideo;
     use crate::model::random::three_billion;
     use crate::model::spec::SpecialTokens;
     use crate::policy::inputs::{PackedGroup, Suffix};
@@ -182,6 +183,7 @@ mod tests {
             values: Vec::new(),
             grid_thw: [1, 8, 8],
             second_per_grid: 1.0,
+            text_after: TextAfterVideo::default(),
         };
         let mut with_clip = inputs(&spec, 4, &[vec![7]]);
         with_clip.videos.push(Arc::new(clip));

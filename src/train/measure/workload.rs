@@ -1,5 +1,6 @@
 //! Made-up questions of given lengths.
 
+use crate::config::TextAfterVideo;
 use crate::model::spec::Spec;
 use crate::policy::inputs::{PackedGroup, PackedInputs};
 use crate::prompt::{Processor, Prompt, PromptError};
@@ -54,6 +55,7 @@ impl Workload {
             values: (0..count).map(wave).collect(),
             grid_thw: self.grid_thw,
             second_per_grid: 1.0,
+            text_after: TextAfterVideo::default(),
         }
     }
 

@@ -365,8 +365,10 @@ fn a_judge_that_refuses_is_explained_and_what_came_is_kept() {
     assert_eq!(scores(path), before);
 
     // One that is too long, say, is left unjudged and asked again the next time.
+    // Asked one after the other, so that it is not the one whose reply says nothing clear anyway.
+    let one = ["--judge-at-once", "1"];
     server.state.lock().unwrap().refusals = VecDeque::from([413]);
-    let shown = run(path, &judging(&server, "judge-2"));
+    let shown = run(path, &[&judging(&server, "judge-2")[..], &one[..]].concat());
     assert!(shown.contains("nothing clear of 2 answers"), "{shown}");
     server.asked();
     server.state.lock().unwrap().refusals = VecDeque::from([413]);
@@ -377,7 +379,6 @@ fn a_judge_that_refuses_is_explained_and_what_came_is_kept() {
 
     // One of five is refused for good.
     server.state.lock().unwrap().refusals = VecDeque::from([403]);
-    let one = ["--judge-at-once", "1"];
     let said = fails(
         path,
         1,

@@ -362,7 +362,7 @@ fn given_answers_are_read_by_any_rule() {
         "answers.json",
         &json!([
             {"task": "multi-choice", "question": ask, "answer": "B. sink", "prediction": "B. sink."},
-            {"task": "multi-choice", "question": ask, "answer": "B. sink", "prediction": "The best option is B. sink. It is heavy."},
+            {"task": "multi-choice", "question": ask, "answer": "B. sink", "prediction": "As I see it the best option is B. sink. It is heavy."},
             {"task": "multi-choice", "question": ask, "answer": "B. sink", "prediction": null},
         ]),
     );

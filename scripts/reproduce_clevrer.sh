@@ -46,6 +46,9 @@ for split in train validation; do
   [ -e $data/$split.json ] || "$run" data clevrer --questions $data/questions_$split.json \
     --annotations $data/annotations/$split --out $data/$split.json
 done
+# Stage 1 asks its questions without their condition (configs/clevrer/bias.toml).
+[ -e $data/train_stripped.json ] || "$run" data clevrer --strip-condition --questions $data/questions_train.json \
+  --annotations $data/annotations/train --out $data/train_stripped.json
 
 train() { # VERB NAME [ARGUMENT…]
   local setting arguments=(--set "model.path=$base" --set "model.device=$device")

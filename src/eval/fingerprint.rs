@@ -92,6 +92,7 @@ pub(super) fn of_config(config: &Config, questions_hash: &str) -> Result<String,
     relevant.model.dtype = config.model.dtype;
     relevant.data.questions = "".into();
     relevant.data.video_root = "".into();
+    relevant.data.video_strip = None;
     relevant.data.manifest = None;
     relevant.data.cache_mib = 0;
     relevant.data.cache_dir = None;
@@ -128,6 +129,7 @@ mod tests {
         config.train.steps += 1;
         config.sampling.max_rows += 1;
         config.data.cache_dir = Some("frames".into());
+        config.data.video_strip = Some("/CLEVRER".into());
         assert_eq!(plain, of_config(&config, "q").unwrap());
         assert_ne!(plain, of_config(&config, "other questions").unwrap());
         config.video.max_frames += 2;

@@ -25,5 +25,6 @@ mod prompt;
 mod ranks;
 mod reuse;
 mod runs;
+mod training_files;
 mod video;
 mod world;

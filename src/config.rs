@@ -137,7 +137,8 @@ pub struct DataConfig {
     pub samples: Option<usize>,
     /// Keep only these kinds; empty keeps every question.
     pub kinds: Vec<QuestionKind>,
-    /// The kind of questions that have none, as in the authors' files, which hold questions of one kind; absent: unknown.
+    /// The kind of questions that have none, where a file holds one kind only, such as the authors' observational ones;
+    /// absent: unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub assume_kind: Option<QuestionKind>,
     /// What to do with a clip that cannot be used.

@@ -374,7 +374,7 @@ mod tests {
         let bare = question(serde_json::json!({}));
         let path = Path::new("cot.json");
         let kept = with_worked_answers(vec![empty.clone(), answered.clone()], path).unwrap();
-        assert_eq!(kept, [answered.clone()]);
+        assert_eq!(kept, std::slice::from_ref(&answered));
         for (questions, part) in [
             (vec![empty], "empty in all of its 1"),
             (vec![answered, bare], "question q has no `response`"),

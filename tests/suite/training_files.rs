@@ -92,7 +92,7 @@ fn the_authors_files_train_both_stages_as_they_are() {
         &format!("{few} clips named by absolute paths are taken from below video_root: {first}"),
         "world/videos/video_00000-01000/video_0000",
     ];
-    assert_says(&bias.run(), 0, &said.map(String::as_str));
+    assert_says(&bias.run(), 0, &said);
     let metrics = bias.lines("metrics.jsonl");
     assert!(metrics[1]["rewards/accuracy/observational"].is_number());
     let rollouts = bias.lines("rollouts.jsonl");

@@ -77,24 +77,22 @@ fn removal(program: &[String]) -> Option<(String, bool)> {
         [words @ .., "negate"] => (words, true),
         words => (words, false),
     };
-    let selection = match words {
-        [
-            "all_events",
-            "objects",
-            selection @ ..,
-            "unique",
-            "get_counterfact" | "filter_counterfact",
-            "belong_to",
-        ]
-        | [
-            "objects",
-            selection @ ..,
-            "unique",
-            "counterfact_events",
-            "belong_to",
-        ] => selection,
-        _ => return None,
+    // Question files have the first spelling, the executor knows the others too.
+    let ends = [
+        ["unique", "get_counterfact", "belong_to"],
+        ["unique", "filter_counterfact", "belong_to"],
+        ["unique", "counterfact_events", "belong_to"],
+    ];
+    let (body, end) = words.split_last_chunk::<3>()?;
+    if !ends.contains(end) {
+        return None;
+    }
+    let body = if end[1] == "counterfact_events" {
+        body
+    } else {
+        body.strip_prefix(&["all_events"])?
     };
+    let selection = body.strip_prefix(&["objects"])?;
     let (mut color, mut material, mut shape) = (None, None, None);
     for step in selection.chunks(2) {
         let [word, filter] = step else { return None };

@@ -146,10 +146,12 @@ fn assume_kind(questions: &mut [Question], config: &DataConfig) {
     let assumed = unlabelled
         .map(|question| question.kind = Some(kind))
         .count();
-    tracing::info!(
-        "{assumed} of {total} questions have no kind: taken for {} (data.assume_kind)",
-        kind.as_str()
-    );
+    if assumed > 0 {
+        tracing::info!(
+            "{assumed} of {total} questions have no kind: taken for {} (data.assume_kind)",
+            kind.as_str()
+        );
+    }
 }
 
 /// Keeps the questions of the kinds in `data.kinds`.

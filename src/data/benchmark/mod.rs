@@ -1,7 +1,8 @@
 //! Benchmarks as they are published: the official files (JSON, JSON lines, parquet, or a folder of them) and the JSON of the
 //! Video-R1 family, of which the authors' code is one, become [`Question`]s.
 //!
-//! Clip paths are relative to `data.video_root`, in the layout of the official archives, whichever file is read.
+//! Clip paths are relative to `data.video_root`, in the layout of the official archives, whichever file is read (those of
+//! CLEVRER as they stand: [`super::locate`] finds them).
 
 use super::DataError;
 use super::Question;

@@ -127,14 +127,22 @@ pub enum DTypeName {
 pub struct DataConfig {
     /// Question file: `.json` (an array) or `.jsonl` (an object a line).
     pub questions: PathBuf,
-    /// Relative video paths are resolved against this folder.
+    /// Relative video paths are resolved against this folder. Of an absolute path that does not exist, such as one of
+    /// another machine, the longest end that exists below it is taken.
     pub video_root: PathBuf,
+    /// Cut from video paths, with everything before it: `/CLEVRER` makes `/data/CLEVRER/a/b.mp4` the relative `a/b.mp4`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub video_strip: Option<String>,
     /// Draw this many questions, with `seed`; all when absent.
     pub samples: Option<usize>,
     /// In which order they come; `train-sft` keeps those of one clip together.
     pub order: QuestionOrder,
     /// Keep only these kinds; empty keeps every question.
     pub kinds: Vec<QuestionKind>,
+    /// The kind of questions that have none, where a file holds one kind only, such as the authors' observational ones;
+    /// absent: unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assume_kind: Option<QuestionKind>,
     /// What to do with a clip that cannot be used.
     pub on_bad_video: BadVideoPolicy,
     /// What `data check --manifest` wrote: a run does not start when a clip has changed since.
@@ -153,9 +161,11 @@ impl Default for DataConfig {
         Self {
             questions: PathBuf::new(),
             video_root: PathBuf::new(),
+            video_strip: None,
             samples: None,
             order: QuestionOrder::default(),
             kinds: Vec::new(),
+            assume_kind: None,
             on_bad_video: BadVideoPolicy::default(),
             manifest: None,
             cache_mib: 256,
@@ -530,6 +540,9 @@ pub enum Schedule {
 pub struct TrainConfig {
     /// Steps: each samples its questions once and learns from them `updates_per_rollout` times.
     pub steps: usize,
+    /// Stop after this many of the steps, with a checkpoint; the schedule goes over all. Absent: after the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_after: Option<usize>,
     /// Questions per step (the authors' two GPUs take one each). `train-sft`: examples.
     pub questions_per_step: usize,
     /// Optimizer updates from one step's completions (μ; TRL: `num_iterations`), all at the step's learning rate.
@@ -544,11 +557,20 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             steps: 500,
+            stop_after: None,
             questions_per_step: 2,
             updates_per_rollout: 1,
             max_bad_steps: 5,
             prefetch_mib: 512,
         }
+    }
+}
+
+impl TrainConfig {
+    /// The step after which a run ends: `stop_after`, else the last of the schedule.
+    pub fn last_step(&self) -> usize {
+        self.stop_after
+            .map_or(self.steps, |stop| stop.min(self.steps))
     }
 }
 
@@ -583,6 +605,8 @@ pub struct CheckpointConfig {
     pub every: usize,
     /// Keep the last so many; older ones are removed. 0 keeps all.
     pub keep: usize,
+    /// Also written at these steps, and never removed: what another run names (with `every = 0`: not written either).
+    pub keep_steps: Vec<usize>,
 }
 
 impl Default for CheckpointConfig {
@@ -590,6 +614,7 @@ impl Default for CheckpointConfig {
         Self {
             every: 100,
             keep: 2,
+            keep_steps: Vec::new(),
         }
     }
 }

@@ -93,6 +93,9 @@ prepare_clevrer() {
     step "questions-$split" "data/clevrer/$split.json" "$run" data clevrer --questions "data/clevrer/questions_$split.json" \
       --annotations "data/clevrer/annotations/$split" --out "data/clevrer/$split.json"
   done
+  # Stage 1 asks its questions without their condition (configs/clevrer/bias.toml).
+  step questions-stripped data/clevrer/train_stripped.json "$run" data clevrer --strip-condition \
+    --questions data/clevrer/questions_train.json --annotations data/clevrer/annotations/train --out data/clevrer/train_stripped.json
 }
 
 # Every clip that is trained on decodes, none is among those of the evaluation.

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The paper's stage-2 comparison as a job array, one GPU each: CDPO, plain GRPO, attraction, repulsion from the
 # base model and from VideoRFT-3B.
-# Start it when stage 1 (configs/clevrer/bias.toml) has finished, or let SLURM wait for it:
+# Start it when stage 1 (configs/clevrer/bias.toml, whose questions `data clevrer --strip-condition` writes) has finished, or let
+# SLURM wait for it:
 #
 #   bias=$(sbatch --parsable scripts/slurm/train.sh train-bias --config configs/clevrer/bias.toml)
 #   sbatch --dependency=afterok:$bias scripts/slurm/array.sh

@@ -11,6 +11,7 @@ use crate::config::Verb;
 use crate::config::Wording;
 use crate::data::Manifest;
 use crate::data::draw;
+use crate::data::locate;
 use crate::data::read_questions;
 use crate::prompt::Processor;
 use crate::prompt::preflight;
@@ -84,6 +85,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
     if args.drawn {
         questions = draw(questions, &config.data, config.seed)?;
     }
+    locate(&mut questions, &config.data)?;
     let clips = preflight::asked_clips(&questions, &config.data.video_root);
     let report = match &args.verify {
         Some(manifest) => Report {
@@ -130,9 +132,14 @@ fn decode(args: &CheckArgs, config: &Config, clips: &[AskedClip]) -> Result<Repo
     }
     let records = preflight::record(clips);
     for path in &args.against {
-        let questions = read_questions(path)?;
-        let root = args.against_root.as_ref();
-        let others = preflight::asked_clips(&questions, root.unwrap_or(&config.data.video_root));
+        let mut questions = read_questions(path)?;
+        let mut theirs = config.data.clone();
+        theirs.questions.clone_from(path);
+        if let Some(root) = &args.against_root {
+            theirs.video_root.clone_from(root);
+        }
+        locate(&mut questions, &theirs)?;
+        let others = preflight::asked_clips(&questions, &theirs.video_root);
         let others = preflight::record(&others);
         let name = path.display().to_string();
         let found = preflight::duplicates(clips, &records, &others, &name);

@@ -1,5 +1,6 @@
 //! `data mini | clevrer | check`: makes, converts and checks question files.
 
+use super::BadArgument;
 use super::Outcome;
 use super::check;
 use super::init::write_untrained;
@@ -7,6 +8,7 @@ use crate::data::clevrer;
 use crate::data::clevrer::Conversion;
 use crate::data::clevrer::Counts;
 use crate::data::clevrer::KindRule;
+use crate::data::clevrer::Labels;
 use crate::data::clevrer::QuestionType;
 use crate::data::read_questions;
 use crate::world::Summary;
@@ -88,6 +90,13 @@ struct ClevrerArgs {
     /// When a counterfactual question is observational; both rules are counted
     #[arg(long, value_enum, default_value_t)]
     rule: KindRule,
+    /// Write observational questions without their condition, as the paper's stage 1 asks them; `original_problem` keeps it
+    #[arg(long)]
+    strip_condition: bool,
+    /// Write this question file instead, such as the authors' training file, with the kinds and ids of the official
+    /// questions that its records are (found by the clip's number, text and options)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["strip_condition", "types", "video_prefix"])]
+    label: Option<PathBuf>,
     /// Question file to write, .json or .jsonl
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -168,10 +177,27 @@ fn describe_split(counts: &Counts) -> String {
 }
 
 fn convert(args: &ClevrerArgs) -> Result<String> {
+    if args.strip_condition && args.rule != KindRule::AnswersAsSeen {
+        let problem = format!(
+            "--strip-condition with --rule {}: without its condition a question asks what is seen, and only by the rule {} \
+             is the official answer what is seen",
+            args.rule.as_str(),
+            KindRule::AnswersAsSeen.as_str()
+        );
+        return Err(BadArgument(problem).into());
+    }
     let conversion = Conversion {
         types: args.types.clone(),
         rule: args.rule,
+        strip_condition: args.strip_condition,
     };
+    if let Some(file) = &args.label {
+        let labels = conversion.label(file, &args.questions, &args.annotations, &args.out)?;
+        if args.json {
+            return Ok(serde_json::to_string(&labels)? + "\n");
+        }
+        return describe_labels(&labels, args);
+    }
     let counts = conversion.convert(
         &args.questions,
         &args.annotations,
@@ -182,6 +208,41 @@ fn convert(args: &ClevrerArgs) -> Result<String> {
         return Ok(serde_json::to_string(&counts)? + "\n");
     }
     describe_conversion(&counts, &args.out)
+}
+
+fn describe_labels(labels: &Labels, args: &ClevrerArgs) -> Result<String> {
+    let mut text = format!(
+        "{}: {} records, {} found among the questions of {}: {} observational, {} inferential (rule {}: observational when {})\n",
+        args.out.display(),
+        labels.records,
+        labels.matched(),
+        args.questions.display(),
+        labels.observational,
+        labels.inferential,
+        args.rule.as_str(),
+        args.rule.words()
+    );
+    if labels.with_kind > 0 {
+        writeln!(
+            text,
+            "left as they are: {} records that have a kind",
+            labels.with_kind
+        )?;
+    }
+    for (reason, count) in &labels.unmatched {
+        writeln!(text, "without a kind: {count} records: {reason}")?;
+    }
+    if let Some(first) = &labels.first_unmatched {
+        writeln!(text, "the first of them: {first}")?;
+    }
+    if let Some(first) = &labels.first_other_answer {
+        writeln!(
+            text,
+            "{} solutions are not the official answers (they are kept); the first: {first}",
+            labels.other_answers
+        )?;
+    }
+    Ok(text)
 }
 
 fn describe_conversion(counts: &Counts, out: &Path) -> Result<String> {
@@ -213,6 +274,20 @@ fn describe_conversion(counts: &Counts, out: &Path) -> Result<String> {
             text,
             "left out: {} questions whose program could not be resolved; the first: {first}",
             counts.unresolved
+        )?;
+    }
+    if counts.stripped > 0 {
+        writeln!(
+            text,
+            "written without their condition: {} observational questions",
+            counts.stripped
+        )?;
+    }
+    if let Some(first) = &counts.first_unstripped {
+        writeln!(
+            text,
+            "left out: {} observational questions whose condition could not be taken out; the first: {first}",
+            counts.unstripped
         )?;
     }
     let checked = counts.confirmed + counts.contradicted;

@@ -191,7 +191,10 @@ fn template() -> Table {
     full.model.bias_model = Some(String::new());
     full.data.samples = Some(0);
     full.data.kinds = vec![QuestionKind::Observational];
+    full.data.assume_kind = Some(QuestionKind::Observational);
+    full.data.video_strip = Some(String::new());
     full.data.cache_dir = Some(PathBuf::new());
+    full.train.stop_after = Some(0);
     full.kl.token_cap = Some(0.0);
     full.eval.benchmark = Some(Benchmark::Clevrer);
     full.eval.protocol = Some(Protocol::Authors);
@@ -520,7 +523,11 @@ mod tests {
         config.model.bias_model = Some("runs/bias".into());
         config.data.samples = Some(3);
         config.data.kinds = vec![QuestionKind::Inferential];
+        config.data.assume_kind = Some(QuestionKind::Observational);
+        config.data.video_strip = Some("/CLEVRER".into());
         config.data.cache_dir = Some("frames".into());
+        config.train.stop_after = Some(2);
+        config.checkpoint.keep_steps = vec![1, 2];
         config.kl.token_cap = Some(2.5);
         config.eval.benchmark = Some(Benchmark::Videomme);
         config.eval.protocol = Some(Protocol::Official);

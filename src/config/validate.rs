@@ -272,6 +272,17 @@ impl Config {
                 optimizer.warmup_steps, self.train.steps
             ),
         )?;
+        if let Some(stop) = self.train.stop_after {
+            check.count("train.stop_after", stop, 1)?;
+            check.require(
+                stop <= self.train.steps,
+                "train.stop_after",
+                format!(
+                    "is {stop}, more than train.steps = {}: lower it, or leave it out to do all",
+                    self.train.steps
+                ),
+            )?;
+        }
         check.count("train.questions_per_step", self.train.questions_per_step, 1)?;
         check.count(
             "train.updates_per_rollout",
@@ -365,6 +376,11 @@ impl Config {
         if let Some(samples) = self.data.samples {
             check.count("data.samples", samples, 1)?;
         }
+        check.require(
+            self.data.video_strip.as_ref().is_none_or(|text| !text.trim_matches(['/', '\\']).is_empty()),
+            "data.video_strip",
+            "names no folder: write the part of a path after which what is below data.video_root begins, such as /CLEVRER",
+        )?;
         let video = &self.video;
         check.positive("video.fps", video.fps)?;
         check.count("video.min_frames", video.min_frames, 2)?;
@@ -474,6 +490,9 @@ mod tests {
             ("optimizer.max_grad_norm=0", "above 0"),
             ("optimizer.warmup_steps=501", "more than train.steps"),
             ("train.steps=0", "at least 1"),
+            ("train.stop_after=0", "at least 1"),
+            ("train.stop_after=501", "more than train.steps = 500"),
+            ("data.video_strip=/", "names no folder"),
             ("train.questions_per_step=0", "at least 1"),
             ("train.updates_per_rollout=0", "at least 1"),
             ("train.max_bad_steps=0", "at least 1"),

@@ -6,13 +6,18 @@ use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::path::Path;
 
+mod condition;
 pub mod history;
+mod label;
 mod official;
 pub mod program;
 
+pub use condition::{ConditionError, without_condition};
+pub use label::Labels;
 pub use official::{
     Annotation, Collision, ObjectProperty, OfficialAnswer, OfficialChoice, OfficialQuestion,
-    OfficialScene, TrajectoryFrame, TrajectoryObject, for_each_scene, read_annotation, video_path,
+    OfficialScene, TrajectoryFrame, TrajectoryObject, for_each_scene, read_annotation,
+    scene_of_clip, video_path,
 };
 
 use history::History;
@@ -122,6 +127,12 @@ pub struct Counts {
     pub unresolved: usize,
     /// The first of those, and why.
     pub first_unresolved: Option<String>,
+    /// Observational questions written without their condition.
+    pub stripped: usize,
+    /// Left out: the condition could not be taken out.
+    pub unstripped: usize,
+    /// The first of those, and why.
+    pub first_unstripped: Option<String>,
     /// Descriptive and explanatory questions whose programs were run on the annotation and gave the official answer.
     pub confirmed: usize,
     /// Those whose programs gave another answer; the official one is written.
@@ -150,6 +161,9 @@ pub struct Conversion {
     pub types: Vec<QuestionType>,
     /// How kinds are told apart.
     pub rule: KindRule,
+    /// Write observational questions without their condition, as stage 1 of the paper asks them. By `answers-as-seen`
+    /// their answers stay right; by the other rule they may not.
+    pub strip_condition: bool,
 }
 
 impl Default for Conversion {
@@ -158,6 +172,7 @@ impl Default for Conversion {
         Self {
             types: vec![QuestionType::Counterfactual],
             rule: KindRule::default(),
+            strip_condition: false,
         }
     }
 }
@@ -204,7 +219,7 @@ impl Conversion {
                 path: questions,
                 scene_index: scene.scene_index,
                 history: History::new(&annotation),
-                rule: self.rule,
+                conversion: self,
                 counts: &mut counts,
             };
             for (of_type, question) in wanted {
@@ -217,6 +232,14 @@ impl Conversion {
         })?;
         if writer.written() == 0 {
             return Err(nothing_left(questions, &self.types, &counts));
+        }
+        if let (0, Some(first)) = (counts.stripped, &counts.first_unstripped) {
+            return Err(DataError::Empty {
+                path: questions.to_owned(),
+                problem: format!(
+                    "the condition of no observational question could be taken out; the first: {first}"
+                ),
+            });
         }
         writer.finish()?;
         Ok(counts)
@@ -238,7 +261,8 @@ fn nothing_left(path: &Path, types: &[QuestionType], counts: &Counts) -> DataErr
         counts.without_right_option,
         counts.unresolved,
     );
-    if let Some(first) = &counts.first_unresolved {
+    let first = counts.first_unresolved.as_ref();
+    if let Some(first) = first.or(counts.first_unstripped.as_ref()) {
         problem.push_str("; the first: ");
         problem.push_str(first);
     }
@@ -254,7 +278,7 @@ struct Scribe<'a> {
     path: &'a Path,
     scene_index: usize,
     history: History<'a>,
-    rule: KindRule,
+    conversion: &'a Conversion,
     counts: &'a mut Counts,
 }
 
@@ -302,6 +326,12 @@ impl Scribe<'_> {
             self.counts.without_right_option += 1;
             return Ok(None);
         }
+        if self.conversion.strip_condition
+            && written.kind == Some(QuestionKind::Observational)
+            && !self.strip_condition(question, &mut written)
+        {
+            return Ok(None);
+        }
         match written.kind {
             Some(QuestionKind::Observational) => self.counts.observational += 1,
             Some(QuestionKind::Inferential) => self.counts.inferential += 1,
@@ -318,6 +348,32 @@ impl Scribe<'_> {
         Ok(Some(written))
     }
 
+    /// Takes the condition out of a question and keeps the original beside it; false, and counted, when it cannot.
+    fn strip_condition(&mut self, question: &OfficialQuestion, written: &mut Question) -> bool {
+        match without_condition(question) {
+            Ok(asked) => {
+                let stripped = question.problem_asking(&asked);
+                let original = std::mem::replace(&mut written.problem, stripped);
+                written
+                    .extra
+                    .insert("original_problem".into(), original.into());
+                self.counts.stripped += 1;
+                true
+            }
+            Err(error) => {
+                self.counts.unstripped += 1;
+                let first = &mut self.counts.first_unstripped;
+                first.get_or_insert_with(|| format!("{}: {error}", written.id));
+                false
+            }
+        }
+    }
+
+    /// The name of one of the scene's questions.
+    fn id(&self, question: &OfficialQuestion) -> String {
+        format!("clevrer/{}/{}", self.scene_index, question.question_id)
+    }
+
     /// The question without what depends on its answer.
     fn unanswered(&self, of_type: QuestionType, question: &OfficialQuestion) -> Question {
         let mut extra = serde_json::Map::new();
@@ -326,7 +382,7 @@ impl Scribe<'_> {
             extra.insert("question_subtype".into(), subtype.as_str().into());
         }
         Question {
-            id: format!("clevrer/{}/{}", self.scene_index, question.question_id),
+            id: self.id(question),
             problem: question.problem(),
             solution: String::new(),
             video: video_path(self.scene_index),
@@ -384,7 +440,7 @@ impl Scribe<'_> {
             self.counts.answers_as_seen += usize::from(as_seen);
             self.counts.removed_object_uninvolved += usize::from(uninvolved);
         }
-        let observational = match self.rule {
+        let observational = match self.conversion.rule {
             KindRule::AnswersAsSeen => as_seen,
             KindRule::RemovedObjectUninvolved => uninvolved,
         };
@@ -443,7 +499,7 @@ mod tests {
         vec!["objects", color, "filter_color", "unique"]
     }
 
-    fn choice(id: usize, first: &str, second: &str, answer: &str) -> Value {
+    pub(super) fn choice(id: usize, first: &str, second: &str, answer: &str) -> Value {
         let mut program = vec!["all_events"];
         program.extend(object(first));
         program.push("filter_collision");
@@ -452,7 +508,7 @@ mod tests {
         json!({"choice_id": id, "choice": format!("The {first} object and the {second} object collide"), "program": program, "answer": answer})
     }
 
-    fn counterfactual(id: usize, removed: &str, choices: &[Value]) -> Value {
+    pub(super) fn counterfactual(id: usize, removed: &str, choices: &[Value]) -> Value {
         let mut program = vec!["all_events"];
         program.extend(object(removed));
         program.extend(["get_counterfact", "belong_to"]);
@@ -460,7 +516,7 @@ mod tests {
     }
 
     /// Red, blue, green and gray; red hits blue, blue hits green.
-    fn files(questions: &Value) -> tempfile::TempDir {
+    pub(super) fn files(questions: &Value) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let properties: Vec<Value> = ["red", "blue", "green", "gray"]
             .iter()
@@ -625,6 +681,46 @@ mod tests {
             first.contains("clevrer/10007/1") && first.contains("\"4\""),
             "{first}"
         );
+    }
+
+    #[test]
+    fn conditions_are_taken_out_of_observational_questions() {
+        let options = [
+            choice(0, "red", "blue", "correct"),
+            choice(1, "green", "red", "wrong"),
+        ];
+        let mut odd = counterfactual(2, "gray", &options);
+        odd["question"] = json!("Suppose there were no gray object: what would happen?");
+        let conversion = Conversion {
+            strip_condition: true,
+            ..Conversion::default()
+        };
+        let inferential = counterfactual(3, "blue", &[choice(0, "red", "green", "correct")]);
+        let plain = counterfactual(1, "gray", &options);
+        let folder = files(&json!([plain, odd, inferential]));
+        let (counts, questions) = run_as(&conversion, &folder).unwrap();
+        assert_eq!((counts.stripped, counts.unstripped), (1, 1));
+        assert_eq!((counts.observational, counts.inferential), (1, 1));
+        let first = counts.first_unstripped.unwrap();
+        assert!(
+            first.contains("clevrer/10007/2") && first.contains("Suppose"),
+            "{first}"
+        );
+        let listed = "\nA. The red object and the blue object collide\nB. The green object and the red object collide";
+        assert_eq!(questions[0].id, "clevrer/10007/1");
+        assert_eq!(questions[0].problem, format!("What will happen?{listed}"));
+        assert_eq!(
+            questions[0].extra["original_problem"],
+            format!("What will happen without the gray object?{listed}")
+        );
+        assert!(
+            questions[1]
+                .problem
+                .starts_with("What will happen without the blue object?")
+        );
+        assert!(!questions[1].extra.contains_key("original_problem"));
+        let message = run_as(&conversion, &files(&json!([odd, inferential]))).unwrap_err();
+        assert!(message.to_string().contains("Suppose"), "{message}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The questions of a run, checked up front, in their seeded order.
 
 use super::clip_file::exists;
+use super::clip_paths::locate;
 use super::manifest::Manifest;
 use super::mersenne::randperm;
 use super::read::{DataError, read_questions};
@@ -37,11 +38,12 @@ impl Dataset {
         seed: u64,
     ) -> Result<Self, DataError> {
         let mut questions = draw(questions, config, seed)?;
+        locate(&mut questions, config)?;
         if let Some(manifest) = &config.manifest {
             verify_videos(manifest, &config.video_root, &questions)?;
         }
         for question in &mut questions {
-            // An absolute path replaces the root.
+            // An absolute path, which exists then, replaces the root.
             question.video = config.video_root.join(&question.video);
         }
         let skipped = check_videos(config, &mut questions)?;
@@ -107,9 +109,10 @@ impl Dataset {
     }
 }
 
-/// Keeps the wanted kinds and draws `data.samples` questions in the order of Hugging Face
-/// `datasets.shuffle(seed).select(range(samples))`. Where there are not more than that, all are taken, as the log says;
-/// with `data.order = "trainer"` in the order of the file, for the authors shuffle only what they draw from.
+/// Gives questions without a kind the one of `data.assume_kind`, keeps the wanted kinds and draws `data.samples` questions
+/// in the order of Hugging Face `datasets.shuffle(seed).select(range(samples))`. Where there are not more than that, all are
+/// taken, as the log says; with `data.order = "trainer"` in the order of the file, for the authors shuffle only what they draw
+/// from.
 ///
 /// # Errors
 /// No question is of a kind in `data.kinds`.
@@ -119,22 +122,12 @@ pub fn draw(
     seed: u64,
 ) -> Result<Vec<Question>, DataError> {
     let path = &config.questions;
-    let total = questions.len();
-    if !config.kinds.is_empty() {
-        questions.retain(|question| {
-            question
-                .kind
-                .is_some_and(|kind| config.kinds.contains(&kind))
-        });
-    }
+    assume_kind(&mut questions, config);
+    keep_kinds(&mut questions, config)?;
     if questions.is_empty() {
-        let kinds: Vec<&str> = config.kinds.iter().map(|kind| kind.as_str()).collect();
         return Err(DataError::Empty {
             path: path.clone(),
-            problem: format!(
-                "none of its {total} questions is of kind {}: change data.kinds, or label the questions with `data clevrer`",
-                kinds.join(" or ")
-            ),
+            problem: "holds no question".into(),
         });
     }
     if let Some(samples) = config.samples {
@@ -168,6 +161,70 @@ pub fn too_few(samples: usize, available: usize) -> Option<String> {
             "data.samples = {samples}, but there are {available} questions to draw from: all of them are taken"
         )
     })
+}
+
+/// Gives the questions without a kind the one that `data.assume_kind` names, and says how many.
+fn assume_kind(questions: &mut [Question], config: &DataConfig) {
+    let Some(kind) = config.assume_kind else {
+        return;
+    };
+    let total = questions.len();
+    let unlabelled = questions
+        .iter_mut()
+        .filter(|question| question.kind.is_none());
+    let assumed = unlabelled
+        .map(|question| question.kind = Some(kind))
+        .count();
+    if assumed > 0 {
+        tracing::info!(
+            "{assumed} of {total} questions have no kind: taken for {} (data.assume_kind)",
+            kind.as_str()
+        );
+    }
+}
+
+/// Keeps the questions of the kinds in `data.kinds`.
+fn keep_kinds(questions: &mut Vec<Question>, config: &DataConfig) -> Result<(), DataError> {
+    if config.kinds.is_empty() {
+        return Ok(());
+    }
+    let total = questions.len();
+    let unlabelled = questions
+        .iter()
+        .filter(|question| question.kind.is_none())
+        .count();
+    questions.retain(|question| {
+        question
+            .kind
+            .is_some_and(|kind| config.kinds.contains(&kind))
+    });
+    let kinds: Vec<&str> = config.kinds.iter().map(|kind| kind.as_str()).collect();
+    let kinds = kinds.join(" or ");
+    let labelling = "Where all of them are of one kind, set data.assume_kind = \"observational\" (or \"inferential\"); \
+                     else label them from CLEVRER's official files: `data clevrer --label FILE --questions OFFICIAL.json \
+                     --annotations DIR --out NEW.json`";
+    if questions.is_empty() {
+        let problem = if unlabelled == 0 {
+            format!(
+                "none of its {total} questions is of kind {kinds}: change data.kinds, or take another file"
+            )
+        } else {
+            format!(
+                "none of its {total} questions is of kind {kinds}, {unlabelled} have no kind. {labelling}"
+            )
+        };
+        return Err(DataError::Empty {
+            path: config.questions.clone(),
+            problem,
+        });
+    }
+    if unlabelled > 0 {
+        tracing::warn!(
+            "{}: {unlabelled} of {total} questions have no kind and are left out. {labelling}",
+            config.questions.display()
+        );
+    }
+    Ok(())
 }
 
 /// Compares the clips that exist with the manifest.
@@ -407,6 +464,50 @@ mod tests {
             ids(&Dataset::load(&config, 1).unwrap()),
             ["q0", "q3", "q6", "q9"]
         );
+    }
+
+    #[test]
+    fn questions_without_a_kind_take_the_assumed_one() {
+        let (_folder, mut config) = world(&[]);
+        let labelled = std::fs::read_to_string(&config.questions).unwrap();
+        let bare = labelled.replace(",\"kind\":\"observational\"", "");
+        std::fs::write(&config.questions, &bare).unwrap();
+        config.kinds = vec![QuestionKind::Observational];
+        let message = Dataset::load(&config, 1).unwrap_err().to_string();
+        for part in ["6 have no kind", "data.assume_kind", "data clevrer --label"] {
+            assert!(message.contains(part), "{message:?} lacks {part:?}");
+        }
+        config.assume_kind = Some(QuestionKind::Observational);
+        let dataset = Dataset::load(&config, 1).unwrap();
+        assert_eq!(ids(&dataset), ["q1", "q2", "q4", "q5", "q7", "q8"]);
+        config.kinds = vec![QuestionKind::Inferential];
+        let dataset = Dataset::load(&config, 1).unwrap();
+        assert_eq!(ids(&dataset), ["q0", "q3", "q6", "q9"], "a kind is kept");
+        config.assume_kind = None;
+        assert_eq!(Dataset::load(&config, 1).unwrap().len(), 4);
+        config.kinds = vec![QuestionKind::Observational];
+        std::fs::write(
+            &config.questions,
+            labelled.replace("observational", "inferential"),
+        )
+        .unwrap();
+        let message = Dataset::load(&config, 1).unwrap_err().to_string();
+        assert!(message.contains("change data.kinds"), "{message}");
+    }
+
+    #[test]
+    fn clips_of_another_machine_are_found() {
+        let (folder, mut config) = world(&[]);
+        let text = std::fs::read_to_string(&config.questions).unwrap();
+        let foreign = text.replace("\"video\":\"", "\"video\":\"/CLEVRER/train_video/");
+        std::fs::write(&config.questions, foreign).unwrap();
+        let dataset = Dataset::load(&config, 1).unwrap();
+        assert_eq!(dataset.questions()[3].video, folder.path().join("3.mp4"));
+        config.video_strip = Some("/CLEVRER".into());
+        let message = Dataset::load(&config, 1).unwrap_err().to_string();
+        assert!(message.contains("train_video/0.mp4"), "{message}");
+        config.video_strip = Some("/CLEVRER/train_video".into());
+        assert_eq!(Dataset::load(&config, 1).unwrap().len(), 10);
     }
 
     #[test]

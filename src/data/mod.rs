@@ -9,6 +9,7 @@ use std::path::PathBuf;
 pub mod benchmark;
 pub mod clevrer;
 mod clip_file;
+mod clip_paths;
 mod dataset;
 pub mod fnv;
 mod fragment;
@@ -18,6 +19,7 @@ mod read;
 pub mod shuffle;
 
 pub use clip_file::{ClipFacts, folder_images};
+pub use clip_paths::locate;
 pub use dataset::{Dataset, draw, too_few};
 pub use fragment::{Fragment, Span};
 pub use manifest::{Change, ClipRecord, Manifest};

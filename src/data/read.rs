@@ -1,6 +1,11 @@
 //! Question files: `.json` (an array) or `.jsonl` (an object a line). Nothing is dropped silently.
+//!
+//! Records of the Video-R1 family are questions too: `path` names the clip where there is no `video`, and `process`, the
+//! written thinking, becomes a worked answer with the solution behind it (Video-R1's `sft_video.py`).
 
 use super::Question;
+use serde_json::Map;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -50,8 +55,8 @@ pub enum DataError {
     /// Clips that the questions name do not exist.
     #[error(
         "{missing} of {total} clips do not exist; the first: {} (question {question}). \
-         Set data.video_root to the folder that the paths are relative to, fetch the clips, \
-         or set data.on_bad_video = \"skip\"",
+         Set data.video_root to the folder that the paths are relative to (of a path of another machine, an end that exists \
+         below it is found, or set data.video_strip), fetch the clips, or set data.on_bad_video = \"skip\"",
         path.display()
     )]
     MissingVideos {
@@ -86,18 +91,34 @@ impl DataError {
     }
 }
 
-/// Reads every question of a file, in file order, with ids filled in and checked to be different.
+/// Reads every question of a file, in file order, with ids filled in and checked to be different. Questions about images
+/// are left out, and it is said how many.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
     let format = Format::of(path)?;
     let text = std::fs::read_to_string(path).map_err(|error| DataError::reading(path, error))?;
-    let questions = match format {
-        Format::Array => parse_array(path, &text)?,
-        Format::Lines => parse_lines(path, &text)?,
+    let mut reader = Reader {
+        path,
+        questions: Vec::new(),
+        images: 0,
     };
+    match format {
+        Format::Array => reader.array(&text)?,
+        Format::Lines => reader.lines(&text)?,
+    }
+    let Reader {
+        questions, images, ..
+    } = reader;
+    if images > 0 {
+        tracing::info!(
+            "{}: {images} records are about images (data_type) and left out",
+            path.display()
+        );
+    }
     if questions.is_empty() {
+        let but = if images > 0 { " about a video" } else { "" };
         return Err(DataError::Empty {
             path: path.to_owned(),
-            problem: "holds no question".into(),
+            problem: format!("holds no question{but}"),
         });
     }
     with_unique_ids(path, questions)
@@ -149,34 +170,83 @@ impl Format {
     }
 }
 
-fn parse_array(path: &Path, text: &str) -> Result<Vec<(String, Question)>, DataError> {
-    let items: Vec<serde_json::Value> =
-        serde_json::from_str(text).map_err(|error| DataError::Content {
-            path: path.to_owned(),
+/// Reads the records of one file.
+struct Reader<'a> {
+    path: &'a Path,
+    /// With their places.
+    questions: Vec<(String, Question)>,
+    /// Records left out.
+    images: usize,
+}
+
+impl Reader<'_> {
+    fn array(&mut self, text: &str) -> Result<(), DataError> {
+        let items: Vec<Value> = serde_json::from_str(text).map_err(|error| DataError::Content {
+            path: self.path.to_owned(),
             place: format!("line {}, column {}", error.line(), error.column()),
             problem: format!("not a JSON array of questions: {error}"),
         })?;
-    items
-        .into_iter()
-        .enumerate()
-        .map(|(index, item)| {
+        for (index, item) in items.into_iter().enumerate() {
             let place = format!("question {index} (counted from 0)");
-            let question = serde_json::from_value(item);
-            Ok((place.clone(), checked(path, &place, question)?))
-        })
-        .collect()
+            self.record(index, place, Ok(item))?;
+        }
+        Ok(())
+    }
+
+    fn lines(&mut self, text: &str) -> Result<(), DataError> {
+        let lines = text.lines().enumerate();
+        let written = lines.filter(|(_, line)| !line.trim().is_empty());
+        for (position, (index, line)) in written.enumerate() {
+            let place = format!("line {}", index + 1);
+            self.record(position, place, serde_json::from_str(line))?;
+        }
+        Ok(())
+    }
+
+    /// One record, at `position` among those of the file.
+    fn record(
+        &mut self,
+        position: usize,
+        place: String,
+        record: serde_json::Result<Value>,
+    ) -> Result<(), DataError> {
+        let mut record = record;
+        if let Ok(Value::Object(fields)) = &mut record {
+            if fields.get("data_type").and_then(Value::as_str) == Some("image") {
+                self.images += 1;
+                return Ok(());
+            }
+            as_question(fields);
+        }
+        let question = record.and_then(serde_json::from_value);
+        let mut question = checked(self.path, &place, question)?;
+        if question.id.is_empty() {
+            // What is left out counts, so that a question keeps its id.
+            let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+            question.id = format!("{stem}/{position}");
+        }
+        self.questions.push((place, question));
+        Ok(())
+    }
 }
 
-fn parse_lines(path: &Path, text: &str) -> Result<Vec<(String, Question)>, DataError> {
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(index, line)| {
-            let place = format!("line {}", index + 1);
-            let question = serde_json::from_str(line);
-            Ok((place.clone(), checked(path, &place, question)?))
-        })
-        .collect()
+/// Gives a record of the Video-R1 family the fields of a question.
+fn as_question(fields: &mut Map<String, Value>) {
+    if !fields.contains_key("video")
+        && let Some(Value::String(path)) = fields.get("path")
+    {
+        let path = path.strip_prefix("./").unwrap_or(path).to_owned();
+        fields.insert("video".into(), path.into());
+    }
+    if fields.contains_key("response") {
+        return;
+    }
+    let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (process, solution) = (text("process"), text("solution"));
+    if !process.trim().is_empty() {
+        let response = format!("{process}\n{solution}");
+        fields.insert("response".into(), response.into());
+    }
 }
 
 /// A parsed question whose required fields say something.
@@ -328,6 +398,51 @@ mod tests {
             assert_eq!(read_questions(&path).unwrap(), questions);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn records_with_written_thinking_are_worked_answers() {
+        let record = |more: Value| {
+            let mut record = serde_json::json!({
+                "problem_id": 7, "problem": "Which lamp goes out first?", "data_type": "video", "problem_type": "multiple choice",
+                "options": ["A. The left one", "B. The right one"], "process": "<think>The right one goes out.</think>",
+                "solution": "<answer>B</answer>", "path": "./LLaVA-Video-178K/x/1.mp4", "data_source": "LLaVA-Video-178K",
+            });
+            record
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            record
+        };
+        let records = serde_json::json!([
+            record(serde_json::json!({"data_type": "image", "path": "./Math/1.png"})),
+            record(serde_json::json!({})),
+            record(serde_json::json!({"process": " ", "video": "/x/2.mp4"})),
+        ]);
+        let questions = read("cot.json", &records.to_string()).unwrap();
+        assert_eq!(questions.len(), 2);
+        let first = &questions[0];
+        assert_eq!(first.id, "cot/1", "its place in the file");
+        assert_eq!(first.video, Path::new("LLaVA-Video-178K/x/1.mp4"));
+        assert_eq!(
+            first.response.as_deref(),
+            Some("<think>The right one goes out.</think>\n<answer>B</answer>")
+        );
+        assert_eq!(
+            first.text(),
+            "Which lamp goes out first?\nA. The left one\nB. The right one"
+        );
+        assert_eq!(questions[1].video, Path::new("/x/2.mp4"));
+        assert_eq!(questions[1].response, None);
+        let lines: Vec<String> = records
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(Value::to_string)
+            .collect();
+        assert_eq!(read("cot.jsonl", &lines.join("\n")).unwrap(), questions);
+        let images = read("cot.jsonl", &lines[0]).unwrap_err();
+        assert!(images.contains("no question about a video"), "{images}");
     }
 
     #[test]

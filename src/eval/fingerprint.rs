@@ -93,6 +93,7 @@ pub(super) fn of_config(config: &Config, questions_hash: &str) -> Result<String,
     relevant.model.dtype = config.model.dtype;
     relevant.data.questions = "".into();
     relevant.data.video_root = "".into();
+    relevant.data.video_strip = None;
     relevant.data.manifest = None;
     relevant.data.order = QuestionOrder::default();
     relevant.data.cache_mib = 0;
@@ -134,6 +135,7 @@ mod tests {
         config.sampling.max_rows += 1;
         config.data.cache_dir = Some("frames".into());
         config.data.order = QuestionOrder::Trainer;
+        config.data.video_strip = Some("/CLEVRER".into());
         assert_eq!(plain, of_config(&config, "q").unwrap());
         assert_ne!(plain, of_config(&config, "other questions").unwrap());
         config.video.text_after = TextAfterVideo::Spatial;

@@ -1,9 +1,10 @@
-//! Checkpoints: complete or absent, the last few kept, `latest` pointing at the newest.
+//! Checkpoints: complete or absent, the last few and those of named steps kept, `latest` pointing at the newest.
 //!
 //! `checkpoints/step-000500/` is a model folder that other tools load unchanged; `trainer/` inside it holds what
 //! going on needs. `checkpoints/latest` is a symbolic link to the newest.
 
 use super::files;
+use crate::config::CheckpointConfig;
 use crate::config::Config;
 use anyhow::Context;
 use anyhow::Result;
@@ -62,6 +63,8 @@ pub struct TrainerState {
 pub struct Checkpoints {
     folder: PathBuf,
     keep: usize,
+    /// Steps whose checkpoints stay.
+    keep_steps: Vec<usize>,
 }
 
 const LATEST: &str = "latest";
@@ -73,7 +76,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When the folder cannot be made or read.
-    pub fn open(run: &Path, keep: usize) -> Result<Self> {
+    pub fn open(run: &Path, config: &CheckpointConfig) -> Result<Self> {
         let folder = run.join("checkpoints");
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
@@ -89,7 +92,11 @@ impl Checkpoints {
                 }
             }
         }
-        Ok(Self { folder, keep })
+        Ok(Self {
+            folder,
+            keep: config.keep,
+            keep_steps: config.keep_steps.clone(),
+        })
     }
 
     /// The checkpoint to go on from: the newest complete one.
@@ -123,7 +130,8 @@ impl Checkpoints {
         Ok(found)
     }
 
-    /// Writes the checkpoint of `step` with `write`, then removes the oldest beyond the number to keep.
+    /// Writes the checkpoint of `step` with `write`, then removes the oldest beyond the number to keep, but for those of
+    /// the steps that are kept.
     ///
     /// # Errors
     /// [`CheckpointError::NoSpace`] on a full disk; whatever fails, the checkpoints that were there stay.
@@ -184,8 +192,10 @@ impl Checkpoints {
         let complete = self.complete()?;
         let surplus = complete.len().saturating_sub(self.keep);
         if self.keep > 0 {
-            for (_, path) in complete.iter().take(surplus) {
-                self.remove(path)?;
+            for (step, path) in complete.iter().take(surplus) {
+                if !self.keep_steps.contains(step) {
+                    self.remove(path)?;
+                }
             }
         }
         Ok(())
@@ -250,6 +260,14 @@ mod tests {
         complete.into_iter().map(|(step, _)| step).collect()
     }
 
+    fn keeping(keep: usize, keep_steps: &[usize]) -> CheckpointConfig {
+        CheckpointConfig {
+            keep,
+            keep_steps: keep_steps.to_vec(),
+            ..CheckpointConfig::default()
+        }
+    }
+
     fn write(text: &'static str) -> impl FnOnce(&Path) -> Result<()> {
         move |folder| Ok(std::fs::write(folder.join("weights"), text)?)
     }
@@ -257,7 +275,7 @@ mod tests {
     #[test]
     fn the_last_are_kept_and_latest_points_at_the_newest() {
         let run = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::open(run.path(), 2).unwrap();
+        let checkpoints = Checkpoints::open(run.path(), &keeping(2, &[])).unwrap();
         assert!(checkpoints.latest().unwrap().is_none());
         for step in [100, 200, 1_000_000] {
             checkpoints.save(step, write("w")).unwrap();
@@ -268,15 +286,28 @@ mod tests {
         checkpoints.save(1_000_000, write("again")).unwrap();
         let latest = run.path().join("checkpoints/latest/weights");
         assert_eq!(std::fs::read_to_string(latest).unwrap(), "again");
-        let all = Checkpoints::open(run.path(), 0).unwrap();
+        let all = Checkpoints::open(run.path(), &keeping(0, &[])).unwrap();
         all.save(1_000_001, write("w")).unwrap();
         assert_eq!(names(&all).len(), 3);
     }
 
     #[test]
+    fn what_another_run_names_is_never_removed() {
+        let run = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(run.path(), &keeping(1, &[500, 700])).unwrap();
+        for step in [400, 500, 600, 800, 900] {
+            checkpoints.save(step, write("w")).unwrap();
+        }
+        assert_eq!(names(&checkpoints), [500, 900]);
+        // A run that goes on with other settings removes it no sooner than they say.
+        let other = Checkpoints::open(run.path(), &keeping(1, &[])).unwrap();
+        assert_eq!(names(&other), [500, 900]);
+    }
+
+    #[test]
     fn a_failed_write_leaves_the_others() {
         let run = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::open(run.path(), 1).unwrap();
+        let checkpoints = Checkpoints::open(run.path(), &keeping(1, &[])).unwrap();
         checkpoints.save(1, write("w")).unwrap();
         let error = checkpoints
             .save(2, |folder| {
@@ -300,7 +331,7 @@ mod tests {
         let left = run.path().join("checkpoints/.writing-step-000003");
         std::fs::create_dir_all(&left).unwrap();
         std::fs::write(left.join("weights"), "half").unwrap();
-        let checkpoints = Checkpoints::open(run.path(), 1).unwrap();
+        let checkpoints = Checkpoints::open(run.path(), &keeping(1, &[])).unwrap();
         assert!(!left.exists());
         assert!(checkpoints.latest().unwrap().is_none());
     }

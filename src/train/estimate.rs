@@ -124,7 +124,7 @@ impl Load {
         };
         let targets = per_pass * completions * len;
         let clip = (patches * VideoPatches::PATCH_DIM) as u64;
-        let jobs = (config.train.steps * questions) as u64;
+        let jobs = (config.train.last_step() * questions) as u64;
         let ahead = (jobs * clip * F32).min((config.train.prefetch_mib as u64) << 20);
         let kept = (jobs * clip).min((config.data.cache_mib as u64) << 20);
         Self {

@@ -6,6 +6,7 @@ use crate::config::DivergenceGuard;
 use crate::config::QuestionOrder;
 use crate::config::Verb;
 use crate::data::Dataset;
+use crate::data::read_questions;
 use crate::data::too_few;
 use crate::model::device;
 use anyhow::Context;
@@ -81,10 +82,15 @@ pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions, ranks: usize) 
     for line in objective_in_words(config, verb) {
         writeln!(text, "{line}")?;
     }
+    let train = &config.train;
+    let stops = match train.stop_after {
+        Some(stop) if stop < train.steps => format!("The first {stop} of "),
+        _ => String::new(),
+    };
     writeln!(
         text,
-        "{} steps of {} from {} questions ({} left out), output in {}.",
-        config.train.steps,
+        "{stops}{} steps of {} from {} questions ({} left out), output in {}.",
+        train.steps,
         config.train.questions_per_step,
         dataset.len(),
         dataset.num_skipped(),
@@ -205,7 +211,7 @@ struct Folders {
 impl Folders {
     fn open(config: &Config) -> Result<Self> {
         let dir = RunDir::open(&config.output_dir)?;
-        let checkpoints = Checkpoints::open(dir.path(), config.checkpoint.keep)?;
+        let checkpoints = Checkpoints::open(dir.path(), &config.checkpoint)?;
         Ok(Self { dir, checkpoints })
     }
 }
@@ -249,11 +255,12 @@ impl Files {
 }
 
 fn load_dataset(config: &Config, verb: Verb) -> Result<Dataset> {
-    let dataset = Dataset::load(&config.data, config.seed)?;
+    let path = &config.data.questions;
+    let mut questions = read_questions(path)?;
     if verb == Verb::TrainSft {
-        sft::check_responses(&dataset)?;
+        questions = sft::with_worked_answers(questions, path)?;
     }
-    Ok(dataset)
+    Ok(Dataset::new(questions, &config.data, config.seed)?)
 }
 
 /// What a step learns from.
@@ -317,17 +324,24 @@ impl Run<'_> {
                 progress.step(self.trainer.state.step, &in_brief(&metrics));
             }
             self.check_health(&metrics)?;
-            if self
-                .trainer
-                .state
-                .step
-                .is_multiple_of(self.trainer.config.checkpoint.every)
-            {
+            let (step, due) = (self.trainer.state.step, &self.trainer.config.checkpoint);
+            if step.is_multiple_of(due.every) || due.keep_steps.contains(&step) {
                 self.save()?;
             }
         }
         self.save()?;
-        tracing::info!("done: {} steps", self.trainer.state.step);
+        let (step, all) = (self.trainer.state.step, self.trainer.config.train.steps);
+        if self
+            .trainer
+            .config
+            .train
+            .stop_after
+            .is_some_and(|stop| stop < all)
+        {
+            tracing::info!("done: {step} of {all} steps (train.stop_after)");
+        } else {
+            tracing::info!("done: {step} steps");
+        }
         Ok(Ending::Finished)
     }
 

@@ -176,7 +176,7 @@ fn environment(verb: Verb, device: &Device, ranks: usize) -> serde_json::Value {
 
 /// Settings that may differ between the parts of one run: they change where and when, and of the numbers at most how
 /// they are rounded.
-const FREE_TO_CHANGE: [&str; 14] = [
+const FREE_TO_CHANGE: [&str; 17] = [
     "output_dir",
     "model.device",
     "model.bias_placement",
@@ -188,9 +188,12 @@ const FREE_TO_CHANGE: [&str; 14] = [
     "data.cache_dir_mib",
     "train.prefetch_mib",
     "train.max_bad_steps",
+    "train.stop_after",
     "checkpoint.every",
     "checkpoint.keep",
+    "checkpoint.keep_steps",
     "data.video_root",
+    "data.video_strip",
 ];
 
 /// The keys with both values, a line each, that differ between flattened configs, but for those `free` to, and those of

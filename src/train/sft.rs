@@ -9,7 +9,6 @@ use super::tally::Mean;
 use crate::cluster::Cluster;
 use crate::config::BadVideoPolicy;
 use crate::config::Wording;
-use crate::data::Dataset;
 use crate::data::Question;
 use crate::policy::Policy;
 use crate::policy::inputs::PackedGroup;
@@ -29,6 +28,7 @@ use anyhow::Result;
 use anyhow::bail;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A question with its worked answer as tokens.
@@ -55,16 +55,42 @@ struct Supervision {
     weights: Vec<f32>,
 }
 
-/// Refuses data without worked answers before anything is loaded.
-pub(super) fn check_responses(dataset: &Dataset) -> Result<()> {
-    let without = |question: &&Question| question.response.is_none();
-    match dataset.questions().iter().find(without) {
-        Some(question) => bail!(
-            "question {} has no `response`: train-sft learns from worked answers",
+/// The questions with worked answers. Records of the Video-R1 family whose thinking was not written down (an empty
+/// `process`) are left out, and it is said how many.
+///
+/// # Errors
+/// A question of another sort has no `response`, or none is left.
+pub(super) fn with_worked_answers(
+    mut questions: Vec<Question>,
+    path: &Path,
+) -> Result<Vec<Question>> {
+    let all = questions.len();
+    questions
+        .retain(|question| question.response.is_some() || !question.extra.contains_key("process"));
+    let empty = all - questions.len();
+    if let Some(question) = questions
+        .iter()
+        .find(|question| question.response.is_none())
+    {
+        bail!(
+            "{}: question {} has no `response` (nor `process`): train-sft learns from worked answers",
+            path.display(),
             question.id
-        ),
-        None => Ok(()),
+        );
     }
+    if questions.is_empty() {
+        bail!(
+            "{}: `process` is empty in all of its {all} questions: train-sft learns from worked answers",
+            path.display()
+        );
+    }
+    if empty > 0 {
+        tracing::info!(
+            "{}: {empty} of {all} questions have an empty `process` and are left out",
+            path.display()
+        );
+    }
+    Ok(questions)
 }
 
 impl Supervision {
@@ -334,6 +360,32 @@ fn common_prefix(a: &Example, b: &Example) -> usize {
 mod tests {
     use super::*;
     use crate::config::TextAfterVideo;
+
+    #[test]
+    fn questions_without_written_thinking_are_left_out() {
+        let question = |more: serde_json::Value| -> Question {
+            let mut record =
+                serde_json::json!({"id": "q", "problem": "Q?", "solution": "A", "video": "1.mp4"});
+            let fields = record.as_object_mut().unwrap();
+            fields.extend(more.as_object().unwrap().clone());
+            serde_json::from_value(record).unwrap()
+        };
+        let answered = question(serde_json::json!({"response": "A", "process": "A"}));
+        let empty = question(serde_json::json!({"process": ""}));
+        let bare = question(serde_json::json!({}));
+        let path = Path::new("cot.json");
+        let kept = with_worked_answers(vec![empty.clone(), answered.clone()], path).unwrap();
+        assert_eq!(kept, std::slice::from_ref(&answered));
+        for (questions, part) in [
+            (vec![empty], "empty in all of its 1"),
+            (vec![answered, bare], "question q has no `response`"),
+        ] {
+            let message = with_worked_answers(questions, path)
+                .unwrap_err()
+                .to_string();
+            assert!(message.contains(part), "{message}");
+        }
+    }
 
     #[test]
     fn examples_of_a_clip_share_what_their_prompts_share() {

@@ -125,7 +125,8 @@ impl<'a> Steps<'a> {
         state: &TrainerState,
     ) -> Self {
         let per_step = config.train.questions_per_step;
-        let end = config.train.steps * per_step;
+        let last = config.train.last_step();
+        let end = last * per_step;
         let questions = if verb == Verb::TrainSft {
             feed::in_clip_order(dataset, config.seed, state.next_question, end)
         } else {
@@ -134,7 +135,7 @@ impl<'a> Steps<'a> {
         Self {
             questions,
             replayed: None,
-            last: config.train.steps,
+            last,
         }
     }
 
@@ -188,7 +189,7 @@ pub(super) fn plan_replay<'a>(
     Ok(Steps {
         questions,
         replayed: Some(replayed),
-        last: available.min(config.train.steps),
+        last: available.min(config.train.last_step()),
     })
 }
 
@@ -200,10 +201,11 @@ struct Identity {
 }
 
 /// Settings that may differ between the machines of one run.
-const OF_A_MACHINE: [&str; 6] = [
+const OF_A_MACHINE: [&str; 7] = [
     "output_dir",
     "model.device",
     "data.video_root",
+    "data.video_strip",
     "data.cache_dir",
     "data.cache_mib",
     "data.cache_dir_mib",

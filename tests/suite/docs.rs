@@ -164,6 +164,9 @@ fn every_setting_is_in_the_table() {
     let mut keys = vec![
         "model.bias_model".to_owned(),
         "data.samples".into(),
+        "data.video_strip".into(),
+        "data.assume_kind".into(),
+        "train.stop_after".into(),
         "kl.token_cap".into(),
         "eval.benchmark".into(),
         "eval.protocol".into(),
@@ -338,8 +341,9 @@ fn check_command(line: &str) {
 
 #[test]
 fn every_command_of_the_readme_exists() {
-    let lines = command_lines(&read("README.md"));
+    let mut lines = command_lines(&read("README.md"));
     assert!(lines.len() > 10, "{lines:?}");
+    lines.extend(command_lines(&read("data/README.md")));
     for line in lines {
         check_command(&line);
     }
@@ -402,6 +406,25 @@ fn every_config_file_loads() {
 }
 
 #[test]
+fn every_stage_one_keeps_the_checkpoint_that_stage_two_is_told_to_name() {
+    for name in ["bias", "bias_full_question", "bias_script"] {
+        let file = format!("configs/clevrer/{name}.toml");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(&file);
+        let config = Config::load(Some(&path), &[], Verb::Inspect).unwrap();
+        let step = config.train.last_step();
+        assert_eq!(config.checkpoint.keep_steps, [step], "{file}");
+        assert_eq!(config.output_dir, Path::new("runs/clevrer").join(name));
+        let checkpoint = format!("runs/clevrer/{name}/checkpoints/step-{step:06}");
+        let named = if name == "bias" {
+            read("configs/clevrer/cdpo.toml")
+        } else {
+            read(&file)
+        };
+        assert!(named.contains(&checkpoint), "{checkpoint} is named nowhere");
+    }
+}
+
+#[test]
 fn stage_two_names_the_last_checkpoint_of_stage_one() {
     let load = |name: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -411,11 +434,9 @@ fn stage_two_names_the_last_checkpoint_of_stage_one() {
     };
     for folder in ["mini", "clevrer"] {
         let bias = load(&format!("{folder}/bias.toml"));
-        let checkpoint = format!(
-            "{}/checkpoints/step-{:06}",
-            bias.output_dir.display(),
-            bias.train.steps
-        );
+        let last = bias.train.last_step();
+        let checkpoint = format!("{}/checkpoints/step-{last:06}", bias.output_dir.display());
+        assert_eq!(bias.checkpoint.keep_steps, [last], "{folder}/bias.toml");
         for stage in ["cdpo", "attract"] {
             let config = load(&format!("{folder}/{stage}.toml"));
             assert_eq!(

@@ -29,5 +29,6 @@ mod protocols;
 mod ranks;
 mod reuse;
 mod runs;
+mod training_files;
 mod video;
 mod world;

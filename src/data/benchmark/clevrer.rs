@@ -9,8 +9,6 @@ use crate::data::clevrer::OfficialQuestion;
 use crate::data::clevrer::OfficialScene;
 use crate::data::clevrer::video_path;
 use serde_json::Value;
-use std::path::Path;
-use std::path::PathBuf;
 
 pub(super) fn read(record: &mut Record, found: &mut Found) -> Result<(), String> {
     let fields = Value::Object(std::mem::take(&mut record.fields));
@@ -22,11 +20,9 @@ pub(super) fn read(record: &mut Record, found: &mut Found) -> Result<(), String>
         }
         return Ok(());
     }
+    // A clip's path may be of the authors' machine: that is for `data::locate` to find out.
     let question: Question = serde_json::from_value(fields).map_err(|error| error.to_string())?;
-    found.questions.push(Question {
-        video: clip(&question.video),
-        ..question
-    });
+    found.questions.push(question);
     Ok(())
 }
 
@@ -60,18 +56,6 @@ fn read_official(
     let question = super::record::question(question.problem(), Vec::new(), &right.join(","), video);
     found.questions.push(Question { id, ..question });
     Ok(())
-}
-
-/// The authors' files name clips by the place they have on their machines: there only the number counts.
-fn clip(path: &Path) -> PathBuf {
-    let number = || {
-        let stem = path.file_stem()?.to_str()?;
-        stem.strip_prefix("video_")?.parse().ok()
-    };
-    match number() {
-        Some(number) if path.is_absolute() => video_path(number),
-        _ => path.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -120,7 +104,7 @@ mod tests {
         assert_eq!(questions[0].video, Path::new("videos/1.mp4"));
         assert_eq!(
             questions[1].video,
-            Path::new("video_12000-13000/video_12345.mp4")
+            Path::new("/mnt/authors/clevrer/video_validation/video_12345.mp4")
         );
         assert_eq!(questions[1].id, "val_clevrer/1");
     }

@@ -2,7 +2,7 @@
 //! Video-R1 family, of which the authors' code is one, become [`Question`]s.
 //!
 //! Clip paths are relative to `data.video_root`, in the layout of the official archives, whichever file is read;
-//! [`find_clips`] knows the other layouts.
+//! [`find_clips`] knows the other layouts ([`super::locate`] the paths of other machines that CLEVRER's files may have).
 
 use super::DataError;
 use super::Question;

@@ -46,7 +46,12 @@ pub struct OfficialQuestion {
 impl OfficialQuestion {
     /// The question with its options as lines `A. …`.
     pub fn problem(&self) -> String {
-        let mut problem = self.question.clone();
+        self.problem_asking(&self.question)
+    }
+
+    /// The same with another text before the options.
+    pub(super) fn problem_asking(&self, question: &str) -> String {
+        let mut problem = question.to_owned();
         for (choice, letter) in self.choices.iter().zip('A'..='Z') {
             problem.push('\n');
             problem.push(letter);
@@ -144,6 +149,15 @@ pub fn video_path(scene_index: usize) -> PathBuf {
     let from = scene_index / 1000 * 1000;
     PathBuf::from(format!("video_{from:05}-{:05}", from + 1000))
         .join(format!("video_{scene_index:05}.mp4"))
+}
+
+/// The scene that a clip shows, from its name `video_00000.mp4`.
+pub fn scene_of_clip(clip: &Path) -> Option<usize> {
+    let name = clip.file_name()?.to_str()?;
+    // A fragment may stand behind the name.
+    let digits = name.strip_prefix("video_")?.split_once(".mp4")?.0;
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().ok()).flatten()
 }
 
 /// Reads the annotation of one scene.

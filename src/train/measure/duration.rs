@@ -118,7 +118,7 @@ impl Duration {
         Self {
             sampling: products(prompts.total()) + read / (READING * rates.copy),
             learning: products(learning),
-            steps: config.train.steps,
+            steps: config.train.last_step(),
             rates,
             card: None,
         }

@@ -42,6 +42,8 @@ use std::num::NonZero;
 use std::path::Path;
 use std::path::PathBuf;
 
+use preview::PreviewArgs;
+
 mod preview;
 
 /// Arguments of `eval`.
@@ -53,13 +55,8 @@ pub(super) struct EvalArgs {
     /// The model to ask: a folder or a hub id
     #[arg(long, value_name = "DIR", conflicts_with_all = ["table", "grid", "rescore", "judge", "merge", "compare"])]
     model: Option<String>,
-    /// Print the first question of each kind of task as the model will read it, check questions and clips, and stop; with
-    /// --model in its chat template
-    #[arg(long, conflicts_with_all = ["table", "grid", "rescore", "judge", "merge", "compare", "shard"])]
-    dry_run: bool,
-    /// With --dry-run: print so many questions of each kind of task
-    #[arg(long, value_name = "N", default_value = "1", requires = "dry_run")]
-    show: usize,
+    #[command(flatten)]
+    preview: PreviewArgs,
     /// Folder for outputs.jsonl and scores.json; an evaluation found there is continued [default: output_dir]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -119,9 +116,9 @@ impl EvalArgs {
 
 /// Runs `eval`.
 pub(super) fn run(args: &EvalArgs) -> Result<Outcome> {
-    if args.dry_run {
+    if args.preview.dry_run {
         let config = args.settings.load(Verb::Eval)?;
-        preview::preview(&config, args.model.as_deref(), args.show, args.json)?;
+        preview::preview(&config, args.model.as_deref(), args.preview.show, args.json)?;
     } else if let Some(model) = &args.model {
         evaluate(args, model)?;
     } else if let Some(folder) = &args.rescore {

@@ -127,9 +127,7 @@ impl Respondent {
         )?;
         let mut replies = vec![None; batch.len()];
         for (((index, _), group), read_with) in asked.iter().zip(completions).zip(read_with) {
-            let samples = group
-                .into_iter()
-                .map(|completion| sample(completion, read_with));
+            let samples = group.iter().map(|completion| sample(completion, read_with));
             replies[*index] = Some(samples.collect());
         }
         Ok(replies)
@@ -137,7 +135,7 @@ impl Respondent {
 }
 
 /// A completion behind the words that the answer was begun with and that are read with it.
-fn sample(completion: Completion, read_with: &str) -> Sample {
+fn sample(completion: &Completion, read_with: &str) -> Sample {
     Sample {
         truncated: completion.finish == Finish::Length,
         tokens: completion.token_ids.len(),

@@ -13,9 +13,22 @@ use crate::data::draw;
 use crate::eval::asking::Asking;
 use crate::prompt::Processor;
 use anyhow::Result;
+use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+/// Arguments of `eval --dry-run`.
+#[derive(Debug, Args)]
+pub(super) struct PreviewArgs {
+    /// Print the first question of each kind of task as the model will read it, check questions and clips, and stop; with
+    /// --model in its chat template
+    #[arg(long, conflicts_with_all = ["table", "grid", "rescore", "judge", "merge", "compare", "shard"])]
+    pub(super) dry_run: bool,
+    /// With --dry-run: print so many questions of each kind of task
+    #[arg(long, value_name = "N", default_value = "1", requires = "dry_run")]
+    pub(super) show: usize,
+}
 
 /// What an evaluation would ask.
 #[derive(Debug, Serialize)]
@@ -32,7 +45,8 @@ struct Preview<'a> {
 
 #[derive(Debug, Serialize)]
 struct Task<'a> {
-    task: String,
+    #[serde(rename = "task")]
+    name: String,
     questions: usize,
     /// The first of them.
     first: Vec<Shown<'a>>,
@@ -117,7 +131,7 @@ fn describe<'a>(
     };
     let tasks = by_task.into_iter().map(|(task, members)| {
         Ok(Task {
-            task,
+            name: task,
             questions: members.len(),
             first: members
                 .iter()
@@ -176,7 +190,7 @@ fn in_words(shown: &Preview) -> String {
     }
     for task in &shown.tasks {
         for question in &task.first {
-            let (name, count) = (&task.task, task.questions);
+            let (name, count) = (&task.name, task.questions);
             text.push_str(&format!(
                 "\n=== {name} (questions: {count}): {}\n",
                 question.id

@@ -107,7 +107,7 @@ fn literal(text: &str) -> Option<(String, &str)> {
 mod tests {
     use super::*;
 
-    const SOURCE: &str = r##"
+    const SOURCE: &str = r#"
 # WORDS = "in a comment"
 def ask(system="", words=None):
     pass
@@ -129,7 +129,7 @@ PLAIN = Template("""
 Question: $question
 $$LETTER""")
 ask(system="Look.\n", words=r'a\nb')
-"##;
+"#;
 
     #[test]
     fn texts_are_found_by_name() {

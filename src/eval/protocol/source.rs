@@ -110,7 +110,7 @@ impl Source {
         Ok(Self {
             file: ProtocolFile {
                 file: shown(name),
-                sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+                sha256: format!("{hash:x}"),
             },
             content: cells(&content).unwrap_or(content),
             path,

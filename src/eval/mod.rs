@@ -20,14 +20,15 @@ mod fingerprint;
 pub mod grid;
 pub mod judge;
 mod log;
-mod official;
-mod prose;
+pub mod official;
+pub mod prose;
 mod protocol;
 pub mod respond;
 pub mod score;
 mod settings;
 mod shard;
 pub mod stored;
+pub mod strict;
 pub mod subtitles;
 pub mod table;
 

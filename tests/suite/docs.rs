@@ -73,7 +73,7 @@ fn snake_case(name: &str) -> String {
 
 /// The configuration table as it should stand in the README.
 fn config_table() -> String {
-    let source = read("src/config.rs") + &read("src/config/eval.rs");
+    let source = read("src/config.rs") + &read("src/config/eval.rs") + &read("src/config/video.rs");
     let types = parse_config_source(&source);
     let defaults = toml::Table::try_from(Config::default()).unwrap();
     let mut text = String::from("| key | default | meaning |\n| --- | --- | --- |\n");

@@ -4,6 +4,7 @@
 #   scripts/fuzz.sh [SECONDS] [TARGET…]   for each target (default: 600, and all)
 #   FUZZ_SEED=N scripts/fuzz.sh           the mutants from this seed on, to see a finding again
 set -euo pipefail
+case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 cd "$(dirname "$0")/.."
 seconds=${1:-600}
 targets=("${@:2}")

@@ -35,8 +35,9 @@ ANSWERS = [
     "An answer of more than ten words in which no capital letter of the options stands at all", "", " ", ".", "(", "()", "1", "2", "Yes", "no, B",
     "Caption A", "Caption B.", "Caption B: A kite sinks.", "A kite sinks.", "A kite climbs", "A kite climbs: it is red.", "Option 1", "Option 2.", "Option 2: A kite climbs (fast) away.",
     "The kite sinks.", "(fast) away.", "B) A kite sinks.", "Sentence B", "Sentence A: The kite turns.", "The kite stays.", "**B**", "</s>B", "B</s>", "C.)",
+    "Answer: B ", "All of this: C \n", "<answer> B </answer>",
 ]
-YES_NO = ["Yes", "yes.", "No", "no, it does not", "Yes and no", "not at all", "None", "It is not", " yes", "<answer>yes</answer>", "Nothing", ""]
+YES_NO = ["Yes", "yes.", "No", "no, it does not", "Yes and no", "not at all", "None", "It is not", " yes", "<answer>yes</answer>", "Nothing", "", "</s>yes", "no</s>"]
 
 
 def tempcompass(clone):

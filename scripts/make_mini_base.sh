@@ -2,6 +2,7 @@
 # Makes the miniature base model in data/mini/ again: a world with worked answers, an untrained model with a tokenizer
 # made from them, supervised training, and the result put in place. Somewhat over half an hour on two cores.
 set -euo pipefail
+case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 cd "$(dirname "$0")/.."
 # shellcheck source=lib/packages.sh
 . scripts/lib/packages.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's tables: downloads the data, trains both stages and what they are compared with, evaluates every model on six
 # benchmarks, prints the main table and the ablations beside the published numbers. Run it again to continue: what is finished is
-# passed over. Needs a CUDA GPU, curl, unzip and 600 GB of disk (--dry-run counts); --mini shows all of it in miniature on a CPU.
+# passed over. Needs a CUDA GPU, curl, unzip and about 600 GB of disk; --mini shows all of it in miniature on a CPU.
 #
 #   scripts/reproduce_paper.sh [OPTION]…
 #
@@ -31,6 +31,7 @@ root=$PWD
 . scripts/lib/paper_mini.sh
 
 here() { cd "$start" && if [ -e "$1" ]; then realpath "$1"; else echo "$1"; fi; }
+refuse() { echo "$*" >&2; exit 2; }
 
 run='' dry_run=0 mini=0 download_only=0 agreed=0 ablations=1 released=0
 base=Qwen/Qwen2.5-VL-3B-Instruct bias_model='' device=auto ranks=1
@@ -38,33 +39,43 @@ settings=() eval_settings=()
 benchmarks=("${all_benchmarks[@]}") models=("${main_models[@]}")
 while [ $# -gt 0 ]; do
   case $1 in
+    --benchmarks | --models | --bias-model | --binary | --base | --device | --ranks | --set)
+      case ${2:-} in '' | -*) refuse "$1 wants a value (--help)" ;; esac ;;
+  esac
+  case $1 in
     --dry-run) dry_run=1 ;;
     --mini | --miniature) mini=1 ;;
     --download-only) download_only=1 ;;
     --i-agree) agreed=1 ;;
-    --benchmarks) IFS=, read -r -a benchmarks <<<"${2:?--benchmarks LIST}"; shift ;;
-    --models) IFS=, read -r -a models <<<"${2:?--models LIST}"; shift ;;
+    --benchmarks) IFS=, read -r -a benchmarks <<<"$2"; shift ;;
+    --models) IFS=, read -r -a models <<<"$2"; shift ;;
     --no-ablations) ablations=0 ;;
     --released) released=1 ;;
-    --bias-model) bias_model=$(here "${2:?--bias-model MODEL}"); shift ;;
-    --binary) run=$(here "${2:?--binary FILE}"); shift ;;
-    --base) base=$(here "${2:?--base MODEL}"); shift ;;
-    --device) device=${2:?--device NAME}; shift ;;
-    --ranks) ranks=${2:?--ranks N}; shift ;;
-    --set) settings+=(--set "${2:?--set KEY=VALUE}"); shift ;;
-    *) sed -n '2,24s/^# \{0,1\}//p' "$0"; if [ "$1" = --help ]; then exit 0; else exit 2; fi ;;
+    --bias-model) bias_model=$(here "$2"); shift ;;
+    --binary) run=$(here "$2"); shift ;;
+    --base) base=$(here "$2"); shift ;;
+    --device) device=$2; shift ;;
+    --ranks) ranks=$2; shift ;;
+    --set) settings+=(--set "$2"); shift ;;
+    -h | --help) sed -n '2,24s/^# \{0,1\}//p' "$0"; exit ;;
+    *) refuse "$1: there is no such option (--help)" ;;
   esac
   shift
+done
+case $ranks in 1 | 2) ;; *) refuse "--ranks $ranks: 1 or 2, as many as a step has questions" ;; esac
+[ -z "$run" ] || [ -x "$run" ] || refuse "--binary $run: there is no such program"
+for setting in ${settings[@]+"${settings[@]}"}; do
+  case $setting in --set | ?*.?*=*) ;; *) refuse "--set $setting: write it as KEY=VALUE" ;; esac
 done
 if [ $released = 1 ]; then
   models=("${released_models[@]}")
   ablations=0
 fi
 for name in "${benchmarks[@]}"; do
-  benchmark_title "$name" >/dev/null || { echo "--benchmarks $name: one of ${all_benchmarks[*]}" >&2; exit 2; }
+  benchmark_title "$name" >/dev/null || refuse "--benchmarks $name: one of ${all_benchmarks[*]} tempcompass_flat"
 done
 for name in "${models[@]}"; do
-  model_title "$name" >/dev/null || { echo "--models $name: one of ${main_models[*]} released_bias released" >&2; exit 2; }
+  model_title "$name" >/dev/null || refuse "--models $name: one of ${main_models[*]} released_bias released"
 done
 
 # What is trained, stage 1 first; what is trained needs CLEVRER.
@@ -92,7 +103,7 @@ find_binary() {
   done
 }
 
-if [ $mini = 1 ]; then
+if [ $mini = 1 ] && [ $dry_run = 0 ]; then
   if [ -z "$run" ]; then
     # shellcheck source=lib/packages.sh
     . scripts/lib/packages.sh

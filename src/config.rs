@@ -467,7 +467,8 @@ pub enum Schedule {
 pub struct TrainConfig {
     /// Steps: each samples its questions once and learns from them `updates_per_rollout` times.
     pub steps: usize,
-    /// Stop after this many of the steps, with a checkpoint; the schedule goes over all. Absent: after the last.
+    /// Stop after this many of the steps, with a checkpoint (unless `checkpoint.every` is 0); the schedule goes over all.
+    /// Absent: after the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_after: Option<usize>,
     /// Questions per step (the authors' two GPUs take one each). `train-sft`: examples.

@@ -2,6 +2,13 @@
 # HF_TOKEN is sent to the Hugging Face hub, HF_ENDPOINT replaces its address.
 # shellcheck shell=bash
 
+# The head of the script that reads this, on request and before anything is downloaded.
+case ${1:-} in
+  -h | --help)
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    exit 0 ;;
+esac
+
 # sha256_of FILE
 sha256_of() {
   if command -v sha256sum >/dev/null; then sha256sum "$1"; else shasum -a 256 "$1"; fi | cut -d ' ' -f 1

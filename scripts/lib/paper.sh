@@ -104,9 +104,23 @@ check_clevrer() {
     ${settings[@]+"${settings[@]}"} --against data/clevrer/validation.json
 }
 
+# Settings of a training; stage 1 has no KL term, what --set says of one is stage 2's.
+settings_of() { # VERB
+  local setting
+  chosen=()
+  for setting in ${settings[@]+"${settings[@]}"}; do
+    case $1/$setting in
+      */--set) ;;
+      train-bias/kl.*) ;;
+      *) chosen+=(--set "$setting") ;;
+    esac
+  done
+}
+
 train() { # VERB NAME [ARGUMENT…]
+  settings_of "$1"
   step "train-$2" "runs/clevrer/$2/checkpoints" "$run" "$1" --config "configs/clevrer/$2.toml" --ranks "$ranks" \
-    --set "model.path=$base" --set "model.device=$device" ${settings[@]+"${settings[@]}"} "${@:3}"
+    --set "model.path=$base" --set "model.device=$device" ${chosen[@]+"${chosen[@]}"} "${@:3}"
   # Answers of another model than this are not passed over.
   if [ $ran = 1 ]; then rm -f runs/paper/done/eval-"$2"-*; fi
 }

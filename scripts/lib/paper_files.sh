@@ -94,7 +94,8 @@ list_run() { # NAME
 
 # estimates CONFIG VERB [ARGUMENT…]: memory and time on the cards that the paper and this script are about.
 estimates() {
-  local arguments=(--config "$1" --for "$2" --set "model.path=$base" ${settings[@]+"${settings[@]}"} "${@:3}")
+  settings_of "$2"
+  local arguments=(--config "$1" --for "$2" --set "model.path=$base" ${chosen[@]+"${chosen[@]}"} "${@:3}")
   "$run" estimate --card h200 "${arguments[@]}"
   echo
   "$run" estimate --card a6000 --ranks 2 "${arguments[@]}" --set optimizer.memory=compact

@@ -21,17 +21,17 @@ mini_workplace() {
   cd "$work" || return
   ln -sfn "$root/configs" configs
   [ -d data ] && return
-  # Made under another name first, so that an interruption leaves no half of it.
-  rm -rf data.part
-  mkdir data.part
-  mini_clevrer data.part/clevrer
-  local clips=(data.part/clevrer/videos/*/*.mp4)
-  mini_mmvu data.part/mmvu "${clips[@]}"
-  mini_video_holmes data.part/video_holmes "${clips[@]}"
-  mini_mvbench data.part/mvbench "${clips[@]}"
-  mini_tempcompass data.part/tempcompass "${clips[@]}"
-  mini_videomme data.part/videomme "${clips[@]}"
-  mv data.part data
+  # Made under another name first, so that an interruption leaves no half of it; another run may be as far at once.
+  local part
+  part=$(mktemp -d data.XXXXXX)
+  mini_clevrer "$part/clevrer"
+  local clips=("$part"/clevrer/videos/*/*.mp4)
+  mini_mmvu "$part/mmvu" "${clips[@]}"
+  mini_video_holmes "$part/video_holmes" "${clips[@]}"
+  mini_mvbench "$part/mvbench" "${clips[@]}"
+  mini_tempcompass "$part/tempcompass" "${clips[@]}"
+  mini_videomme "$part/videomme" "${clips[@]}"
+  if [ -d data ]; then rm -rf "$part"; else mv "$part" data; fi
 }
 
 put() { # FILE COPY

@@ -20,6 +20,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%A_%a.txt
 set -uo pipefail
+case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 
 binary=${VIDEOTHINKER:-target/release/videothinker}
 configs=(cdpo grpo attract self_repel repel_videorft)

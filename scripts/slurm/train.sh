@@ -16,6 +16,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%j.txt
 set -uo pipefail
+case ${1:-} in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 
 # The binary: built once on the login node with `cargo build --release --locked --features cuda`
 # (for several GPUs `cuda,nccl`).

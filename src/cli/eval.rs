@@ -117,7 +117,8 @@ impl EvalArgs {
 /// Runs `eval`.
 pub(super) fn run(args: &EvalArgs) -> Result<Outcome> {
     if args.preview.dry_run {
-        let config = args.settings.load(Verb::Eval)?;
+        // Questions can be looked at before the clips are here.
+        let config = args.settings.load(Verb::Inspect)?;
         preview::preview(&config, args.model.as_deref(), args.preview.show, args.json)?;
     } else if let Some(model) = &args.model {
         evaluate(args, model)?;
@@ -133,8 +134,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<Outcome> {
     } else if let [first, second] = args.compare.as_slice() {
         compare_two(args, first, second)?;
     } else if !args.grid.is_empty() {
-        let cells = args.grid.iter().map(|entry| eval_grid::cell(entry));
-        let cells = cells.collect::<Result<Vec<_>>>()?;
+        let cells = eval_grid::cells(&args.grid)?;
         output::text(&grid::grid(&cells, args.style()))?;
     } else {
         side_by_side(args)?;
@@ -218,6 +218,7 @@ pub(super) fn read_all(config: &Config) -> Result<Vec<Question>, DataError> {
         return read_questions(path);
     };
     let mut questions = benchmark::read(name, path, config.eval.clip_bounds)?;
+    benchmark::refuse_too_many(name, questions.len(), path)?;
     benchmark::find_clips(name, &mut questions, &config.data.video_root);
     let published = name
         .published_questions()

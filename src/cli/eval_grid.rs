@@ -4,22 +4,45 @@ use super::BadArgument;
 use crate::eval::Scores;
 use crate::eval::grid::Cell;
 use crate::eval::grid::Value;
+use crate::eval::grid::incomparable;
 use anyhow::Result;
+use std::collections::BTreeSet;
 use std::path::Path;
 
+/// The cells of all `entries`, each once; cells of a column that cannot be compared are warned of.
+pub(super) fn cells(entries: &[String]) -> Result<Vec<Cell>> {
+    let cells = entries
+        .iter()
+        .map(|entry| cell(entry))
+        .collect::<Result<Vec<_>>>()?;
+    let mut places = BTreeSet::new();
+    if let Some(twice) = cells
+        .iter()
+        .find(|cell| !places.insert((&cell.row, &cell.column)))
+    {
+        let (row, column) = (&twice.row, &twice.column);
+        return Err(BadArgument(format!("--grid: {row}/{column} is given twice")).into());
+    }
+    for difference in incomparable(&cells)? {
+        tracing::warn!("cannot be compared: {difference}");
+    }
+    Ok(cells)
+}
+
 /// `ROW/COLUMN=PATH`, or a number in the place of a path.
-pub(super) fn cell(entry: &str) -> Result<Cell> {
+fn cell(entry: &str) -> Result<Cell> {
     let bad = |why: &str| BadArgument(format!("--grid {entry}: {why}"));
     let (label, value) = entry
         .split_once('=')
         .ok_or_else(|| bad("write it as MODEL/BENCHMARK=PATH"))?;
     let (row, column) = label
         .rsplit_once('/')
+        .filter(|(row, column)| !row.is_empty() && !column.is_empty())
         .ok_or_else(|| bad("name row and column, as in MODEL/BENCHMARK=PATH"))?;
     let path = Path::new(value);
     let value = if path.exists() {
         Value::Evaluated(Box::new(Scores::read(path)?))
-    } else if let Ok(number) = value.parse() {
+    } else if let Some(number) = value.parse().ok().filter(|number: &f64| number.is_finite()) {
         Value::Given(number)
     } else {
         return Err(bad(&format!("there is nothing at {value}, and it is no number")).into());
@@ -47,6 +70,8 @@ mod tests {
             ("base", "MODEL/BENCHMARK=PATH"),
             ("base=1", "row and column"),
             ("a/b=absent", "nothing at absent"),
+            ("a/b=nan", "no number"),
+            ("/b=1", "row and column"),
         ] {
             let error = cell(entry).unwrap_err().to_string();
             assert!(error.contains(wanted), "{error}");

@@ -328,7 +328,7 @@ struct Fix<'a> {
 }
 
 impl Fix<'_> {
-    fn set<T: PartialEq + std::fmt::Debug>(
+    fn set<T: PartialEq + Serialize>(
         &self,
         key: &str,
         setting: &mut T,
@@ -340,13 +340,20 @@ impl Fix<'_> {
                 place: self.origins.place(key),
                 key: key.to_owned(),
                 problem: format!(
-                    "is {setting:?}, but eval.protocol = \"{protocol}\" means {value:?}: remove one of the two"
+                    "is {}, but eval.protocol = \"{protocol}\" means {}: remove one of the two",
+                    written(setting),
+                    written(&value)
                 ),
             });
         }
         *setting = value;
         Ok(())
     }
+}
+
+/// A setting as a file has it.
+fn written(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -353,7 +353,18 @@ impl Config {
             "has no {question}, so nothing would be asked",
         )?;
         match &eval.subtitles {
-            Some(folder) => check.folder("eval.subtitles", folder),
+            Some(folder) => {
+                check.folder("eval.subtitles", folder)?;
+                let is_srt = |entry: std::fs::DirEntry| {
+                    entry.path().extension().is_some_and(|end| end == "srt")
+                };
+                let mut files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+                check.require(
+                    files.any(is_srt),
+                    "eval.subtitles",
+                    format!("holds no .srt file: {}", folder.display()),
+                )
+            }
             None => Ok(()),
         }
     }

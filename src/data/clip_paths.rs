@@ -50,7 +50,7 @@ pub fn locate(questions: &mut [Question], config: &DataConfig) -> Result<(), Dat
             question.video.clone_from(place);
         }
     }
-    refuse_two_in_one(&found, config)?;
+    refuse_two_in_one(cut.iter().chain(&found), config)?;
     let root = &config.video_root;
     if let Some((path, place)) = cut.first() {
         tracing::info!(
@@ -58,6 +58,9 @@ pub fn locate(questions: &mut [Question], config: &DataConfig) -> Result<(), Dat
             cut.len(),
             root.join(place).display()
         );
+    }
+    if let Some(text) = config.video_strip.as_deref().filter(|_| cut.is_empty()) {
+        tracing::warn!("data.video_strip = {text:?} stands in no clip's path: nothing is cut");
     }
     if let Some((path, place)) = found.first() {
         tracing::info!(
@@ -84,7 +87,10 @@ fn after(path: &str, text: &str) -> Option<PathBuf> {
 }
 
 /// Different clips must not come to one file because their folders are not here.
-fn refuse_two_in_one(found: &[(String, PathBuf)], config: &DataConfig) -> Result<(), DataError> {
+fn refuse_two_in_one<'a>(
+    found: impl Iterator<Item = &'a (String, PathBuf)>,
+    config: &DataConfig,
+) -> Result<(), DataError> {
     let file = |path: &Path| Fragment::split(path).0;
     let mut taken: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     for (path, place) in found {

@@ -275,6 +275,7 @@ fn check_videos(config: &DataConfig, questions: &mut Vec<Question>) -> Result<us
         total: known.len(),
         path,
         question,
+        skipped: config.on_bad_video == BadVideoPolicy::Skip,
     };
     if config.on_bad_video == BadVideoPolicy::Error {
         return Err(missing);
@@ -282,7 +283,14 @@ fn check_videos(config: &DataConfig, questions: &mut Vec<Question>) -> Result<us
     let before = questions.len();
     questions.retain(|question| known[question.video.as_os_str()]);
     if questions.is_empty() {
-        return Err(missing);
+        let root = config.video_root.display();
+        return Err(DataError::Empty {
+            path: config.questions.clone(),
+            problem: format!(
+                "no question is left: {missing}. Set data.video_root, now \"{root}\", to the folder that the paths are \
+                 relative to, or fetch the clips"
+            ),
+        });
     }
     let skipped = before - questions.len();
     tracing::warn!("{skipped} of {before} questions skipped: {missing}");

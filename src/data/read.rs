@@ -54,10 +54,14 @@ pub enum DataError {
     },
     /// Clips that the questions name do not exist.
     #[error(
-        "{missing} of {total} clips do not exist; the first: {} (question {question}). \
-         Set data.video_root to the folder that the paths are relative to (of a path of another machine, an end that exists \
-         below it is found, or set data.video_strip), fetch the clips, or set data.on_bad_video = \"skip\"",
-        path.display()
+        "{missing} of {total} clips do not exist; the first: {} (question {question}){}",
+        path.display(),
+        if *skipped {
+            ""
+        } else {
+            ". Set data.video_root to the folder that the paths are relative to (of a path of another machine, an end that \
+             exists below it is found, or set data.video_strip), fetch the clips, or set data.on_bad_video = \"skip\""
+        }
     )]
     MissingVideos {
         /// How many different clips are missing.
@@ -68,6 +72,8 @@ pub enum DataError {
         path: PathBuf,
         /// The question that names it.
         question: String,
+        /// Whether they are left out (`data.on_bad_video = "skip"`).
+        skipped: bool,
     },
 }
 

@@ -54,11 +54,11 @@ impl Asking {
     pub fn put(&self, question: &Question, said: Option<&str>) -> Result<Put, EvalError> {
         let words = self.words_of(question)?;
         let text = match &words {
-            Some(words) if words.text.contains(OPTIONS) => words
-                .text
-                .replace(OPTIONS, &words.marks.put(&question.choices()))
-                .replace(QUESTION, question.stem()),
-            Some(words) => words.text.replace(QUESTION, &self.laid_out(question)),
+            Some(words) if words.text.contains(OPTIONS) => {
+                let options = words.marks.put(&question.choices());
+                filled(&words.text, question.stem(), &options)
+            }
+            Some(words) => filled(&words.text, &self.laid_out(question), ""),
             None => self.in_own_words(question),
         };
         let said = said.filter(|said| !said.is_empty());
@@ -135,7 +135,7 @@ impl Asking {
     fn in_own_words(&self, question: &Question) -> String {
         let asked = self.laid_out(question);
         match &self.config.template {
-            Some(template) => template.replace(QUESTION, &asked),
+            Some(template) => filled(template, &asked, OPTIONS),
             None if question.choices().is_empty() => open_text(&asked, self.config.wording),
             None => question_text(&asked, self.config.wording),
         }
@@ -148,6 +148,13 @@ impl Asking {
             _ => question.text(),
         }
     }
+}
+
+/// A template with question and options in their places; what these say is not looked at again.
+fn filled(template: &str, question: &str, options: &str) -> String {
+    let parts = template.split(QUESTION);
+    let parts: Vec<String> = parts.map(|part| part.replace(OPTIONS, options)).collect();
+    parts.join(question)
 }
 
 /// The wording for a question without options: the evaluation's asks for letters otherwise.

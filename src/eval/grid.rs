@@ -1,9 +1,11 @@
 //! Several models on several benchmarks as one table, as papers print it.
 
+use super::EvalError;
 use super::Scores;
 use super::table::Style;
-use super::table::percent;
+use super::table::accuracy;
 use super::table::render;
+use std::collections::BTreeMap;
 
 /// What stands in a cell.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +25,30 @@ pub struct Cell {
     pub column: String,
     /// What it shows.
     pub value: Value,
+}
+
+/// What makes cells of one column incomparable: the column, two of its rows and the settings that differ.
+///
+/// # Errors
+/// Settings that cannot be written.
+pub fn incomparable(cells: &[Cell]) -> Result<Vec<String>, EvalError> {
+    let mut found = Vec::new();
+    let mut firsts: BTreeMap<&str, (&str, &Scores)> = BTreeMap::new();
+    for cell in cells {
+        let Value::Evaluated(scores) = &cell.value else {
+            continue;
+        };
+        let (row, first) = firsts.entry(&cell.column).or_insert((&cell.row, scores));
+        let differences = first.settings.differences(&scores.settings)?;
+        if !differences.is_empty() {
+            let (column, other) = (&cell.column, &cell.row);
+            let differences = differences.join(", ");
+            found.push(format!(
+                "{column}: {row} and {other} differ in {differences}"
+            ));
+        }
+    }
+    Ok(found)
 }
 
 /// Rows and columns in the order in which they are first named; a dash where there is no cell.
@@ -55,10 +81,16 @@ impl Value {
     fn show(&self) -> String {
         match self {
             Self::Given(number) => format!("{number:.1}"),
-            Self::Evaluated(scores) => scores
-                .splits
-                .get("all")
-                .map_or_else(|| "–".to_owned(), |all| percent(all.exact)),
+            Self::Evaluated(scores) => {
+                let shown = scores.splits.get("all").map(accuracy);
+                let published = scores.settings.questions_published.unwrap_or(0);
+                let part = if scores.questions_answered < published {
+                    format!(" ({} of {published})", scores.questions_answered)
+                } else {
+                    String::new()
+                };
+                shown.map_or_else(|| "–".to_owned(), |shown| shown + &part)
+            }
         }
     }
 }

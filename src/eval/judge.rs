@@ -336,6 +336,7 @@ fn ask_all(
                 Err(error) => {
                     stop.store(true, Ordering::Relaxed);
                     failure.get_or_insert(error);
+                    continue;
                 }
             }
             progress(done + 1, cases.len());

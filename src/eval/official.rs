@@ -39,16 +39,17 @@ pub(super) fn read(
     form: Form,
     truth: &str,
 ) -> Reading {
-    let text = text.trim();
-    if text.is_empty() {
+    if text.trim().is_empty() {
         return Reading::Left;
     }
     match (benchmark, form) {
-        (Benchmark::Tempcompass | Benchmark::TempcompassFlat, Form::YesNo) => yes_no(text, truth),
-        (Benchmark::Tempcompass | Benchmark::TempcompassFlat, Form::Options(_)) => {
-            tempcompass(&text.replace("</s>", ""), question, truth)
+        (Benchmark::Tempcompass | Benchmark::TempcompassFlat, Form::YesNo) => {
+            yes_no(text.replace("</s>", "").trim(), truth)
         }
-        (Benchmark::Mvbench, Form::Options(options)) => mvbench(text, options.len(), truth),
+        (Benchmark::Tempcompass | Benchmark::TempcompassFlat, Form::Options(_)) => {
+            tempcompass(text.replace("</s>", "").trim(), question, truth)
+        }
+        (Benchmark::Mvbench, Form::Options(options)) => mvbench(text.trim(), options.len(), truth),
         (Benchmark::Videomme, Form::Options(_)) => letter(videomme(text), truth),
         (Benchmark::VideoHolmes, Form::Options(_)) => letter(video_holmes(text), truth),
         _ => Reading::NoRule,
@@ -90,7 +91,6 @@ fn yes_no(text: &str, truth: &str) -> Reading {
 
 /// Multiple choice, or caption matching, whose options have a word before their mark.
 fn tempcompass(text: &str, question: &str, truth: &str) -> Reading {
-    let text = text.trim();
     let options: Vec<&str> = question.trim_end().lines().skip(1).collect();
     let has_word = |line: &&str| line.split(' ').next().is_some_and(is_option_word);
     if !options.is_empty() && options.iter().all(has_word) {

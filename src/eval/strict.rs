@@ -5,9 +5,9 @@
 //!    opened and never closed makes the whole unreadable. Without tags, all that is written must be an answer, or its
 //!    last line must announce one ("Therefore, the final answer is: C").
 //! 3. Emphasis, quotes, `\boxed{}`, a full stop and words such as "The final answer is:" around it do not count.
-//! 4. An answer is the text of an option; or letters (`A`, `a`, `(A)`, `A.`, `Option A`, `Option 1`) separated by commas,
-//!    spaces or "and"; or an option's letter with a mark and text behind it, which must not be another option's text; or
-//!    several of these on lines of their own.
+//! 4. An answer is an option as it is listed, mark and text; or the text of an option; or letters (`A`, `a`, `(A)`, `A.`, `Option A`, `Option 1`) separated by commas,
+//!    spaces or "and"; or an option's letter with a mark and other text behind it, which must neither be another option's nor
+//!    take it back ("A. No"); or several of these on lines of their own. A single letter is never an option's text.
 //! 5. Where it is none of these but a sentence that names exactly one option, announced or by its text ([`super::prose`]
 //!    says how), that option is the answer; how often that was so is counted. A bare letter inside a sentence is never
 //!    searched for.
@@ -109,7 +109,12 @@ fn read(text: &str, form: Form) -> Result<String, Unreadable> {
 
 fn read_options(text: &str, options: &[String]) -> Result<String, Unreadable> {
     let mut chosen = BTreeSet::new();
-    if let Some(index) = option_with_text(text, options)? {
+    // An option may have several lines.
+    let several_lines = text.contains('\n');
+    let as_listed = displayed_option(text, options).filter(|_| several_lines);
+    if let Some(index) = as_listed {
+        chosen.insert(index);
+    } else if several_lines && let Some(index) = option_with_text(text, options)? {
         chosen.insert(index);
     } else {
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -125,7 +130,7 @@ fn read_options(text: &str, options: &[String]) -> Result<String, Unreadable> {
 
 /// The options that one line names.
 fn read_line(line: &str, options: &[String]) -> Result<Vec<usize>, Unreadable> {
-    if let Some(index) = option_with_text(line, options)? {
+    if let Some(index) = displayed_option(line, options) {
         return Ok(vec![index]);
     }
     let count = option_count(options);
@@ -133,7 +138,14 @@ fn read_line(line: &str, options: &[String]) -> Result<Vec<usize>, Unreadable> {
         let exist = indices.iter().all(|index| *index < count);
         exist.then_some(indices).ok_or(Unreadable::NoOption)
     };
-    if let Some(indices) = letters(line) {
+    let listed = letters(line);
+    if let Some([index]) = listed.as_deref() {
+        return within(vec![*index]);
+    }
+    if let Some(index) = option_with_text(line, options)? {
+        return Ok(vec![index]);
+    }
+    if let Some(indices) = listed {
         return within(indices);
     }
     let Some((index, text)) = option_mark(line) else {
@@ -141,7 +153,47 @@ fn read_line(line: &str, options: &[String]) -> Result<Vec<usize>, Unreadable> {
     };
     match option_with_text(unwrapped(text), options)? {
         Some(other) if other != index => Err(Unreadable::Contradiction),
+        _ if is_doubted(text, options.get(index)) => Err(Unreadable::NoOption),
         _ => within(vec![index]),
+    }
+}
+
+/// The option that is written as it is listed: its mark and all of its text.
+fn displayed_option(text: &str, options: &[String]) -> Option<usize> {
+    let (index, text) = option_mark(text)?;
+    let is_own = normalised(options.get(index)?) == normalised(text);
+    is_own.then_some(index)
+}
+
+/// Whether what stands behind an option's mark, other words than its own or more than these, takes it back: `A. No, B`.
+fn is_doubted(text: &str, own: Option<&String>) -> bool {
+    let words = |text: &str| {
+        let words = text.to_lowercase().replace('’', "'");
+        let words = words.split(|c: char| !c.is_alphanumeric() && c != '\'');
+        let words = words.filter(|word| !word.is_empty());
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let said = words(text);
+    let own = own.map(|own| words(own)).unwrap_or_default();
+    let takes_back = |word: &String| {
+        let words = [
+            "no",
+            "not",
+            "never",
+            "wrong",
+            "incorrect",
+            "false",
+            "cannot",
+        ];
+        words.contains(&word.as_str()) || word.ends_with("n't")
+    };
+    match said
+        .strip_prefix(own.as_slice())
+        .filter(|_| !own.is_empty())
+    {
+        // Its own text, and then what may be a reason: only a verdict right behind it counts.
+        Some(rest) => rest.iter().take(2).any(takes_back),
+        None => said.iter().any(takes_back),
     }
 }
 
@@ -258,11 +310,12 @@ fn without_lead_in(text: &str) -> &str {
         let word = word.to_lowercase();
         let bare = word.trim_end_matches([',', ':']);
         let is_noun = NOUNS.contains(&bare);
-        let ends = word.ends_with(':') || ["is", "are"].contains(&bare);
+        let is_known = is_noun || WORDS.contains(&bare);
+        let ends = (word.ends_with(':') && is_known) || ["is", "are"].contains(&bare);
         if ends && (named || is_noun) {
             return unwrapped(behind);
         }
-        if !is_noun && !WORDS.contains(&bare) {
+        if !is_known {
             break;
         }
         named |= is_noun;
@@ -378,6 +431,15 @@ mod tests {
             ("<think>x</think><answer>A", Unclosed),
             ("<answer>A</answer><answer>B</answer>", Contradiction),
             ("<answer>A. the sphere stops.</answer>", Contradiction),
+            (
+                "<answer>Option 1: the sphere stops.</answer>",
+                Contradiction,
+            ),
+            ("Option B: The cube falls", Contradiction),
+            ("The answer is A. No, it is C.", NoTags),
+            ("A. The cube falls is wrong", NoTags),
+            ("A. wrong", NoTags),
+            ("A. No.\nB. Yes.\nC. No.", NoTags),
             ("<answer>E</answer>", NoOption),
             ("<answer>A,E</answer>", NoOption),
             ("<answer>AC</answer>", NoOption),
@@ -398,11 +460,34 @@ mod tests {
     }
 
     #[test]
+    fn options_that_are_letters_are_told_apart_by_their_marks() {
+        let letters = ["c", "a", "t"].map(String::from);
+        let form = Form::of(&letters, "A");
+        let read = |text: &str| read_strictly(text, form).answer;
+        for (text, wanted) in [
+            ("A", "A"),
+            ("(B)", "B"),
+            ("<answer>C</answer>", "C"),
+            ("A. c", "A"),
+            ("B. a", "B"),
+            ("t", ""),
+        ] {
+            assert_eq!(read(text), wanted, "{text}");
+        }
+        let list = ["A", "B", "C", "none", "A, B, and C"].map(String::from);
+        let form = Form::of(&list, "E");
+        for text in ["E. A, B, and C", "A, B, and C", "E"] {
+            assert_eq!(read_strictly(text, form).answer, "E", "{text}");
+        }
+    }
+
+    #[test]
     fn options_with_one_text_cannot_be_told_apart() {
         let twice = ["same".to_owned(), "Same.".to_owned()];
         let form = Form::of(&twice, "A");
         let one = read_strictly("<answer>same</answer>", form);
         assert_eq!(one.unreadable, Some(Unreadable::Contradiction));
+        assert_eq!(read_strictly("B. Same.", form).answer, "B");
     }
 
     #[test]

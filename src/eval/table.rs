@@ -42,14 +42,14 @@ pub fn comparison(rows: &[Row], style: Style) -> String {
         .to_vec(),
     ];
     for row in rows {
-        let accuracy = |name: &str| cell(&row.scores, name, |split| percent(split.exact));
+        let shown = |name: &str| cell(&row.scores, name, accuracy);
         let judge = row.scores.settings.judge.as_ref();
         let judged = judge.map_or_else(String::new, |by| format!(" (judged by {})", by.model));
         lines.push(vec![
             row.label.clone() + &judged,
-            accuracy("observational"),
-            accuracy("inferential"),
-            accuracy("all"),
+            shown("observational"),
+            shown("inferential"),
+            shown("all"),
             cell(&row.scores, "all", |split| {
                 format!("{:.1}", 100.0 * split.format.mean)
             }),
@@ -97,7 +97,7 @@ pub fn details(scores: &Scores, style: Style) -> String {
         lines.push(vec![
             name.clone(),
             split.questions.to_string(),
-            percent(split.exact),
+            accuracy(split),
             percent(split.soft),
             percent(split.format),
             split.unparsable.to_string(),
@@ -130,6 +130,12 @@ pub fn how_read(scores: &Scores) -> String {
     let mut text = String::new();
     if !readers.is_empty() {
         text.push_str(&format!("answers read: {}\n", readers.join(", ")));
+    }
+    let left_out = scores.questions_skipped + scores.questions_missing;
+    if left_out > 0 {
+        text.push_str(&format!(
+            "{left_out} questions left out: their clips cannot be used\n"
+        ));
     }
     if let Some([low, high]) = all.bounds {
         text.push_str(&format!(
@@ -180,12 +186,24 @@ fn constant(best: &Constant) -> String {
     format!("{:.1} ({})", 100.0 * best.mean, best.answer)
 }
 
+/// Exact accuracy; while answers wait for a judge, between what it lies.
+pub(super) fn accuracy(split: &Split) -> String {
+    match split.bounds {
+        Some([low, high]) if !split.exact.mean.is_nan() => {
+            format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high)
+        }
+        _ => percent(split.exact),
+    }
+}
+
+/// A mean with its interval; without one where all values are equal, which says nothing about others.
 pub(super) fn percent(mean: Mean) -> String {
     if mean.mean.is_nan() {
         return "unjudged".into();
     }
     let half = mean
         .half_width
+        .filter(|half| *half > 0.0)
         .map_or_else(String::new, |half| format!(" ± {:.1}", 100.0 * half));
     format!("{:.1}{half}", 100.0 * mean.mean)
 }

@@ -104,6 +104,14 @@ pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions, ranks: usize) 
     {
         writeln!(text, "{message}.")?;
     }
+    let last = config.train.last_step();
+    let keep = &config.checkpoint.keep_steps;
+    if let Some(step) = keep.iter().find(|step| **step > last) {
+        writeln!(
+            text,
+            "checkpoint.keep_steps names step {step}, but the run ends at {last}: there will be no such checkpoint."
+        )?;
+    }
     if verb.is_rl() && config.data.order == QuestionOrder::Trainer {
         writeln!(text, "They come in the order of transformers' Trainer.")?;
     }

@@ -286,3 +286,43 @@ impl Clip {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clip of which MVBench's evaluator takes these frames (`scripts/make_golden_segments.py`).
+    #[derive(Deserialize)]
+    struct Taken {
+        total: usize,
+        fps: f64,
+        bound: Option<[f64; 2]>,
+        folder: bool,
+        frames: Vec<usize>,
+    }
+
+    #[test]
+    fn segments_are_those_of_mvbenchs_evaluator() {
+        let golden = include_str!("../../tests/golden/video/segments.json");
+        let golden: serde_json::Value = serde_json::from_str(golden).unwrap();
+        let cases: Vec<Taken> = serde_json::from_value(golden["cases"].clone()).unwrap();
+        assert_eq!(cases.len(), 46);
+        let config = VideoConfig {
+            positions: FramePositions::Segments,
+            min_frames: 16,
+            max_frames: 16,
+            ..VideoConfig::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        for case in cases {
+            let path = if case.folder {
+                folder.path()
+            } else {
+                Path::new("clip.mp4")
+            };
+            let span = case.bound.map(|[start, end]| Span { start, end });
+            let clip = Clip::new(path, span, case.total, case.fps, [240, 320], &config).unwrap();
+            assert_eq!(clip.indices, case.frames, "{} {span:?}", case.total);
+        }
+    }
+}

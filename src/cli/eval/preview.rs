@@ -8,8 +8,10 @@ use crate::config::Benchmark;
 use crate::config::Config;
 use crate::data::DataError;
 use crate::data::Dataset;
+use crate::data::JudgeTask;
 use crate::data::Question;
 use crate::data::draw;
+use crate::data::locate;
 use crate::eval::asking::Asking;
 use crate::prompt::Processor;
 use anyhow::Result;
@@ -21,8 +23,8 @@ use std::path::PathBuf;
 /// Arguments of `eval --dry-run`.
 #[derive(Debug, Args)]
 pub(super) struct PreviewArgs {
-    /// Print the first question of each kind of task as the model will read it, check questions and clips, and stop; with
-    /// --model in its chat template
+    /// Print the first question of each kind of task as the model will read it (with --model in its chat template), check
+    /// that all can be asked and that their clips exist, and stop; `data check` decodes the clips
     #[arg(long, conflicts_with_all = ["table", "grid", "rescore", "judge", "merge", "compare", "shard"])]
     pub(super) dry_run: bool,
     /// With --dry-run: print so many questions of each kind of task
@@ -61,6 +63,9 @@ struct Shown<'a> {
     /// All of it in the model's chat template; only with a model.
     prompt: Option<String>,
     solution: &'a str,
+    /// What a judge is asked about a caption; the solution is the right answer to that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    judge: Option<String>,
 }
 
 /// Who says what.
@@ -79,7 +84,8 @@ pub(super) fn preview(
     count: usize,
     json: bool,
 ) -> Result<()> {
-    let questions = draw(read_askable(config)?, &config.data, config.seed)?;
+    let mut questions = draw(read_askable(config)?, &config.data, config.seed)?;
+    locate(&mut questions, &config.data)?;
     let asking = Asking::new(&config.eval)?;
     let processor = model
         .map(|model| anyhow::Ok(Processor::load(&model_folder(model)?)?))
@@ -91,7 +97,7 @@ pub(super) fn preview(
         output::text(&in_words(&shown))?;
     }
     match Dataset::new(questions, &config.data, config.seed) {
-        Err(error @ DataError::MissingVideos { .. })
+        Err(error @ DataError::Empty { .. })
             if config.data.on_bad_video == BadVideoPolicy::Skip =>
         {
             tracing::warn!("{error}");
@@ -112,8 +118,10 @@ fn describe<'a>(
     for question in questions {
         by_task.entry(task_of(question)).or_default().push(question);
     }
+    let subtitles = config.eval.subtitles.as_ref();
+    let said = subtitles.map(|_| "(what is said around the clip's frames)");
     let show = |question: &&'a Question| -> Result<Shown<'a>> {
-        let turn = asking.put(question, None)?.turn;
+        let turn = asking.put(question, said)?.turn;
         let prompt = processor
             .map(|processor| processor.text_of(&turn))
             .transpose()?;
@@ -127,6 +135,10 @@ fn describe<'a>(
             },
             prompt,
             solution: &question.solution,
+            judge: question.judge_task().and_then(|task| match task {
+                JudgeTask::Caption(asked) => Some(asked),
+                JudgeTask::Open(_) => None,
+            }),
         })
     };
     let tasks = by_task.into_iter().map(|(task, members)| {
@@ -217,6 +229,9 @@ fn one_in_words(question: &Shown) -> String {
             let begun = &question.turn.answer_begun;
             text.push_str(&format!("--- the answer begins with\n{begun}\n"));
         }
+    }
+    if let Some(judge) = &question.judge {
+        text.push_str(&format!("--- a judge answers from the caption\n{judge}\n"));
     }
     text.push_str(&format!("--- right\n{}\n", question.solution));
     text

@@ -73,7 +73,14 @@ pub(super) fn read(
     } else {
         read_official(record)?
     };
-    if read.options.is_some() != multiple_choice {
+    let types = ["problem_type", "original_question_type", "question_type"];
+    let is_choice = |name| {
+        let kind = record.optional_text(name).unwrap_or_default();
+        kind.replace('-', " ")
+            .eq_ignore_ascii_case("multiple choice")
+    };
+    let is_choice = read.options.is_some() || types.into_iter().any(is_choice);
+    if is_choice != multiple_choice {
         found.leave_out(if multiple_choice {
             "open-ended (eval.benchmark = \"mmvu_open\")"
         } else {

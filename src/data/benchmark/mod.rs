@@ -38,6 +38,7 @@ pub fn read(
     records::for_each(path, &mut |mut record: Record| {
         let record = &mut record;
         let before = found.questions.len();
+        refuse_foreign(benchmark, record)?;
         match benchmark {
             Benchmark::Clevrer => clevrer::read(record, &mut found),
             Benchmark::Mmvu => mmvu::read(record, true, &mut found),
@@ -116,6 +117,68 @@ impl Found {
     }
 }
 
+/// Folders that a record of the Video-R1 family names when it is of a benchmark.
+const FOLDERS: [(Benchmark, &[&str]); 5] = [
+    (Benchmark::Mmvu, &["/mmvu/"]),
+    (Benchmark::Mvbench, &["/mvbench/"]),
+    (
+        Benchmark::VideoHolmes,
+        &["/video-holmes/", "/video_holmes/"],
+    ),
+    (Benchmark::Tempcompass, &["/tempcompass/"]),
+    (
+        Benchmark::Videomme,
+        &["/video-mme/", "/videomme/", "/video_mme/"],
+    ),
+];
+
+/// A record whose clip is another benchmark's is not read as this one's.
+fn refuse_foreign(benchmark: Benchmark, record: &Record) -> Result<(), String> {
+    let Some(video) = record.optional_text("video").filter(|_| record.is_family()) else {
+        return Ok(());
+    };
+    let path = video.to_lowercase();
+    let names = |folders: &&[&str]| folders.iter().any(|folder| path.contains(folder));
+    let of = FOLDERS.iter().find(|(_, folders)| names(folders));
+    let same = match benchmark {
+        Benchmark::MmvuOpen => Benchmark::Mmvu,
+        Benchmark::TempcompassFlat | Benchmark::TempcompassCaptioning => Benchmark::Tempcompass,
+        other => other,
+    };
+    match of {
+        Some((other, _)) if *other != same => Err(format!(
+            "its clip, {video}, is of the benchmark {}",
+            other.as_str()
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// More questions than are published are not that benchmark's.
+///
+/// # Errors
+/// There are more.
+pub fn refuse_too_many(benchmark: Benchmark, found: usize, path: &Path) -> Result<(), DataError> {
+    let Some(published) = benchmark
+        .published_questions()
+        .filter(|count| found > *count)
+    else {
+        return Ok(());
+    };
+    let flat = if benchmark == Benchmark::Tempcompass {
+        ": with captions among them it is tempcompass_flat"
+    } else {
+        ", or are files in the folder that do not belong to it?"
+    };
+    Err(DataError::Empty {
+        path: path.to_owned(),
+        problem: format!(
+            "holds {found} questions, the benchmark {} has {published}; is eval.benchmark the right one{flat}",
+            benchmark.as_str()
+        ),
+    })
+}
+
 /// A question can be asked and scored.
 fn check(question: &Question) -> Result<(), String> {
     if question.problem.trim().is_empty() {
@@ -126,6 +189,18 @@ fn check(question: &Question) -> Result<(), String> {
     }
     if question.video.as_os_str().is_empty() {
         return Err("no clip is named".into());
+    }
+    let choices = question.choices().len();
+    let is_option = |item: &str| {
+        let letters = 'A'..='Z';
+        let mut known = letters.take(choices);
+        known.any(|letter| item == letter.to_string())
+    };
+    let answer = question.answer();
+    if choices > 0 && question.judge_task().is_none() && !answer.items().all(is_option) {
+        return Err(format!(
+            "the answer `{answer}` is none of the {choices} options"
+        ));
     }
     if question.lacks_options() {
         return Err(

@@ -39,16 +39,21 @@ const TASKS: [(&str, &str); 20] = [
     ("unexpected_action", "FunQA_test/test"),
 ];
 
+/// Every task has as many questions.
+const QUESTIONS_PER_TASK: usize = 200;
+
 /// Folders of frames lie here, and this many of their frames make a second.
 const FRAME_FOLDERS: (&str, f64) = ("tvqa/frames_fps3_hq", 3.0);
 
 pub(super) fn read(record: &Record, clip_bounds: bool, found: &mut Found) -> Result<(), String> {
     let (read, task, id) = if record.is_family() {
-        let task = record.optional_text("task");
+        let task = record.optional_text("task").or_else(|| family_task(record));
         let id = record.optional_text("problem_id");
         let clip = |path: &str| family_clip(record, path, clip_bounds);
+        check_bounds(record)?;
         (record.family(clip)?, task, id)
     } else {
+        check_bounds(record)?;
         let (read, task) = read_official(record, clip_bounds)?;
         let id = format!("{task}/{}", record.index);
         (read, Some(task), Some(id))
@@ -102,6 +107,18 @@ fn read_official(record: &Record, clip_bounds: bool) -> Result<(Question, String
     ))
 }
 
+/// The task of a record of the authors' file, which names none: its questions are numbered from 1, task after task. A number
+/// whose clip lies elsewhere than the task's says nothing.
+fn family_task(record: &Record) -> Option<String> {
+    let number: usize = record.optional_text("problem_id")?.parse().ok()?;
+    let (task, folder) = TASKS.get(number.checked_sub(1)? / QUESTIONS_PER_TASK)?;
+    let source = folder.split('/').next()?;
+    let is_there = record
+        .optional_text("video")?
+        .contains(&format!("/{source}/"));
+    is_there.then(|| (*task).to_owned())
+}
+
 /// The clip in the official archive. The authors' file names 600 clips by what they were converted to, `.mp4`; `ori_video`
 /// is what the official file calls them (`.webm`, `.avi`, a folder of frames).
 fn family_clip(record: &Record, path: &str, clip_bounds: bool) -> PathBuf {
@@ -117,6 +134,26 @@ fn family_clip(record: &Record, path: &str, clip_bounds: bool) -> PathBuf {
         (None, _) => path.to_owned(),
     };
     part(record, &clip, clip_bounds)
+}
+
+/// A part has a beginning and an end, in seconds.
+fn check_bounds(record: &Record) -> Result<(), String> {
+    let bound = |name: &str| record.fields.get(name).filter(|value| !value.is_null());
+    let seconds = |value: &Value| value.as_f64().filter(|seconds| *seconds >= 0.0);
+    match (bound("start"), bound("end")) {
+        (None, None) => Ok(()),
+        (Some(start), Some(end)) if seconds(start) < seconds(end) && seconds(start).is_some() => {
+            Ok(())
+        }
+        (start, end) => {
+            let shown = |value: Option<&Value>| value.map_or("absent".into(), Value::to_string);
+            Err(format!(
+                "`start` ({}) and `end` ({}) are no part of a clip in seconds",
+                shown(start),
+                shown(end)
+            ))
+        }
+    }
 }
 
 /// The clip, or with `clip_bounds` the part of it that the question names.

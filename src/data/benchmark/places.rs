@@ -13,8 +13,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 
+/// A message names as many places as this.
+const SHOWN_PLACES: usize = 4;
+
 /// Points every question at the clip that is there. A clip that is nowhere keeps its official place, and a warning names
-/// all places where the first of them was looked for.
+/// places where the first of them was looked for.
 pub fn find_clips(benchmark: Benchmark, questions: &mut [Question], root: &Path) {
     let mut known: BTreeMap<PathBuf, Option<PathBuf>> = BTreeMap::new();
     let mut missing = None;
@@ -34,12 +37,18 @@ pub fn find_clips(benchmark: Benchmark, questions: &mut [Question], root: &Path)
         }
     }
     let Some(first) = missing else { return };
-    let looked: Vec<String> = places(benchmark, &first)
+    let all = places(benchmark, &first);
+    let looked: Vec<String> = all
         .iter()
+        .take(SHOWN_PLACES)
         .map(|place| place.display().to_string())
         .collect();
+    let more = match all.len().saturating_sub(SHOWN_PLACES) {
+        0 => String::new(),
+        count => format!(" and {count} more places"),
+    };
     tracing::warn!(
-        "{}: {} of {} clips are not below {} (data.video_root); looked for the first at {}",
+        "{}: {} of {} clips are not below {} (data.video_root); looked for the first at {}{more}",
         benchmark.as_str(),
         known.values().filter(|found| found.is_none()).count(),
         known.len(),

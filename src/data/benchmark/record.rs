@@ -29,9 +29,20 @@ impl Record<'_> {
     pub(super) fn options(&self, name: &str) -> Result<Vec<String>, String> {
         let values: Vec<&Value> = match self.fields.get(name) {
             Some(Value::Array(values)) => values.iter().collect(),
-            Some(Value::Object(letters)) => ('A'..='Z')
-                .map_while(|letter| letters.get(&letter.to_string()))
-                .collect(),
+            Some(Value::Object(letters)) => {
+                let named = 'A'..='Z';
+                let listed: Vec<&Value> = named
+                    .map_while(|letter| letters.get(&letter.to_string()))
+                    .collect();
+                if listed.len() < letters.len() {
+                    let keys: Vec<&str> = letters.keys().map(String::as_str).collect();
+                    return Err(format!(
+                        "the options in `{name}` are not lettered A, B, … without a gap: {}",
+                        keys.join(", ")
+                    ));
+                }
+                listed
+            }
             _ => {
                 return Err(format!(
                     "the field `{name}` is missing or no list of options"
@@ -45,6 +56,12 @@ impl Record<'_> {
             _ => Err(format!("an option in `{name}` is no text")),
         });
         let mut texts = texts.collect::<Result<Vec<_>, _>>()?;
+        if texts.len() > 26 {
+            return Err(format!(
+                "`{name}` holds {} options, more than there are letters",
+                texts.len()
+            ));
+        }
         while texts.last().is_some_and(String::is_empty) {
             texts.pop();
         }
@@ -53,7 +70,7 @@ impl Record<'_> {
 
     /// Whether this is a record of the Video-R1 family.
     pub(super) fn is_family(&self) -> bool {
-        self.fields.contains_key("problem") && self.fields.contains_key("solution")
+        self.fields.contains_key("problem")
     }
 
     /// `{problem, options, solution: "<answer>A</answer>", video or path, problem_type}` as a question, with the clip's path

@@ -170,7 +170,12 @@ fn push(item: &Record, place: Place, tasks: Tasks, found: &mut Found) -> Result<
         let letter = letter_of(&answer, &choices_in(&asked))?;
         read.solution = format!("<answer>{letter}</answer>");
         read = with_judge(read, &JudgeTask::Caption(asked))?;
-    } else if task != "yes_no" {
+    } else if task == "yes_no" {
+        let answer = item.text("answer")?;
+        if !["yes", "no"].contains(&answer.trim().to_lowercase().as_str()) {
+            return Err(format!("the answer `{answer}` is neither yes nor no"));
+        }
+    } else {
         let letter = letter_of(&item.text("answer")?, &read.choices())?;
         read.solution = format!("<answer>{letter}</answer>");
     }

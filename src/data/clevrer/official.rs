@@ -153,7 +153,8 @@ pub fn video_path(scene_index: usize) -> PathBuf {
 
 /// The scene that a clip shows, from its name `video_00000.mp4`.
 pub fn scene_of_clip(clip: &Path) -> Option<usize> {
-    let name = clip.file_name()?.to_str()?;
+    // Backslashes part the folders of a path that was written on Windows.
+    let name = clip.to_str()?.rsplit(['/', '\\']).next()?;
     // A fragment may stand behind the name.
     let digits = name.strip_prefix("video_")?.split_once(".mp4")?.0;
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());

@@ -133,7 +133,12 @@ impl ProtocolWords {
                 .transpose()?,
         };
         for kind in Kind::ALL {
-            words.of(kind)?;
+            let text = words.of(kind)?.map(|words| words.text);
+            if let (Some(text), Some(source)) = (text, &words.exact)
+                && !text.contains("{question}")
+            {
+                return Err(source.lacks("{question}"));
+            }
         }
         Ok(Some(words))
     }
@@ -221,7 +226,7 @@ fn videomme(exact: Option<&Source>) -> Result<Words, EvalError> {
             block.map(|(_, text)| text).ok_or_else(|| source.lacks("[Question]"))?
         }
         None => "Which option answers this question about the video? Reply with its letter (A, B, C or D) only.\n\
-                 {question}\n{options}\nBest answer:"
+                 {question}\n{options}\nAnswer:"
             .to_owned(),
     };
     Ok(Words::user(text, Marks::Dots))
@@ -363,9 +368,11 @@ fn official_remarks(benchmark: Benchmark) -> Vec<String> {
             &["the judge is asked in other words than the official ones"]
         }
         Benchmark::Mmvu => &[
+            "sampled at temperature 1.0, as officially: another seed gives other answers",
             "letters that the strict rule reads are compared, the judge reads the rest; officially it reads all, in other words",
         ],
         Benchmark::MmvuOpen => &[
+            "sampled at temperature 1.0, as officially: another seed gives other answers",
             "the right words are right, the judge reads all others; officially it reads all, in other words",
         ],
         Benchmark::Videomme => &[

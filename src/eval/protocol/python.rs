@@ -7,9 +7,8 @@ pub(super) fn text(source: &str, name: &str) -> Option<String> {
         let inner = value.trim_start();
         let inner = inner.strip_prefix("Template").unwrap_or(inner).trim_start();
         let inner = inner.strip_prefix('(').unwrap_or(inner);
-        literals(inner)
-            .map(|(text, _)| text)
-            .filter(|text| !text.is_empty())
+        let (text, behind) = literals(inner)?;
+        (!text.is_empty() && ends_value(behind)).then_some(text)
     })
 }
 
@@ -21,7 +20,7 @@ pub(super) fn entry(source: &str, name: &str, key: &str) -> Option<String> {
             let (found, behind) = literals(rest)?;
             let (text, behind) = literals(skip_blank(behind).strip_prefix(':')?)?;
             if found == key {
-                return Some(text);
+                return ends_value(behind).then_some(text);
             }
             rest = skip_blank(behind).strip_prefix(',')?;
         }
@@ -40,16 +39,25 @@ fn assignments<'a>(source: &'a str, name: &'a str) -> impl Iterator<Item = &'a s
     })
 }
 
-/// Without white space and comments in front.
+/// Without white space, comments and continued lines in front.
 fn skip_blank(text: &str) -> &str {
     let mut rest = text.trim_start();
-    while let Some(comment) = rest.strip_prefix('#') {
-        rest = comment
-            .split_once('\n')
-            .map_or("", |(_, rest)| rest)
-            .trim_start();
+    loop {
+        rest = if let Some(comment) = rest.strip_prefix('#') {
+            comment.split_once('\n').map_or("", |(_, rest)| rest)
+        } else if let Some(continued) = rest.strip_prefix("\\\n") {
+            continued
+        } else {
+            return rest;
+        }
+        .trim_start();
     }
-    rest
+}
+
+/// Whether a value is over here: it is no part of an expression such as `"…" % x`.
+fn ends_value(behind: &str) -> bool {
+    let line = behind.trim_start_matches([' ', '\t']);
+    line.is_empty() || line.starts_with(['\n', '#', ',', ')', '}', ';'])
 }
 
 /// The literals that `text` starts with, put together, and what follows them.
@@ -88,6 +96,12 @@ fn literal(text: &str) -> Option<(String, &str)> {
                     '\n' => {}
                     'n' => value.push('\n'),
                     't' => value.push('\t'),
+                    'x' | 'u' => {
+                        let length = if escaped == 'x' { 2 } else { 4 };
+                        let digits = chars.as_str().get(..length)?;
+                        value.push(char::from_u32(u32::from_str_radix(digits, 16).ok()?)?);
+                        chars.nth(length - 1);
+                    }
                     '\\' | '\'' | '"' => value.push(escaped),
                     other => value.extend(['\\', other]),
                 }
@@ -146,6 +160,12 @@ ask(system="Look.\n", words=r'a\nb')
         assert_eq!(text(SOURCE, "ABSENT"), None);
         assert_eq!(text("WORDS = \"unclosed", "WORDS"), None);
         assert_eq!(text("WORDS = 3", "WORDS"), None);
+        assert_eq!(text("W = \"a %s\" % x", "W"), None);
+        assert_eq!(text("W = \"a\" + \"b\"", "W"), None);
+        assert_eq!(
+            text("W = \"a\" \\\n    '\\x41\\u0042'\n", "W").as_deref(),
+            Some("aAB")
+        );
     }
 
     #[test]

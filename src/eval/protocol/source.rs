@@ -106,7 +106,8 @@ impl Source {
             .or_else(|| path.file_name().map(Path::new))
             .unwrap_or(&path);
         let hash = Sha256::digest(&bytes);
-        let content = String::from_utf8_lossy(&bytes).into_owned();
+        let content = String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
+        let content = content.trim_start_matches('\u{feff}').to_owned();
         Ok(Self {
             file: ProtocolFile {
                 file: shown(name),
@@ -143,7 +144,10 @@ fn cells(content: &str) -> Option<String> {
     let notebook: serde_json::Value = serde_json::from_str(content).ok()?;
     let mut code = String::new();
     for cell in notebook.get("cells")?.as_array()? {
-        match cell.get("source")? {
+        let Some(source) = cell.get("source") else {
+            continue;
+        };
+        match source {
             serde_json::Value::String(text) => code.push_str(text),
             serde_json::Value::Array(lines) => {
                 lines

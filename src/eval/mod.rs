@@ -319,7 +319,11 @@ impl<'a> Evaluation<'a> {
             None => (all, "outputs.jsonl".into(), "scores.json".into()),
         };
         let outputs_file = out.join(outputs);
-        let (log, logged) = Log::open::<Answered>(&outputs_file)?;
+        let (log, mut logged) = Log::open::<Answered>(&outputs_file)?;
+        // What waits for a judge is not in the log.
+        for one in &mut logged {
+            one.score(settings.rule());
+        }
         let answered = logged
             .into_iter()
             .map(|one| (one.id.clone(), one))

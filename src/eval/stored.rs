@@ -72,6 +72,9 @@ pub fn merge(out: &Path) -> Result<Scores, EvalError> {
         answered.extend(log::read::<Answered>(&path)?);
         lines.extend(std::fs::read(&path).map_err(|source| EvalError::File { path, source })?);
     }
+    for one in &mut answered {
+        one.score(settings.rule());
+    }
     let ids: BTreeSet<&str> = answered.iter().map(|one| one.id.as_str()).collect();
     let found = ids.len() + skipped;
     if ids.len() < answered.len() || found != settings.questions_asked {

@@ -565,6 +565,29 @@ fn what_the_benchmarks_own_rule_leaves_open_is_judged() {
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, text.replace("\"strict\"", "\"official\"")).unwrap();
     }
+    // Taken up again, or put together from shards, it waits as before.
+    let evaluate = [
+        "eval",
+        "--config",
+        "eval.toml",
+        "--model",
+        "model",
+        "--set",
+        "eval.extraction=official",
+    ];
+    run(path, &[&evaluate[..], &["--out", "out"]].concat());
+    assert_eq!(scores(path)["splits"]["all"]["bounds"], json!([0.4, 0.8]));
+    for shard in ["1/2", "2/2"] {
+        run(
+            path,
+            &[&evaluate[..], &["--out", "parts", "--shard", shard]].concat(),
+        );
+    }
+    let shown = |option: &str| -> Value {
+        serde_json::from_str(&run(path, &["eval", option, "parts", "--json"])).unwrap()
+    };
+    assert_eq!(shown("--merge")["splits"], shown("--rescore")["splits"]);
+
     let server = Server::start(
         &[("I see it rise", "Correct"), ("It sinks down", "incorrect")],
         &[],

@@ -109,10 +109,12 @@ impl Question {
 
     /// The problem without the options that it lists.
     pub fn stem(&self) -> &str {
-        match self.start_of_options() {
-            Some(start) => self.problem[..start].trim_end(),
-            None => &self.problem,
-        }
+        let Some(start) = self.start_of_options() else {
+            return &self.problem;
+        };
+        // Some put a blank before the line break; any other belongs to the question.
+        let stem = self.problem[..start].trim_end_matches(['\n', '\r']);
+        stem.strip_suffix(' ').unwrap_or(stem)
     }
 
     /// Where the options begin in the problem. An option may have several lines.
@@ -386,6 +388,8 @@ mod tests {
         let listed = question("Why?\n\nA. red\nB. blue", Some(&["A. Red.", "blue"]));
         assert!(listed.lists_options() && !listed.lacks_options());
         assert_eq!(listed.stem(), "Why?");
+        let blank = question("Which of these  \nA. red\nB. blue", Some(&["red", "blue"]));
+        assert_eq!(blank.stem(), "Which of these ");
         let long = question(
             "Why? \nA. red\n\nand green\nB. blue",
             Some(&["red\n\nand green", "blue"]),

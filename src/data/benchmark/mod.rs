@@ -147,8 +147,9 @@ fn refuse_foreign(benchmark: Benchmark, record: &Record) -> Result<(), String> {
     };
     match of {
         Some((other, _)) if *other != same => Err(format!(
-            "its clip, {video}, is of the benchmark {}",
-            other.as_str()
+            "its clip, {video}, is of the benchmark {}, not of {} (eval.benchmark)",
+            other.as_str(),
+            benchmark.as_str()
         )),
         _ => Ok(()),
     }

@@ -467,6 +467,17 @@ mod tests {
         serde_json::from_value(settings).unwrap()
     }
 
+    #[test]
+    fn evaluations_older_than_the_rule_of_positions_differ_from_later_ones() {
+        let older = settings();
+        let now = Settings {
+            video: crate::config::VideoConfig::default(),
+            ..older.clone()
+        };
+        let differences = older.differences(&now).unwrap();
+        assert_eq!(differences, ["video.text_after (spatial / largest)"]);
+    }
+
     fn questions(count: usize) -> Vec<Question> {
         (0..count)
             .map(|i| {

@@ -15,7 +15,9 @@ use crate::config::VideoConfig;
 use crate::data::Dataset;
 use crate::video::decoder_version;
 use serde::Deserialize;
+use serde::Deserializer;
 use serde::Serialize;
+use serde::de::Error as _;
 use serde_json::Map;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -65,7 +67,8 @@ pub struct Settings {
     pub temperature: f64,
     /// Longest answer in tokens.
     pub max_new_tokens: usize,
-    /// Frames and pixels.
+    /// Frames, pixels and positions.
+    #[serde(deserialize_with = "video_as_it_was")]
     pub video: VideoConfig,
     /// Whether clips are cut to the part that a question names.
     pub clip_bounds: bool,
@@ -76,6 +79,15 @@ pub struct Settings {
     /// Who has judged the answers, where not a rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgedBy>,
+}
+
+/// An evaluation that does not say where text went on after a clip is older than that setting: as in transformers 5.
+fn video_as_it_was<'de, D: Deserializer<'de>>(deserializer: D) -> Result<VideoConfig, D::Error> {
+    let mut fields = Map::deserialize(deserializer)?;
+    fields
+        .entry("text_after")
+        .or_insert_with(|| "spatial".into());
+    serde_json::from_value(Value::Object(fields)).map_err(D::Error::custom)
 }
 
 impl Settings {

@@ -3,31 +3,32 @@
 // One block at a time, one coroutine per thread, switched at barriers. Warp and block barriers wait for exactly the
 // threads that CUDA waits for, and a barrier that not all of them reach ends the process with a message. Threads take
 // turns in ascending and descending order by turns, so that what depends on their order shows. Dynamic shared memory
-// starts as NaN. Covered: thread indices, __shared__, __syncthreads, __syncwarp, full-mask shuffles and votes, atomics,
-// bf16 conversions. Not covered: inline PTX, tensor cores, cp.async, textures, cooperative groups, data races between
-// barriers that either order survives, and everything about speed.
+// starts as NaN. Several host threads may run blocks at once. Covered: thread indices, __shared__, __syncthreads,
+// __syncwarp, full-mask shuffles and votes, atomics, bf16 conversions, two tensor-core instructions. Not covered: other
+// inline PTX, cp.async, textures, cooperative groups, data races between barriers that either order survives, and
+// everything about speed.
 #pragma once
 #include <algorithm>
 #include <cmath>
-#include <csetjmp>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
-#include <memory>
+#include <mutex>
 #include <tuple>
 #include <type_traits>
-#include <ucontext.h>
 #include <utility>
 #include <vector>
+#if !defined(__x86_64__) && !defined(__aarch64__)
+#include <ucontext.h>
+#endif
 
 #define __global__
 #define __device__
 #define __host__
 #define __forceinline__ inline
 #define __noinline__
-#define __shared__ static
+#define __shared__ static thread_local
 #define __constant__ static
 #define __align__(n) alignas(n)
 #define __launch_bounds__(...)
@@ -66,158 +67,300 @@ inline __nv_bfloat162 __float22bfloat162_rn(float2 v) { return __floats2bfloat16
 inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 x) { return x.bits; }
 inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) { return {bits}; }
 
+// --- coroutines: a stack and the registers that a call preserves. No system call: a launch starts a million of them.
 namespace emulator {
 
-constexpr size_t STACK_BYTES = 256 << 10;
+#if defined(__x86_64__)
+using Context = void *;  // the stack pointer; the registers lie there
+extern "C" __attribute__((visibility("hidden"))) void emulator_switch(Context *from, Context to);
+__asm__(R"(
+  .text
+  .hidden emulator_switch
+  .weak emulator_switch
+emulator_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+constexpr size_t SAVED_WORDS = 8, RETURN_WORD = 6;
+#elif defined(__aarch64__)
+using Context = void *;
+extern "C" __attribute__((visibility("hidden"))) void emulator_switch(Context *from, Context to);
+__asm__(R"(
+  .text
+  .hidden emulator_switch
+  .weak emulator_switch
+emulator_switch:
+  sub sp, sp, #160
+  stp x19, x20, [sp, #0]
+  stp x21, x22, [sp, #16]
+  stp x23, x24, [sp, #32]
+  stp x25, x26, [sp, #48]
+  stp x27, x28, [sp, #64]
+  stp x29, x30, [sp, #80]
+  stp d8, d9, [sp, #96]
+  stp d10, d11, [sp, #112]
+  stp d12, d13, [sp, #128]
+  stp d14, d15, [sp, #144]
+  mov x9, sp
+  str x9, [x0]
+  mov sp, x1
+  ldp x19, x20, [sp, #0]
+  ldp x21, x22, [sp, #16]
+  ldp x23, x24, [sp, #32]
+  ldp x25, x26, [sp, #48]
+  ldp x27, x28, [sp, #64]
+  ldp x29, x30, [sp, #80]
+  ldp d8, d9, [sp, #96]
+  ldp d10, d11, [sp, #112]
+  ldp d12, d13, [sp, #128]
+  ldp d14, d15, [sp, #144]
+  add sp, sp, #160
+  ret
+)");
+constexpr size_t SAVED_WORDS = 20, RETURN_WORD = 11;
+#endif
+
+#if defined(__x86_64__) || defined(__aarch64__)
+inline void start_at(Context &context, char *stack, size_t bytes, void (*entry)()) {
+  void **saved = (void **)(stack + bytes) - SAVED_WORDS;
+  std::fill_n(saved, SAVED_WORDS, nullptr);
+  saved[RETURN_WORD] = (void *)entry;
+  context = saved;
+}
+inline void switch_context(Context &from, Context &to) { emulator_switch(&from, to); }
+#else
+using Context = ucontext_t;
+inline void start_at(Context &context, char *stack, size_t bytes, void (*entry)()) {
+  getcontext(&context);
+  context.uc_stack.ss_sp = stack;
+  context.uc_stack.ss_size = bytes;
+  context.uc_link = nullptr;
+  makecontext(&context, entry, 0);
+}
+inline void switch_context(Context &from, Context &to) { swapcontext(&from, &to); }
+#endif
+
+// --- a block and its threads
+
+constexpr size_t STACK_BYTES = 256 << 10;  // also their alignment: a thread finds itself from its stack pointer
+constexpr uint64_t INTACT = 0x5afe57ac4b0770e5;
 enum class State { ready, in_warp, in_block, done };
 
+struct Block;
+
+// At the lower end of the thread's stack.
 struct Fiber {
-  ucontext_t start;
-  jmp_buf resume;
-  std::unique_ptr<char[]> stack{new char[STACK_BYTES]};
+  Block *block;
+  Context context;
   State state;
-  bool started;
   bool shuffles;  // waits in a barrier of which every lane of the warp must be part
+  unsigned index;
   uint3 thread;
-  uint64_t slot;  // what it gives to the other lanes
+  const void *given;  // what the other lanes may read
+  uint64_t intact;    // the first that a stack that is too deep destroys
 };
 
-inline std::vector<std::unique_ptr<Fiber>> fibers;
-inline unsigned current, live;
-inline jmp_buf scheduler;
-inline uint3 block;
-inline dim3 grid_size, block_size;
-inline std::vector<char> dynamic_shared;
-inline std::function<void()> body;
-inline const char *kernel;
+// One at a time of a launch; several host threads may each have one.
+struct Block {
+  const char *kernel;
+  dim3 grid_size, size;
+  uint3 index;
+  unsigned threads;
+  std::vector<char *> stacks;
+  std::vector<char> dynamic_shared;
+  void (*run)(const void *body);
+  const void *body;
+  Context scheduler;
 
-[[noreturn]] inline void fail(const char *what) {
-  std::fprintf(stderr, "kernel %s, block (%u, %u, %u): %s\n", kernel, block.x, block.y, block.z, what);
-  std::abort();
-}
+  Fiber &fiber(unsigned index) { return *(Fiber *)stacks[index]; }
+  [[noreturn]] void fail(const char *what) const {
+    std::fprintf(stderr, "kernel %s, block (%u, %u, %u): %s\n", kernel, index.x, index.y, index.z, what);
+    std::abort();
+  }
+};
+
+inline Fiber &self() { return *(Fiber *)((uintptr_t)__builtin_frame_address(0) & ~(STACK_BYTES - 1)); }
+inline uint3 thread_index() { return self().thread; }
+inline uint3 block_index() { return self().block->index; }
+inline dim3 block_size() { return self().block->size; }
+inline dim3 grid_size() { return self().block->grid_size; }
+inline unsigned lane() { return self().index & 31; }
+[[noreturn]] inline void fail(const char *what) { self().block->fail(what); }
 
 inline void enter() {
-  body();
-  fibers[current]->state = State::done;
-  _longjmp(scheduler, 1);
+  Block &block = *self().block;
+  block.run(block.body);
+  self().state = State::done;
+  switch_context(self().context, block.scheduler);
 }
 
 inline void wait(State state, bool shuffles = false) {
-  Fiber &fiber = *fibers[current];
+  Fiber &fiber = self();
   fiber.state = state;
   fiber.shuffles = shuffles;
-  if (!_setjmp(fiber.resume)) _longjmp(scheduler, 1);
+  switch_context(fiber.context, fiber.block->scheduler);
 }
 
-inline void run(unsigned index) {
-  Fiber &fiber = *fibers[index];
-  current = index;
-  if (_setjmp(scheduler)) return;
-  if (fiber.started) _longjmp(fiber.resume, 1);
-  fiber.started = true;
-  getcontext(&fiber.start);
-  fiber.start.uc_stack.ss_sp = fiber.stack.get();
-  fiber.start.uc_stack.ss_size = STACK_BYTES;
-  fiber.start.uc_link = nullptr;
-  makecontext(&fiber.start, enter, 0);
-  setcontext(&fiber.start);
+inline void go_on(Block &block, Fiber &fiber) {
+  switch_context(block.scheduler, fiber.context);
+  if (fiber.intact != INTACT) block.fail("a thread's stack is too small");
 }
 
 // Lets go the warps and the block whose threads have all arrived; whether there was one.
-inline bool release() {
+inline bool release(Block &block) {
   bool released = false;
   unsigned in_block = 0, done = 0;
-  for (unsigned first = 0; first < live; first += 32) {
-    unsigned last = std::min(first + 32, live), waiting = 0, gone = 0, at_block = 0;
+  for (unsigned first = 0; first < block.threads; first += 32) {
+    unsigned last = std::min(first + 32, block.threads), waiting = 0, gone = 0, at_block = 0;
     bool shuffles = false;
     for (unsigned i = first; i < last; i++) {
-      waiting += fibers[i]->state == State::in_warp;
-      shuffles |= fibers[i]->state == State::in_warp && fibers[i]->shuffles;
-      gone += fibers[i]->state == State::done;
-      at_block += fibers[i]->state == State::in_block;
+      const Fiber &fiber = block.fiber(i);
+      waiting += fiber.state == State::in_warp;
+      shuffles |= fiber.state == State::in_warp && fiber.shuffles;
+      gone += fiber.state == State::done;
+      at_block += fiber.state == State::in_block;
     }
     if (waiting && waiting + gone == last - first) {
-      if (shuffles && (gone || last - first < 32)) fail("a shuffle or vote without all 32 lanes");
+      if (shuffles && (gone || last - first < 32)) block.fail("a shuffle or vote without all 32 lanes");
       for (unsigned i = first; i < last; i++)
-        if (fibers[i]->state == State::in_warp) fibers[i]->state = State::ready;
+        if (block.fiber(i).state == State::in_warp) block.fiber(i).state = State::ready;
       released = true;
     }
     in_block += at_block;
     done += gone;
   }
-  if (in_block && in_block + done == live) {
-    for (unsigned i = 0; i < live; i++)
-      if (fibers[i]->state == State::in_block) fibers[i]->state = State::ready;
+  if (in_block && in_block + done == block.threads) {
+    for (unsigned i = 0; i < block.threads; i++)
+      if (block.fiber(i).state == State::in_block) block.fiber(i).state = State::ready;
     released = true;
   }
   return released;
 }
 
-inline void run_block() {
-  std::memset(dynamic_shared.data(), 0xff, dynamic_shared.size());
-  for (unsigned i = 0; i < live; i++) {
-    Fiber &fiber = *fibers[i];
-    fiber.state = State::ready;
-    fiber.started = false;
-    fiber.thread = {i % block_size.x, i / block_size.x % block_size.y, i / (block_size.x * block_size.y)};
+inline void run_block(Block &block) {
+  std::memset(block.dynamic_shared.data(), 0xff, block.dynamic_shared.size());
+  for (unsigned i = 0; i < block.threads; i++) {
+    Fiber &fiber = block.fiber(i);
+    uint3 thread = {i % block.size.x, i / block.size.x % block.size.y, i / (block.size.x * block.size.y)};
+    fiber = {&block, {}, State::ready, false, i, thread, nullptr, INTACT};
+    start_at(fiber.context, block.stacks[i], STACK_BYTES, enter);
   }
   for (bool descending = false;; descending = !descending) {
-    for (unsigned i = 0; i < live; i++) {
-      unsigned index = descending ? live - 1 - i : i;
-      if (fibers[index]->state == State::ready) run(index);
+    for (unsigned i = 0; i < block.threads; i++) {
+      Fiber &fiber = block.fiber(descending ? block.threads - 1 - i : i);
+      if (fiber.state == State::ready) go_on(block, fiber);
     }
-    if (release()) continue;
-    for (unsigned i = 0; i < live; i++)
-      if (fibers[i]->state != State::done) fail("a barrier that not all threads reach");
+    if (release(block)) continue;
+    for (unsigned i = 0; i < block.threads; i++)
+      if (block.fiber(i).state != State::done) block.fail("a barrier that not all threads reach");
     return;
   }
 }
 
+// Blocks with their stacks, which are made once and used again.
+struct Pool {
+  std::mutex mutex;
+  std::vector<Block *> free;
+};
+inline Pool pool;
+
+inline Block *take_block(unsigned threads) {
+  Block *block = nullptr;
+  {
+    std::lock_guard<std::mutex> lock(pool.mutex);
+    if (!pool.free.empty()) {
+      block = pool.free.back();
+      pool.free.pop_back();
+    }
+  }
+  if (!block) block = new Block{};
+  while (block->stacks.size() < threads) block->stacks.push_back((char *)std::aligned_alloc(STACK_BYTES, STACK_BYTES));
+  return block;
+}
+
+inline void give_back(Block *block) {
+  std::lock_guard<std::mutex> lock(pool.mutex);
+  pool.free.push_back(block);
+}
+
+// Calls `body` once for every thread of every block with x, y, z in [begin, end) of the grid in its linear order.
+template <class Body>
+void launch(const char *name, dim3 grid, dim3 size, unsigned shared_bytes, const Body &body, uint64_t begin, uint64_t end) {
+  Block &block = *take_block(size.x * size.y * size.z);
+  block.kernel = name;
+  block.grid_size = grid;
+  block.size = size;
+  block.threads = size.x * size.y * size.z;
+  block.dynamic_shared.assign(shared_bytes + 15, 0);
+  block.run = [](const void *body) { (*(const Body *)body)(); };
+  block.body = &body;
+  for (uint64_t i = begin; i < end; i++) {
+    block.index = {(unsigned)(i % grid.x), (unsigned)(i / grid.x % grid.y), (unsigned)(i / grid.x / grid.y)};
+    run_block(block);
+  }
+  give_back(&block);
+}
+
+// The whole grid.
+template <class Body> void launch(const char *name, dim3 grid, dim3 size, unsigned shared_bytes, const Body &body) {
+  launch(name, grid, size, shared_bytes, body, 0, (uint64_t)grid.x * grid.y * grid.z);
+}
+
 template <class... P, size_t... I>
-void call(const char *name, void (*entry)(P...), const unsigned *launch, const uint64_t *arguments, std::index_sequence<I...>) {
+void call(const char *name, void (*entry)(P...), const unsigned *given, const uint64_t *arguments, std::index_sequence<I...>) {
   std::tuple<P...> values;
   // A parameter is the lower bytes of its argument.
   (std::memcpy((void *)&std::get<I>(values), arguments + I, sizeof(P)), ...);
-  kernel = name;
-  grid_size = {launch[0], launch[1], launch[2]};
-  block_size = {launch[3], 1, 1};
-  live = launch[3];
-  dynamic_shared.assign(launch[4] + 15, 0);
-  while (fibers.size() < live) fibers.emplace_back(new Fiber);
-  body = [&] { std::apply(entry, values); };
-  for (unsigned z = 0; z < grid_size.z; z++)
-    for (unsigned y = 0; y < grid_size.y; y++)
-      for (unsigned x = 0; x < grid_size.x; x++) {
-        block = {x, y, z};
-        run_block();
-      }
+  dim3 grid = {given[0], given[1], given[2]}, size = {given[3], 1, 1};
+  launch(name, grid, size, given[4], [entry, values] { std::apply(entry, values); });
 }
 
 template <class... P>
-int call(const char *name, unsigned threads, void (*entry)(P...), const unsigned *launch, const uint64_t *arguments, unsigned count) {
+int call(const char *name, unsigned threads, void (*entry)(P...), const unsigned *given, const uint64_t *arguments, unsigned count) {
   if (count != sizeof...(P)) return 1;
-  if (launch[3] == 0 || launch[3] > threads) return 2;
-  call(name, entry, launch, arguments, std::make_index_sequence<sizeof...(P)>());
+  if (given[3] == 0 || given[3] > threads) return 2;
+  call(name, entry, given, arguments, std::make_index_sequence<sizeof...(P)>());
   return 0;
 }
 
-template <class T> T from_lane(T value, unsigned lane) {
-  static_assert(sizeof(T) <= 8);
-  std::memcpy(&fibers[current]->slot, &value, sizeof value);
+// Calls `read` with the address of what each lane gives; nobody goes on before all have read.
+template <class T, class Read> auto exchange(const T &given, Read read) {
+  Fiber &fiber = self();
+  fiber.given = &given;
   wait(State::in_warp, true);
-  if (lane < 32) std::memcpy(&value, &fibers[(current & ~31u) + lane]->slot, sizeof value);
+  auto result = read([&](unsigned lane) -> const T & {
+    return *(const T *)fiber.block->fiber((fiber.index & ~31u) + lane).given;
+  });
   wait(State::in_warp, true);
-  return value;
+  return result;
 }
 
-inline unsigned lane() { return current & 31; }
+template <class T> T from_lane(T value, unsigned lane) {
+  return exchange(value, [&](auto of) { return lane < 32 ? T(of(lane)) : value; });
+}
+
 inline void whole(unsigned mask) {
   if (mask != ~0u) fail("a mask other than the whole warp");
 }
 
-inline char *aligned_shared() { return (char *)(((uintptr_t)dynamic_shared.data() + 15) & ~(uintptr_t)15); }
+inline char *dynamic_shared() { return (char *)(((uintptr_t)self().block->dynamic_shared.data() + 15) & ~(uintptr_t)15); }
 
 }  // namespace emulator
+
+#include "tensor_core.hpp"
 
 #define KERNEL(threads, name, ...)                                                                              \
   extern "C" void name(__VA_ARGS__);                                                                            \
@@ -225,12 +368,12 @@ inline char *aligned_shared() { return (char *)(((uintptr_t)dynamic_shared.data(
     return emulator::call(#name, threads, name, launch, arguments, count);                                      \
   }                                                                                                             \
   extern "C" void name(__VA_ARGS__)
-#define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(emulator::aligned_shared())
+#define DYNAMIC_SHARED(type, name) type *name = reinterpret_cast<type *>(emulator::dynamic_shared())
 
-#define threadIdx (emulator::fibers[emulator::current]->thread)
-#define blockIdx (emulator::block)
-#define blockDim (emulator::block_size)
-#define gridDim (emulator::grid_size)
+#define threadIdx (emulator::thread_index())
+#define blockIdx (emulator::block_index())
+#define blockDim (emulator::block_size())
+#define gridDim (emulator::grid_size())
 constexpr int warpSize = 32;
 
 inline void __syncthreads() { emulator::wait(emulator::State::in_block); }
@@ -257,12 +400,11 @@ template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned by, int wid
 }
 inline unsigned __ballot_sync(unsigned mask, int vote) {
   emulator::whole(mask);
-  unsigned votes = 0;
-  emulator::fibers[emulator::current]->slot = vote != 0;
-  emulator::wait(emulator::State::in_warp, true);
-  for (unsigned i = 0; i < 32; i++) votes |= (unsigned)emulator::fibers[(emulator::current & ~31u) + i]->slot << i;
-  emulator::wait(emulator::State::in_warp, true);
-  return votes;
+  return emulator::exchange(vote, [](auto of) {
+    unsigned votes = 0;
+    for (unsigned i = 0; i < 32; i++) votes |= (unsigned)(of(i) != 0) << i;
+    return votes;
+  });
 }
 inline int __any_sync(unsigned mask, int vote) { return __ballot_sync(mask, vote) != 0; }
 inline int __all_sync(unsigned mask, int vote) { return __ballot_sync(mask, vote) == ~0u; }

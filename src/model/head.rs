@@ -279,9 +279,7 @@ mod tests {
                 after[which] += (got[which] - want[which]).abs() / rows as f64;
             }
         }
-        println!(
-            "divergence {mean:?}, error of rounded logits {before:?}, of these {after:?}"
-        );
+        println!("divergence {mean:?}, error of rounded logits {before:?}, of these {after:?}");
         for which in 0..2 {
             assert!((5e-3..2e-2).contains(&mean[which]), "{mean:?}");
             assert!(before[which] > 1e-3, "{before:?}");

@@ -1,4 +1,4 @@
-//! What a loss needs of rows of logits, and its gradient with respect to them.
+//! What a loss needs of rows of logits, and its gradient with respect to them. Logits are f32 whatever the model's format.
 //!
 //! With p the softmax of a row and b the bias model's: ∂ log p(t) / ∂ logits = onehot(t) − p and
 //! ∂ KL(p ‖ b) / ∂ logits = p · (log p − log b − KL). Shapes: `c` rows, `V` vocabulary.
@@ -41,11 +41,11 @@ impl Scores {
     }
 }
 
-/// Scores of `targets [c]` (u32) under `logits [c, V]`, with a bias model's logits of the same shape and dtype.
+/// Scores of `targets [c]` (u32) under `logits [c, V]`, all in f32, with a bias model's logits of the same shape.
 pub fn scores(logits: &Tensor, targets: &Tensor, bias: Option<&Tensor>) -> Result<Scores> {
     let (rows, vocabulary) = check(logits, targets, bias)?;
     let values = unwritten((5, rows), DType::F32, logits.device())?;
-    Launch::of_dtype(&MODULE, "head_scores", logits.dtype())?
+    Launch::new(&MODULE, "head_scores")
         .tensor(logits)
         .tensor(targets)
         .optional(bias)
@@ -59,30 +59,37 @@ pub fn scores(logits: &Tensor, targets: &Tensor, bias: Option<&Tensor>) -> Resul
     })
 }
 
-/// Replaces `logits` by the loss's gradient with respect to them, given the ones `[c]` (f32) with respect to the
-/// targets' log-probabilities and, where the loss has it, to the divergence from `bias`.
-pub fn backward_in_place(
-    logits: &Tensor,
+/// The loss's gradient with respect to `logits`, in `dtype`, given the ones `[c]` (f32) with respect to the targets'
+/// log-probabilities and, where the loss has it, to the divergence from `bias`. In f32 it takes the logits' place.
+pub fn backward(
+    logits: Tensor,
+    dtype: DType,
     targets: &Tensor,
     scores: &Scores,
     d_logprob: &Tensor,
     d_full_kl: Option<(&Tensor, &Tensor)>,
-) -> Result<()> {
+) -> Result<Tensor> {
     let (bias, d_full_kl) = d_full_kl.unzip();
-    let (rows, vocabulary) = check(logits, targets, bias)?;
+    let (rows, vocabulary) = check(&logits, targets, bias)?;
     if bias.is_some() && !scores.with_bias {
         bail!("head: a divergence that was not scored");
     }
-    Launch::of_dtype(&MODULE, "head_backward", logits.dtype())?
-        .tensor(logits)
+    let gradient = match dtype {
+        DType::F32 => logits.clone(),
+        _ => unwritten(logits.shape(), dtype, logits.device())?,
+    };
+    Launch::of_dtype(&MODULE, "head_backward", dtype)?
+        .tensor(&logits)
         .tensor(targets)
         .optional(bias)
         .tensor(&scores.values)
         .tensor(d_logprob)
         .optional(d_full_kl)
+        .tensor(&gradient)
         .size(rows)
         .size(vocabulary)
-        .run(Grid::new(rows, THREADS))
+        .run(Grid::new(rows, THREADS))?;
+    Ok(gradient)
 }
 
 /// Adds `part` to `sum` (f32, of its shape) in place.
@@ -100,6 +107,9 @@ pub fn add_in_place(sum: &Tensor, part: &Tensor) -> Result<()> {
 
 fn check(logits: &Tensor, targets: &Tensor, bias: Option<&Tensor>) -> Result<(usize, usize)> {
     let (rows, vocabulary) = logits.dims2()?;
+    if logits.dtype() != DType::F32 {
+        bail!("head: logits in {:?}, not in f32", logits.dtype());
+    }
     if targets.dtype() != DType::U32 || targets.dims() != [rows] {
         bail!("head: targets {targets:?} for {rows} rows");
     }

@@ -14,6 +14,7 @@ pub mod decode;
 pub mod head;
 pub mod launch;
 pub mod norm;
+pub mod product;
 pub mod rotary;
 pub mod sampler;
 pub mod sum_squares;

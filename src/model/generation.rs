@@ -3,15 +3,15 @@
 use crate::model::Qwen25Vl;
 use crate::model::attention::Heads;
 use crate::model::cache::{CacheSize, KvCache};
-use crate::model::layers::linear;
+use crate::model::head;
 use crate::model::packed::PackedLayout;
 use crate::model::positions::Positions;
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 impl Qwen25Vl {
-    /// Final norm and head: `[N, H]` → logits `[N, V]` in f32.
+    /// Final norm and head: `[N, H]` → [`head::logits`] `[N, V]`.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        linear(&self.norm(x)?, &self.head, None)?.to_dtype(DType::F32)
+        head::logits(&self.norm(x)?, &self.head)
     }
 
     /// An empty cache for this network.

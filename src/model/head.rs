@@ -2,15 +2,21 @@
 //!
 //! The backward pass is closed: with p the softmax of a row, ∂ log p(t) / ∂ logits = onehot(t) − p and
 //! ∂ KL(p ‖ b) / ∂ logits = p · (log p − log b − KL). Shapes: `R` rows, `H` hidden, `V` vocabulary.
+//!
+//! Logits are f32 in a bf16 model too, for scores, gradients and sampling alike: values of bf16 from 16 to 32 are 1/8
+//! apart, and a divergence between two models that differ by less would be mostly the error of rounding them (a test
+//! here shows how much). transformers rounds them to the model's format, so in bf16 its log-probabilities are the
+//! coarser ones.
 
 use crate::kernels;
 use crate::model::head_cpu::CpuChunk;
 use crate::model::head_device::DeviceChunk;
-use candle_core::{Result, Tensor};
+use crate::model::layers::linear;
+use candle_core::{DType, Result, Tensor};
 
 /// Logits of one chunk may take about this much; those of the bias model as much again.
 pub const CHUNK_BYTES: usize = 48 << 20;
-/// Where kernels work on the logits in place, a chunk takes this many times more: each pass over the head's weight costs
+/// Where kernels work on the logits, a chunk takes this many times more: each pass over the head's weight costs
 /// as much as some hundred rows.
 pub const DEVICE_CHUNK: usize = 16;
 
@@ -57,11 +63,11 @@ impl<'a> Head<'a> {
         bias: Option<BiasRows<'a>>,
         chunk_bytes: usize,
     ) -> Result<Self> {
-        let (row_bytes, chunk_bytes) = if kernels::applies(hidden) {
-            let row_bytes = weight.dim(0)? * weight.dtype().size_in_bytes();
-            (row_bytes, chunk_bytes.saturating_mul(DEVICE_CHUNK))
+        let row_bytes = weight.dim(0)? * size_of::<f32>();
+        let chunk_bytes = if kernels::applies(hidden) {
+            chunk_bytes.saturating_mul(DEVICE_CHUNK)
         } else {
-            (weight.dim(0)? * size_of::<f32>(), chunk_bytes)
+            chunk_bytes
         };
         Ok(Self {
             hidden,
@@ -106,6 +112,14 @@ impl<'a> Head<'a> {
             None => Ok((self.hidden.zeros_like()?, self.weight.zeros_like()?)),
         }
     }
+}
+
+/// `hidden [R, H] · weightᵀ` → logits `[R, V]`: sums in f32 that are not rounded to the operands' format.
+pub fn logits(hidden: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if hidden.dtype() == DType::F32 {
+        return linear(hidden, weight, None);
+    }
+    kernels::product::in_f32(hidden, weight)
 }
 
 pub(super) fn chunks(rows: usize, chunk_rows: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -181,6 +195,96 @@ mod tests {
         let scores = head.scores()?;
         close(&scores.logprob, &[-300.0]);
         close(&scores.entropy, &[0.0]);
+        Ok(())
+    }
+
+    /// log-softmax of `logits [R, V]` in f64.
+    fn log_softmax(logits: &Tensor) -> Result<Vec<Vec<f64>>> {
+        let logits = logits.to_dtype(DType::F64)?;
+        candle_nn::ops::log_softmax(&logits, 1)?.to_vec2()
+    }
+
+    /// Divergences of every token: over the vocabulary, and estimated from the target alone as the loss does it.
+    fn divergences(policy: &[f64], bias: &[f64], target: usize) -> [f64; 2] {
+        let full = policy.iter().zip(bias).map(|(p, b)| p.exp() * (p - b));
+        let apart = bias[target] - policy[target];
+        [full.sum(), apart.exp() - apart - 1.0]
+    }
+
+    /// A model in bf16 whose largest logits are 20 to 30, and one whose weights differ by a few roundings: what rounding
+    /// their logits to bf16 adds to a token's divergence, and what is left without.
+    #[test]
+    fn divergences_of_bf16_models_have_no_floor() -> Result<()> {
+        let device = Device::Cpu;
+        let (rows, width, vocabulary) = (192, 64, 4096);
+        let random = |seed: u64, count: usize| -> Vec<f32> {
+            use rand::{Rng, SeedableRng};
+            let mut numbers = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+            (0..count)
+                .map(|_| numbers.random_range(-1.5..1.5))
+                .collect()
+        };
+        let in_bf16 = |values: Vec<f32>, shape: (usize, usize)| {
+            Tensor::from_vec(values, shape, &device)?.to_dtype(DType::BF16)
+        };
+        let hidden = in_bf16(random(1, rows * width), (rows, width))?;
+        let weights = random(2, vocabulary * width);
+        let nudge = random(3, weights.len());
+        let nudged = weights.iter().zip(nudge).map(|(w, n)| w + 0.012 * n);
+        let other = in_bf16(nudged.collect(), (vocabulary, width))?;
+        let weight = in_bf16(weights, (vocabulary, width))?;
+
+        let wide = |x: &Tensor| x.to_dtype(DType::F64);
+        let exact = |w: &Tensor| wide(&hidden)?.matmul(&wide(w)?.t()?);
+        let rounded = |w: &Tensor| exact(w)?.to_dtype(DType::BF16);
+        let largest = exact(&weight)?.max(1)?.to_vec1::<f64>()?;
+        assert!(largest.iter().all(|&most| (14.0..40.0).contains(&most)));
+        let (policy, bias) = (
+            log_softmax(&exact(&weight)?)?,
+            log_softmax(&exact(&other)?)?,
+        );
+        let (coarse_policy, coarse_bias) = (
+            log_softmax(&rounded(&weight)?)?,
+            log_softmax(&rounded(&other)?)?,
+        );
+        // Tokens as they are drawn: the row's quantile of its distribution.
+        let targets: Vec<u32> = (0..rows)
+            .map(|row| {
+                let mut left = (row as f64 + 0.5) / rows as f64;
+                let drawn = policy[row].iter().position(|log_p| {
+                    left -= log_p.exp();
+                    left <= 0.0
+                });
+                drawn.unwrap_or(vocabulary - 1) as u32
+            })
+            .collect();
+        let bias_rows = BiasRows {
+            hidden: &hidden,
+            weight: &other,
+        };
+        let own = Head::new(&hidden, &weight, &targets, Some(bias_rows), CHUNK_BYTES)?.scores()?;
+        let others = Head::new(&hidden, &other, &targets, None, CHUNK_BYTES)?.scores()?;
+
+        // Mean divergence, mean error before and after; of both estimators.
+        let [mut mean, mut before, mut after] = [[0.0; 2]; 3];
+        for (row, &target) in targets.iter().enumerate() {
+            let target = target as usize;
+            let want = divergences(&policy[row], &bias[row], target);
+            let coarse = divergences(&coarse_policy[row], &coarse_bias[row], target);
+            let apart = f64::from(others.logprob[row]) - f64::from(own.logprob[row]);
+            let got = [f64::from(own.full_kl[row]), apart.exp() - apart - 1.0];
+            for which in 0..2 {
+                mean[which] += want[which] / rows as f64;
+                before[which] += (coarse[which] - want[which]).abs() / rows as f64;
+                after[which] += (got[which] - want[which]).abs() / rows as f64;
+            }
+        }
+        println!("divergence {mean:?}, error of rounded logits {before:?}, of these {after:?}");
+        for which in 0..2 {
+            assert!((5e-3..2e-2).contains(&mean[which]), "{mean:?}");
+            assert!(before[which] > 1e-3, "{before:?}");
+            assert!(after[which] < 5e-6, "{after:?}");
+        }
         Ok(())
     }
 

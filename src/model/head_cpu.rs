@@ -1,7 +1,7 @@
 //! The head on a CPU: a chunk is its logits in f32 and a few numbers per row, and its gradient takes the logits' place.
 
-use crate::model::head::{Head, TokenScores, chunks};
-use crate::model::layers::{linear, weight_gradient};
+use crate::model::head::{Head, TokenScores, chunks, logits};
+use crate::model::layers::weight_gradient;
 use crate::model::matrix::{Matrix, Target, wide_product, with_slices};
 use crate::model::simd::{exp, max, sums, vectorized};
 use candle_core::{CpuStorage, DType, InplaceOp1, InplaceOp3, Layout, Result, Tensor, bail};
@@ -159,15 +159,14 @@ impl Head<'_> {
     }
 
     fn cpu_chunk(&self, range: Range<usize>) -> Result<CpuChunk> {
-        let logits = |hidden: &Tensor, weight: &Tensor| {
-            let hidden = hidden.narrow(0, range.start, range.len())?;
-            linear(&hidden, weight, None)?.to_dtype(DType::F32)
+        let of_range = |hidden: &Tensor, weight: &Tensor| {
+            logits(&hidden.narrow(0, range.start, range.len())?, weight)
         };
         let bias = match &self.bias {
             None => None,
-            Some(bias) => Some(logits(bias.hidden, bias.weight)?),
+            Some(bias) => Some(of_range(bias.hidden, bias.weight)?),
         };
-        let logits = logits(self.hidden, self.weight)?;
+        let logits = of_range(self.hidden, self.weight)?;
         let vocabulary = logits.dim(1)?;
         let targets = &self.target_ids[range];
         let rows = with_slices(&[&logits, bias.as_ref().unwrap_or(&logits)], |slices| {

@@ -1,12 +1,11 @@
-//! The head where kernels do the work: a chunk is its logits and a few numbers per row, and its gradient takes the
-//! logits' place.
+//! The head where kernels do the work: a chunk is its logits in f32 and a few numbers per row.
 
 use crate::kernels::head as kernels;
-use crate::model::head::{Head, TokenScores, chunks};
+use crate::model::head::{Head, TokenScores, chunks, logits};
 use crate::model::layers::weight_gradient;
 use candle_core::{DType, Result, Tensor};
 
-/// Logits of some rows `[c, V]` in the weights' format, those of the bias model, and the targets' scores.
+/// Logits of some rows `[c, V]` in f32, those of the bias model, and the targets' scores.
 #[derive(Debug)]
 pub(super) struct DeviceChunk {
     logits: Tensor,
@@ -61,16 +60,22 @@ impl Head<'_> {
                 .as_ref()
                 .map(|d_full_kl| d_full_kl.narrow(0, start, len))
                 .transpose()?;
-            kernels::backward_in_place(
-                &chunk.logits,
+            let DeviceChunk {
+                logits,
+                bias,
+                scores,
+            } = chunk;
+            let d_logits = kernels::backward(
+                logits,
+                self.weight.dtype(),
                 &Tensor::new(&self.target_ids[start..start + len], device)?,
-                &chunk.scores,
+                &scores,
                 &d_logprob.narrow(0, start, len)?,
-                chunk.bias.as_ref().zip(d_full_kl.as_ref()),
+                bias.as_ref().zip(d_full_kl.as_ref()),
             )?;
-            let DeviceChunk { logits, .. } = chunk;
-            d_hidden.push(logits.matmul(self.weight)?);
-            let part = weight_gradient(&logits, &self.hidden.narrow(0, start, len)?)?;
+            drop(bias);
+            d_hidden.push(d_logits.matmul(self.weight)?);
+            let part = weight_gradient(&d_logits, &self.hidden.narrow(0, start, len)?)?;
             match &d_weight {
                 // One part is the gradient; several add up in f32.
                 None if len == rows => d_weight = Some(part),
@@ -84,23 +89,14 @@ impl Head<'_> {
     fn device_chunk(&self, start: usize, len: usize) -> Result<DeviceChunk> {
         let target_ids = &self.target_ids[start..start + len];
         let target_ids = Tensor::new(target_ids, self.hidden.device())?;
-        let logits = self
-            .hidden
-            .narrow(0, start, len)?
-            .matmul(&self.weight.t()?)?;
+        let own = logits(&self.hidden.narrow(0, start, len)?, self.weight)?;
         let bias = match &self.bias {
             None => None,
-            Some(bias) => {
-                let bias_logits = bias
-                    .hidden
-                    .narrow(0, start, len)?
-                    .matmul(&bias.weight.t()?)?;
-                Some(bias_logits.to_dtype(logits.dtype())?)
-            }
+            Some(bias) => Some(logits(&bias.hidden.narrow(0, start, len)?, bias.weight)?),
         };
-        let scores = kernels::scores(&logits, &target_ids, bias.as_ref())?;
+        let scores = kernels::scores(&own, &target_ids, bias.as_ref())?;
         Ok(DeviceChunk {
-            logits,
+            logits: own,
             bias,
             scores,
         })

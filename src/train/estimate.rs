@@ -219,6 +219,11 @@ impl Memory {
         Ok(Self::estimate(&spec, bias.as_ref(), config, &load, program))
     }
 
+    /// The part of the peak that the device's tensors take: a device reports it without CUDA's own.
+    pub fn of_tensors(&self) -> u64 {
+        self.peak - self.cuda
+    }
+
     /// What training `spec` as `config` says takes in a step of this `load`; `program` bytes are in use before.
     pub fn estimate(
         spec: &Spec,

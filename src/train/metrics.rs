@@ -5,7 +5,7 @@
 
 use super::files::JsonLines;
 use super::tensorboard::EventFile;
-use anyhow::Result;
+use candle_core::Device;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -108,7 +108,8 @@ pub struct StepTimings {
     /// Highest resident memory of the process so far; of a run on a GPU, that of its tensors there.
     #[serde(rename = "memory/peak_bytes")]
     pub peak_bytes: u64,
-    /// What [`super::estimate`] gives for the largest step so far; absent until a step has questions.
+    /// What [`super::estimate`] gives for the largest step so far, as `memory/peak_bytes` counts (a GPU's tensors, without
+    /// CUDA's own); absent until a step has questions.
     #[serde(
         rename = "memory/estimate_bytes",
         skip_serializing_if = "Option::is_none"
@@ -121,28 +122,47 @@ pub struct StepTimings {
 }
 
 /// Measures the phases of one step.
-#[derive(Debug)]
 pub struct Stopwatch {
     start: Instant,
     phases: BTreeMap<String, f64>,
-}
-
-impl Default for Stopwatch {
-    fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            phases: BTreeMap::new(),
-        }
-    }
+    /// Returns when all that the phases have queued is done.
+    wait: Box<dyn Fn() -> candle_core::Result<()>>,
 }
 
 impl Stopwatch {
-    /// Runs `work` and adds its time to the phase.
-    pub fn time<T>(&mut self, phase: &str, work: impl FnOnce() -> T) -> T {
+    /// For phases that work on `device`.
+    ///
+    /// A GPU's work is only queued by the calls that ask for it: without waiting for it, the next phase that reads a
+    /// result would be given its time. Phases depend on each other, so that waiting between them costs no more than what
+    /// the host would do beside the last one's tail; what overlaps on purpose (copies from and to host memory) does so
+    /// within a phase.
+    pub fn on(device: &Device) -> Self {
+        let device = device.clone();
+        Self::waiting(move || device.synchronize())
+    }
+
+    fn waiting(wait: impl Fn() -> candle_core::Result<()> + 'static) -> Self {
+        Self {
+            start: Instant::now(),
+            phases: BTreeMap::new(),
+            wait: Box::new(wait),
+        }
+    }
+
+    /// Runs `work`, waits for what it has queued, and adds the time to the phase.
+    ///
+    /// # Errors
+    /// Those of `work`, and those with which the queued work failed.
+    pub fn time<T, E: From<candle_core::Error>>(
+        &mut self,
+        phase: &str,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
         let start = Instant::now();
-        let result = work();
+        let result = work()?;
+        (self.wait)()?;
         self.add(phase, start.elapsed().as_secs_f64());
-        result
+        Ok(result)
     }
 
     /// Adds seconds that were measured elsewhere to the phase.
@@ -197,7 +217,7 @@ impl MetricsLog {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn open_at(run: &Path, step: usize) -> Result<Self> {
+    pub fn open_at(run: &Path, step: usize) -> anyhow::Result<Self> {
         let metrics = JsonLines::open_at(&run.join("metrics.jsonl"), step)?;
         let timings = JsonLines::open_at(&run.join("timings.jsonl"), step)?;
         let mut events = EventFile::create(run)?;
@@ -219,7 +239,7 @@ impl MetricsLog {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn append(&mut self, metrics: &StepMetrics, timings: &StepTimings) -> Result<()> {
+    pub fn append(&mut self, metrics: &StepMetrics, timings: &StepTimings) -> anyhow::Result<()> {
         self.metrics.append(metrics)?;
         self.timings.append(timings)?;
         let (line, timing) = (as_map(metrics)?, as_map(timings)?);
@@ -230,7 +250,7 @@ impl MetricsLog {
 
 type Line = serde_json::Map<String, Value>;
 
-fn as_map(line: &impl Serialize) -> Result<Line> {
+fn as_map(line: &impl Serialize) -> anyhow::Result<Line> {
     match serde_json::to_value(line)? {
         Value::Object(map) => Ok(map),
         _ => Ok(Line::new()),
@@ -257,6 +277,9 @@ fn lines_by_step(path: &Path) -> BTreeMap<usize, Line> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::time::Duration;
 
     fn metrics(step: usize) -> StepMetrics {
         StepMetrics {
@@ -328,11 +351,39 @@ mod tests {
 
     #[test]
     fn phases_add_up() {
-        let mut watch = Stopwatch::default();
-        assert_eq!(watch.time("bias", || 3), 3);
-        watch.time("bias", || ());
+        let mut watch = Stopwatch::on(&Device::Cpu);
+        let time = |watch: &mut Stopwatch, value: u32| -> anyhow::Result<u32> {
+            watch.time("bias", || Ok(value))
+        };
+        assert_eq!(time(&mut watch, 3).unwrap(), 3);
+        time(&mut watch, 4).unwrap();
         let timings = watch.finish(1);
         assert!(timings.phases["time/bias"] <= timings.step_time);
         assert!(timings.peak_bytes > 0);
+    }
+
+    /// A device that only queues, as a GPU does: what a phase has queued is done before it ends, and on its time.
+    #[test]
+    fn queued_work_is_on_the_time_of_its_own_phase() {
+        let queue = Rc::new(Cell::new(0u64));
+        let waits = Rc::clone(&queue);
+        let mut watch = Stopwatch::waiting(move || {
+            std::thread::sleep(Duration::from_millis(waits.take()));
+            Ok(())
+        });
+        for (phase, milliseconds) in [("backward", 40), ("update", 0)] {
+            let queued = || -> candle_core::Result<u64> { Ok(queue.replace(milliseconds)) };
+            assert_eq!(watch.time(phase, queued).unwrap(), 0, "left for {phase}");
+            assert_eq!(queue.get(), 0, "left by {phase}");
+        }
+        let phases = watch.finish(1).phases;
+        assert!(phases["time/backward"] >= 0.04, "{phases:?}");
+    }
+
+    #[test]
+    fn an_error_of_queued_work_is_the_phases() {
+        let mut watch = Stopwatch::waiting(|| candle_core::bail!("out of memory"));
+        let ended = watch.time("update", || candle_core::Result::Ok(3));
+        assert!(ended.unwrap_err().to_string().contains("out of memory"));
     }
 }

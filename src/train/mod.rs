@@ -355,7 +355,7 @@ impl Run<'_> {
 
     /// One step and its records.
     fn step(&mut self) -> Result<StepMetrics> {
-        let mut watch = Stopwatch::default();
+        let mut watch = Stopwatch::on(self.trainer.policy.model().device());
         let count = self.trainer.config.train.questions_per_step;
         let due = count.min(self.questions);
         self.questions -= due;

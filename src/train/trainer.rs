@@ -169,7 +169,7 @@ impl<'a> Trainer<'a> {
         let load = Load::of(parts, sampling, self.memory.clips);
         let spec = &self.policy.model().spec;
         let estimate = Memory::estimate(spec, bias, self.config, &load, self.memory.program);
-        self.memory.largest = self.memory.largest.max(Some(estimate.peak));
+        self.memory.largest = self.memory.largest.max(Some(estimate.of_tensors()));
     }
 
     /// Moves the weights by the gradients of all ranks, unless those or the loss are not finite. `loss` and `gradients` are

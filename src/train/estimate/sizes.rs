@@ -177,21 +177,33 @@ impl Sizes<'_> {
         let [hidden, ..] = self.widths();
         let vocabulary = self.spec.text.vocab_size;
         let weight = (vocabulary * hidden) as u64;
-        let chunk = |bytes: u64, most: usize| {
-            let all = (self.load.targets * vocabulary) as u64 * bytes;
+        // Logits are f32 in every model.
+        let chunk = |most: usize| {
+            let all = (self.load.targets * vocabulary) as u64 * F32;
             (all.min(most as u64), all > most as u64)
         };
         let models = if self.exact_kl { 2 } else { 1 };
         if self.by_kernels {
-            let (chunk, several) = chunk(self.bytes, CHUNK_BYTES * DEVICE_CHUNK);
-            return Moment {
-                // A chunk's part; the sum over several in f32.
-                gradients: weight * (self.bytes + if several { F32 } else { 0 }),
+            let (chunk, several) = chunk(CHUNK_BYTES * DEVICE_CHUNK);
+            // The sum over several chunks in f32.
+            let sum = if several { weight * F32 } else { 0 };
+            // In the model's format; in f32 it takes the logits' place.
+            let slopes = chunk / F32 * self.bytes;
+            let beside = if self.bytes == F32 { 0 } else { slopes };
+            let moment = |gradients, logits| Moment {
+                gradients,
                 activations: self.activations(self.load.targets, (2 + models as usize) * hidden),
-                logits: models * chunk,
+                logits,
+            };
+            let scored = moment(sum, models * chunk + beside);
+            let multiplied = moment(sum + weight * self.bytes, slopes);
+            return if scored.sum() > multiplied.sum() {
+                scored
+            } else {
+                multiplied
             };
         }
-        let (chunk, _) = chunk(F32, CHUNK_BYTES);
+        let (chunk, _) = chunk(CHUNK_BYTES);
         Moment {
             gradients: weight * F32,
             activations: self.activations(self.load.targets, 2 * hidden),

@@ -4,9 +4,10 @@ use super::flops::Flops;
 use super::parity::terms;
 use super::rates::Rates;
 use super::workload::Workload;
-use super::{Share, peak_bytes, seconds};
-use crate::config::Config;
+use super::{Share, other_bytes, peak_bytes, reset_peak, seconds};
+use crate::config::{Config, KlEstimator};
 use crate::model::device;
+use crate::model::head::TokenScores;
 use crate::policy::Policy;
 use crate::policy::bias::BiasModel;
 use crate::policy::inputs::PackedInputs;
@@ -39,8 +40,13 @@ pub struct LearningSpeed {
     /// Operations a second of the backward pass (three forward passes; layers computed again count for nothing); possible
     /// is the measured rate of a large product in the weights' format. The share is the MFU.
     pub backward_flops_per_second: Share,
-    /// The most bytes alive at once: of the device, or of the process on a CPU; possible is what `estimate` says.
+    /// The most bytes of tensors alive at once on the device, or of the process on a CPU; possible is what `estimate` says
+    /// without CUDA's own.
     pub peak_bytes: Share,
+    /// Bytes of the device in use beside tensors, by CUDA itself and other processes; possible is what `estimate` takes
+    /// for CUDA. Absent on a CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda_bytes: Option<Share>,
 }
 
 /// Learns from made-up completions as `workload` says, with the model in `folder` as its own bias model.
@@ -56,6 +62,8 @@ pub fn learning_speed(
     let device = device::device(&config.model)?;
     let dtype = device::dtype(&config.model);
     let program = if device.is_cpu() { resident_bytes() } else { 0 };
+    // What the rates were measured with is no part of a step.
+    reset_peak(&device)?;
     let processor = Processor::load(folder)?;
     let policy = Policy::load(folder, dtype, &device, config.model.train_vision)?;
     let vars = policy.vars().iter();
@@ -66,9 +74,15 @@ pub fn learning_speed(
     let prompts = workload.prompts(&processor, spec)?;
     let inputs = workload.packed(spec, &prompts)?;
 
-    let mut bias_logprob = Vec::new();
+    let exact = config.kl.estimator == KlEstimator::Full;
+    let (mut bias_logprob, mut bias_hidden) = (Vec::new(), None);
     let bias_seconds = seconds(&device, 1, || -> Result<()> {
-        bias_logprob = bias.score(&inputs)?.logprob;
+        if exact {
+            bias_hidden = None;
+            bias_hidden = Some(bias.target_hidden(&inputs)?);
+        } else {
+            bias_logprob = bias.score(&inputs)?.logprob;
+        }
         Ok(())
     })?;
     let home = if optimizer.reads_gradients_on_host() {
@@ -77,8 +91,9 @@ pub fn learning_speed(
         Home::Device
     };
     let learn = || {
-        backward_to(home, &policy, &inputs, None, |scores| {
-            derivatives(config, &inputs, &scores.logprob, &bias_logprob)
+        let bias_rows = bias_hidden.as_ref().map(|hidden| bias.bias_rows(hidden));
+        backward_to(home, &policy, &inputs, bias_rows, |scores| {
+            derivatives(config, &inputs, scores, &bias_logprob)
         })
     };
     // One more pass stays alive for the update: it is the last of those timed.
@@ -114,22 +129,24 @@ pub fn learning_speed(
         backward_seconds,
         update_seconds,
         backward_flops_per_second: Share::of(learning / backward_seconds, rate),
-        peak_bytes: Share::of(peak as f64, estimate.peak as f64),
+        peak_bytes: Share::of(peak as f64, estimate.of_tensors() as f64),
+        cuda_bytes: other_bytes(&device)?
+            .map(|bytes| Share::of(bytes as f64, estimate.cuda as f64)),
     })
 }
 
 fn derivatives(
     config: &Config,
     inputs: &PackedInputs,
-    logprob: &[f32],
+    scores: &TokenScores,
     bias: &[f32],
 ) -> (Derivatives, ()) {
     let longest = config.sampling.max_new_tokens;
-    let terms = terms(inputs, logprob, bias);
+    let terms = terms(inputs, scores, bias);
     let loss = policy_loss(&terms, &config.objective, Some(&config.kl), longest);
     let derivatives = Derivatives {
         logprob: loss.d_logprob,
-        full_kl: Vec::new(),
+        full_kl: loss.d_full_kl,
     };
     (derivatives, ())
 }

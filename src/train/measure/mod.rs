@@ -22,7 +22,7 @@ pub use decode::{DecodeSpeed, decode_speed};
 pub use duration::Duration;
 pub use flops::Flops;
 pub use learning::{LearningSpeed, learning_speed};
-pub use memory::peak_bytes;
+pub use memory::{other_bytes, peak_bytes, reset_peak};
 pub use parity::{Difference, differences};
 pub use rates::Rates;
 pub use workload::Workload;

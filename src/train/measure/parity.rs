@@ -3,6 +3,7 @@
 use super::workload::Workload;
 use crate::config::{BiasPlacement, Config, LossKind, SamplingConfig};
 use crate::model::Qwen25Vl;
+use crate::model::head::TokenScores;
 use crate::model::spec::Spec;
 use crate::model::weights;
 use crate::model::weights::NamedTensors;
@@ -207,7 +208,7 @@ impl Step {
         let config = Config::default();
         let mut without_kl = Vec::new();
         let pass = backward_to(home, &policy, inputs, None, |scores| {
-            let terms = terms(inputs, &scores.logprob, &bias);
+            let terms = terms(inputs, scores, &bias);
             let loss = |kl| policy_loss(&terms, &config.objective, kl, WORKLOAD.completion_tokens);
             without_kl = loss(None).d_logprob;
             let loss = loss(Some(&config.kl));
@@ -243,7 +244,7 @@ impl Step {
 /// The loss's terms, with rewards of 0, 1, 2, … within a group.
 pub(super) fn terms<'a>(
     inputs: &PackedInputs,
-    logprob: &'a [f32],
+    scores: &'a TokenScores,
     bias: &'a [f32],
 ) -> Vec<Vec<CompletionTerms<'a>>> {
     let of_group = |ranges: &Vec<std::ops::Range<usize>>| {
@@ -253,10 +254,10 @@ pub(super) fn terms<'a>(
         completions
             .map(|(range, advantage)| CompletionTerms {
                 advantage,
-                logprob: &logprob[range.clone()],
+                logprob: &scores.logprob[range.clone()],
                 old_logprob: None,
                 bias_logprob: bias.get(range.clone()),
-                full_kl: None,
+                full_kl: scores.full_kl.get(range.clone()),
             })
             .collect()
     };

@@ -146,7 +146,6 @@ fn decoding_and_learning_are_timed_against_measured_rates() {
 
     // Tokens are timed by a difference of two times, which other work can make negative; the program says so then.
     let mut decode = vec!["inspect", "device", "decode", "--rows", "2,4"];
-    decode.extend(["--graph-rows", "2"]);
     decode.extend(&work[..6]);
     decode.extend(["--completion-tokens", "64"]);
     decode.extend(&settings);
@@ -160,11 +159,11 @@ fn decoding_and_learning_are_timed_against_measured_rates() {
         })
         .unwrap();
     let batches = decode["batches"].as_array().unwrap();
-    assert_eq!(batches.len(), 3);
-    for (index, (batch, rows)) in batches.iter().zip([2, 4, 2]).enumerate() {
+    assert_eq!(batches.len(), 2);
+    for (batch, rows) in batches.iter().zip([2, 4]) {
         assert_eq!(batch["rows"], rows);
         assert_eq!(batch["prompt_tokens"], 16);
-        assert_eq!(batch["cuda_graph"], index == 2);
+        assert_eq!(batch["cuda_graph"], false);
         assert!(batch["tokens_per_second"]["possible"].as_f64().unwrap() > 0.0);
     }
 

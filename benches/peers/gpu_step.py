@@ -1,122 +1,208 @@
 #!/usr/bin/env python3
 """The work of `videothinker inspect device decode` and `train`, done by transformers on the same card.
 
-    python3 gpu_step.py --model DIR --grid 8,22,34 --text-tokens 200 --completion-tokens 300 [--cpu]
+    python3 gpu_step.py --model DIR --work FILE [--completion-tokens 128] [--only NAME,…] [--cpu]
 
-One question with a group of completions. Generation: the group as one batch, greedy, no end-of-turn, after a run that warms
-up. Learning: forward and backward of the group as a batch of whole sequences with gradient checkpointing, which is what
-trainers on transformers do; the loss is the mean log-probability of the completions. Prints one JSON object with seconds and
-tokens a second. The model folder may hold random weights.
+FILE is what `inspect device train --record FILE` wrote: prompts, clips, completions and their log-probabilities there, so
+that both programs read the same numbers. The model folder may hold random weights.
+
+    logprobs    how far the log-probabilities of the same ids are apart: ours (`ours_peer`) from this program's in the same
+                format, and both from this program's in f32 (`ours_f32`, `peer_f32`): the noise of the format itself
+    score       seconds of a forward pass of every completion
+    backward    seconds of forward and backward with gradient checkpointing, which is what trainers on transformers do;
+                the loss is the mean log-probability of the completions
+    decode      tokens a second of all rows as one batch, greedy, no end-of-turn
+
+Seconds are those of a second run. Prints one JSON object a line, each with more of the parts than the one before: the last is
+the whole. Exit code 1: the log-probabilities are further from those in f32 than twice this program's own.
 """
 
 import argparse
+import inspect
 import json
+import sys
 import time
 
 import torch
 import transformers
+from safetensors.torch import load_file
+
+PARTS = ["logprobs", "score", "backward", "decode"]
+# Of the mean distance from f32, which is that of thousands of tokens.
+NOISE = 2.0
+# Sums in another order, where both programs compute in f32.
+REORDERED = 1e-3
 
 
-def question(arguments, config, device, dtype):
-    """Token ids [1, P] of a prompt with a clip, and the clip's patches [patches, 1176] and grid."""
-    t, h, w = arguments.grid
-    video = [config.video_token_id] * (t * h * w // 4)
-    text = [7 + i % 200 for i in range(arguments.text_tokens - 2)]
-    ids = [config.vision_start_token_id, *video, config.vision_end_token_id, *text]
-    pixels = torch.sin(torch.arange(t * h * w * 1176, device=device, dtype=torch.float32) * 0.01)
-    clip = {
-        "pixel_values_videos": pixels.reshape(t * h * w, 1176).to(dtype),
-        "video_grid_thw": torch.tensor([[t, h, w]], device=device),
-        "second_per_grid_ts": torch.tensor([1.0], device=device),
-    }
-    return torch.tensor([ids], device=device), clip
+class Work:
+    """Prompts [Q, P], completions [Q, G, L] and clips, on the device."""
+
+    def __init__(self, path, config, device, dtype):
+        tensors = load_file(path)
+        self.prompts = tensors["prompt_ids"].to(device)
+        self.completions = tensors["completion_ids"].to(device)
+        self.logprob = tensors["logprob"]
+        self.pixels = tensors["pixel_values_videos"].to(device)
+        self.grids = tensors["video_grid_thw"].to(device)
+        self.seconds = tensors["second_per_grid_ts"].to(device)
+        self.video_token = config.video_token_id
+        self.dtype = dtype
+
+    @property
+    def rows(self):
+        return self.completions.shape[0] * self.completions.shape[1]
+
+    def inputs(self, questions, completions=None):
+        """The model's arguments for every completion of `questions`, or for their prompts alone."""
+        group = self.completions.shape[1]
+        ids = self.prompts[questions].repeat_interleave(group, 0)
+        if completions is not None:
+            ids = torch.cat([ids, completions.flatten(0, 1)], 1)
+        clips = self.pixels[questions].to(self.dtype).repeat_interleave(group, 0)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "pixel_values_videos": clips.flatten(0, 1),
+            "video_grid_thw": self.grids[questions].repeat_interleave(group, 0),
+            "second_per_grid_ts": self.seconds[questions].repeat_interleave(group, 0),
+        }
+        if int(transformers.__version__.split(".")[0]) >= 5:
+            # Which ids stand for a clip is read from here; without it every position is a text's.
+            inputs["mm_token_type_ids"] = 2 * (ids == self.video_token).int()
+        return inputs
+
+    def questions(self):
+        """One question at a time, with its completions."""
+        for question in range(self.prompts.shape[0]):
+            of_it = slice(question, question + 1)
+            completions = self.completions[of_it]
+            yield self.inputs(of_it, completions), completions.flatten(0, 1)
 
 
-def repeated(clip, times):
-    return {name: torch.cat([value] * times) for name, value in clip.items()}
+def logprobs(model, inputs, completions):
+    """[G, L]"""
+    keep = completions.shape[1] + 1
+    # Before version 4.51 the model always gives the logits of all rows.
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        inputs = {**inputs, "logits_to_keep": keep}
+    logits = model(**inputs, use_cache=False).logits[:, -keep:-1].float()
+    return torch.log_softmax(logits, -1).gather(-1, completions[..., None])[..., 0]
 
 
-def timed(work, device):
+def all_logprobs(model, work):
+    """[Q, G, L]"""
+    with torch.no_grad():
+        return torch.stack([logprobs(model, *question).cpu() for question in work.questions()])
+
+
+def in_format(model, dtype):
+    """Weights alone: the tables of the positions stay as they are in every format."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return model
+
+
+def score(model, work):
+    with torch.no_grad():
+        for question in work.questions():
+            logprobs(model, *question)
+
+
+def backward(model, work):
+    model.train()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for question in work.questions():
+        (-logprobs(model, *question).mean()).backward()
+    model.zero_grad(set_to_none=True)
+    model.gradient_checkpointing_disable()
+    model.eval()
+
+
+def decode(model, work, tokens):
+    with torch.no_grad():
+        model.generate(**work.inputs(slice(None)), do_sample=False, min_new_tokens=tokens, max_new_tokens=tokens)
+
+
+def timed(job, device):
     """Seconds of the second of two runs."""
     for _ in range(2):
         if device == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
-        work()
+        job()
         if device == "cuda":
             torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def generation(model, ids, clip, arguments, device):
-    def run(tokens):
-        with torch.no_grad():
-            model.generate(
-                input_ids=ids.repeat(arguments.group_size, 1),
-                attention_mask=torch.ones_like(ids).repeat(arguments.group_size, 1),
-                **repeated(clip, arguments.group_size),
-                do_sample=False, min_new_tokens=tokens, max_new_tokens=tokens)
-
-    tokens = max(arguments.completion_tokens, 4)
-    half = tokens // 2
-    difference = timed(lambda: run(tokens), device) - timed(lambda: run(half), device)
-    return arguments.group_size * (tokens - half) / difference
+def distance(values, expected):
+    difference = (values - expected).abs()
+    return {"mean": difference.mean().item(), "max": difference.max().item()}
 
 
-def sequences(ids, clip, arguments, vocabulary, device):
-    group, length = arguments.group_size, arguments.completion_tokens
-    completions = torch.arange(group * length, device=device).reshape(group, length) * 7919 % min(vocabulary, 500)
-    whole = torch.cat([ids.repeat(group, 1), completions], 1)
-    inputs = {"input_ids": whole, "attention_mask": torch.ones_like(whole), **repeated(clip, group)}
-    return inputs, completions
-
-
-def loss_of(model, inputs, completions):
-    keep = completions.shape[1] + 1
-    logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits[:, :-1].float()
-    return -torch.log_softmax(logits, -1).gather(-1, completions[..., None]).mean()
-
-
-def learning(model, inputs, completions):
-    model.train()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    loss_of(model, inputs, completions).backward()
-    model.zero_grad(set_to_none=True)
-
-
-def scoring(model, inputs, completions):
-    with torch.no_grad():
-        loss_of(model, inputs, completions)
+def compared(model, work):
+    """Distances of log-probabilities."""
+    peer = all_logprobs(model, work)
+    result = {"tokens": peer.numel(), "ours_peer": distance(work.logprob, peer)}
+    if work.dtype == torch.float32:
+        agrees = result["ours_peer"]["max"] <= REORDERED
+    else:
+        dtype, work.dtype = work.dtype, torch.float32
+        exact = all_logprobs(in_format(model, torch.float32), work)
+        work.dtype = dtype
+        in_format(model, dtype)
+        result["ours_f32"] = distance(work.logprob, exact)
+        result["peer_f32"] = distance(peer, exact)
+        agrees = result["ours_f32"]["mean"] <= NOISE * result["peer_f32"]["mean"]
+    return {**result, "agrees": agrees}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--grid", type=lambda text: [int(number) for number in text.split(",")], default=[8, 22, 34])
-    parser.add_argument("--text-tokens", type=int, default=200)
-    parser.add_argument("--completion-tokens", type=int, default=300)
-    parser.add_argument("--group-size", type=int, default=8)
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--completion-tokens", type=int, default=128)
+    parser.add_argument("--only", type=lambda text: text.split(","), default=PARTS)
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--cpu", action="store_true")
     arguments = parser.parse_args()
     device = "cpu" if arguments.cpu else "cuda"
-    dtype = torch.float32 if arguments.cpu else torch.bfloat16
-    model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(arguments.model, torch_dtype=dtype).to(device)
-    ids, clip = question(arguments, model.config, device, dtype)
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    inputs, completions = sequences(ids, clip, arguments, vocabulary, device)
+    # f32 is the reference here: the default for convolutions rounds to ten bits.
+    torch.backends.cudnn.allow_tf32 = False
+    dtype = getattr(torch, arguments.dtype)
+    load = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained
+    name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
+    model = load(arguments.model, **{name: dtype}).to(device).eval()
+    work = Work(arguments.work, model.config, device, dtype)
     result = {
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
-        "rows": arguments.group_size,
-        "prompt_tokens": ids.shape[1],
-        "decode_tokens_per_second": generation(model, ids, clip, arguments, device),
-        "score_seconds": timed(lambda: scoring(model, inputs, completions), device),
-        "backward_seconds": timed(lambda: learning(model, inputs, completions), device),
+        "rows": work.rows,
+        "prompt_tokens": work.prompts.shape[1],
     }
+
+    def add(**more):
+        result.update(more)
+        print(json.dumps(result, separators=(",", ":")), flush=True)
+
+    agrees = True
+    if "logprobs" in arguments.only:
+        found = compared(model, work)
+        agrees = found["agrees"]
+        add(logprobs=found)
+    if "score" in arguments.only:
+        add(score_seconds=timed(lambda: score(model, work), device))
+    if "backward" in arguments.only:
+        add(backward_seconds=timed(lambda: backward(model, work), device))
+    if "decode" in arguments.only:
+        tokens = max(arguments.completion_tokens, 4)
+        whole = timed(lambda: decode(model, work, tokens), device)
+        half = timed(lambda: decode(model, work, tokens // 2), device)
+        add(decode_tokens_per_second=work.rows * (tokens - tokens // 2) / (whole - half))
     if device == "cuda":
-        result["peak_bytes"] = torch.cuda.max_memory_allocated()
-    print(json.dumps(result, separators=(",", ":")))
+        add(peak_bytes=torch.cuda.max_memory_allocated())
+    sys.exit(0 if agrees else 1)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,13 @@ use crate::train::measure::Rates;
 use crate::train::measure::Workload;
 use crate::train::parity;
 use crate::train::parity::Parity;
+use crate::train::parity::Sizes;
 use anyhow::Result;
 use candle_core::Device;
 use clap::Args;
 use clap::Subcommand;
 use serde::Serialize;
+use std::path::PathBuf;
 
 /// Arguments of `inspect device`.
 #[derive(Debug, Args)]
@@ -37,13 +39,22 @@ enum What {
     /// Its name, bytes a second of a copy, operations a second of large bf16 and f32 products
     Rates(ConfigArgs),
     /// Every operation that has a kernel on the device against its definition
-    Kernels(ConfigArgs),
+    Kernels(KernelsArgs),
     /// A small model on the device against the CPU: log-probabilities, loss and gradients of a CDPO step, sampling
     Parity(ParityArgs),
     /// Tokens a second of sampling, against what reading weights and cache at the copy rate allows
     Decode(DecodeArgs),
     /// Time and memory of learning from a step's completions, against the product rate and `estimate`
     Train(TrainArgs),
+}
+
+#[derive(Debug, Args)]
+struct KernelsArgs {
+    /// Few rows and a small vocabulary: for tools that watch every access to memory
+    #[arg(long)]
+    small: bool,
+    #[command(flatten)]
+    settings: ConfigArgs,
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +81,9 @@ struct WorkArgs {
     /// Tokens of a completion
     #[arg(long, value_name = "N", default_value_t = 300)]
     completion_tokens: usize,
+    /// Runs of each phase that are timed after one that warms up; the median counts
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    repeats: usize,
     #[command(flatten)]
     settings: ConfigArgs,
 }
@@ -81,12 +95,18 @@ struct DecodeArgs {
     /// Completions that decode together, for each measurement; multiples of sampling.group_size
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [8, 32, 64])]
     rows: Vec<usize>,
+    /// The same, but each step is one CUDA graph, as with sampling.cuda_graph=true
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    graph_rows: Vec<usize>,
 }
 
 #[derive(Debug, Args)]
 struct TrainArgs {
     #[command(flatten)]
     work: WorkArgs,
+    /// A safetensors file for the prompts, clips and completions and their log-probabilities under the model
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 }
 
 /// What `inspect device rates` prints.
@@ -145,7 +165,7 @@ pub(super) fn run(args: &DeviceArgs) -> Result<Outcome> {
                 rates: Rates::measure(&device)?,
             })?;
         }
-        What::Kernels(settings) => return kernels(settings),
+        What::Kernels(args) => return kernels(args),
         What::Parity(args) => return parity(args),
         What::Decode(args) => decode(args)?,
         What::Train(args) => train(args)?,
@@ -157,8 +177,14 @@ fn device_of(config: &Config) -> Result<Device> {
     Ok(device::device(&config.model)?)
 }
 
-fn kernels(settings: &ConfigArgs) -> Result<Outcome> {
-    let found = parity::parity(&device_of(&settings.load(Verb::Inspect)?)?)?;
+fn kernels(args: &KernelsArgs) -> Result<Outcome> {
+    let sizes = if args.small {
+        Sizes::SMALL
+    } else {
+        Sizes::FULL
+    };
+    let device = device_of(&args.settings.load(Verb::Inspect)?)?;
+    let found = parity::parity(&device, sizes)?;
     let agrees = found.iter().all(Parity::holds);
     output::json(&KernelsView {
         agrees,
@@ -221,14 +247,20 @@ fn decode(args: &DecodeArgs) -> Result<()> {
     let model = Qwen25Vl::load(&folder, device::dtype(&config.model), &device)?;
     let group_size = config.sampling.group_size;
     let mut batches = Vec::new();
-    for rows in &args.rows {
+    let plain = args
+        .rows
+        .iter()
+        .map(|&rows| (rows, config.sampling.cuda_graph));
+    let by_graph = args.graph_rows.iter().map(|&rows| (rows, true));
+    for (rows, cuda_graph) in plain.chain(by_graph) {
         let workload = args.work.workload(rows.div_ceil(group_size), group_size)?;
         batches.push(measure::decode_speed(
             &model,
             &processor,
             &workload,
             &rates,
-            config.sampling.cuda_graph,
+            args.work.repeats,
+            cuda_graph,
         )?);
     }
     output::json(&DecodeView { rates, batches })
@@ -240,6 +272,13 @@ fn train(args: &TrainArgs) -> Result<()> {
     let questions = config.train.questions_per_step;
     let workload = args.work.workload(questions, config.sampling.group_size)?;
     let folder = model_folder(&args.work.model)?;
-    let speed = measure::learning_speed(&folder, &config, &workload, &rates)?;
+    let speed = measure::learning_speed(
+        &folder,
+        &config,
+        &workload,
+        &rates,
+        args.work.repeats,
+        args.record.as_deref(),
+    )?;
     output::json(&TrainView { rates, speed })
 }

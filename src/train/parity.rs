@@ -30,13 +30,34 @@ use rand_chacha::ChaCha8Rng;
 const EPS: f64 = 1e-6;
 /// Width of the rows: that of the 3B model, and one that is not a whole number of the packs that kernels read.
 const WIDTHS: [usize; 2] = [2048, 1283];
-const ROWS: usize = 300;
 /// One rounding to bf16, which has eight significant bits, and what f32 leaves.
 const ROUNDED: f64 = 1.0 / 256.0 + 1e-4;
 /// Logits of up to 8 in bf16 are off by 1/64, a difference of two of them by twice that.
 const LOGITS: f64 = 1.0 / 32.0;
 /// f32 sums in another order.
 const REORDERED: f64 = 1e-4;
+
+/// How much there is to compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Rows of the operations that treat each row alike.
+    pub rows: usize,
+    /// Tokens that the head and the sampler know, at least 1,000.
+    pub vocabulary: usize,
+}
+
+impl Sizes {
+    /// More rows than a launch has blocks on small cards, and the 3B model's vocabulary.
+    pub const FULL: Self = Self {
+        rows: 300,
+        vocabulary: 151_936,
+    };
+    /// For tools that make a kernel a hundred times slower.
+    pub const SMALL: Self = Self {
+        rows: 20,
+        vocabulary: 4099,
+    };
+}
 
 /// One comparison.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +80,7 @@ impl Parity {
 }
 
 /// Compares every operation on `device`: in f32, and on a GPU in bf16 too.
-pub fn parity(device: &Device) -> Result<Vec<Parity>> {
+pub fn parity(device: &Device, sizes: Sizes) -> Result<Vec<Parity>> {
     let mut found = Vec::new();
     let dtypes: &[DType] = if device.is_cpu() {
         &[DType::F32]
@@ -70,6 +91,7 @@ pub fn parity(device: &Device) -> Result<Vec<Parity>> {
         let mut probe = Probe {
             device,
             dtype,
+            sizes,
             generator: ChaCha8Rng::seed_from_u64(1),
             found: &mut found,
         };
@@ -94,6 +116,7 @@ pub fn parity(device: &Device) -> Result<Vec<Parity>> {
 struct Probe<'a> {
     device: &'a Device,
     dtype: DType,
+    sizes: Sizes,
     generator: ChaCha8Rng,
     found: &'a mut Vec<Parity>,
 }
@@ -157,7 +180,7 @@ impl Probe<'_> {
     }
 
     fn norms(&mut self, width: usize) -> Result<()> {
-        let [x, addend, above] = self.several(&[ROWS, width])?;
+        let [x, addend, above] = self.several(&[self.sizes.rows, width])?;
         let weight = self.random(&[width])?;
         let bound = self.bound(ROUNDED);
         let got = layers::rms_norm(&x.here, &weight.here, EPS)?;
@@ -176,7 +199,7 @@ impl Probe<'_> {
         let want_dx = (&want[0] + &addend.wide)?;
         self.compare("rms_norm_backward x", &dx, &want_dx, bound)?;
         // A sum over rows, of which some cancel.
-        let bound = bound * (ROWS as f64).sqrt();
+        let bound = bound * (self.sizes.rows as f64).sqrt();
         self.compare("rms_norm_backward weight", &dw, &want[1], bound)
     }
 
@@ -189,7 +212,7 @@ impl Probe<'_> {
     }
 
     fn swiglu(&mut self, width: usize) -> Result<()> {
-        let [gate, up, above] = self.several(&[ROWS, width])?;
+        let [gate, up, above] = self.several(&[self.sizes.rows, width])?;
         let bound = self.bound(ROUNDED);
         let got = layers::swiglu(&gate.here, &up.here)?;
         let want = (gate.wide.silu()? * &up.wide)?;
@@ -201,14 +224,14 @@ impl Probe<'_> {
     }
 
     fn rotary(&mut self) -> Result<()> {
-        let (heads, half) = ([16, 2], 64);
-        let angles: Vec<f32> = (0..ROWS * half)
+        let (heads, half, rows) = ([16, 2], 64, self.sizes.rows);
+        let angles: Vec<f32> = (0..rows * half)
             .map(|_| self.generator.random_range(0.0..std::f32::consts::TAU))
             .collect();
-        let angles = Tensor::from_vec(angles, (ROWS, half), &Device::Cpu)?;
+        let angles = Tensor::from_vec(angles, (rows, half), &Device::Cpu)?;
         let (cos, sin) = (angles.cos()?, angles.sin()?);
         let tables = (cos.to_device(self.device)?, sin.to_device(self.device)?);
-        let x = self.random(&[ROWS, 16])?;
+        let x = self.random(&[self.sizes.rows, 16])?;
         let mut projections = Vec::new();
         for heads in heads {
             let width = heads * 2 * half;
@@ -231,7 +254,7 @@ impl Probe<'_> {
                 .broadcast_add(&bias.wide)?;
             self.compare(kernel, got, &turned(&projected, &cos, &sin)?, bound)?;
         }
-        let above = self.random(&[ROWS, 2 * 2 * half])?;
+        let above = self.random(&[self.sizes.rows, 2 * 2 * half])?;
         let got = layers::rotary_backward(&above.here, &tables.0, &tables.1)?;
         let want = turned(&above.wide, &cos, &sin.neg()?)?;
         let bound = self.bound(ROUNDED);
@@ -239,10 +262,11 @@ impl Probe<'_> {
     }
 
     fn head(&mut self) -> Result<()> {
-        let (rows, vocabulary) = (6, 151_936);
+        let (rows, vocabulary) = (6, self.sizes.vocabulary);
         let [hidden, bias_hidden] = self.several(&[rows, 4])?;
         let [weight, bias_weight] = self.several(&[vocabulary, 4])?;
-        let targets = [0, 7, 151_935, 7, 70_000, 123];
+        let last = vocabulary as u32 - 1;
+        let targets = [0, 7, last, 7, last / 2, 123];
         let [d_logprob, d_full_kl] = [
             [0.3f32, -1.0, 0.2, 0.7, 0.0, 1.0],
             [1.0, 0.1, -0.6, 0.0, 0.9, 0.4],
@@ -294,7 +318,8 @@ impl Probe<'_> {
     /// The CPU's sampler is the definition.
     fn sampler(&mut self) -> Result<()> {
         let rows = 16;
-        let logits = self.random(&[rows, 151_936])?;
+        let vocabulary = self.sizes.vocabulary as u32;
+        let logits = self.random(&[rows, self.sizes.vocabulary])?;
         let (here, wide) = ((&logits.here * 4.0)?, (&logits.wide * 4.0)?);
         let seed = QuestionSeed::new(1, 2, "parity");
         let seeds: Vec<_> = (0..rows).map(|row| seed.completion(row)).collect();
@@ -311,7 +336,7 @@ impl Probe<'_> {
                 top_p,
                 ..SamplingConfig::default()
             };
-            let sampler = Sampler::new(&config, &[151_655, 151_656]);
+            let sampler = Sampler::new(&config, &[vocabulary - 281, vocabulary - 280]);
             let values = |logits: &Tensor| -> Result<Vec<f32>> {
                 let draws = sampler.draw_rows(logits, &seeds, &positions)?;
                 let values = draws.iter().flat_map(|draw| [draw.id as f32, draw.logprob]);
@@ -323,7 +348,7 @@ impl Probe<'_> {
     }
 
     fn sum_squares(&mut self) -> Result<()> {
-        let [x, y] = self.several(&[ROWS, WIDTHS[1]])?;
+        let [x, y] = self.several(&[self.sizes.rows, WIDTHS[1]])?;
         let got = kernels::sum_squares::sum_squares([&x.here, &y.here], self.device)?;
         let got = got.to_vec1::<f64>()?[0];
         let mut want = 0.0;
@@ -347,7 +372,7 @@ impl Probe<'_> {
             ("adamw compact", OptimizerMemory::Compact),
             ("adamw in host memory", OptimizerMemory::Host),
         ] {
-            let [start, gradient] = self.several(&[ROWS, WIDTHS[1]])?;
+            let [start, gradient] = self.several(&[self.sizes.rows, WIDTHS[1]])?;
             let config = OptimizerConfig {
                 memory,
                 // Norms are sums, whose order differs; here none clips.
@@ -414,10 +439,12 @@ mod tests {
 
     #[test]
     fn the_cpu_computes_what_is_defined() {
-        let found = parity(&Device::Cpu).unwrap();
-        assert!(found.len() > 20, "{}", found.len());
-        for parity in found {
-            assert!(parity.holds(), "{parity:?}");
+        for sizes in [Sizes::FULL, Sizes::SMALL] {
+            let found = parity(&Device::Cpu, sizes).unwrap();
+            assert!(found.len() > 20, "{}", found.len());
+            for parity in found {
+                assert!(parity.holds(), "{parity:?}");
+            }
         }
     }
 
@@ -427,6 +454,7 @@ mod tests {
         let mut probe = Probe {
             device: &Device::Cpu,
             dtype: DType::F32,
+            sizes: Sizes::SMALL,
             generator: ChaCha8Rng::seed_from_u64(1),
             found: &mut found,
         };

@@ -158,13 +158,25 @@ fn decoding_and_learning_are_timed_against_measured_rates() {
             serde_json::from_slice::<Value>(&output.stdout).ok()
         })
         .unwrap();
-    for (batch, rows) in decode["batches"].as_array().unwrap().iter().zip([2, 4]) {
+    let batches = decode["batches"].as_array().unwrap();
+    assert_eq!(batches.len(), 2);
+    for (batch, rows) in batches.iter().zip([2, 4]) {
         assert_eq!(batch["rows"], rows);
         assert_eq!(batch["prompt_tokens"], 16);
+        assert_eq!(batch["cuda_graph"], false);
         assert!(batch["tokens_per_second"]["possible"].as_f64().unwrap() > 0.0);
     }
 
-    let train = timed(&["train"]);
+    let record = folder.path().join("record.safetensors");
+    let record = record.to_str().unwrap();
+    let train = timed(&["train", "--repeats", "2", "--record", record]);
+    recorded_work_is_readable(record);
+    for phase in ["bias", "backward", "update"] {
+        let median = train[format!("{phase}_seconds")].as_f64().unwrap();
+        let range = &train[format!("{phase}_range")];
+        let [fastest, slowest] = [0, 1].map(|end| range[end].as_f64().unwrap());
+        assert!(0.0 < fastest && fastest <= median && median <= slowest);
+    }
     // Two questions of 16 tokens, two completions each of 8, the last token of which takes no row.
     assert_eq!(train["rows"], 2 * (16 + 2 * 7));
     assert_eq!(train["targets"], 32);
@@ -177,6 +189,28 @@ fn decoding_and_learning_are_timed_against_measured_rates() {
         "{counted} {forward}"
     );
     assert!(speed["share"].as_f64().unwrap() < 1.0);
+}
+
+/// Two questions of 16 tokens, two completions each of 8, as other programs get them.
+fn recorded_work_is_readable(path: &str) {
+    let tensors = candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap();
+    for (name, shape) in [
+        ("prompt_ids", &[2, 16][..]),
+        ("completion_ids", &[2, 2, 8]),
+        ("video_grid_thw", &[2, 3]),
+        ("pixel_values_videos", &[2, 32, 1176]),
+        ("second_per_grid_ts", &[2]),
+        ("logprob", &[2, 2, 8]),
+    ] {
+        assert_eq!(tensors[name].dims(), shape, "{name}");
+    }
+    let logprob = tensors["logprob"].flatten_all().unwrap();
+    let logprob: Vec<f32> = logprob.to_vec1().unwrap();
+    assert!(
+        logprob
+            .iter()
+            .all(|&value| value < 0.0 && value.is_finite())
+    );
 }
 
 /// Each configuration of the paper passes its dry run, with memory and time, as far as its files exist.

@@ -13,6 +13,7 @@ mod engine;
 mod eval;
 mod generate;
 mod golden_model;
+mod gpu_check;
 mod hub;
 mod inspect;
 mod judge;

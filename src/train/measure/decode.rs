@@ -18,6 +18,8 @@ use serde::Serialize;
 pub struct DecodeSpeed {
     /// Completions in the batch.
     pub rows: usize,
+    /// Whether a step was to be captured and replayed.
+    pub cuda_graph: bool,
     /// Tokens of a prompt.
     pub prompt_tokens: usize,
     /// Tokens that were drawn for each completion while the time was taken.
@@ -30,7 +32,7 @@ pub struct DecodeSpeed {
 
 /// Samples as training does, `workload.completion_tokens` for each completion and half as many: the difference is decoding
 /// alone, whatever a generation costs at its start. Only tokens that were drawn count; random weights hardly ever
-/// draw the end of a turn. `cuda_graph`: as `sampling.cuda_graph`.
+/// draw the end of a turn. Of `repeats` runs the median counts. `cuda_graph`: as `sampling.cuda_graph`.
 ///
 /// # Errors
 /// A tensor operation that fails, for example for want of memory.
@@ -39,6 +41,7 @@ pub fn decode_speed(
     processor: &Processor,
     workload: &Workload,
     rates: &Rates,
+    repeats: usize,
     cuda_graph: bool,
 ) -> Result<DecodeSpeed> {
     let prompts = workload.prompts(processor, &model.spec)?;
@@ -56,7 +59,7 @@ pub fn decode_speed(
             ..SamplingConfig::default()
         };
         let mut drawn = 0;
-        let time = seconds(model.device(), 3, || -> Result<()> {
+        let time = seconds(model.device(), repeats, || -> Result<()> {
             let completions =
                 generate(model, processor, &prompts, &seeds, &config, &mut unobserved)?;
             let all = completions.iter().flatten();
@@ -80,6 +83,7 @@ pub fn decode_speed(
     let bytes = step_bytes(&model.spec, value, cached, rows * mean_length);
     Ok(DecodeSpeed {
         rows,
+        cuda_graph,
         prompt_tokens,
         timed_tokens: (long - short) / rows,
         prefill_seconds: first,

@@ -3,8 +3,9 @@
 use super::flops::Flops;
 use super::parity::terms;
 use super::rates::Rates;
+use super::record;
 use super::workload::Workload;
-use super::{Share, other_bytes, peak_bytes, reset_peak, seconds};
+use super::{Share, other_bytes, peak_bytes, reset_peak, sorted_times};
 use crate::config::{Config, KlEstimator};
 use crate::model::device;
 use crate::model::head::TokenScores;
@@ -17,8 +18,8 @@ use crate::train::backward::{Derivatives, Home, backward_to};
 use crate::train::estimate::{Load, Memory};
 use crate::train::metrics::{peak_resident_bytes, resident_bytes};
 use crate::train::optimizer::AdamW;
-use anyhow::Result;
-use candle_core::DType;
+use anyhow::{Context, Result};
+use candle_core::{DType, Device};
 use serde::Serialize;
 use std::path::Path;
 
@@ -31,12 +32,18 @@ pub struct LearningSpeed {
     pub targets: usize,
     /// Operations of a forward pass.
     pub forward_flops: u64,
-    /// Seconds in which the bias model scores the targets.
+    /// Seconds in which the bias model scores the targets; the median of the repeats, as of the other phases.
     pub bias_seconds: f64,
     /// Seconds of the backward pass, its own forward pass included.
     pub backward_seconds: f64,
     /// Seconds of clipping and moving the weights.
     pub update_seconds: f64,
+    /// The fastest and the slowest repeat.
+    pub bias_range: [f64; 2],
+    /// The fastest and the slowest repeat.
+    pub backward_range: [f64; 2],
+    /// The fastest and the slowest repeat.
+    pub update_range: [f64; 2],
     /// Operations a second of the backward pass (three forward passes; layers computed again count for nothing); possible
     /// is the measured rate of a large product in the weights' format. The share is the MFU.
     pub backward_flops_per_second: Share,
@@ -49,15 +56,35 @@ pub struct LearningSpeed {
     pub cuda_bytes: Option<Share>,
 }
 
-/// Learns from made-up completions as `workload` says, with the model in `folder` as its own bias model.
+/// Seconds of the repeats of a phase.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    median: f64,
+    range: [f64; 2],
+}
+
+impl Times {
+    fn of<T>(device: &Device, repeats: usize, work: impl FnMut() -> Result<T>) -> Result<Self> {
+        let sorted = sorted_times(device, repeats, work)?;
+        Ok(Self {
+            median: sorted[sorted.len() / 2],
+            range: [sorted[0], sorted[sorted.len() - 1]],
+        })
+    }
+}
+
+/// Learns from made-up completions as `workload` says, with the model in `folder` as its own bias model; each phase is timed
+/// `repeats` times. `record` is a safetensors file for the work itself and the log-probabilities it gave ([`record::write`]).
 ///
 /// # Errors
-/// A folder that is no model; a tensor operation that fails, for example for want of memory.
+/// A folder that is no model; a file that cannot be written; a tensor operation that fails, for example for want of memory.
 pub fn learning_speed(
     folder: &Path,
     config: &Config,
     workload: &Workload,
     rates: &Rates,
+    repeats: usize,
+    record: Option<&Path>,
 ) -> Result<LearningSpeed> {
     let device = device::device(&config.model)?;
     let dtype = device::dtype(&config.model);
@@ -76,7 +103,7 @@ pub fn learning_speed(
 
     let exact = config.kl.estimator == KlEstimator::Full;
     let (mut bias_logprob, mut bias_hidden) = (Vec::new(), None);
-    let bias_seconds = seconds(&device, 1, || -> Result<()> {
+    let bias_times = Times::of(&device, repeats, || {
         if exact {
             bias_hidden = None;
             bias_hidden = Some(bias.target_hidden(&inputs)?);
@@ -85,6 +112,9 @@ pub fn learning_speed(
         }
         Ok(())
     })?;
+    if let Some(path) = record {
+        record::write(path, &prompts, &inputs, &bias.score(&inputs)?.logprob)?;
+    }
     let home = if optimizer.reads_gradients_on_host() {
         Home::Host
     } else {
@@ -98,18 +128,16 @@ pub fn learning_speed(
     };
     // One more pass stays alive for the update: it is the last of those timed.
     let mut pass = None;
-    let backward_seconds = seconds(&device, 1, || -> Result<()> {
+    let backward = Times::of(&device, repeats, || {
         pass = None;
         pass = Some(learn()?);
         Ok(())
     })?;
-    let mut update_seconds = 0.0;
-    if let Some(pass) = pass {
-        let learning_rate = config.optimizer.learning_rate;
-        update_seconds = seconds(&device, 1, || {
-            optimizer.step(&pass.gradients, learning_rate)
-        })?;
-    }
+    let pass = pass.context("no pass was timed")?;
+    let learning_rate = config.optimizer.learning_rate;
+    let update = Times::of(&device, repeats, || {
+        Ok(optimizer.step(&pass.gradients, learning_rate)?)
+    })?;
 
     let flops = Flops::forward(spec, &inputs);
     let learning = flops.learning(config.model.train_vision) as f64;
@@ -125,10 +153,13 @@ pub fn learning_speed(
         rows: inputs.num_rows(),
         targets: inputs.num_targets(),
         forward_flops: flops.total(),
-        bias_seconds,
-        backward_seconds,
-        update_seconds,
-        backward_flops_per_second: Share::of(learning / backward_seconds, rate),
+        bias_seconds: bias_times.median,
+        backward_seconds: backward.median,
+        update_seconds: update.median,
+        bias_range: bias_times.range,
+        backward_range: backward.range,
+        update_range: update.range,
+        backward_flops_per_second: Share::of(learning / backward.median, rate),
         peak_bytes: Share::of(peak as f64, estimate.of_tensors() as f64),
         cuda_bytes: other_bytes(&device)?
             .map(|bytes| Share::of(bytes as f64, estimate.cuda as f64)),

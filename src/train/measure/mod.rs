@@ -15,6 +15,7 @@ mod learning;
 mod memory;
 mod parity;
 mod rates;
+mod record;
 mod workload;
 
 pub use card::Card;
@@ -31,8 +32,18 @@ pub use workload::Workload;
 pub fn seconds<T, E: From<candle_core::Error>>(
     device: &Device,
     repeats: usize,
-    mut work: impl FnMut() -> std::result::Result<T, E>,
+    work: impl FnMut() -> std::result::Result<T, E>,
 ) -> std::result::Result<f64, E> {
+    let times = sorted_times(device, repeats, work)?;
+    Ok(times[times.len() / 2])
+}
+
+/// Seconds of each of `repeats` runs of `work` on `device`, at least one, after one that warms up; the fastest first.
+fn sorted_times<T, E: From<candle_core::Error>>(
+    device: &Device,
+    repeats: usize,
+    mut work: impl FnMut() -> std::result::Result<T, E>,
+) -> std::result::Result<Vec<f64>, E> {
     let mut once = || -> std::result::Result<f64, E> {
         device.synchronize()?;
         let start = Instant::now();
@@ -45,7 +56,7 @@ pub fn seconds<T, E: From<candle_core::Error>>(
         .map(|_| once())
         .collect::<std::result::Result<Vec<_>, _>>()?;
     times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+    Ok(times)
 }
 
 /// A measured number beside what it is held to.

@@ -214,6 +214,7 @@ mod tests {
     /// A model in bf16 whose largest logits are 20 to 30, and one whose weights differ by a few roundings: what rounding
     /// their logits to bf16 adds to a token's divergence, and what is left without.
     #[test]
+    #[expect(clippy::print_stdout, reason = "the numbers are what the test is for")]
     fn divergences_of_bf16_models_have_no_floor() -> Result<()> {
         let device = Device::Cpu;
         let (rows, width, vocabulary) = (192, 64, 4096);
@@ -230,7 +231,7 @@ mod tests {
         let hidden = in_bf16(random(1, rows * width), (rows, width))?;
         let weights = random(2, vocabulary * width);
         let nudge = random(3, weights.len());
-        let nudged = weights.iter().zip(nudge).map(|(w, n)| w + 0.012 * n);
+        let nudged = weights.iter().zip(nudge).map(|(w, n)| w + 0.03 * n);
         let other = in_bf16(nudged.collect(), (vocabulary, width))?;
         let weight = in_bf16(weights, (vocabulary, width))?;
 
@@ -282,7 +283,7 @@ mod tests {
         println!("divergence {mean:?}, error of rounded logits {before:?}, of these {after:?}");
         for which in 0..2 {
             assert!((5e-3..2e-2).contains(&mean[which]), "{mean:?}");
-            assert!(before[which] > 1e-3, "{before:?}");
+            assert!(before[which] > 7e-4, "{before:?}");
             assert!(after[which] < 5e-6, "{after:?}");
         }
         Ok(())

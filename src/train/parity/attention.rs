@@ -1,6 +1,7 @@
 //! Attention in training, in windows and in decoding against its definition.
 
-use super::{Pair, Probe, ROUNDED, gradients, turned};
+use super::near::{Near, Sums, UNSEEN};
+use super::{Pair, Probe, gradients, near_turned, turned};
 use crate::kernels::attention::{HeadCounts, Sequence, Sequences};
 use crate::kernels::decode;
 use crate::model::attention::{Heads, attention_backward, attention_saved};
@@ -20,7 +21,11 @@ const VISION: HeadCounts = HeadCounts {
 const VISION_DIM: usize = 80;
 
 /// `q [B, n·d]` over `k`, `v` `[T, m·d]` with `mask [B, T]` added to the scores, head by head.
-fn attended([q, k, v]: [&Tensor; 3], heads: HeadCounts, mask: &Tensor) -> Result<Tensor> {
+pub(super) fn attended(
+    [q, k, v]: [&Tensor; 3],
+    heads: HeadCounts,
+    mask: &Tensor,
+) -> Result<Tensor> {
     let dim = q.dim(1)? / heads.queries;
     let of_head = |head: usize| -> Result<Tensor> {
         let kv_head = head / (heads.queries / heads.keys);
@@ -33,14 +38,134 @@ fn attended([q, k, v]: [&Tensor; 3], heads: HeadCounts, mask: &Tensor) -> Result
     Tensor::cat(&heads, 1)
 }
 
-/// `[N, N]`: 0 where `sees(query, key)`, −∞ elsewhere.
-fn mask(rows: usize, sees: impl Fn(usize, usize) -> bool) -> Result<Tensor> {
-    let values: Vec<f32> = (0..rows * rows)
+/// As [`attended`], in the formats of a kernel for `dtype`: the weights are rounded to it before they are multiplied with
+/// the values, and so is the output.
+pub(super) fn near_attended(
+    [q, k, v]: [&Near; 3],
+    heads: HeadCounts,
+    mask: &Tensor,
+    dtype: DType,
+) -> Result<Near> {
+    let parts = Parts::of(q, heads)?;
+    let of_head = |head: usize| -> Result<Near> {
+        let [q, k, v] = [
+            parts.query(q, head)?,
+            parts.key(k, head)?,
+            parts.key(v, head)?,
+        ];
+        let (weights, total, _) = parts.weights(&q, &k, mask, dtype)?;
+        let mixed = weights.rounded(dtype)?.matmul(&v, Sums::Product(dtype))?;
+        mixed.over(&total)?.rounded(dtype)
+    };
+    let all: Vec<Near> = (0..heads.queries).map(of_head).collect::<Result<_>>()?;
+    Near::cat(&all, 1)
+}
+
+/// Gradients of [`near_attended`] with respect to its inputs; the weights and their slopes are rounded before they are
+/// multiplied.
+fn near_gradients(
+    [q, k, v]: [&Near; 3],
+    above: &Near,
+    output: &Near,
+    heads: HeadCounts,
+    mask: &Tensor,
+    dtype: DType,
+) -> Result<[Near; 3]> {
+    let parts = Parts::of(q, heads)?;
+    let sums = Sums::Product(dtype);
+    let [mut dq, mut dk, mut dv] = [(); 3].map(|()| Vec::new());
+    for kv_head in 0..heads.keys {
+        // Query heads of a key head add up in f32.
+        let mut sum: Option<[Near; 2]> = None;
+        for head in kv_head * parts.group()..(kv_head + 1) * parts.group() {
+            let (own_q, own_k, own_v) = (
+                parts.query(q, head)?,
+                parts.key(k, head)?,
+                parts.key(v, head)?,
+            );
+            let (own_above, own_output) = (parts.query(above, head)?, parts.query(output, head)?);
+            let (_, total, below) = parts.weights(&own_q, &own_k, mask, dtype)?;
+            let weights = below.minus(&total.ln()?)?.exp()?;
+            let along = own_output.times(&own_above)?.sum(1, Sums::Ours)?;
+            let slopes = own_above.matmul(&own_v.t()?, sums)?.minus(&along)?;
+            let slopes = weights
+                .times(&slopes)?
+                .scaled(parts.scale())?
+                .rounded(dtype)?;
+            dq.push(slopes.matmul(&own_k, sums)?.rounded(dtype)?);
+            let of_head = [
+                slopes.t()?.matmul(&own_q, sums)?,
+                weights.rounded(dtype)?.t()?.matmul(&own_above, sums)?,
+            ];
+            sum = Some(match sum {
+                None => of_head,
+                Some([k, v]) => [k.plus(&of_head[0])?, v.plus(&of_head[1])?],
+            });
+        }
+        let Some([k_sum, v_sum]) = sum else {
+            candle_core::bail!("a key head without queries");
+        };
+        dk.push(k_sum.rounded(dtype)?);
+        dv.push(v_sum.rounded(dtype)?);
+    }
+    Ok([Near::cat(&dq, 1)?, Near::cat(&dk, 1)?, Near::cat(&dv, 1)?])
+}
+
+/// Heads of packed rows.
+#[derive(Clone, Copy)]
+struct Parts {
+    heads: HeadCounts,
+    dim: usize,
+}
+
+impl Parts {
+    fn of(q: &Near, heads: HeadCounts) -> Result<Self> {
+        let dim = q.value().dim(1)? / heads.queries;
+        Ok(Self { heads, dim })
+    }
+
+    fn group(self) -> usize {
+        self.heads.queries / self.heads.keys
+    }
+
+    fn scale(self) -> f64 {
+        1.0 / (self.dim as f64).sqrt()
+    }
+
+    fn query(self, x: &Near, head: usize) -> Result<Near> {
+        x.shaped(|x| x.narrow(1, head * self.dim, self.dim)?.contiguous())
+    }
+
+    /// Of the key head that query head `head` reads.
+    fn key(self, x: &Near, head: usize) -> Result<Near> {
+        self.query(x, head / self.group())
+    }
+
+    /// exp(score − largest) of a head, its sum over the keys, and the exponents.
+    fn weights(
+        self,
+        q: &Near,
+        k: &Near,
+        mask: &Tensor,
+        dtype: DType,
+    ) -> Result<(Near, Near, Near)> {
+        let scores = q.matmul(&k.t()?, Sums::Product(dtype))?;
+        let scores = scores.scaled(self.scale())?.plus(&Near::exact(mask)?)?;
+        let (below, _) = scores.below_largest()?;
+        let weights = below.exp()?;
+        let total = weights.sum(1, Sums::Ours)?;
+        Ok((weights, total, below))
+    }
+}
+
+/// `[N, N]`: 0 where `sees(query, key)`, [`UNSEEN`] elsewhere.
+pub(super) fn mask(rows: usize, sees: impl Fn(usize, usize) -> bool) -> Result<Tensor> {
+    let values: Vec<f64> = (0..rows * rows)
         .map(|at| {
             if sees(at / rows, at % rows) {
                 0.0
             } else {
-                f32::NEG_INFINITY
+                UNSEEN
             }
         })
         .collect();
@@ -99,7 +224,7 @@ impl Probe<'_> {
         above: &Pair,
         (heads, mask): (HeadCounts, &Tensor),
     ) -> Result<()> {
-        let want = attended(inputs.map(|input| &input.wide), heads, mask)?;
+        let want = attended(inputs.map(|input| &input.exact), heads, mask)?;
         let slopes = gradients(&inputs, above, |v| {
             attended(
                 [v[0].as_tensor(), v[1].as_tensor(), v[2].as_tensor()],
@@ -107,11 +232,14 @@ impl Probe<'_> {
                 mask,
             )
         })?;
-        // Weights and slopes are rounded before they are summed, over all rows and the query heads of a key head.
-        let bound = self.bound(8.0 * ROUNDED);
+        let near = [inputs[0].near()?, inputs[1].near()?, inputs[2].near()?];
+        let near = near.each_ref();
+        let output = near_attended(near, heads, mask, self.dtype)?;
+        let back = near_gradients(near, &above.near()?, &output, heads, mask, self.dtype)?;
         let wanted = [want].into_iter().chain(slopes);
-        for ((name, got), want) in names.into_iter().zip(got).zip(wanted) {
-            self.compare(name, got, &want, bound)?;
+        let near = [output].into_iter().chain(back);
+        for ((name, got), (want, near)) in names.into_iter().zip(got).zip(wanted.zip(near)) {
+            self.compare(name, got, &want, &near)?;
         }
         Ok(())
     }
@@ -171,8 +299,8 @@ impl Probe<'_> {
         let positions: Vec<u32> = table.iter().map(|row| row[1] + row[3]).collect();
         let frequencies: Vec<f32> = (0..TEXT_DIM / 2).map(|i| 0.8f32.powi(i as i32)).collect();
         let (cos, sin) = decode::rotary(
-            &Tensor::new(positions, self.device)?,
-            &Tensor::new(frequencies, self.device)?,
+            &Tensor::new(positions.as_slice(), self.device)?,
+            &Tensor::new(frequencies.as_slice(), self.device)?,
         )?;
         let rows = Tensor::new(&table, self.device)?;
         let cached = decode::Cached {
@@ -191,14 +319,20 @@ impl Probe<'_> {
         let q_turned = decode::append(&projected, &cos, &sin, &cached, TEXT, &rows)?;
         let output = decode::attend(&q_turned, &cached, TEXT, &rows)?;
 
-        let to_cpu = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F32);
+        let to_cpu = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F64);
+        self.angles(&positions, &frequencies, [&cos, &sin])?;
         let (cos, sin) = (to_cpu(&cos)?, to_cpu(&sin)?);
-        let biased = |x: &Pair, bias: &Pair| x.wide.broadcast_add(&bias.wide);
-        let want_k = turned(&biased(&k, &k_bias)?, &cos, &sin)?;
-        let want_v = biased(&v, &v_bias)?;
-        let bound = self.bound(ROUNDED);
+        let biased = |x: &Pair, bias: &Pair| x.exact.broadcast_add(&bias.exact);
+        let near_biased = |x: &Pair, bias: &Pair| x.near()?.plus(&bias.near()?);
+        let dtype = self.dtype;
+        let near_turned = |x: &Near| near_turned(x, &cos, &sin)?.rounded(dtype);
         let want_q = turned(&biased(&q, &q_bias)?, &cos, &sin)?;
-        self.compare("decode_append queries", &q_turned, &want_q, bound)?;
+        let near_q = near_turned(&near_biased(&q, &q_bias)?)?;
+        self.compare("decode_append queries", &q_turned, &want_q, &near_q)?;
+        let want_k = turned(&biased(&k, &k_bias)?, &cos, &sin)?;
+        let near_k = near_turned(&near_biased(&k, &k_bias)?)?;
+        let want_v = biased(&v, &v_bias)?;
+        let near_v = near_biased(&v, &v_bias)?.rounded(dtype)?;
         let (new_q, owns) = (
             to_cpu(&q_turned)?,
             [to_cpu(&own_k.here)?, to_cpu(&own_v.here)?],
@@ -209,30 +343,46 @@ impl Probe<'_> {
             // `[m, L, d]` → `[L, m·d]`
             let by_token = |x: &Tensor| x.transpose(0, 1)?.contiguous()?.reshape(((), kv_width));
             let keys = |prompts: &Pair, owns: &Tensor| -> Result<Tensor> {
-                let prompt = prompts.wide.narrow(0, slot * m, m)?;
+                let prompt = prompts.exact.narrow(0, slot * m, m)?;
                 let own = owns.reshape((b, m, capacity, TEXT_DIM))?.get(place)?;
                 let own = by_token(&own.narrow(1, 0, own_len + 1)?)?;
                 Tensor::cat(&[&by_token(&prompt.narrow(1, 0, prompt_len)?)?, &own], 0)
             };
             let (all_k, all_v) = (keys(&prompt_k, &owns[0])?, keys(&prompt_v, &owns[1])?);
             let last = prompt_len + own_len;
-            self.compare(
-                "decode_append keys",
-                &all_k.get(last)?,
-                &want_k.get(row)?,
-                bound,
-            )?;
-            self.compare(
-                "decode_append values",
-                &all_v.get(last)?,
-                &want_v.get(row)?,
-                bound,
-            )?;
-            let mask = Tensor::zeros((1, last + 1), DType::F32, &Device::Cpu)?;
+            for (name, all, want, near) in [
+                ("decode_append keys", &all_k, &want_k, &near_k),
+                ("decode_append values", &all_v, &want_v, &near_v),
+            ] {
+                let near = near.shaped(|x| x.get(row))?;
+                self.compare(name, &all.get(last)?, &want.get(row)?, &near)?;
+            }
+            let mask = Tensor::zeros((1, last + 1), DType::F64, &Device::Cpu)?;
             let q = new_q.narrow(0, row, 1)?;
-            let want = attended([&q, &all_k, &all_v], TEXT, &mask)?;
-            let bound = self.bound(5.0 * ROUNDED);
-            self.compare("decode_attention", &output.narrow(0, row, 1)?, &want, bound)?;
+            let inputs = [&q, &all_k, &all_v];
+            let want = attended(inputs, TEXT, &mask)?;
+            let near = [Near::exact(&q)?, Near::exact(&all_k)?, Near::exact(&all_v)?];
+            let near = near_attended(near.each_ref(), TEXT, &mask, dtype)?;
+            self.compare("decode_attention", &output.narrow(0, row, 1)?, &want, &near)?;
+        }
+        Ok(())
+    }
+
+    /// The turns of `positions`, whose angles are products in f32.
+    fn angles(&mut self, positions: &[u32], frequencies: &[f32], got: [&Tensor; 2]) -> Result<()> {
+        let column: Vec<f64> = positions.iter().map(|&at| f64::from(at)).collect();
+        let column = Tensor::from_vec(column, (positions.len(), 1), &Device::Cpu)?;
+        let row: Vec<f64> = frequencies.iter().map(|&f| f64::from(f)).collect();
+        let row = Tensor::from_vec(row, (1, frequencies.len()), &Device::Cpu)?;
+        let angles = Near::exact(&column)?.times(&Near::exact(&row)?)?;
+        let [want_cos, want_sin] = [angles.value().cos()?, angles.value().sin()?];
+        for (name, got, want) in [
+            ("decode_rotary cos", got[0], want_cos),
+            ("decode_rotary sin", got[1], want_sin),
+        ] {
+            // Slopes of at most 1, and a function that is off by two units in the last place.
+            let near = Near::with(want.clone(), angles.off(), 4.0)?;
+            self.compare(name, got, &want, &near)?;
         }
         Ok(())
     }

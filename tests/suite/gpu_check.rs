@@ -61,9 +61,13 @@ impl Check {
     /// The check with stand-ins in a process group of its own; each of their calls takes `seconds`.
     fn start(&self, seconds: &str, args: &[&str]) -> Child {
         let programs = root().join("tests/suite/gpu_check");
-        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        let path = format!(
+            "{0}/program:{0}/tools:{1}",
+            programs.display(),
+            std::env::var("PATH").unwrap()
+        );
         let (key, value) = self.mark.split_once('=').unwrap();
-        self.command(&programs.join("videothinker"), "--small")
+        self.command(&programs.join("program/videothinker"), "--small")
             .args(args)
             .env("PATH", path)
             .env("PROGRAM_SECONDS", seconds)

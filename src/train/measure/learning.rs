@@ -99,7 +99,7 @@ pub fn learning_speed(
         Ok(())
     })?;
     if let Some(path) = record {
-        record::write(path, &prompts, &inputs, &bias_logprob)?;
+        record::write(path, &prompts, &inputs, &bias.score(&inputs)?.logprob)?;
     }
     let home = if optimizer.reads_gradients_on_host() {
         Home::Host

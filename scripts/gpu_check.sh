@@ -76,8 +76,8 @@ results=$out/results.jsonl
 start_watch
 results_open=1
 trap conclude EXIT
-trap 'exit 143' TERM
-trap 'exit 130' INT HUP
+trap 'conclude 143' TERM
+trap 'conclude 130' INT HUP
 
 part start 5 20 start_check
 grep -q '^{"part":"start","exit_code":0,' "$results" || stopped="the check could not start"

@@ -4,7 +4,7 @@
 # Expects: $out, $scratch and $fast (folders), $results (a file in $out), $budget (seconds of all parts), $patience (factor of every limit).
 # shellcheck shell=bash disable=SC2154
 
-failed=0 stopped='' limit=60 watch=''
+failed=0 stopped='' limit=60 watch='' concluding=''
 declare -A running=()
 
 # Every process of this check has this in its environment; `exec` keeps the number of the script's own.
@@ -174,9 +174,12 @@ part_after() { # OTHER… -- NAME ABOUT LIMIT COMMAND…
 limited() { timeout -k 5 "$limit" "$@"; }
 run() { limited "$binary" "$@"; }
 
-# On every way out but KILL, where the watch does what is most needed.
-conclude() {
-  local code=$? name
+# On every way out but KILL, where the watch does what is most needed. A signal may come while it is under way already, and
+# must then not cut it short.
+conclude() { # [CODE]
+  local code=${1:-$?} name
+  if [ -n "$concluding" ]; then return; fi
+  concluding=1
   trap '' TERM INT HUP
   sweep
   if [ -d "$scratch" ] && [ -n "${results_open-}" ]; then

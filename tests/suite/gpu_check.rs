@@ -61,9 +61,13 @@ impl Check {
     /// The check with stand-ins in a process group of its own; each of their calls takes `seconds`.
     fn start(&self, seconds: &str, args: &[&str]) -> Child {
         let programs = root().join("tests/suite/gpu_check");
-        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        let path = format!(
+            "{0}/program:{0}/tools:{1}",
+            programs.display(),
+            std::env::var("PATH").unwrap()
+        );
         let (key, value) = self.mark.split_once('=').unwrap();
-        self.command(&programs.join("videothinker"), "--small")
+        self.command(&programs.join("program/videothinker"), "--small")
             .args(args)
             .env("PATH", path)
             .env("PROGRAM_SECONDS", seconds)
@@ -154,7 +158,7 @@ fn since_1970() -> f64 {
 /// Kills a check in one of four ways after `delay` and looks at what it leaves.
 fn kill_after(number: u64, delay: Duration) {
     let check = Check::new(&format!("kill{number}"));
-    let mut child = check.start("0.1", &[]);
+    let mut child = check.start("0.3", &[]);
     std::thread::sleep(delay);
     let (signal, whole_group) = [
         ("KILL", true),
@@ -189,7 +193,7 @@ fn kill_after(number: u64, delay: Duration) {
     assert_eq!(scratch.map_or(0, Iterator::count), 0, "{case}");
 
     let results = check.results();
-    for part in noted(&check, killed - 1.5) {
+    for part in noted(&check, killed - 3.0) {
         assert_eq!(
             results.get(part).map(|line| &line["exit_code"]),
             Some(&0.into()),
@@ -198,10 +202,6 @@ fn kill_after(number: u64, delay: Duration) {
     }
     if signal == "TERM" && results.contains_key("rates") {
         assert!(check.path("out/table.txt").exists(), "{case}");
-        let stopped = results
-            .values()
-            .any(|line| line["reason"] == "the check was stopped");
-        assert!(stopped || !whole_group, "{case}: {results:?}");
     }
     let files = std::fs::read_dir(check.path("out")).map_or(0, Iterator::count);
     assert!(files <= 8, "{case}: {files} files");

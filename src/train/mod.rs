@@ -130,7 +130,7 @@ pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions, ranks: usize) 
         "Memory, at the longest prompts and completions:\n{memory}"
     )?;
     if verb.is_rl() {
-        let duration = measure::Duration::before_start(&config, dataset.questions())?;
+        let duration = measure::Duration::in_words(&config, dataset.questions())?;
         writeln!(text, "{duration}")?;
     }
     Ok(text)
@@ -381,14 +381,16 @@ impl Run<'_> {
                 &mut watch,
             )?,
         };
-        self.trainer.count_together()?;
+        let graph_use = self.trainer.count_together()?;
         let state = &mut self.trainer.state;
         state.step += 1;
         state.next_question += count;
         done.metrics.num_tokens = state.num_tokens;
         done.metrics.skipped_videos = state.skipped_videos;
+        let sampling = &self.trainer.config.sampling;
         let mut timings = StepTimings {
             estimate_bytes: self.trainer.memory.largest,
+            decoding: sampling.cuda_graph.then(|| graph_use.into()),
             ..watch.finish(done.metrics.step)
         };
         if let Some(bytes) = measure::peak_bytes(self.trainer.policy.model().device())? {

@@ -148,7 +148,7 @@ impl Nccl {
     fn give_up(&self) {
         // SAFETY: NCCL stops the communicator's kernels; it is used no more, since the run ends.
         if let Err(error) = unsafe { result::comm_abort(self.comm) } {
-            tracing::warn!("NCCL: {error:?}");
+            tracing::warn!("{}", in_words(error));
         }
     }
 }
@@ -182,4 +182,60 @@ fn in_words(error: result::NcclError) -> candle_core::Error {
 
 fn not_added(dtype: DType) -> candle_core::Error {
     candle_core::Error::msg(format!("gradients of {dtype:?} are not added up"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::launch::Children;
+    use super::super::place::Place;
+    use super::super::sum::tests::{by_rank_0, flat, gradients};
+    use super::*;
+    use std::net::TcpListener;
+
+    const SOON: Duration = Duration::from_secs(120);
+
+    /// What rank `rank` of `size` gets, the last of its gradients being in host memory.
+    fn sums(rank: usize, size: usize, dtype: DType, port: u16) -> BTreeMap<String, Tensor> {
+        let place = Place {
+            rank,
+            size,
+            port,
+            ..Place::alone()
+        };
+        let link = Link::open(&place, SOON).unwrap();
+        let mut cluster = Cluster::new(place, SOON, Some(link), Children::default());
+        let device = Device::new_cuda_with_stream(rank).unwrap();
+        cluster.connect(&device).unwrap();
+        let mut gradients = gradients(rank, dtype);
+        let first = gradients["a"].to_device(&device).unwrap();
+        gradients.insert("a".to_owned(), first);
+        cluster.add_up(&mut gradients).unwrap();
+        gradients
+    }
+
+    #[test]
+    #[ignore = "needs four GPUs, or the stand-in for them with SIM_DEVICES=4"]
+    fn sums_are_those_of_the_cpus() {
+        for dtype in [DType::F32, DType::BF16] {
+            for size in [2, 4] {
+                let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+                let port = listener.local_addr().unwrap().port();
+                drop(listener);
+                let ranks: Vec<_> = (0..size)
+                    .map(|rank| std::thread::spawn(move || sums(rank, size, dtype, port)))
+                    .collect();
+                let wanted = by_rank_0(size, dtype);
+                for rank in ranks {
+                    for (name, sum) in rank.join().unwrap() {
+                        assert_eq!(sum.dtype(), dtype);
+                        // Four values can be added in several orders.
+                        for (got, want) in flat(&sum).iter().zip(flat(&wanted[&name])) {
+                            let bound = f32::EPSILON * 4.0;
+                            assert!((got - want).abs() <= bound, "{dtype:?} {size} {name}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -151,12 +151,12 @@ fn values(bytes: &[u8], dtype: DType) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cluster::place::Place;
     use std::time::Duration;
 
-    fn gradients(rank: usize, dtype: DType) -> BTreeMap<String, Tensor> {
+    pub(in super::super) fn gradients(rank: usize, dtype: DType) -> BTreeMap<String, Tensor> {
         let values: Vec<f32> = (0..600)
             .map(|i| ((i + 7 * rank) as f32 * 0.37).sin())
             .collect();
@@ -167,7 +167,7 @@ mod tests {
         BTreeMap::from([("a".to_owned(), tensor), ("b".to_owned(), turned)])
     }
 
-    fn flat(tensor: &Tensor) -> Vec<f32> {
+    pub(in super::super) fn flat(tensor: &Tensor) -> Vec<f32> {
         let flat = tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
         flat.to_vec1().unwrap()
     }
@@ -222,7 +222,7 @@ mod tests {
     }
 
     /// The sums that `size` ranks get from rank 0.
-    fn by_rank_0(size: usize, dtype: DType) -> BTreeMap<String, Tensor> {
+    pub(in super::super) fn by_rank_0(size: usize, dtype: DType) -> BTreeMap<String, Tensor> {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let place = |rank| Place {
             rank,

@@ -309,9 +309,9 @@ fn apply_override(
             argument: argument.to_owned(),
         })?;
     let (key, text) = (key.trim(), text.trim());
-    let parts = key.split('.');
+    let mut parts = key.split('.');
     let expected = parts
-        .fold(Some(Schema::of_config()), |schema, part| schema?.get(part))
+        .try_fold(Schema::of_config(), Schema::get)
         .ok_or_else(|| ConfigError::UnknownKey {
             place: place(),
             key: key.to_owned(),

@@ -236,10 +236,7 @@ mod tests {
         let mut schema = Schema::Scalar;
         Config::deserialize(Probe(&mut schema)).unwrap();
         assert_eq!(&schema, Schema::of_config());
-        let kind = |key: &str| {
-            let parts = key.split('.');
-            parts.fold(Some(&schema), |schema, part| schema?.get(part))
-        };
+        let kind = |key: &str| key.split('.').try_fold(&schema, Schema::get);
         // Absent by default, and not written when absent.
         assert_eq!(kind("data.manifest"), Some(&Schema::Text));
         assert_eq!(kind("data.assume_kind"), Some(&Schema::Text));

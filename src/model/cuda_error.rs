@@ -83,7 +83,6 @@ impl Kind {
             | "CURAND_STATUS_INITIALIZATION_FAILED"
             | "CURAND_STATUS_VERSION_MISMATCH"
             | "CURAND_STATUS_ARCH_MISMATCH"
-            | "NOT_FOUND"
             | "SHARED_OBJECT_SYMBOL_NOT_FOUND"
             | "SHARED_OBJECT_INIT_FAILED" => Self::Libraries,
             "ILLEGAL_ADDRESS"

@@ -325,9 +325,7 @@ impl Run<'_> {
                 tracing::info!("stopped at step {}", self.trainer.state.step);
                 return Ok(Ending::Stopped);
             }
-            let metrics = self
-                .step()
-                .with_context(|| format!("step {}", self.trainer.state.step + 1))?;
+            let metrics = self.step().with_context(|| self.step_in_words())?;
             if let Some(progress) = &progress {
                 progress.step(self.trainer.state.step, &in_brief(&metrics));
             }
@@ -351,6 +349,18 @@ impl Run<'_> {
             tracing::info!("done: {step} steps");
         }
         Ok(Ending::Finished)
+    }
+
+    /// The step that fails, on a GPU with what it was expected to take of its memory, once that is known.
+    fn step_in_words(&self) -> String {
+        let step = self.trainer.state.step + 1;
+        match self.trainer.memory.largest {
+            Some(bytes) if self.trainer.policy.model().device().is_cuda() => {
+                let gb = bytes as f64 / 1e9;
+                format!("step {step} (estimated to take at most {gb:.1} GB of the GPU's memory)")
+            }
+            _ => format!("step {step}"),
+        }
     }
 
     /// One step and its records.

@@ -135,15 +135,14 @@ impl Trainer<'_> {
         if !self.cluster.any(!prompts.is_empty())? {
             return Ok(self.empty_step().into());
         }
-        let completions = match replayed {
-            Some(replayed) => self.replayed(&questions, replayed)?,
-            None => {
-                let generated = watch
-                    .time("generate", || self.sample(&questions, &prompts))
-                    .context("while completions were sampled")?;
-                self.counts.graph_use.add(&generated.graph_use);
-                generated.completions
-            }
+        let completions = if let Some(replayed) = replayed {
+            self.replayed(&questions, replayed)?
+        } else {
+            let generated = watch
+                .time("generate", || self.sample(&questions, &prompts))
+                .context("while completions were sampled")?;
+            self.counts.graph_use.add(&generated.graph_use);
+            generated.completions
         };
         let groups: Vec<Group> = questions
             .iter()

@@ -51,7 +51,8 @@ impl Respondent {
         };
         Ok(Self {
             processor: Processor::load(folder)?.with_max_prompt_tokens(sampling.max_prompt_tokens),
-            model: FrozenModel::load(folder, device::dtype(&config.model), &device)?,
+            model: FrozenModel::load(folder, device::dtype(&config.model), &device)
+                .with_context(|| format!("while {} was loaded", folder.display()))?,
             sampling,
             seed: config.seed,
             graph_use: Mutex::default(),

@@ -127,7 +127,7 @@ impl Kind {
             Self::OtherCapability => other_capability(with),
             Self::NoGpu => {
                 "this process sees no GPU: `nvidia-smi -L` must list one, a container must be given it (docker run --gpus \
-                 all), and CUDA_VISIBLE_DEVICES must not hide it; without a GPU, set model.device = \"cpu\""
+                 all), and CUDA_VISIBLE_DEVICES must not hide it"
                     .to_owned()
             }
             Self::NoSuchGpu => format!(
@@ -140,7 +140,7 @@ impl Kind {
             ),
             Self::Stub => {
                 "the libcuda.so.1 that was found is a toolkit's stub for linking and not the driver's: take lib/stubs off \
-                 LD_LIBRARY_PATH; without a GPU, set model.device = \"cpu\""
+                 LD_LIBRARY_PATH"
                     .to_owned()
             }
             Self::Driver => {
@@ -218,13 +218,22 @@ fn other_capability(with: &Surroundings) -> String {
     )
 }
 
-/// `message` with the codes of CUDA's libraries in words, and behind it what can be done about each kind of them.
+static CODE: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"(Driver|Cublas|Curand)Error\((\w+)(?:, "([^"]*)")?\)"#).ok());
+
+/// `message` with the codes of CUDA's libraries in words.
+pub fn plain_words(message: &str) -> String {
+    CODE.as_ref().map_or_else(
+        || message.to_owned(),
+        |code| code.replace_all(message, Words).into_owned(),
+    )
+}
+
+/// As [`plain_words`], and behind it what can be done about each kind of code.
 pub fn in_words(message: &str, with: impl FnOnce() -> Surroundings) -> String {
-    static CODE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(r#"(Driver|Cublas|Curand)Error\((\w+)(?:, "([^"]*)")?\)"#).ok()
-    });
+    let mut text = plain_words(message);
     let Some(code) = &*CODE else {
-        return message.to_owned();
+        return text;
     };
     let page_locked = message.contains(PAGE_LOCKED);
     let mut kinds: Vec<Kind> = code
@@ -233,7 +242,6 @@ pub fn in_words(message: &str, with: impl FnOnce() -> Surroundings) -> String {
         .collect();
     kinds.sort_unstable();
     kinds.dedup();
-    let mut text = code.replace_all(message, Words).into_owned();
     if kinds.is_empty() {
         return text;
     }
@@ -295,7 +303,7 @@ mod tests {
     fn every_kind_of_failure_says_what_to_do() {
         let driver = |code: &str, text: &str| format!("DriverError(CUDA_ERROR_{code}, \"{text}\")");
         let old = "the provided PTX was compiled with an unsupported toolchain.";
-        for (message, wanted) in [
+        let cases = [
             (
                 driver("OUT_OF_MEMORY", "out of memory"),
                 &[
@@ -343,7 +351,7 @@ mod tests {
             ),
             (
                 driver("NO_DEVICE", "no CUDA-capable device is detected"),
-                &["sees no GPU", "model.device = \"cpu\""],
+                &["sees no GPU", "nvidia-smi -L", "docker run --gpus all"],
             ),
             (
                 driver("INVALID_DEVICE", "invalid device ordinal"),
@@ -371,7 +379,8 @@ mod tests {
                 ),
                 &["last checkpoint", "inspect device kernels"],
             ),
-        ] {
+        ];
+        for (message, wanted) in cases {
             let text = in_words(&message, here);
             assert!(!text.contains("Error("), "{text}");
             for words in wanted {

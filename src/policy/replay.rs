@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "cuda")]
 use std::sync::Once;
 
-/// How the steps of a decoding ran that take their state from the device.
+/// How the steps of a decoding ran. Ranks tell it each other, so every field is always written.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct GraphUse {
     /// Steps that were replayed from a CUDA graph.
@@ -15,7 +15,7 @@ pub struct GraphUse {
     #[serde(rename = "plain_steps")]
     pub plain: u64,
     /// Why there was no graph where one was asked for; absent where there was one, or none was asked for.
-    #[serde(rename = "no_graph", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "no_graph")]
     pub refused: Option<String>,
 }
 
@@ -88,6 +88,7 @@ pub(super) fn only_a_gpu(device: &Device) -> String {
 #[cfg(feature = "cuda")]
 mod cuda {
     use super::{GraphUse, Once};
+    use crate::model::cuda_error::plain_words;
     use candle_core::cuda_backend::WrapErr;
     use candle_core::cuda_backend::cudarc::driver::CudaGraph;
     use candle_core::cuda_backend::cudarc::driver::sys::CUgraphInstantiate_flags as Flags;
@@ -126,7 +127,7 @@ mod cuda {
             if matches!(self, Self::Warm) {
                 *self = match capture(device, &work) {
                     Ok(graph) => Self::Captured(graph),
-                    Err(error) => Self::plain(device, format!("capturing it: {error}"), used),
+                    Err(error) => Self::plain(device, &format!("capturing it: {error}"), used),
                 };
             }
             if let Self::Captured(graph) = self {
@@ -137,7 +138,7 @@ mod cuda {
                     }
                     // Nothing of it is queued: the step is still to be done.
                     Err(error) => {
-                        *self = Self::plain(device, format!("launching it: {error}"), used);
+                        *self = Self::plain(device, &format!("launching it: {error}"), used);
                     }
                 }
             }
@@ -151,7 +152,8 @@ mod cuda {
             Ok(())
         }
 
-        fn plain(device: &CudaDevice, why: String, used: &mut GraphUse) -> Self {
+        fn plain(device: &CudaDevice, why: &str, used: &mut GraphUse) -> Self {
+            let why = plain_words(why);
             // Every generation of a run would say it again.
             static SAID: Once = Once::new();
             SAID.call_once(|| {

@@ -134,10 +134,12 @@ impl<'a> Trainer<'a> {
         };
         let processor =
             Processor::load(&source)?.with_max_prompt_tokens(config.sampling.max_prompt_tokens);
-        let policy = Policy::load(&source, dtype, device, config.model.train_vision)?;
+        let policy = Policy::load(&source, dtype, device, config.model.train_vision)
+            .with_context(|| format!("while {} was loaded", source.display()))?;
         let parameters = policy.vars().iter();
         let parameters = parameters.map(|(name, var)| (name.clone(), var.clone()));
-        let mut optimizer = AdamW::new(parameters, &config.optimizer)?;
+        let mut optimizer = AdamW::new(parameters, &config.optimizer)
+            .context("while room was made for the optimizer's state")?;
         if let Some(folder) = checkpoint {
             let saved = read_optimizer(folder)?;
             optimizer

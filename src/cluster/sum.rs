@@ -162,8 +162,8 @@ pub(super) mod tests {
             .collect();
         let tensor = Tensor::from_vec(values, (20, 30), &Device::Cpu).unwrap();
         let tensor = tensor.to_dtype(dtype).unwrap();
-        // As gradients come: one of them lies transposed in memory.
-        let turned = tensor.t().unwrap();
+        // As gradients come: one of them lies transposed in memory of its own.
+        let turned = tensor.copy().unwrap().t().unwrap();
         BTreeMap::from([("a".to_owned(), tensor), ("b".to_owned(), turned)])
     }
 

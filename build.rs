@@ -26,7 +26,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     let nvcc = nvcc();
-    let arch = format!("compute_{}", compute_capability());
+    let capability = compute_capability();
+    let arch = format!("compute_{capability}");
+    // The program says so where a card refuses its kernels.
+    println!("cargo::rustc-env=KERNELS_BUILT_FOR={capability}");
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
     for entry in std::fs::read_dir(sources)? {
         let source = entry?.path();

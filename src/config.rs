@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 mod eval;
 mod load;
+mod schema;
 mod validate;
 mod video;
 
@@ -80,7 +81,8 @@ pub struct ModelConfig {
     pub bias_model: Option<String>,
     /// Weights and activations.
     pub dtype: DTypeName,
-    /// `auto` (CUDA when built in and present, else CPU), `cpu`, or `cuda:N`.
+    /// `auto`, `cpu`, or `cuda:N`. `auto` is the first GPU of a program built with CUDA, which ends where it cannot use one, and the
+    /// CPU of one built without.
     pub device: String,
     /// Train the vision tower too (the paper does).
     pub train_vision: bool,
@@ -240,7 +242,8 @@ pub struct SamplingConfig {
     /// Completions that decode as one batch (on a CPU: on each core); one that ends makes room for the next question's.
     /// 0: all of a step.
     pub max_rows: usize,
-    /// Replay a decoding step as a CUDA graph: fewer launches per token. If it cannot be captured, decoding goes on without.
+    /// Replay a decoding step as a CUDA graph: fewer launches per token. If it cannot be captured, decoding goes on without, says so
+    /// once, and `timings.jsonl` counts the steps of either kind (`decode/…`); `inspect device` fails.
     pub cuda_graph: bool,
 }
 
@@ -479,6 +482,8 @@ pub struct TrainConfig {
     pub max_bad_steps: usize,
     /// Clips decoded ahead of the trainer are held to about this many MiB.
     pub prefetch_mib: usize,
+    /// Seconds that ranks wait for each other at the start: to come, and then for NCCL to connect their GPUs.
+    pub rank_timeout: u64,
 }
 
 impl Default for TrainConfig {
@@ -490,6 +495,7 @@ impl Default for TrainConfig {
             updates_per_rollout: 1,
             max_bad_steps: 5,
             prefetch_mib: 512,
+            rank_timeout: 600,
         }
     }
 }

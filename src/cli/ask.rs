@@ -86,6 +86,9 @@ pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
     });
     shown?;
     let completion = completion?;
+    if let Some(words) = respondent.decoding_in_words() {
+        tracing::info!("{words}");
+    }
     if args.json {
         output::json(&Answer {
             text: &completion.text,

@@ -72,7 +72,7 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
     } else {
         output::text(&format!("{memory}\n"))?;
         if verb.is_rl() {
-            let duration = Duration::before_start(&config, questions)?;
+            let duration = Duration::in_words(&config, questions)?;
             output::text(&format!("{duration}\n"))?;
         }
     }

@@ -205,6 +205,9 @@ fn evaluate(args: &EvalArgs, model: &str) -> Result<()> {
         );
         progress.step(running.answered, &words);
     })?;
+    if let Some(words) = respondent.as_ref().and_then(Respondent::decoding_in_words) {
+        tracing::info!("{words}");
+    }
     let file = args
         .shard
         .map_or_else(|| "scores.json".into(), |shard| shard.scores_file());

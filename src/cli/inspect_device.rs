@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::config::Verb;
 use crate::model::Qwen25Vl;
 use crate::model::device;
+use crate::policy::GraphUse;
 use crate::prompt::Processor;
 use crate::train::measure;
 use crate::train::measure::DecodeSpeed;
@@ -20,7 +21,9 @@ use crate::train::measure::Workload;
 use crate::train::parity;
 use crate::train::parity::Parity;
 use crate::train::parity::Sizes;
+use anyhow::Context;
 use anyhow::Result;
+use anyhow::bail;
 use candle_core::Device;
 use clap::Args;
 use clap::Subcommand;
@@ -137,6 +140,8 @@ struct KernelView {
 #[derive(Debug, Serialize)]
 struct ParityView {
     agrees: bool,
+    #[serde(flatten)]
+    graph_use: GraphUse,
     differences: Vec<Difference>,
 }
 
@@ -211,13 +216,26 @@ fn answer(agrees: bool) -> Outcome {
 
 fn parity(args: &ParityArgs) -> Result<Outcome> {
     let device = device_of(&args.settings.load(Verb::Inspect)?)?;
-    let differences = measure::differences(&model_folder(&args.model)?, &device)?;
-    let agrees = differences.iter().all(Difference::is_small);
+    let found = measure::differences(&model_folder(&args.model)?, &device)?;
+    let agrees = found.all.iter().all(Difference::is_small);
     output::json(&ParityView {
         agrees,
-        differences,
+        graph_use: found.graph_use.clone(),
+        differences: found.all,
     })?;
+    // Without a graph its comparison would be of the same with the same; a CPU has none.
+    if device.is_cuda() {
+        require_graph(&found.graph_use)?;
+    }
     Ok(answer(agrees))
+}
+
+/// Fails where no step ran from a CUDA graph.
+fn require_graph(used: &GraphUse) -> Result<()> {
+    match used.without_graph() {
+        None => Ok(()),
+        Some(why) => bail!("no decoding step ran from a CUDA graph: {why}"),
+    }
 }
 
 impl WorkArgs {
@@ -252,7 +270,8 @@ fn decode(args: &DecodeArgs) -> Result<()> {
         .iter()
         .map(|&rows| (rows, config.sampling.cuda_graph));
     let by_graph = args.graph_rows.iter().map(|&rows| (rows, true));
-    for (rows, cuda_graph) in plain.chain(by_graph) {
+    let asked: Vec<(usize, bool)> = plain.chain(by_graph).collect();
+    for &(rows, cuda_graph) in &asked {
         let workload = args.work.workload(rows.div_ceil(group_size), group_size)?;
         batches.push(measure::decode_speed(
             &model,
@@ -263,7 +282,15 @@ fn decode(args: &DecodeArgs) -> Result<()> {
             cuda_graph,
         )?);
     }
-    output::json(&DecodeView { rates, batches })
+    let view = DecodeView { rates, batches };
+    output::json(&view)?;
+    for (batch, (rows, cuda_graph)) in view.batches.iter().zip(asked) {
+        if cuda_graph {
+            require_graph(&batch.graph_use)
+                .with_context(|| format!("{rows} rows by a CUDA graph"))?;
+        }
+    }
+    Ok(())
 }
 
 fn train(args: &TrainArgs) -> Result<()> {

@@ -5,6 +5,7 @@ use crate::cluster::place::Place;
 use crate::config::Config;
 use crate::config::ConfigError;
 use crate::config::Verb;
+use crate::model::device;
 use crate::train::console;
 use crate::train::rundir::RunDirError;
 use anyhow::Result;
@@ -132,7 +133,8 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     if usage { 2 } else { 1 }
 }
 
-/// An error and its causes, outermost first, one a line; a cause already said by its parent is left out.
+/// An error and its causes, outermost first, one a line; a cause already said by its parent is left out. Codes of the
+/// CUDA libraries are put into words, with what can be done about them.
 pub fn describe(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1) {
@@ -142,7 +144,7 @@ pub fn describe(error: &anyhow::Error) -> String {
             text.push_str(&cause);
         }
     }
-    text
+    device::in_words(&text)
 }
 
 /// Parses the arguments and runs the command.

@@ -17,6 +17,7 @@ use clap::Args;
 use std::io::Write;
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Arguments of every training verb.
 #[derive(Debug, Clone, Args)]
@@ -72,9 +73,10 @@ fn start(args: &TrainingArgs, verb: Verb, replay: Option<PathBuf>) -> Result<Out
     let launched = place.as_ref().is_some_and(|place| place.launched);
     let rank = place.as_ref().map_or(0, |place| place.rank);
     let _span = (rank > 0).then(|| tracing::error_span!("rank", n = rank).entered());
+    let patience = Duration::from_secs(config.train.rank_timeout);
     let cluster = match place {
-        Some(place) => Cluster::join(place)?,
-        None => Cluster::launch(ranks)?,
+        Some(place) => Cluster::join(place, patience)?,
+        None => Cluster::launch(ranks, patience)?,
     };
     match train::run(&config, verb, &options, cluster) {
         Ok(Ending::Finished) => Ok(Outcome::Done),

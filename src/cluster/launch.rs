@@ -3,7 +3,6 @@
 use super::ClusterError;
 use super::Result;
 use super::link::Link;
-use super::link::PATIENCE;
 use super::place::LAUNCHED;
 use super::place::Place;
 use std::net::TcpListener;
@@ -21,7 +20,7 @@ const FAREWELL: Duration = Duration::from_secs(30);
 pub(super) struct Children(Vec<Child>);
 
 /// Starts `size - 1` copies of this process and waits until they are connected.
-pub(super) fn launch(size: usize) -> Result<(Place, Link, Children)> {
+pub(super) fn launch(size: usize, patience: Duration) -> Result<(Place, Link, Children)> {
     let mut place = Place {
         size,
         job: format!("{}-{}", std::process::id(), nanoseconds()),
@@ -49,7 +48,7 @@ pub(super) fn launch(size: usize) -> Result<(Place, Link, Children)> {
         let child = start().map_err(|source| ClusterError::Launch { rank, source })?;
         children.0.push(child);
     }
-    match Link::gather(&place, &listener, PATIENCE, || children.all_alive()) {
+    match Link::gather(&place, &listener, patience, || children.all_alive()) {
         Ok(link) => Ok((place, link, children)),
         Err(error) => {
             children.end();

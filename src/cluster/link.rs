@@ -22,8 +22,6 @@ use std::net::TcpStream;
 use std::time::Duration;
 use std::time::Instant;
 
-/// How long ranks wait for each other at the start: nodes of a cluster do not begin together.
-pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 /// Between two attempts to connect, and between two looks at who has come.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a new connection may take to say who it is.
@@ -223,6 +221,42 @@ impl Link {
             // What waits may be a value: then the rank is there, and ahead.
             (!waits).then(|| self.peeked(rank)).flatten()
         })
+    }
+
+    /// What `work` gives on a thread of its own, which is left behind where it takes longer than `patience`: `None`. It is
+    /// for work that cannot be given up, and the process is to end.
+    ///
+    /// # Errors
+    /// [`ClusterError::Left`] where another rank is lost meanwhile.
+    #[cfg(any(feature = "nccl", test))]
+    pub(super) fn while_all_are_there<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>> {
+        use std::sync::mpsc::RecvTimeoutError;
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            // Nobody waits any more where this fails.
+            let _ = sender.send(work());
+        });
+        let start = Instant::now();
+        loop {
+            match receiver.recv_timeout(PAUSE) {
+                Ok(value) => return Ok(Some(value)),
+                Err(RecvTimeoutError::Disconnected) => match thread.join() {
+                    Err(panic) => std::panic::resume_unwind(panic),
+                    Ok(()) => return Ok(None),
+                },
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Some(left) = self.lost() {
+                return Err(left);
+            }
+            if start.elapsed() > patience {
+                return Ok(None);
+            }
+        }
     }
 
     #[cfg(any(feature = "nccl", test))]
@@ -471,6 +505,27 @@ mod tests {
             link.share(&link.rank).unwrap()
         });
         assert_eq!(seen, [[0, 1], [0, 1]]);
+    }
+
+    #[test]
+    fn work_that_waits_for_ever_is_left_behind() {
+        let for_ever = || std::thread::sleep(SOON * 100);
+        let seen = ranks(2, move |link| {
+            let soon = link.while_all_are_there(SOON, || 3).unwrap();
+            assert_eq!(soon, Some(3));
+            let start = Instant::now();
+            let patience = if link.rank == 0 { SOON } else { PAUSE * 4 };
+            let ended = link.while_all_are_there(patience, for_ever);
+            assert!(start.elapsed() < SOON / 2, "it was waited for");
+            if link.rank == 1 {
+                link.fail(1, "it has waited long enough");
+            }
+            ended.map_err(|error| error.to_string())
+        });
+        // The impatient one gives up, and the other hears of it at once.
+        assert_eq!(seen[1], Ok(None));
+        let told = "rank 1 failed: it has waited long enough";
+        assert_eq!(seen[0].as_ref().unwrap_err(), told);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! goes that way, and so do gradients on a CPU. Gradients on GPUs are added up by NCCL. A rank that fails says so, one
 //! that vanishes is noticed: the others end with its number and its reason instead of waiting for ever.
 
+use crate::model::device;
 use candle_core::Device;
 use candle_core::Tensor;
 use link::Link;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 mod launch;
 mod link;
@@ -43,7 +45,10 @@ pub enum ClusterError {
         source: std::io::Error,
     },
     /// Not all came.
-    #[error("after {seconds} s ranks {missing:?} have not come to {address}")]
+    #[error(
+        "after {seconds} s (train.rank_timeout) ranks {missing:?} have not come to {address}: they do not run, cannot reach that \
+         address (MASTER_ADDR, MASTER_PORT, a firewall), or have failed, as their own output says"
+    )]
     Missing {
         /// Who did not come.
         missing: Vec<usize>,
@@ -76,6 +81,22 @@ pub enum ClusterError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The ranks reach each other, and NCCL their GPUs not.
+    #[error(
+        "rank {rank}: after {seconds} s (train.rank_timeout) NCCL has not connected the GPUs of all {ranks} ranks, although each \
+         reaches rank 0 at {address}: NCCL_SOCKET_IFNAME must name the network between the machines on each of them, and a \
+         firewall must let all ports through between them; NCCL_DEBUG=INFO shows what it tries"
+    )]
+    NotConnected {
+        /// This rank.
+        rank: usize,
+        /// How many there are.
+        ranks: usize,
+        /// HOST:PORT of rank 0.
+        address: String,
+        /// How long it waited.
+        seconds: u64,
+    },
     /// GPUs, and a program that cannot connect them.
     #[error(
         "several ranks on GPUs need NCCL: build with --features cuda,nccl, or set model.device = \"cpu\""
@@ -96,6 +117,9 @@ pub type Result<T, E = ClusterError> = std::result::Result<T, E>;
 #[derive(Debug)]
 pub struct Cluster {
     place: Place,
+    /// How long ranks wait for each other at the start: nodes of a cluster do not begin together.
+    #[cfg_attr(not(feature = "nccl"), expect(dead_code, reason = "NCCL's limit"))]
+    patience: Duration,
     link: Option<Link>,
     #[cfg(feature = "nccl")]
     nccl: Option<nccl::Nccl>,
@@ -106,12 +130,19 @@ pub struct Cluster {
 impl Cluster {
     /// One process.
     pub fn alone() -> Self {
-        Self::new(Place::alone(), None, launch::Children::default())
+        let children = launch::Children::default();
+        Self::new(Place::alone(), Duration::ZERO, None, children)
     }
 
-    fn new(place: Place, link: Option<Link>, children: launch::Children) -> Self {
+    fn new(
+        place: Place,
+        patience: Duration,
+        link: Option<Link>,
+        children: launch::Children,
+    ) -> Self {
         Self {
             place,
+            patience,
             link,
             #[cfg(feature = "nccl")]
             nccl: None,
@@ -119,25 +150,27 @@ impl Cluster {
         }
     }
 
-    /// The process at `place`. Returns when all ranks are there.
+    /// The process at `place`. Returns when all ranks are there; `patience` is how long they wait for each other, now and
+    /// in [`Self::connect`].
     ///
     /// # Errors
-    /// Ranks that do not come within ten minutes, or do not belong together.
-    pub fn join(place: Place) -> Result<Self> {
-        let link = Link::open(&place, link::PATIENCE)?;
-        Ok(Self::new(place, Some(link), launch::Children::default()))
+    /// Ranks that do not come in time, or do not belong together.
+    pub fn join(place: Place, patience: Duration) -> Result<Self> {
+        let link = Link::open(&place, patience)?;
+        let children = launch::Children::default();
+        Ok(Self::new(place, patience, Some(link), children))
     }
 
     /// This process as rank 0, and `size - 1` more of it with the same arguments on this machine.
     ///
     /// # Errors
     /// When the system gives no port or no process, or one ends before the run begins.
-    pub fn launch(size: usize) -> Result<Self> {
+    pub fn launch(size: usize, patience: Duration) -> Result<Self> {
         if size == 1 {
             return Ok(Self::alone());
         }
-        let (place, link, children) = launch::launch(size)?;
-        Ok(Self::new(place, Some(link), children))
+        let (place, link, children) = launch::launch(size, patience)?;
+        Ok(Self::new(place, patience, Some(link), children))
     }
 
     /// This process's number.
@@ -220,7 +253,7 @@ impl Cluster {
     /// Prepares for gradients that are on `device`.
     ///
     /// # Errors
-    /// Ranks on CPUs and GPUs in one run; GPUs without NCCL in the program, or that NCCL cannot connect.
+    /// Ranks on CPUs and GPUs in one run; GPUs without NCCL in the program, or that NCCL cannot connect in time.
     pub fn connect(&mut self, device: &Device) -> Result<()> {
         if self.link.is_none() {
             return Ok(());
@@ -275,7 +308,7 @@ impl Cluster {
         };
         match error.downcast_ref() {
             Some(ClusterError::Left { rank, reason }) => link.fail(*rank, reason),
-            _ => link.fail(self.rank(), &format!("{error:#}")),
+            _ => link.fail(self.rank(), &device::in_words(&format!("{error:#}"))),
         }
     }
 }
@@ -307,7 +340,8 @@ mod tests {
                 launched,
                 ..Place::alone()
             };
-            Cluster::new(place, None, launch::Children::default())
+            let children = launch::Children::default();
+            Cluster::new(place, Duration::ZERO, None, children)
         };
         assert_eq!(at(1, true).gpu(2), Some(1));
         assert_eq!(at(1, true).gpu(1), None);

@@ -8,6 +8,7 @@ use super::Cluster;
 use super::ClusterError;
 use super::Result;
 use super::link::Link;
+use super::sum;
 use crate::kernels::launch::device_address;
 use candle_core::CudaDevice;
 use candle_core::DType;
@@ -40,6 +41,12 @@ unsafe impl Send for Nccl {}
 // SAFETY: as above.
 unsafe impl Sync for Nccl {}
 
+/// A communicator on its way from the thread that made it.
+struct Connected(sys::ncclComm_t);
+
+// SAFETY: as above.
+unsafe impl Send for Connected {}
+
 impl Nccl {
     /// Connects the GPUs of all ranks.
     pub(super) fn connect(cluster: &Cluster, device: &Device) -> Result<Self> {
@@ -52,59 +59,57 @@ impl Nccl {
         let id = sys::ncclUniqueId {
             internal: id.map(|byte| byte as std::ffi::c_char),
         };
-        // NCCL takes the GPU that is current in this thread.
-        device.cuda_stream().context().bind_to_thread().w()?;
-        let mut comm = MaybeUninit::uninit();
-        // SAFETY: NCCL writes the communicator unless it fails.
-        let comm = unsafe {
-            result::comm_init_rank(
-                comm.as_mut_ptr(),
-                cluster.size() as i32,
-                id,
-                cluster.rank() as i32,
-            )
-            .map_err(in_words)?;
-            comm.assume_init()
+        let (size, rank) = (cluster.size(), cluster.rank());
+        let context = device.cuda_stream().context().clone();
+        let connect = move || -> Result<Connected> {
+            // NCCL takes the GPU that is current in this thread.
+            context.bind_to_thread().w()?;
+            let mut comm = MaybeUninit::uninit();
+            // SAFETY: NCCL writes the communicator unless it fails.
+            unsafe {
+                result::comm_init_rank(comm.as_mut_ptr(), size as i32, id, rank as i32)
+                    .map_err(in_words)?;
+                Ok(Connected(comm.assume_init()))
+            }
         };
-        Ok(Self {
-            comm,
-            device: device.clone(),
-        })
+        // It waits for a rank that does not come without end.
+        let Some(link) = &cluster.link else {
+            return Err(ClusterError::NoNccl);
+        };
+        match link.while_all_are_there(cluster.patience, connect)? {
+            Some(connected) => Ok(Self {
+                comm: connected?.0,
+                device: device.clone(),
+            }),
+            None => Err(ClusterError::NotConnected {
+                rank,
+                ranks: size,
+                address: cluster.place.address(),
+                seconds: cluster.patience.as_secs(),
+            }),
+        }
     }
 
-    /// Adds the ranks' gradients up in place. Those in host memory come to the GPU one by one and go back.
+    /// Adds the ranks' gradients up in place, in f32. Those in host memory come to the GPU part by part and go back.
     pub(super) fn add_up(
         &self,
         link: &Link,
         gradients: &mut BTreeMap<String, Tensor>,
     ) -> Result<()> {
         let device = Device::Cuda(self.device.clone());
-        let (away, here): (Vec<_>, Vec<_>) = gradients
-            .values_mut()
-            .partition(|gradient| gradient.device().is_cpu());
-        result::group_start().map_err(in_words)?;
-        let queued = here.into_iter().try_for_each(|gradient| {
-            *gradient = gradient.contiguous()?;
-            self.queue(gradient)
-        });
-        result::group_end().map_err(in_words)?;
-        queued?;
-        self.wait(link)?;
-        for gradient in away {
-            let sum = gradient.contiguous()?.to_device(&device)?;
-            self.queue(&sum)?;
-            self.wait(link)?;
-            *gradient = sum.to_device(&Device::Cpu)?;
-        }
-        Ok(())
+        sum::in_buckets(gradients.values_mut(), &device, sum::BUCKET, |parts| {
+            result::group_start().map_err(in_words)?;
+            let queued = parts.iter().try_for_each(|part| self.queue(part));
+            result::group_end().map_err(in_words)?;
+            queued?;
+            self.wait(link)
+        })
     }
 
     fn queue(&self, tensor: &Tensor) -> Result<()> {
-        let dtype = match tensor.dtype() {
-            DType::BF16 => sys::ncclDataType_t::ncclBfloat16,
-            DType::F32 => sys::ncclDataType_t::ncclFloat32,
-            other => return Err(not_added(other).into()),
-        };
+        if tensor.dtype() != DType::F32 {
+            return Err(not_added(tensor.dtype()).into());
+        }
         let address = device_address(tensor, &self.device)?;
         // SAFETY: a contiguous tensor of that many values; the stream orders this behind what computes them and before
         // what reads the sums.
@@ -113,7 +118,7 @@ impl Nccl {
                 address as *const c_void,
                 address as *mut c_void,
                 tensor.elem_count(),
-                dtype,
+                sys::ncclDataType_t::ncclFloat32,
                 sys::ncclRedOp_t::ncclSum,
                 self.comm,
                 self.device.cuda_stream().cu_stream().cast(),
@@ -143,7 +148,7 @@ impl Nccl {
     fn give_up(&self) {
         // SAFETY: NCCL stops the communicator's kernels; it is used no more, since the run ends.
         if let Err(error) = unsafe { result::comm_abort(self.comm) } {
-            tracing::warn!("NCCL: {error:?}");
+            tracing::warn!("{}", in_words(error));
         }
     }
 }
@@ -153,13 +158,84 @@ fn new_id() -> Result<Vec<u8>> {
     Ok(id.internal().iter().map(|byte| *byte as u8).collect())
 }
 
+/// What NCCL's codes say to a user; the bindings do not even print them.
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn in_words(error: result::NcclError) -> candle_core::Error {
+    use sys::ncclResult_t as Code;
+    let words = match error.0 {
+        Code::ncclUnhandledCudaError => "CUDA refused it something, often memory for its buffers",
+        Code::ncclSystemError => {
+            "the system or the network refused it something: NCCL_SOCKET_IFNAME must name the network between the machines, a \
+             container needs shared memory (docker run --shm-size=1g)"
+        }
+        Code::ncclInvalidArgument | Code::ncclInvalidUsage => {
+            "it was used in a way it does not take, as by two ranks with one GPU (CUDA_VISIBLE_DEVICES)"
+        }
+        Code::ncclRemoteError => "another rank has failed or cannot be reached any more",
+        _ => "it failed by itself",
+    };
     candle_core::Error::msg(format!(
-        "NCCL: {error:?} (NCCL_DEBUG=INFO makes it say more)"
+        "NCCL: {words} ({:?}); NCCL_DEBUG=INFO makes it say more",
+        error.0
     ))
 }
 
 fn not_added(dtype: DType) -> candle_core::Error {
     candle_core::Error::msg(format!("gradients of {dtype:?} are not added up"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::launch::Children;
+    use super::super::place::Place;
+    use super::super::sum::tests::{by_rank_0, flat, gradients};
+    use super::*;
+    use std::net::TcpListener;
+
+    const SOON: Duration = Duration::from_secs(120);
+
+    /// What rank `rank` of `size` gets, the last of its gradients being in host memory.
+    fn sums(rank: usize, size: usize, dtype: DType, port: u16) -> BTreeMap<String, Tensor> {
+        let place = Place {
+            rank,
+            size,
+            port,
+            ..Place::alone()
+        };
+        let link = Link::open(&place, SOON).unwrap();
+        let mut cluster = Cluster::new(place, SOON, Some(link), Children::default());
+        let device = Device::new_cuda_with_stream(rank).unwrap();
+        cluster.connect(&device).unwrap();
+        let mut gradients = gradients(rank, dtype);
+        let first = gradients["a"].to_device(&device).unwrap();
+        gradients.insert("a".to_owned(), first);
+        cluster.add_up(&mut gradients).unwrap();
+        gradients
+    }
+
+    #[test]
+    #[ignore = "needs four GPUs, or the stand-in for them with SIM_DEVICES=4"]
+    fn sums_are_those_of_the_cpus() {
+        for dtype in [DType::F32, DType::BF16] {
+            for size in [2, 4] {
+                let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+                let port = listener.local_addr().unwrap().port();
+                drop(listener);
+                let ranks: Vec<_> = (0..size)
+                    .map(|rank| std::thread::spawn(move || sums(rank, size, dtype, port)))
+                    .collect();
+                let wanted = by_rank_0(size, dtype);
+                for rank in ranks {
+                    for (name, sum) in rank.join().unwrap() {
+                        assert_eq!(sum.dtype(), dtype);
+                        // Four values can be added in several orders.
+                        for (got, want) in flat(&sum).iter().zip(flat(&wanted[&name])) {
+                            let bound = f32::EPSILON * 4.0;
+                            assert!((got - want).abs() <= bound, "{dtype:?} {size} {name}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

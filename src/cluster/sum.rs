@@ -1,4 +1,7 @@
-//! Gradients of all ranks added up by rank 0, for CPUs.
+//! Gradients of all ranks added up: by rank 0, for CPUs, and what NCCL is given of them.
+//!
+//! Either way a sum is made in f32 and rounded to the gradients' format once: NCCL would round one of bf16 at every rank
+//! it goes through.
 
 use super::ClusterError;
 use super::Result;
@@ -17,6 +20,73 @@ pub(super) fn shape_of(gradients: &BTreeMap<String, Tensor>) -> u64 {
         hash.add(shape.as_bytes());
     }
     hash.value()
+}
+
+/// Values of gradients that are added up at once where that is not done in place: their f32 copies, and what becomes of
+/// them, take 8 bytes a value, which is less than the activations that a backward pass has freed by then.
+#[cfg(feature = "nccl")]
+pub(super) const BUCKET: usize = 16 << 20;
+
+/// Gives `add` the gradients part by part as flat f32 tensors on `device`, `most` values at once, and puts the sums that it
+/// leaves in them where they belong.
+#[cfg(any(feature = "nccl", test))]
+pub(super) fn in_buckets<'a>(
+    gradients: impl IntoIterator<Item = &'a mut Tensor>,
+    device: &Device,
+    most: usize,
+    mut add: impl FnMut(&[Tensor]) -> Result<()>,
+) -> Result<()> {
+    let mut bucket = Bucket::default();
+    for gradient in gradients {
+        *gradient = gradient.contiguous()?;
+        let flat = gradient.flatten_all()?;
+        let mut start = 0;
+        while start < flat.elem_count() {
+            let len = (flat.elem_count() - start).min(most - bucket.filled);
+            bucket.take(&flat, start, len, device)?;
+            start += len;
+            if bucket.filled == most {
+                std::mem::take(&mut bucket).add_up(&mut add)?;
+            }
+        }
+    }
+    bucket.add_up(&mut add)
+}
+
+/// Parts of gradients that are added up together.
+#[cfg(any(feature = "nccl", test))]
+#[derive(Default)]
+struct Bucket {
+    filled: usize,
+    wide: Vec<Tensor>,
+    /// Of those that are copies: the number of the part, the gradient it comes from, and where it begins there.
+    copies: Vec<(usize, Tensor, usize)>,
+}
+
+#[cfg(any(feature = "nccl", test))]
+impl Bucket {
+    fn take(&mut self, flat: &Tensor, start: usize, len: usize, device: &Device) -> Result<()> {
+        let part = flat.narrow(0, start, len)?;
+        if flat.dtype() != DType::F32 || !flat.device().same_device(device) {
+            self.copies.push((self.wide.len(), flat.clone(), start));
+        }
+        self.wide
+            .push(part.to_device(device)?.to_dtype(DType::F32)?);
+        self.filled += len;
+        Ok(())
+    }
+
+    fn add_up(self, add: &mut impl FnMut(&[Tensor]) -> Result<()>) -> Result<()> {
+        if self.wide.is_empty() {
+            return Ok(());
+        }
+        add(&self.wide)?;
+        for (part, home, start) in self.copies {
+            let sum = self.wide[part].to_dtype(home.dtype())?;
+            home.slice_set(&sum.to_device(home.device())?, 0, start)?;
+        }
+        Ok(())
+    }
 }
 
 /// Adds tensor by tensor, in f32 and in the order of ranks.
@@ -81,23 +151,23 @@ fn values(bytes: &[u8], dtype: DType) -> Vec<f32> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cluster::place::Place;
     use std::time::Duration;
 
-    fn gradients(rank: usize, dtype: DType) -> BTreeMap<String, Tensor> {
+    pub(in super::super) fn gradients(rank: usize, dtype: DType) -> BTreeMap<String, Tensor> {
         let values: Vec<f32> = (0..600)
             .map(|i| ((i + 7 * rank) as f32 * 0.37).sin())
             .collect();
         let tensor = Tensor::from_vec(values, (20, 30), &Device::Cpu).unwrap();
         let tensor = tensor.to_dtype(dtype).unwrap();
-        // As gradients come: one of them lies transposed in memory.
-        let turned = tensor.t().unwrap();
+        // As gradients come: one of them lies transposed in memory of its own.
+        let turned = tensor.copy().unwrap().t().unwrap();
         BTreeMap::from([("a".to_owned(), tensor), ("b".to_owned(), turned)])
     }
 
-    fn flat(tensor: &Tensor) -> Vec<f32> {
+    pub(in super::super) fn flat(tensor: &Tensor) -> Vec<f32> {
         let flat = tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
         flat.to_vec1().unwrap()
     }
@@ -149,6 +219,89 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The sums that `size` ranks get from rank 0.
+    pub(in super::super) fn by_rank_0(size: usize, dtype: DType) -> BTreeMap<String, Tensor> {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let place = |rank| Place {
+            rank,
+            size,
+            port: listener.local_addr().unwrap().port(),
+            ..Place::alone()
+        };
+        let soon = Duration::from_secs(20);
+        std::thread::scope(|scope| {
+            for rank in 1..size {
+                let place = place(rank);
+                scope.spawn(move || {
+                    let link = Link::open(&place, soon).unwrap();
+                    add_up(&link, &mut gradients(rank, dtype)).unwrap();
+                });
+            }
+            let link = Link::gather(&place(0), &listener, soon, || Ok(())).unwrap();
+            let mut sums = gradients(0, dtype);
+            add_up(&link, &mut sums).unwrap();
+            sums
+        })
+    }
+
+    /// As NCCL does it, but that the other ranks' values are at hand.
+    fn in_buckets_of(most: usize, size: usize, dtype: DType) -> BTreeMap<String, Tensor> {
+        let others: Vec<Vec<f32>> = (1..size)
+            .map(|rank| gradients(rank, dtype).values().flat_map(flat).collect())
+            .collect();
+        let mut sums = gradients(0, dtype);
+        let mut done = 0;
+        in_buckets(sums.values_mut(), &Device::Cpu, most, |parts| {
+            let mut filled = 0;
+            for part in parts {
+                assert_eq!(part.dtype(), DType::F32);
+                let mut values = flat(part);
+                for other in &others {
+                    for (sum, value) in values.iter_mut().zip(&other[done..]) {
+                        *sum += value;
+                    }
+                }
+                done += values.len();
+                filled += values.len();
+                part.slice_set(&Tensor::new(values, &Device::Cpu)?, 0, 0)?;
+            }
+            assert!(filled <= most);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(done, 1200);
+        sums
+    }
+
+    #[test]
+    fn parts_of_gradients_give_the_sums_of_rank_0() {
+        for dtype in [DType::F32, DType::BF16] {
+            for size in [2, 4] {
+                let wanted = by_rank_0(size, dtype);
+                for most in [7, 600, 1000, 5000] {
+                    let sums = in_buckets_of(most, size, dtype);
+                    for (name, sum) in &sums {
+                        assert_eq!(sum.dims(), wanted[name].dims());
+                        assert_eq!(sum.dtype(), dtype);
+                        assert_eq!(flat(sum), flat(&wanted[name]), "{dtype:?} {size} {most}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_sum_rounded_at_every_rank_is_another() {
+        let parts: Vec<_> = (0..4).map(|rank| gradients(rank, DType::BF16)).collect();
+        let rounded = |a: f32, b: f32| bf16::from_f32(a + b).to_f32();
+        let hops = parts.iter().map(|part| flat(&part["a"]));
+        let hops = hops.reduce(|a, b| a.iter().zip(b).map(|(a, b)| rounded(*a, b)).collect());
+        let wanted = flat(&by_rank_0(4, DType::BF16)["a"]);
+        let pairs = wanted.iter().zip(hops.unwrap());
+        let differ = pairs.filter(|(a, b)| **a != *b).count();
+        assert!(differ > wanted.len() / 10, "{differ} of {}", wanted.len());
     }
 
     #[test]

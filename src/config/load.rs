@@ -1,6 +1,7 @@
 //! From a TOML file and `--set` arguments to a [`Config`], with every mistake named by place and key.
 
-use super::{Benchmark, Config, Protocol, QuestionKind, Verb};
+use super::schema::Schema;
+use super::{Config, Verb};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -175,6 +176,11 @@ impl Config {
             })
     }
 
+    /// The dotted key of every setting, in order; those that are absent by default too.
+    pub fn keys() -> Vec<String> {
+        Schema::of_config().leaves()
+    }
+
     /// Every setting as `(dotted key, value)`, in order of the keys; an absent one has no entry.
     pub fn flattened(&self) -> BTreeMap<String, String> {
         let mut leaves = BTreeMap::new();
@@ -183,25 +189,6 @@ impl Config {
         });
         leaves
     }
-}
-
-/// A config in which every key is present: the list of what may be written.
-fn template() -> Table {
-    let mut full = Config::default();
-    full.model.bias_model = Some(String::new());
-    full.data.samples = Some(0);
-    full.data.kinds = vec![QuestionKind::Observational];
-    full.data.assume_kind = Some(QuestionKind::Observational);
-    full.data.video_strip = Some(String::new());
-    full.data.cache_dir = Some(PathBuf::new());
-    full.train.stop_after = Some(0);
-    full.kl.token_cap = Some(0.0);
-    full.eval.benchmark = Some(Benchmark::Clevrer);
-    full.eval.protocol = Some(Protocol::Authors);
-    full.eval.protocol_from = Some(PathBuf::new());
-    full.eval.template = Some(String::new());
-    full.eval.subtitles = Some(PathBuf::new());
-    to_table(&full)
 }
 
 fn to_table(config: &Config) -> Table {
@@ -238,7 +225,7 @@ fn read_file(path: &Path, text: &str, origins: &mut Origins) -> Result<Table, Co
     };
     let document = DeTable::parse(text).map_err(|error| syntax(&error))?;
     let mut spans = BTreeMap::new();
-    collect_spans("", document.get_ref(), &template(), &mut spans).map_err(|unknown| {
+    collect_spans("", document.get_ref(), Schema::of_config(), &mut spans).map_err(|unknown| {
         ConfigError::UnknownKey {
             place: line(&unknown.span),
             nearest: nearest_key(&unknown.key),
@@ -272,19 +259,19 @@ struct UnknownKey {
 fn collect_spans(
     prefix: &str,
     table: &DeTable<'_>,
-    allowed: &Table,
+    allowed: &Schema,
     spans: &mut BTreeMap<String, Range<usize>>,
 ) -> Result<(), UnknownKey> {
     for (name, value) in table {
         let key = join(prefix, name.get_ref());
-        let Some(expected) = allowed.get(name.get_ref().as_ref()) else {
+        let Some(expected) = allowed.get(name.get_ref()) else {
             return Err(UnknownKey {
                 key,
                 span: name.span(),
             });
         };
-        if let (DeValue::Table(inner), Value::Table(allowed)) = (value.get_ref(), expected) {
-            collect_spans(&key, inner, allowed, spans)?;
+        if let (DeValue::Table(inner), Schema::Table(_)) = (value.get_ref(), expected) {
+            collect_spans(&key, inner, expected, spans)?;
         } else {
             let whole = name.span().start..value.span().end.max(name.span().end);
             spans.insert(key, whole);
@@ -298,14 +285,14 @@ fn nearest_key(key: &str) -> Option<String> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let wanted = last(key);
     let mut best: Option<(f64, String)> = None;
-    flatten("", &template(), &mut |candidate, _| {
+    for candidate in Config::keys() {
         let whole = strsim::normalized_damerau_levenshtein(key, &candidate);
         let part = 0.95 * strsim::normalized_damerau_levenshtein(&wanted, &last(&candidate));
         let score = whole.max(part);
         if score > best.as_ref().map_or(0.5, |(score, _)| *score) {
             best = Some((score, candidate));
         }
-    });
+    }
     best.map(|(_, key)| key)
 }
 
@@ -322,24 +309,15 @@ fn apply_override(
             argument: argument.to_owned(),
         })?;
     let (key, text) = (key.trim(), text.trim());
-    let mut expected = &Value::Table(template());
-    let full = template();
-    for (depth, part) in key.split('.').enumerate() {
-        let level = if depth == 0 {
-            Some(&full)
-        } else {
-            expected.as_table()
-        };
-        expected =
-            level
-                .and_then(|level| level.get(part))
-                .ok_or_else(|| ConfigError::UnknownKey {
-                    place: place(),
-                    key: key.to_owned(),
-                    nearest: nearest_key(key),
-                })?;
-    }
-    if expected.is_table() {
+    let mut parts = key.split('.');
+    let expected = parts
+        .try_fold(Schema::of_config(), Schema::get)
+        .ok_or_else(|| ConfigError::UnknownKey {
+            place: place(),
+            key: key.to_owned(),
+            nearest: nearest_key(key),
+        })?;
+    if matches!(expected, Schema::Table(_)) {
         return Err(ConfigError::WrongType {
             place: place(),
             key: key.to_owned(),
@@ -362,17 +340,17 @@ fn apply_override(
 }
 
 /// TOML where it is TOML; a bare word is a string, and words with commas are a list where a list is expected.
-fn parse_value(text: &str, expected: &Value) -> Value {
+fn parse_value(text: &str, expected: &Schema) -> Value {
     let parsed = format!("value = {text}")
         .parse::<Table>()
         .ok()
         .filter(|table| table.len() == 1)
         .and_then(|mut table| table.remove("value"));
     match (parsed, expected) {
-        (Some(Value::String(word)), Value::String(_)) => Value::String(word),
-        (_, Value::String(_)) => Value::String(text.to_owned()),
+        (Some(Value::String(word)), Schema::Text) => Value::String(word),
+        (_, Schema::Text) => Value::String(text.to_owned()),
         (Some(value), _) => value,
-        (None, Value::Array(_)) => Value::Array(
+        (None, Schema::List) => Value::Array(
             text.split(',')
                 .map(str::trim)
                 .filter(|word| !word.is_empty())
@@ -402,7 +380,7 @@ fn insert(table: &mut Table, key: &str, value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::TextAfterVideo;
+    use crate::config::{Benchmark, Protocol, QuestionKind, TextAfterVideo};
 
     fn load(text: &str, overrides: &[&str]) -> Result<Config, ConfigError> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -526,6 +504,7 @@ mod tests {
         config.data.assume_kind = Some(QuestionKind::Observational);
         config.data.video_strip = Some("/CLEVRER".into());
         config.data.cache_dir = Some("frames".into());
+        config.data.manifest = Some("manifest.json".into());
         config.train.stop_after = Some(2);
         config.checkpoint.keep_steps = vec![1, 2];
         config.kl.token_cap = Some(2.5);
@@ -543,8 +522,7 @@ mod tests {
         std::fs::write(file.path(), "seed = 1\n[video]\nfps = 2.0\n").unwrap();
         let older = Config::read_resolved(file.path()).unwrap();
         assert_eq!(older.video.text_after, TextAfterVideo::Spatial);
-        let mut keys = Vec::new();
-        flatten("", &template(), &mut |key, _| keys.push(key));
-        assert!(keys.iter().all(|key| written.contains_key(key)));
+        let keys = Config::keys();
+        assert!(keys.iter().eq(written.keys()), "{keys:?} {written:?}");
     }
 }

@@ -291,6 +291,7 @@ impl Config {
         )?;
         check.count("train.max_bad_steps", self.train.max_bad_steps, 1)?;
         check.count("train.prefetch_mib", self.train.prefetch_mib, 1)?;
+        check.count("train.rank_timeout", self.train.rank_timeout as usize, 1)?;
         check.at_least("sft.grounding_weight", self.sft.grounding_weight, 0.0)?;
         check.at_least("sft.emphasis", self.sft.emphasis, 0.0)?;
         self.check_eval(check)
@@ -507,6 +508,7 @@ mod tests {
             ("train.questions_per_step=0", "at least 1"),
             ("train.updates_per_rollout=0", "at least 1"),
             ("train.max_bad_steps=0", "at least 1"),
+            ("train.rank_timeout=0", "at least 1"),
             ("video.min_frames=3", "even"),
             ("video.max_frames=2", "below video.min_frames"),
             ("video.max_pixels=784", "below video.min_pixels"),

@@ -11,10 +11,11 @@ use crate::eval::subtitles::Subtitles;
 use crate::model::Qwen25Vl;
 use crate::model::device;
 use crate::policy::FrozenModel;
+use crate::policy::GraphUse;
 use crate::policy::generate::Completion;
 use crate::policy::generate::Finish;
 use crate::policy::generate::Observer;
-use crate::policy::generate::generate;
+use crate::policy::generate::generate_counted;
 use crate::policy::generate::generate_side_by_side;
 use crate::policy::sampler::QuestionSeed;
 use crate::prompt::Processor;
@@ -26,6 +27,8 @@ use anyhow::Context;
 use anyhow::Result;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 
 /// A frozen model with its processor, and how it is asked.
 #[derive(Debug)]
@@ -34,6 +37,7 @@ pub struct Respondent {
     processor: Processor,
     sampling: SamplingConfig,
     seed: u64,
+    graph_use: Mutex<GraphUse>,
 }
 
 impl Respondent {
@@ -47,10 +51,35 @@ impl Respondent {
         };
         Ok(Self {
             processor: Processor::load(folder)?.with_max_prompt_tokens(sampling.max_prompt_tokens),
-            model: FrozenModel::load(folder, device::dtype(&config.model), &device)?,
+            model: FrozenModel::load(folder, device::dtype(&config.model), &device)
+                .with_context(|| format!("while {} was loaded", folder.display()))?,
             sampling,
             seed: config.seed,
+            graph_use: Mutex::default(),
         })
+    }
+
+    /// How the tokens of all answers were drawn, in words; `None` where no CUDA graph was asked for.
+    pub fn decoding_in_words(&self) -> Option<String> {
+        let used = self
+            .graph_use
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let words = format!(
+            "{} decoding steps from a CUDA graph, {} without",
+            used.captured, used.plain
+        );
+        let why = used.without_graph();
+        let why = why.map_or_else(String::new, |why| format!(" (no graph: {why})"));
+        self.sampling.cuda_graph.then_some(words + &why)
+    }
+
+    fn count(&self, graph_use: &GraphUse) {
+        let mut used = self
+            .graph_use
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        used.add(graph_use);
     }
 
     /// The network.
@@ -67,18 +96,17 @@ impl Respondent {
     pub fn answer(&self, prompt: &Prompt, id: &str, observer: &mut Observer) -> Result<Completion> {
         let (model, processor) = (self.model(), &self.processor);
         let seeds = self.seeds(&[id]);
-        generate(
+        let generated = generate_counted(
             model,
             processor,
             &[prompt],
             &seeds,
             &self.sampling,
             observer,
-        )?
-        .into_iter()
-        .flatten()
-        .next()
-        .context("the model gave no completion")
+        )?;
+        self.count(&generated.graph_use);
+        let mut completions = generated.completions.into_iter().flatten();
+        completions.next().context("the model gave no completion")
     }
 
     /// `ids` name the draws, so that an answer does not depend on what else is asked.
@@ -118,13 +146,15 @@ impl Respondent {
             .iter()
             .map(|(index, _)| batch[*index].id.as_str())
             .collect();
-        let completions = generate_side_by_side(
+        let generated = generate_side_by_side(
             self.model(),
             &self.processor,
             &prompts,
             &self.seeds(&ids),
             &self.sampling,
         )?;
+        self.count(&generated.graph_use);
+        let completions = generated.completions;
         let mut replies = vec![None; batch.len()];
         for (((index, _), group), read_with) in asked.iter().zip(completions).zip(read_with) {
             let samples = group.iter().map(|completion| sample(completion, read_with));

@@ -2,6 +2,8 @@
 
 use crate::config::DTypeName;
 use crate::config::ModelConfig;
+use crate::model::cuda_error;
+use crate::model::cuda_error::Surroundings;
 use candle_core::DType;
 use candle_core::Device;
 
@@ -13,8 +15,11 @@ pub enum DeviceError {
         "model.device = \"{0}\": this program was built without CUDA; build it with --features cuda, or set \"cpu\" or \"auto\""
     )]
     NotBuilt(String),
-    /// The device does not answer.
-    #[error("model.device = \"{name}\": {source}")]
+    /// The device does not answer. The CPU is not taken instead: what is meant for a GPU would go on there for weeks.
+    #[error(
+        "model.device = \"{name}\": this program is built for GPUs and cannot use this one ({source}); to run on the CPU, which is \
+         for small models, set model.device = \"cpu\""
+    )]
     Unavailable {
         /// As configured.
         name: String,
@@ -42,7 +47,10 @@ pub enum DeviceError {
     Unknown(String),
 }
 
-/// The device that `config.device` names; `auto` is the first GPU where the program can use one, else the CPU.
+/// The device that `config.device` names; `auto` is the first GPU of a program built with CUDA, and else the CPU.
+///
+/// # Errors
+/// A GPU that is asked for and cannot be used, by `auto` in a program built with CUDA too.
 pub fn device(config: &ModelConfig) -> Result<Device, DeviceError> {
     let name = config.device.as_str();
     let built = candle_core::utils::cuda_is_available();
@@ -58,17 +66,10 @@ pub fn device(config: &ModelConfig) -> Result<Device, DeviceError> {
     if !built {
         return Err(DeviceError::NotBuilt(name.to_owned()));
     }
-    match open(ordinal) {
-        Ok(device) => Ok(device),
-        Err(error) if name == "auto" => {
-            tracing::warn!("no usable GPU ({error}): running on the CPU");
-            Ok(Device::Cpu)
-        }
-        Err(source) => Err(DeviceError::Unavailable {
-            name: name.to_owned(),
-            source,
-        }),
-    }
+    open(ordinal).map_err(|source| DeviceError::Unavailable {
+        name: name.to_owned(),
+        source,
+    })
 }
 
 /// As [`device`], for one of `ranks` processes: `choose` says which of that many visible GPUs is this one's.
@@ -97,71 +98,37 @@ pub fn of_rank(
 
 /// GPUs this process may use.
 fn visible_gpus() -> usize {
-    #[cfg(feature = "cuda")]
-    {
-        use candle_core::cuda_backend::cudarc::driver::CudaContext;
-        CudaContext::device_count().map_or(0, |count| count.max(0) as usize)
-    }
-    #[cfg(not(feature = "cuda"))]
-    0
+    surroundings().gpus
 }
 
-/// The GPU `ordinal` with one stream for all threads, on which work runs in the order in which it is queued.
-#[cfg(feature = "cuda")]
-fn open(ordinal: usize) -> candle_core::Result<Device> {
-    let device = Device::new_cuda_with_stream(ordinal)?;
-    if let Device::Cuda(cuda) = &device {
-        #[expect(
-            unsafe_code,
-            reason = "events would order the use of a tensor on several streams; there is one"
-        )]
-        unsafe {
-            cuda.disable_event_tracking();
-        }
-        if let Err(error) = keep_freed_memory(cuda) {
-            tracing::warn!(
-                "the driver takes freed GPU memory back at every synchronisation: {error}"
-            );
-        }
-    }
-    Ok(device)
+/// `message` with error codes of the CUDA libraries in words, and with what can be done about them on this machine.
+pub fn in_words(message: &str) -> String {
+    cuda_error::in_words(message, surroundings)
 }
+
+#[cfg(feature = "cuda")]
+fn surroundings() -> Surroundings {
+    gpu::surroundings()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn surroundings() -> Surroundings {
+    Surroundings::default()
+}
+
+#[cfg(feature = "cuda")]
+use gpu::open;
 
 #[cfg(not(feature = "cuda"))]
 fn open(ordinal: usize) -> candle_core::Result<Device> {
     Device::new_cuda(ordinal)
 }
 
-/// Lets the device's memory pool keep what is freed: by default it gives all back whenever the host waits for the
-/// device, and the next step pays for mapping it again.
-#[cfg(feature = "cuda")]
-fn keep_freed_memory(cuda: &candle_core::CudaDevice) -> candle_core::Result<()> {
-    use candle_core::cuda_backend::WrapErr;
-    use candle_core::cuda_backend::cudarc::driver::result;
-    use candle_core::cuda_backend::cudarc::driver::sys::CUmemPool_attribute;
-
-    let mut threshold = u64::MAX;
-    let device = cuda.cuda_stream().context().cu_device();
-    #[expect(
-        unsafe_code,
-        reason = "the driver's own functions; this attribute is a 64-bit number"
-    )]
-    unsafe {
-        let pool = result::device::get_default_mem_pool(device).w()?;
-        result::mem_pool::set_attribute(
-            pool,
-            CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
-            (&raw mut threshold).cast(),
-        )
-        .w()
-    }
-}
-
-/// Whether `config.device` is the CPU on this machine, without opening a device.
+/// Whether `config.device` is the CPU, without opening a device.
 pub fn is_cpu(config: &ModelConfig) -> bool {
     match config.device.as_str() {
         "cpu" => true,
-        "auto" => visible_gpus() == 0,
+        "auto" => !candle_core::utils::cuda_is_available(),
         _ => false,
     }
 }
@@ -173,6 +140,9 @@ pub fn dtype(config: &ModelConfig) -> DType {
         DTypeName::F32 => DType::F32,
     }
 }
+
+#[cfg(feature = "cuda")]
+mod gpu;
 
 #[cfg(test)]
 mod tests {
@@ -203,6 +173,30 @@ mod tests {
             assert!(matches!(two("cuda"), Err(DeviceError::NotBuilt(_))));
             assert!(named("auto").unwrap().is_cpu());
             assert!(matches!(named("cuda:1"), Err(DeviceError::NotBuilt(_))));
+        }
+    }
+
+    #[test]
+    fn a_gpu_that_cannot_be_used_is_not_replaced_by_the_cpu() {
+        let code = "DriverError(CUDA_ERROR_NO_DEVICE, \"no CUDA-capable device is detected\")";
+        let error = DeviceError::Unavailable {
+            name: "auto".to_owned(),
+            source: candle_core::Error::msg(code),
+        };
+        let text = in_words(&error.to_string());
+        for words in [
+            "model.device = \"auto\": this program is built for GPUs",
+            "CUDA: no CUDA-capable device is detected (CUDA_ERROR_NO_DEVICE)",
+            "set model.device = \"cpu\"",
+            "nvidia-smi -L",
+        ] {
+            assert!(text.contains(words), "no `{words}` in {text}");
+        }
+        if candle_core::utils::cuda_is_available() && visible_gpus() == 0 {
+            assert!(matches!(
+                named("auto"),
+                Err(DeviceError::Unavailable { .. })
+            ));
         }
     }
 }

@@ -8,6 +8,7 @@ mod attention_kernels;
 pub mod cache;
 pub mod checkpoint_error;
 mod config_file;
+pub mod cuda_error;
 pub mod device;
 pub mod export;
 mod few_rows;

@@ -1,5 +1,6 @@
 //! Token-by-token continuation of several prompts as rows of one batch, which rows join and leave at any time.
 
+use crate::kernels::decode::MAX_ROWS;
 use crate::model::Qwen25Vl;
 use crate::model::cache::{CacheSize, KvCache};
 use crate::model::positions::Positions;
@@ -7,6 +8,7 @@ use crate::model::spec::Spec;
 use crate::policy::device_steps::{DeviceSteps, STEPS_PER_COPY};
 use crate::policy::inputs::PackedInputs;
 use crate::policy::logprobs::video_tokens;
+use crate::policy::replay::{GraphUse, only_a_gpu};
 use crate::policy::sampler::{CompletionSeed, Draw, Sampler};
 use candle_core::{Result, Tensor, bail};
 
@@ -18,6 +20,8 @@ pub struct Decoding<'a> {
     /// Position of each row's next token.
     next: Vec<u32>,
     on_device: Option<DeviceSteps>,
+    /// Of steps that go through the host.
+    without: GraphUse,
 }
 
 /// A row that has drawn a token and is to draw the next.
@@ -46,7 +50,17 @@ impl<'a> Decoding<'a> {
             cache: model.cache(size)?,
             next: Vec::new(),
             on_device: None,
+            without: GraphUse::default(),
         })
+    }
+
+    /// How the steps of [`Self::draw`] ran so far.
+    pub fn graph_use(&self) -> GraphUse {
+        let mut used = self.without.clone();
+        if let Some(on_device) = &self.on_device {
+            used.add(on_device.graph_use());
+        }
+        used
     }
 
     /// Prefills the prompts of `inputs` (groups without suffixes). Returns a handle for each, and the logits `[Q', V]`
@@ -143,6 +157,7 @@ impl<'a> Decoding<'a> {
         most: usize,
     ) -> Result<Vec<Vec<Draw>>> {
         if !DeviceSteps::take(self.model, &self.cache) {
+            self.note_step_without_graph(sampler);
             let tokens: Vec<u32> = pending.iter().map(|row| row.token).collect();
             let seeds: Vec<CompletionSeed> = pending.iter().map(|row| row.seed).collect();
             let indices: Vec<usize> = pending.iter().map(|row| row.index).collect();
@@ -170,6 +185,21 @@ impl<'a> Decoding<'a> {
             *next += steps as u32;
         }
         Ok(draws)
+    }
+
+    fn note_step_without_graph(&mut self, sampler: &Sampler) {
+        self.without.plain += 1;
+        if sampler.cuda_graph() && self.without.refused.is_none() {
+            let (device, rows) = (self.model.device(), self.cache.size().rows);
+            self.without.refused = Some(if device.is_cuda() {
+                format!(
+                    "{rows} rows in {:?}: it takes {MAX_ROWS} rows at most (sampling.max_rows), in bf16 or f32",
+                    self.model.dtype()
+                )
+            } else {
+                only_a_gpu(device)
+            });
+        }
     }
 
     /// Keeps only these rows (ascending), the others have ended.

@@ -10,7 +10,7 @@ use crate::model::Qwen25Vl;
 use crate::model::cache::{CachedRow, KvCache};
 use crate::model::positions::inverse_frequencies;
 use crate::policy::decode::Pending;
-use crate::policy::replay::Replay;
+use crate::policy::replay::{GraphUse, Replay};
 use crate::policy::sampler::Draw;
 use candle_core::{DType, Result, Tensor, bail};
 
@@ -61,6 +61,11 @@ impl DeviceSteps {
             sampler,
             replay: Replay::new(graph),
         })
+    }
+
+    /// How the steps ran so far.
+    pub(super) fn graph_use(&self) -> &GraphUse {
+        self.replay.used()
     }
 
     /// `steps` ≤ [`STEPS_PER_COPY`] tokens of each of the rows of `cache`, which stand at `positions`: what each step drew.

@@ -7,6 +7,7 @@ use crate::config::SamplingConfig;
 use crate::model::Qwen25Vl;
 use crate::model::cache::CacheSize;
 use crate::model::positions::PositionError;
+use crate::policy::GraphUse;
 use crate::policy::decode::Decoding;
 use crate::policy::decode::Pending;
 use crate::policy::decode::Prefilled;
@@ -71,6 +72,15 @@ impl Completion {
     }
 }
 
+/// The completions of several prompts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Generated {
+    /// Of each prompt.
+    pub completions: Vec<Vec<Completion>>,
+    /// How their tokens were drawn, but for the first of each.
+    pub graph_use: GraphUse,
+}
+
 /// Why no completions came out.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
@@ -120,7 +130,7 @@ struct Row {
 
 /// `config.group_size` completions of each prompt; `seeds[i]` names the draws of `prompts[i]`.
 ///
-/// `model` should be a detached view of the policy: nothing here needs a graph.
+/// `model` should be a detached view of the policy: nothing here needs candle's graph.
 pub fn generate(
     model: &Qwen25Vl,
     processor: &Processor,
@@ -129,9 +139,22 @@ pub fn generate(
     config: &SamplingConfig,
     observer: &mut Observer,
 ) -> Result<Vec<Vec<Completion>>, GenerateError> {
+    generate_counted(model, processor, prompts, seeds, config, observer)
+        .map(|generated| generated.completions)
+}
+
+/// As [`generate`], and how the steps ran.
+pub fn generate_counted(
+    model: &Qwen25Vl,
+    processor: &Processor,
+    prompts: &[&Prompt],
+    seeds: &[QuestionSeed],
+    config: &SamplingConfig,
+    observer: &mut Observer,
+) -> Result<Generated, GenerateError> {
     let lens = prompts.iter().map(|prompt| prompt.token_ids.len());
     let Some(longest) = lens.max() else {
-        return Ok(Vec::new());
+        return Ok(Generated::default());
     };
     let size = cache_size(prompts.len(), longest, config);
     let mut batch = Batch {
@@ -151,17 +174,20 @@ pub fn generate(
     while batch.fill()? {
         batch.step()?;
     }
-    batch.completions()
+    Ok(Generated {
+        graph_use: batch.decoding.graph_use(),
+        completions: batch.completions()?,
+    })
 }
 
-/// As [`generate`], the prompts divided among as many batches as the device runs side by side.
+/// As [`generate_counted`], the prompts divided among as many batches as the device runs side by side.
 pub fn generate_side_by_side(
     model: &Qwen25Vl,
     processor: &Processor,
     prompts: &[&Prompt],
     seeds: &[QuestionSeed],
     config: &SamplingConfig,
-) -> Result<Vec<Vec<Completion>>, GenerateError> {
+) -> Result<Generated, GenerateError> {
     let per_batch = prompts
         .len()
         .div_ceil(passes_at_once(model.device()))
@@ -170,10 +196,15 @@ pub fn generate_side_by_side(
         .chunks(per_batch)
         .zip(seeds.chunks(per_batch))
         .collect();
-    let completions = side_by_side(model.device(), &batches, |(prompts, seeds)| {
-        generate(model, processor, prompts, seeds, config, &mut unobserved)
+    let parts = side_by_side(model.device(), &batches, |(prompts, seeds)| {
+        generate_counted(model, processor, prompts, seeds, config, &mut unobserved)
     })?;
-    Ok(completions.into_iter().flatten().collect())
+    let mut all = Generated::default();
+    for part in parts {
+        all.graph_use.add(&part.graph_use);
+        all.completions.extend(part.completions);
+    }
+    Ok(all)
 }
 
 /// Room for `config.max_rows` rows, and for twice the prompts that so many rows come from: prompts whose last rows take

@@ -21,6 +21,8 @@ pub mod parallel;
 mod replay;
 pub mod sampler;
 
+pub use replay::GraphUse;
+
 /// Start of the names of the vision tower's tensors.
 const VISION: &str = "visual.";
 

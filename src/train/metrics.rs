@@ -5,6 +5,8 @@
 
 use super::files::JsonLines;
 use super::tensorboard::EventFile;
+use crate::policy::GraphUse;
+use anyhow::Result;
 use candle_core::Device;
 use serde::Serialize;
 use serde_json::Value;
@@ -115,10 +117,37 @@ pub struct StepTimings {
         skip_serializing_if = "Option::is_none"
     )]
     pub estimate_bytes: Option<u64>,
+    /// How completions were sampled by all ranks, where `sampling.cuda_graph` is set.
+    #[serde(flatten)]
+    pub decoding: Option<DecodingSteps>,
     /// Seconds of each phase, `time/<phase>`. `time/video` is what the step waited for clips, `time/video_work` what
     /// the video threads worked meanwhile, added up.
     #[serde(flatten)]
     pub phases: BTreeMap<String, f64>,
+}
+
+/// The steps of a step's decodings.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct DecodingSteps {
+    /// Replayed from a CUDA graph.
+    #[serde(rename = "decode/graph_steps")]
+    pub graph: u64,
+    /// Launched kernel by kernel: without a graph all, with one the first of each decoding.
+    #[serde(rename = "decode/plain_steps")]
+    pub plain: u64,
+    /// Why there was no graph; absent where there was one.
+    #[serde(rename = "decode/no_graph", skip_serializing_if = "Option::is_none")]
+    pub no_graph: Option<String>,
+}
+
+impl From<GraphUse> for DecodingSteps {
+    fn from(used: GraphUse) -> Self {
+        Self {
+            graph: used.captured,
+            plain: used.plain,
+            no_graph: used.refused,
+        }
+    }
 }
 
 /// Measures the phases of one step.
@@ -180,6 +209,7 @@ impl Stopwatch {
             step_time: self.start.elapsed().as_secs_f64(),
             peak_bytes: peak_resident_bytes(),
             estimate_bytes: None,
+            decoding: None,
             phases: self.phases,
         }
     }
@@ -347,6 +377,33 @@ mod tests {
             let read = |run: &Path| std::fs::read(run.join(name)).unwrap();
             assert!(read(once.path()) == read(twice.path()), "{name}");
         }
+    }
+
+    #[test]
+    fn timings_say_how_completions_were_sampled() {
+        let line = |decoding| {
+            let timings = StepTimings {
+                decoding,
+                ..StepTimings::default()
+            };
+            serde_json::to_value(timings).unwrap()
+        };
+        assert!(line(None).get("decode/plain_steps").is_none());
+        let used = GraphUse {
+            captured: 40,
+            plain: 2,
+            refused: None,
+        };
+        let used = line(Some(used.into()));
+        assert_eq!(used["decode/graph_steps"], 40);
+        assert_eq!(used["decode/plain_steps"], 2);
+        assert!(used.get("decode/no_graph").is_none());
+        let refused = GraphUse {
+            plain: 42,
+            refused: Some("no memory".to_owned()),
+            ..GraphUse::default()
+        };
+        assert_eq!(line(Some(refused.into()))["decode/no_graph"], "no memory");
     }
 
     #[test]

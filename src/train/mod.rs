@@ -130,7 +130,7 @@ pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions, ranks: usize) 
         "Memory, at the longest prompts and completions:\n{memory}"
     )?;
     if verb.is_rl() {
-        let duration = measure::Duration::before_start(&config, dataset.questions())?;
+        let duration = measure::Duration::in_words(&config, dataset.questions())?;
         writeln!(text, "{duration}")?;
     }
     Ok(text)
@@ -325,9 +325,7 @@ impl Run<'_> {
                 tracing::info!("stopped at step {}", self.trainer.state.step);
                 return Ok(Ending::Stopped);
             }
-            let metrics = self
-                .step()
-                .with_context(|| format!("step {}", self.trainer.state.step + 1))?;
+            let metrics = self.step().with_context(|| self.step_in_words())?;
             if let Some(progress) = &progress {
                 progress.step(self.trainer.state.step, &in_brief(&metrics));
             }
@@ -351,6 +349,18 @@ impl Run<'_> {
             tracing::info!("done: {step} steps");
         }
         Ok(Ending::Finished)
+    }
+
+    /// The step that fails, on a GPU with what it was expected to take of its memory, once that is known.
+    fn step_in_words(&self) -> String {
+        let step = self.trainer.state.step + 1;
+        match self.trainer.memory.largest {
+            Some(bytes) if self.trainer.policy.model().device().is_cuda() => {
+                let gb = bytes as f64 / 1e9;
+                format!("step {step} (estimated to take at most {gb:.1} GB of the GPU's memory)")
+            }
+            _ => format!("step {step}"),
+        }
     }
 
     /// One step and its records.
@@ -381,14 +391,16 @@ impl Run<'_> {
                 &mut watch,
             )?,
         };
-        self.trainer.count_together()?;
+        let graph_use = self.trainer.count_together()?;
         let state = &mut self.trainer.state;
         state.step += 1;
         state.next_question += count;
         done.metrics.num_tokens = state.num_tokens;
         done.metrics.skipped_videos = state.skipped_videos;
+        let sampling = &self.trainer.config.sampling;
         let mut timings = StepTimings {
             estimate_bytes: self.trainer.memory.largest,
+            decoding: sampling.cuda_graph.then(|| graph_use.into()),
             ..watch.finish(done.metrics.step)
         };
         if let Some(bytes) = measure::peak_bytes(self.trainer.policy.model().device())? {

@@ -176,7 +176,7 @@ fn environment(verb: Verb, device: &Device, ranks: usize) -> serde_json::Value {
 
 /// Settings that may differ between the parts of one run: they change where and when, and of the numbers at most how
 /// they are rounded.
-const FREE_TO_CHANGE: [&str; 17] = [
+const FREE_TO_CHANGE: [&str; 18] = [
     "output_dir",
     "model.device",
     "model.bias_placement",
@@ -187,6 +187,7 @@ const FREE_TO_CHANGE: [&str; 17] = [
     "data.cache_dir",
     "data.cache_dir_mib",
     "train.prefetch_mib",
+    "train.rank_timeout",
     "train.max_bad_steps",
     "train.stop_after",
     "checkpoint.every",

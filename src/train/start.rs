@@ -201,7 +201,7 @@ struct Identity {
 }
 
 /// Settings that may differ between the machines of one run.
-const OF_A_MACHINE: [&str; 7] = [
+const OF_A_MACHINE: [&str; 8] = [
     "output_dir",
     "model.device",
     "data.video_root",
@@ -209,6 +209,7 @@ const OF_A_MACHINE: [&str; 7] = [
     "data.cache_dir",
     "data.cache_mib",
     "data.cache_dir_mib",
+    "train.rank_timeout",
 ];
 
 /// Refuses ranks that would train something else than rank 0.

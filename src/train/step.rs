@@ -26,6 +26,7 @@ use crate::config::Wording;
 use crate::data::Question;
 use crate::policy::generate::Completion;
 use crate::policy::generate::Finish;
+use crate::policy::generate::Generated;
 use crate::policy::generate::generate_side_by_side;
 use crate::policy::inputs::PackedInputs;
 use crate::policy::sampler::QuestionSeed;
@@ -134,9 +135,14 @@ impl Trainer<'_> {
         if !self.cluster.any(!prompts.is_empty())? {
             return Ok(self.empty_step().into());
         }
-        let completions = match replayed {
-            Some(replayed) => self.replayed(&questions, replayed)?,
-            None => watch.time("generate", || self.sample(&questions, &prompts))?,
+        let completions = if let Some(replayed) = replayed {
+            self.replayed(&questions, replayed)?
+        } else {
+            let generated = watch
+                .time("generate", || self.sample(&questions, &prompts))
+                .context("while completions were sampled")?;
+            self.counts.graph_use.add(&generated.graph_use);
+            generated.completions
         };
         let groups: Vec<Group> = questions
             .iter()
@@ -168,9 +174,11 @@ impl Trainer<'_> {
             ..self.config.kl.clone()
         };
         let kl = matches!(objective, Objective::Cdpo(_)).then_some(&kl);
-        let bias = watch.time("bias", || {
-            side_by_side(&device, &parts, |part| part.ask(objective, kl))
-        })?;
+        let bias = watch
+            .time("bias", || {
+                side_by_side(&device, &parts, |part| part.ask(objective, kl))
+            })
+            .context("while the bias model was asked")?;
         let scored = parts.into_iter().zip(bias).collect();
         let learned = self.learn(objective, scored, kl, watch)?;
         self.counts.num_tokens += groups.iter().map(count_tokens).sum::<u64>();
@@ -236,11 +244,13 @@ impl Trainer<'_> {
             ..Learned::default()
         };
         for _ in 0..self.config.train.updates_per_rollout {
-            let passes = watch.time("backward", || {
-                side_by_side(&device, &scored, |(part, bias)| {
-                    part.backward(self, objective, bias, kl)
+            let passes = watch
+                .time("backward", || {
+                    side_by_side(&device, &scored, |(part, bias)| {
+                        part.backward(self, objective, bias, kl)
+                    })
                 })
-            })?;
+                .context("while gradients were computed")?;
             for ((part, _), pass) in scored.iter_mut().zip(&passes) {
                 part.keep_old_logprob(pass);
             }
@@ -249,8 +259,9 @@ impl Trainer<'_> {
             } else {
                 together(passes)?
             };
-            let (loss, update) =
-                watch.time("update", || self.update(scores.loss.loss, gradients))?;
+            let (loss, update) = watch
+                .time("update", || self.update(scores.loss.loss, gradients))
+                .context("while the weights were updated")?;
             learned.add(scores, loss, &update);
             if !update.applied {
                 break;
@@ -288,7 +299,7 @@ impl Trainer<'_> {
     }
 
     /// G completions of each prompt, seeded by run, step, question and number.
-    fn sample(&self, questions: &[&Question], prompts: &[Prompt]) -> Result<Vec<Vec<Completion>>> {
+    fn sample(&self, questions: &[&Question], prompts: &[Prompt]) -> Result<Generated> {
         let step = self.state.step as u64 + 1;
         let seeds: Vec<QuestionSeed> = questions
             .iter()

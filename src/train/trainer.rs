@@ -23,6 +23,7 @@ use crate::model::export;
 use crate::model::hub;
 use crate::model::spec::Spec;
 use crate::model::weights::NamedTensors;
+use crate::policy::GraphUse;
 use crate::policy::Policy;
 use crate::policy::bias::BiasModel;
 use crate::policy::inputs::PackedInputs;
@@ -86,12 +87,14 @@ pub(super) struct MemoryWatch {
 }
 
 /// What this rank has counted since ranks last put their counts together.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Counts {
     /// Prompt and completion tokens.
     pub(super) num_tokens: u64,
     /// Questions left out.
     pub(super) skipped_videos: usize,
+    /// How completions were sampled.
+    pub(super) graph_use: GraphUse,
 }
 
 /// What a step works with.
@@ -131,10 +134,12 @@ impl<'a> Trainer<'a> {
         };
         let processor =
             Processor::load(&source)?.with_max_prompt_tokens(config.sampling.max_prompt_tokens);
-        let policy = Policy::load(&source, dtype, device, config.model.train_vision)?;
+        let policy = Policy::load(&source, dtype, device, config.model.train_vision)
+            .with_context(|| format!("while {} was loaded", source.display()))?;
         let parameters = policy.vars().iter();
         let parameters = parameters.map(|(name, var)| (name.clone(), var.clone()));
-        let mut optimizer = AdamW::new(parameters, &config.optimizer)?;
+        let mut optimizer = AdamW::new(parameters, &config.optimizer)
+            .context("while room was made for the optimizer's state")?;
         if let Some(folder) = checkpoint {
             let saved = read_optimizer(folder)?;
             optimizer
@@ -198,13 +203,15 @@ impl<'a> Trainer<'a> {
         Ok(zero_gradients(&self.policy, self.gradient_home())?)
     }
 
-    /// Adds what every rank has counted to where the run stands.
-    pub(super) fn count_together(&mut self) -> Result<()> {
+    /// Adds what every rank has counted to where the run stands; how they sampled in this step.
+    pub(super) fn count_together(&mut self) -> Result<GraphUse> {
+        let mut graph_use = GraphUse::default();
         for counts in self.cluster.share(std::mem::take(&mut self.counts))? {
             self.state.num_tokens += counts.num_tokens;
             self.state.skipped_videos += counts.skipped_videos;
+            graph_use.add(&counts.graph_use);
         }
-        Ok(())
+        Ok(graph_use)
     }
 
     /// Refuses to go on when ranks have different weights: their models' folders differ, or a GPU computes wrongly.

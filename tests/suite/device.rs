@@ -213,6 +213,39 @@ fn recorded_work_is_readable(path: &str) {
     );
 }
 
+/// Only a GPU has graphs, so on a CPU what is measured is not what was asked for.
+#[test]
+fn a_graph_that_was_asked_for_and_is_not_there_fails_the_check() {
+    let (folder, _) = random_model(&["--dtype", "f32"]);
+    let mut args = vec!["inspect", "device", "decode", "--rows", "2"];
+    args.extend(["--model", folder.path().to_str().unwrap()]);
+    args.extend(["--grid", "2,4,4", "--text-tokens", "8"]);
+    args.extend(["--completion-tokens", "64"]);
+    for setting in [
+        "model.device=cpu",
+        "model.dtype=f32",
+        "sampling.group_size=2",
+        "sampling.cuda_graph=true",
+    ] {
+        args.extend(["--set", setting]);
+    }
+    // Other work can make the times useless; the program says so then.
+    let output = (0..10).map(|_| run(&args)).find(|output| {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        !errors.contains("other work took the time")
+    });
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let view: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let batch = &view["batches"][0];
+    assert_eq!(batch["graph_steps"], 0);
+    assert!(batch["plain_steps"].as_u64().unwrap() > 30, "{batch}");
+    assert_eq!(batch["no_graph"], "a CPU has no CUDA graphs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let sentence = "no decoding step ran from a CUDA graph: a CPU has no CUDA graphs";
+    assert!(errors.contains(sentence), "{errors}");
+}
+
 /// Each configuration of the paper passes its dry run, with memory and time, as far as its files exist.
 #[test]
 fn the_papers_configurations_pass_their_dry_runs() {

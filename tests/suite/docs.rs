@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use videothinker::config::{BiasPlacement, Config, OptimizerMemory, Verb};
+use videothinker::config::{BiasPlacement, Config, ConfigError, OptimizerMemory, Verb};
 use videothinker::model::spec::Spec;
 use videothinker::train::estimate::{Load, Memory};
 
@@ -19,8 +19,11 @@ struct Item {
     doc: String,
 }
 
+/// Fields or variants by the name of their struct or enum.
+type Types = BTreeMap<String, Vec<Item>>;
+
 /// Structs and enums of the config's source with their fields or variants.
-fn parse_config_source(source: &str) -> BTreeMap<String, Vec<Item>> {
+fn parse_config_source(source: &str) -> Types {
     let mut types = BTreeMap::new();
     let mut current: Option<(String, Vec<Item>)> = None;
     let mut doc = String::new();
@@ -71,10 +74,13 @@ fn snake_case(name: &str) -> String {
     text
 }
 
+fn config_source() -> String {
+    read("src/config.rs") + &read("src/config/eval.rs") + &read("src/config/video.rs")
+}
+
 /// The configuration table as it should stand in the README.
 fn config_table() -> String {
-    let source = read("src/config.rs") + &read("src/config/eval.rs") + &read("src/config/video.rs");
-    let types = parse_config_source(&source);
+    let types = parse_config_source(&config_source());
     let defaults = toml::Table::try_from(Config::default()).unwrap();
     let mut text = String::from("| key | default | meaning |\n| --- | --- | --- |\n");
     for item in &types["Config"] {
@@ -108,7 +114,7 @@ fn push_row(
     key: &str,
     default: Option<&toml::Value>,
     item: &Item,
-    types: &BTreeMap<String, Vec<Item>>,
+    types: &Types,
 ) {
     let default = default.map_or_else(|| "–".to_owned(), |value| format!("`{value}`"));
     let inner = item
@@ -160,32 +166,89 @@ fn check_table(name: &str, wanted: &str) {
 #[test]
 fn every_setting_is_in_the_table() {
     let table = config_table();
+    let rows = table.lines().skip(2);
+    let mut named: Vec<&str> = rows
+        .filter_map(|row| row.strip_prefix("| `")?.split_once('`'))
+        .map(|(key, _)| key)
+        .collect();
+    named.sort_unstable();
+    assert!(named.len() > 70, "{named:?}");
+    assert_eq!(named, Config::keys());
+}
+
+/// Another value than the default, of the kind that a field's type says.
+fn other_value(kind: &str, default: Option<&toml::Value>, types: &Types) -> toml::Value {
+    let inner = kind.strip_prefix("Option<").or(kind.strip_prefix("Vec<"));
+    let inner = inner.map_or(kind, |inner| inner.trim_end_matches('>'));
+    let value = match (inner, default) {
+        ("bool", default) => (!default.unwrap().as_bool().unwrap()).into(),
+        ("usize" | "u64", default) => {
+            let default = default.and_then(toml::Value::as_integer);
+            (2 * default.unwrap_or(1).max(1)).into()
+        }
+        ("f64", default) => {
+            let default = default.and_then(toml::Value::as_float).unwrap_or(0.0);
+            (if default == 0.0 { 0.5 } else { default / 2.0 }).into()
+        }
+        ("String" | "PathBuf", _) => "elsewhere".into(),
+        (name, default) => {
+            let words = types[name].iter().map(|item| snake_case(&item.name));
+            let default = default.and_then(toml::Value::as_str);
+            let mut words = words.filter(|word| Some(word.as_str()) != default);
+            words.next().unwrap().into()
+        }
+    };
+    if kind.starts_with("Vec<") {
+        vec![value].into()
+    } else {
+        value
+    }
+}
+
+#[test]
+fn every_setting_can_be_set_in_a_file_and_on_the_command_line() {
+    let types = parse_config_source(&config_source());
     let defaults = toml::Table::try_from(Config::default()).unwrap();
-    let mut keys = vec![
-        "model.bias_model".to_owned(),
-        "data.samples".into(),
-        "data.video_strip".into(),
-        "data.assume_kind".into(),
-        "train.stop_after".into(),
-        "kl.token_cap".into(),
-        "eval.benchmark".into(),
-        "eval.protocol".into(),
-        "eval.template".into(),
-        "eval.subtitles".into(),
-    ];
-    for (section, value) in &defaults {
-        match value.as_table() {
-            Some(fields) => keys.extend(fields.keys().map(|key| format!("{section}.{key}"))),
-            None => keys.push(section.clone()),
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    let mut taken = 0;
+    for key in Config::keys() {
+        let (section, name) = key.split_once('.').unwrap_or(("", &key));
+        let fields = match defaults.get(section) {
+            None => &types["Config"],
+            Some(_) => {
+                let of = types["Config"].iter().find(|item| item.name == section);
+                &types[&of.unwrap().kind]
+            }
+        };
+        let field = fields.iter().find(|item| item.name == name).unwrap();
+        let default = match section {
+            "" => defaults.get(name),
+            section => defaults[section].get(name),
+        };
+        let value = other_value(&field.kind, default, &types);
+        let table = if section.is_empty() {
+            String::new()
+        } else {
+            format!("[{section}]\n")
+        };
+        std::fs::write(&file, format!("{table}{name} = {value}\n")).unwrap();
+        for loaded in [
+            Config::load(Some(&file), &[], Verb::Inspect),
+            Config::load(None, &[format!("{key}={value}")], Verb::Inspect),
+        ] {
+            match loaded {
+                Ok(config) => {
+                    assert_eq!(config.flattened()[&key], value.to_string(), "{key}");
+                    taken += 1;
+                }
+                // It was understood, and does not go with the rest, or names what is not there.
+                Err(ConfigError::Invalid { .. }) => {}
+                Err(error) => panic!("{key} = {value}: {error}"),
+            }
         }
     }
-    assert!(keys.len() > 40, "{keys:?}");
-    for key in keys {
-        assert!(
-            table.contains(&format!("| `{key}` |")),
-            "`{key}` has no row"
-        );
-    }
+    assert!(taken > 120, "{taken}");
 }
 
 /// Qwen2.5-VL-3B's sizes.

@@ -240,8 +240,9 @@ fn completions_do_not_depend_on_how_many_rows_run_at_once() {
                 let ids: Vec<&Vec<u32>> = group.iter().map(|c| &c.token_ids).collect();
                 assert_eq!(ids, seen.iter().collect::<Vec<_>>());
             }
-            let beside =
-                generate_side_by_side(&model, &processor, &prompts, &seeds, &config).unwrap();
+            let beside = generate_side_by_side(&model, &processor, &prompts, &seeds, &config)
+                .unwrap()
+                .completions;
             assert_eq!(ids_of(&groups), ids_of(&beside));
             groups
         };

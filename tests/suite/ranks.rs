@@ -274,6 +274,20 @@ fn ranks_with_other_settings_or_questions_are_refused() {
 }
 
 #[test]
+fn a_rank_that_does_not_come_is_waited_for_no_longer_than_is_set() {
+    let mut run = cdpo();
+    run.set("train.rank_timeout", "2");
+    let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+    let start = Instant::now();
+    let alone = run.start_as(0, port, folder.path());
+    let output = alone.wait_with_output().unwrap();
+    assert!(start.elapsed() < SOON / 2);
+    let address = format!("127.0.0.1:{port}");
+    let said = ["after 2 s (train.rank_timeout) ranks [1]", &address];
+    assert_says(&output, 1, &said);
+}
+
+#[test]
 fn what_cannot_be_started_is_said_before_anything_is() {
     let run = cdpo();
     assert_says(

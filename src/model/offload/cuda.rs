@@ -5,8 +5,11 @@
 )]
 
 use crate::kernels::launch::device_address;
+use crate::model::cuda_error::PAGE_LOCKED;
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice, result};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaEvent, CudaStream, DriverError, PinnedHostSlice, result,
+};
 use candle_core::{CpuStorage, CudaDevice, DType, Device, Result, Storage, Tensor, bail};
 use half::bf16;
 use std::sync::Arc;
@@ -26,10 +29,19 @@ impl Pinned {
         let bytes = stored(&storage)?;
         let context = device.cuda_stream().context().clone();
         // SAFETY: filled below.
-        let mut pinned = unsafe { context.alloc_pinned::<u8>(bytes.len()) }.w()?;
+        let pinned = unsafe { context.alloc_pinned::<u8>(bytes.len()) };
+        let mut pinned = page_locked(bytes.len(), pinned)?;
         pinned.as_mut_slice().w()?.copy_from_slice(bytes);
         Ok(Self(pinned))
     }
+}
+
+/// Says how much was asked for where there is none.
+fn page_locked<T>(bytes: usize, memory: std::result::Result<T, DriverError>) -> Result<T> {
+    memory.map_err(|error| {
+        let size = bytes as f64 / 1e6;
+        candle_core::Error::msg(format!("{size:.0} MB of {PAGE_LOCKED}: {error}"))
+    })
 }
 
 /// The bytes of a whole CPU storage.
@@ -111,7 +123,9 @@ impl Download {
         Ok(Self {
             stream: context.new_stream().w()?,
             // SAFETY: every part is written by a copy before it is read. Memory for reading is not write-combined.
-            staging: unsafe { context.alloc_pinned_with_flags::<u8>(STAGING, 0) }.w()?,
+            staging: page_locked(STAGING, unsafe {
+                context.alloc_pinned_with_flags::<u8>(STAGING, 0)
+            })?,
             device: device.clone(),
         })
     }
@@ -186,7 +200,7 @@ impl Upload {
         Ok(Self {
             stream: context.new_stream().w()?,
             // SAFETY: every part is filled before it is copied.
-            staging: unsafe { context.alloc_pinned::<u8>(STAGING) }.w()?,
+            staging: page_locked(STAGING, unsafe { context.alloc_pinned::<u8>(STAGING) })?,
             device: device.clone(),
             free: [None, None],
             turn: 0,

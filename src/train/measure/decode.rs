@@ -7,14 +7,15 @@ use crate::config::SamplingConfig;
 use crate::model::Qwen25Vl;
 use crate::model::spec::Spec;
 use crate::model::weights::expected_shapes;
-use crate::policy::generate::{generate, unobserved};
+use crate::policy::GraphUse;
+use crate::policy::generate::{generate_counted, unobserved};
 use crate::policy::sampler::QuestionSeed;
 use crate::prompt::{Processor, Prompt};
 use anyhow::Result;
 use serde::Serialize;
 
 /// How fast a batch decodes.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DecodeSpeed {
     /// Completions in the batch.
     pub rows: usize,
@@ -28,6 +29,9 @@ pub struct DecodeSpeed {
     pub prefill_seconds: f64,
     /// Tokens a second of all rows together; possible is what the copy rate allows for the bytes that a step reads.
     pub tokens_per_second: Share,
+    /// How the steps ran in the last run that was timed.
+    #[serde(flatten)]
+    pub graph_use: GraphUse,
 }
 
 /// Samples as training does, `workload.completion_tokens` for each completion and half as many: the difference is decoding
@@ -50,7 +54,7 @@ pub fn decode_speed(
     let seeds: Vec<QuestionSeed> = (0..prompts.len())
         .map(|index| QuestionSeed::new(42, 1, &index.to_string()))
         .collect();
-    let run = |max_new_tokens: usize| -> Result<(f64, usize)> {
+    let run = |max_new_tokens: usize| -> Result<(f64, usize, GraphUse)> {
         let config = SamplingConfig {
             group_size: workload.group_size,
             max_new_tokens,
@@ -58,19 +62,20 @@ pub fn decode_speed(
             cuda_graph,
             ..SamplingConfig::default()
         };
-        let mut drawn = 0;
+        let (mut drawn, mut graph_use) = (0, GraphUse::default());
         let time = seconds(model.device(), repeats, || -> Result<()> {
-            let completions =
-                generate(model, processor, &prompts, &seeds, &config, &mut unobserved)?;
-            let all = completions.iter().flatten();
+            let generated =
+                generate_counted(model, processor, &prompts, &seeds, &config, &mut unobserved)?;
+            let all = generated.completions.iter().flatten();
             drawn = all.map(|one| one.token_ids.len()).sum();
+            graph_use = generated.graph_use;
             Ok(())
         })?;
-        Ok((time, drawn))
+        Ok((time, drawn, graph_use))
     };
-    let (first, _) = run(1)?;
-    let (short_time, short) = run(workload.completion_tokens.div_ceil(2).max(2))?;
-    let (long_time, long) = run(workload.completion_tokens.max(3))?;
+    let (first, _, _) = run(1)?;
+    let (short_time, short, _) = run(workload.completion_tokens.div_ceil(2).max(2))?;
+    let (long_time, long, graph_use) = run(workload.completion_tokens.max(3))?;
     let rows = workload.questions * workload.group_size;
     anyhow::ensure!(
         long_time > short_time && long > short,
@@ -88,6 +93,7 @@ pub fn decode_speed(
         timed_tokens: (long - short) / rows,
         prefill_seconds: first,
         tokens_per_second: Share::of(measured, rows as f64 * rates.copy / bytes as f64),
+        graph_use,
     })
 }
 

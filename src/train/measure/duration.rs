@@ -6,6 +6,7 @@ use super::flops::Flops;
 use super::rates::Rates;
 use crate::config::{Config, DTypeName, Wording};
 use crate::data::Question;
+use crate::model::device::DeviceError;
 use crate::model::packed::GroupLayout;
 use crate::model::spec::Spec;
 use crate::model::{device, hub};
@@ -52,6 +53,21 @@ impl Duration {
             words,
             rates,
         ))
+    }
+
+    /// As [`Self::before_start`], in words; also where the GPU that would run it is not here, as on a cluster's login node.
+    ///
+    /// # Errors
+    /// As there, but for the device.
+    pub fn in_words(config: &Config, questions: &[Question]) -> Result<String> {
+        match Self::before_start(config, questions) {
+            Ok(duration) => Ok(duration.to_string()),
+            Err(error) if error.is::<DeviceError>() => Ok(format!(
+                "Time: it is measured where the run is to take place, and {}\n`estimate --card` goes by a data sheet instead.",
+                device::in_words(&error.to_string())
+            )),
+            Err(error) => Err(error),
+        }
     }
 
     /// What `config` takes on a card that is not here; with a bias model or without, prompts of `words` tokens beside

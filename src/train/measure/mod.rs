@@ -24,7 +24,7 @@ pub use duration::Duration;
 pub use flops::Flops;
 pub use learning::{LearningSpeed, learning_speed};
 pub use memory::{other_bytes, peak_bytes, reset_peak};
-pub use parity::{Difference, differences};
+pub use parity::{Difference, Differences, differences};
 pub use rates::Rates;
 pub use workload::Workload;
 

@@ -7,8 +7,9 @@ use crate::model::head::TokenScores;
 use crate::model::spec::Spec;
 use crate::model::weights;
 use crate::model::weights::NamedTensors;
+use crate::policy::GraphUse;
 use crate::policy::bias::BiasModel;
-use crate::policy::generate::{Completion, generate, unobserved};
+use crate::policy::generate::{Completion, Generated, generate_counted, unobserved};
 use crate::policy::inputs::{PackedGroup, PackedInputs};
 use crate::policy::sampler::QuestionSeed;
 use crate::policy::{FrozenModel, Policy};
@@ -85,13 +86,22 @@ const BOUNDS: [Bounds; 2] = [
     },
 ];
 
+/// What [`differences`] finds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Differences {
+    /// Each quantity's, in each format.
+    pub all: Vec<Difference>,
+    /// How the decodings ran that were to run from a CUDA graph.
+    pub graph_use: GraphUse,
+}
+
 /// Runs the model in `folder` on `device` in f32 and bf16 and on the CPU in f32, from the same bf16 weights: the
 /// log-probabilities of scoring and of sampling, and loss and all gradients of a CDPO step. The same step with the bias
 /// model's layers and the gradients in host memory must give the same bits.
 ///
 /// # Errors
 /// A folder that is no model.
-pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
+pub fn differences(folder: &Path, device: &Device) -> Result<Differences> {
     let spec = Spec::load(folder)?;
     let processor = Processor::load(folder)?;
     let rounded = weights::load(folder, &spec, DType::BF16, &Device::Cpu)?;
@@ -102,6 +112,7 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
     let weights = [&rounded, &noisy];
     let reference = Step::of(&spec, weights, &inputs, on_cpu, Home::Device)?;
     let mut found = Vec::new();
+    let mut graph_use = GraphUse::default();
     for bounds in &BOUNDS {
         let here = (bounds.dtype, device);
         let step = Step::of(&spec, weights, &inputs, here, Home::Device)?;
@@ -146,8 +157,10 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
             0.0,
         );
         let model = Qwen25Vl::new(&spec, &placed(&rounded, bounds.dtype, device)?)?;
-        let completions = sampled(&model, &processor, &prompts, false)?;
+        let completions = sampled(&model, &processor, &prompts, false)?.completions;
         let by_graph = sampled(&model, &processor, &prompts, true)?;
+        graph_use.add(&by_graph.graph_use);
+        let by_graph = by_graph.completions;
         let pairs = completions.iter().flatten().zip(by_graph.iter().flatten());
         let changed = pairs.filter(|(a, b)| a.token_ids != b.token_ids).count();
         let what = "completions that a CUDA graph changes";
@@ -155,7 +168,10 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Vec<Difference>> {
         let gap = sampler_gap(&spec, &rounded, &prompts, &completions)?;
         add("sampled log-probability".into(), gap, bounds.logprob);
     }
-    Ok(found)
+    Ok(Differences {
+        all: found,
+        graph_use,
+    })
 }
 
 fn placed(
@@ -271,7 +287,7 @@ fn sampled(
     processor: &Processor,
     prompts: &[Prompt],
     cuda_graph: bool,
-) -> Result<Vec<Vec<Completion>>> {
+) -> Result<Generated> {
     let config = SamplingConfig {
         cuda_graph,
         group_size: WORKLOAD.group_size,
@@ -280,7 +296,7 @@ fn sampled(
     };
     let prompts: Vec<&Prompt> = prompts.iter().collect();
     let seeds = ["a", "b"].map(|id| QuestionSeed::new(42, 1, id));
-    Ok(generate(
+    Ok(generate_counted(
         model,
         processor,
         &prompts,

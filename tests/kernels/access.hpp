@@ -7,28 +7,37 @@
 // in lockstep. Blocks of a launch have no order among themselves; launches follow one another. Fences between blocks are
 // not modelled, so a kernel with one fails here.
 #pragma once
-#include <memory>
 #include <unordered_map>
 
 namespace emulator {
 
-// Who accessed a byte, and when.
+// Who accessed some bytes, and when.
 struct Access {
   uint64_t block : 22;  // Block::serial; 0: nobody yet
   uint64_t block_barriers : 16, warp_barriers : 15, thread : 10, atomic : 1;
-  bool operator==(const Access &other) const { return std::memcmp(this, &other, sizeof *this) == 0; }
+  UNCHECKED uint64_t bits() const {
+    uint64_t bits;
+    std::memcpy(&bits, this, sizeof bits);
+    return bits;
+  }
 };
 
 // Two of each are enough: they are of different blocks, warps or threads where there were such, so what comes later
 // races with one of them if it races with any.
 struct Cell { Access reads[2], writes[2]; };
 
-constexpr size_t PAGE_BYTES = 4096, MOST_PAGES = 4096;
+constexpr size_t PAGE_BYTES = 4096, MOST_PAGES = 8192, RECENT = 64;
 constexpr uint64_t MOST_BLOCKS = (1 << 22) - 1, MOST_BARRIERS = (1 << 15) - 1;
 
+// A cell for every 4 bytes, or for 2 or 1 from the first narrower access on.
+struct Page {
+  unsigned shift = 2;
+  std::vector<Cell> cells{PAGE_BYTES >> 2};
+};
+
 struct Shadow {
-  std::unordered_map<uintptr_t, std::unique_ptr<Cell[]>> pages;
-  struct Recent { uintptr_t page = ~(uintptr_t)0; Cell *cells = nullptr; } recent[64];
+  std::unordered_map<uintptr_t, Page> pages;
+  struct Recent { uintptr_t number = ~(uintptr_t)0; Page *page; } recent[RECENT];
   uint64_t first_block = 1, next_block = 1;  // of this launch, of the next one
 
   void clear() {
@@ -36,15 +45,15 @@ struct Shadow {
     for (Recent &entry : recent) entry = {};
     next_block = 1;
   }
-  Cell &cell(uintptr_t address) {
-    uintptr_t page = address / PAGE_BYTES;
-    Recent &entry = recent[page % 64];
-    if (entry.page != page) {
-      std::unique_ptr<Cell[]> &cells = pages[page];
-      if (!cells) cells.reset(new Cell[PAGE_BYTES]());
-      entry = {page, cells.get()};
-    }
-    return entry.cells[address % PAGE_BYTES];
+  UNCHECKED Page &page(uintptr_t address) {
+    Recent &entry = recent[address / PAGE_BYTES % RECENT];
+    if (entry.number != address / PAGE_BYTES) entry = {address / PAGE_BYTES, &pages[address / PAGE_BYTES]};
+    return *entry.page;
+  }
+  static void refine(Page &page, unsigned shift) {
+    Page finer = {shift, std::vector<Cell>(PAGE_BYTES >> shift)};
+    for (size_t i = 0; i < finer.cells.size(); i++) finer.cells[i] = page.cells[i << shift >> page.shift];
+    page = finer;
   }
 };
 inline Shadow shadow;
@@ -66,18 +75,18 @@ struct Touch {
   Access now;
 
   // No barrier is between an earlier access and this one; `before` is of another thread.
-  bool unordered(const Access &before) const {
+  UNCHECKED bool unordered(const Access &before) const {
     if (before.block != now.block) return !shared && before.block >= shadow.first_block;
     return before.thread != now.thread && before.block_barriers == now.block_barriers &&
            (before.thread / 32 != now.thread / 32 || before.warp_barriers == now.warp_barriers);
   }
-  bool races(const Access &before) const { return unordered(before) && !(before.atomic && now.atomic); }
+  UNCHECKED bool races(const Access &before) const { return unordered(before) && !(before.atomic && now.atomic); }
 
   // How far apart two unordered accesses are.
-  int distance(const Access &before) const {
+  UNCHECKED int distance(const Access &before) const {
     return before.block != now.block ? 2 : before.thread / 32 != now.thread / 32 ? 1 : 0;
   }
-  void remember(Access (&known)[2]) const {
+  UNCHECKED void remember(Access (&known)[2]) const {
     bool first = unordered(known[0]), second = unordered(known[1]);
     bool keep_first = first && (!second || distance(known[0]) >= distance(known[1]));
     known[1] = keep_first ? known[0] : second ? known[1] : Access{};
@@ -115,10 +124,10 @@ struct Touch {
     fail(what + (wrote ? " wrote" : " read") + " it and no barrier is between");
   }
 
-  void check_byte(uintptr_t at) const {
-    Cell &cell = shadow.cell(at);
-    if ((write ? cell.writes : cell.reads)[0] == now) return;
-    if (shared && (!write || now.atomic) && cell.writes[0].block != now.block) fail(place(at) + " is not written in this block");
+  UNCHECKED void check_cell(Cell &cell, uintptr_t at) const {
+    if ((write ? cell.writes : cell.reads)[0].bits() == now.bits()) return;
+    if (shared && (!write || now.atomic) && cell.writes[0].block != now.block)
+      fail(place(at) + " is not written in this block");
     for (const Access &before : cell.writes)
       if (races(before)) fail_race(at, before, true);
     if (!write) return remember(cell.reads);
@@ -127,12 +136,19 @@ struct Touch {
     remember(cell.writes);
   }
 
-  void check() const {
+  UNCHECKED void check() const {
     if (!shared && block.options.allowed && !block.options.allowed(address, bytes, write))
       fail("out of bounds: " + place(address));
     if (now.block_barriers >= MOST_BARRIERS || now.warp_barriers >= MOST_BARRIERS)
       fail("more barriers than can be checked");
-    for (size_t i = 0; i < bytes; i++) check_byte(address + i);
+    unsigned finest = __builtin_ctzll(address | bytes | 4);
+    for (uintptr_t at = address; at < address + bytes;) {
+      Page &page = shadow.page(at);
+      if (page.shift > finest) Shadow::refine(page, finest);
+      Cell *cells = page.cells.data();
+      uintptr_t end = std::min((at / PAGE_BYTES + 1) * PAGE_BYTES, address + bytes);
+      for (; at < end; at += (uintptr_t)1 << page.shift) check_cell(cells[at % PAGE_BYTES >> page.shift], at);
+    }
   }
 };
 
@@ -143,7 +159,10 @@ UNCHECKED inline void touch(const void *pointer, size_t bytes, bool write, bool 
   // Its own work is not checked.
   running = nullptr;
   Block &block = *fiber->block;
-  bool parameter = !write && block.parameters.holds(address, bytes);
+  if (!write && block.parameters.holds(address, bytes)) {
+    running = fiber;
+    return;
+  }
   bool shared = block.static_shared.holds(address, bytes) || block.dynamic_shared.holds(address, bytes);
   Access now = {};
   now.block = block.serial;
@@ -151,7 +170,7 @@ UNCHECKED inline void touch(const void *pointer, size_t bytes, bool write, bool 
   now.warp_barriers = block.warp_barriers[fiber->index / 32];
   now.thread = fiber->index;
   now.atomic = atomic;
-  if (!parameter) Touch{block, address, bytes, write, shared, now}.check();
+  Touch{block, address, bytes, write, shared, now}.check();
   running = fiber;
 }
 

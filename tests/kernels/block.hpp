@@ -32,7 +32,7 @@ struct Fiber {
 
 struct Range {
   uintptr_t begin = 0, end = 0;
-  bool holds(uintptr_t address, size_t bytes) const { return address >= begin && address + bytes <= end; }
+  UNCHECKED bool holds(uintptr_t address, size_t bytes) const { return address >= begin && address + bytes <= end; }
 };
 
 // How a launch runs.
@@ -55,6 +55,7 @@ struct Block {
   Options options;
   unsigned threads;
   std::vector<char *> stacks;
+  char **stack_of;  // stacks.data()
   std::vector<char> dynamic_bytes;
   Range static_shared, dynamic_shared, parameters;
   void (*run)(const void *body);
@@ -67,7 +68,7 @@ struct Block {
   unsigned barriers;                    // of the block so far
   std::vector<unsigned> warp_barriers;  // of each warp since the block's last one
 
-  Fiber &fiber(unsigned index) { return *(Fiber *)stacks[index]; }
+  UNCHECKED Fiber &fiber(unsigned index) { return *(Fiber *)stack_of[index]; }
 
   // Notes what went wrong; the block is not run any further.
   void failed(const char *format, ...) __attribute__((format(printf, 2, 3))) {
@@ -123,7 +124,7 @@ template <class T, class Read> UNCHECKED auto exchange(const T &given, Read read
 #ifdef CHECK_ACCESS
   running = nullptr;
 #endif
-  auto result = read([&](unsigned lane) -> const T & {
+  auto result = read([&](unsigned lane) UNCHECKED -> const T & {
     return *(const T *)fiber.block->fiber((fiber.index & ~31u) + lane).given;
   });
   wait(State::in_warp, true);
@@ -281,6 +282,7 @@ std::string run(const char *kernel, dim3 grid, dim3 size, unsigned shared_bytes,
   block.threads = size.x * size.y * size.z;
   while (block.stacks.size() < block.threads)
     block.stacks.push_back((char *)std::aligned_alloc(STACK_BYTES, STACK_BYTES));
+  block.stack_of = block.stacks.data();
   block.dynamic_bytes.resize(shared_bytes + 15);
   block.dynamic_shared.begin = ((uintptr_t)block.dynamic_bytes.data() + 15) & ~(uintptr_t)15;
   block.dynamic_shared.end = block.dynamic_shared.begin + shared_bytes;

@@ -48,8 +48,8 @@ template <class... P> int call(const char *name, unsigned most_threads, void (*e
   return call(name, entry, request, std::make_index_sequence<sizeof...(P)>());
 }
 
-template <class T> T from_lane(T value, unsigned lane) {
-  return exchange(value, [&](auto of) { return lane < 32 ? T(of(lane)) : value; });
+template <class T> UNCHECKED T from_lane(T value, unsigned lane) {
+  return exchange(value, [&](auto of) UNCHECKED { return lane < 32 ? T(of(lane)) : value; });
 }
 
 UNCHECKED inline void whole(unsigned mask) {
@@ -115,7 +115,7 @@ template <class T> T __shfl_up_sync(unsigned mask, T value, unsigned by, int wid
 }
 inline unsigned __ballot_sync(unsigned mask, int vote) {
   emulator::whole(mask);
-  return emulator::exchange(vote, [](auto of) {
+  return emulator::exchange(vote, [](auto of) UNCHECKED {
     unsigned votes = 0;
     for (unsigned i = 0; i < 32; i++) votes |= (unsigned)(of(i) != 0) << i;
     return votes;

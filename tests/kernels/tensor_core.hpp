@@ -164,7 +164,7 @@ template <int ROWS, int COLUMNS, int N> constexpr Holders<ROWS, COLUMNS> holders
 constexpr Holders<16, 16> A_HOLDERS = holders<16, 16>(MMA_A);
 constexpr Holders<16, 8> B_HOLDERS = holders<16, 8>(MMA_B);
 
-inline float element_of(const unsigned *registers, int i) {
+UNCHECKED inline float element_of(const unsigned *registers, int i) {
   unsigned two = registers[i / 2];
   return __uint_as_float(i % 2 ? two & 0xffff0000u : two << 16);
 }
@@ -173,9 +173,9 @@ struct Operands { unsigned a[4], b[2]; };
 struct Accumulators { float at[4]; };
 
 // mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 with d = c. Like the instruction it orders no memory.
-inline void mma_m16n8k16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+UNCHECKED inline void mma_m16n8k16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   Operands mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
-  Accumulators sums = exchange(mine, [&](auto of) {
+  Accumulators sums = exchange(mine, [&](auto of) UNCHECKED {
     Accumulators sums = {{c[0], c[1], c[2], c[3]}};
     const unsigned char *places = MMA_C[lane()];
     for (int i = 0; i < 4; i++)
@@ -192,8 +192,9 @@ struct Registers { unsigned x[4]; };
 struct alignas(16) MatrixRow { unsigned short at[8]; };
 
 // ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16, `row` is what this lane names.
-inline Registers ldmatrix_x4_trans(const MatrixRow &row) {
-  return exchange(row, [](auto of) {
+UNCHECKED inline Registers ldmatrix_x4_trans(const MatrixRow &row) {
+  touch(&row, sizeof row, false, false);
+  return exchange(row, [](auto of) UNCHECKED {
     Registers registers = {};
     for (int i = 0; i < 8; i++) {
       unsigned at = LDMATRIX_X4_TRANS[lane()][i];

@@ -129,7 +129,7 @@ for source in src/kernels/cuda/*.cu; do
   beside kernels "own_$name" "$PWD/$source" "$(find_ptx "$name")" -DOWN -DEMULATED
 done
 for name in affine binary cast fill indexing ternary unary; do
-  beside kernels "$name" "$candle/$name.cu" "$(find_ptx "$name")" -DFLAT -DCANDLE -I "$out/made/stub"
+  beside kernels "$name" "$candle/$name.cu" "$(find_ptx "$name")" -DFLAT -DCANDLE -O1 -I "$out/made/stub"
 done
 beside kernels reduce "$candle/reduce.cu" "$(find_ptx reduce)" -DCANDLE -DCANDLE -I "$out/made/stub"
 # The program of planted faults, with kernels of its own.

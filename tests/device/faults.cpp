@@ -360,7 +360,7 @@ const Case CASES[] = {
     CASE(read_out_of_bounds, CHECKED, "reads 4 bytes, out of bounds", "a kernel reads one value beyond the end"),
     CASE(write_out_of_bounds, CHECKED, "writes 4 bytes, out of bounds", "a kernel writes one value beyond the end"),
     CASE(misaligned_access, CHECKED, "misaligned", "16 bytes are read from an address that 16 does not divide"),
-    CASE(missing_barrier, CHECKED, "race at", "shared memory is read without a barrier behind the write"),
+    CASE(missing_barrier, CHECKED, "static shared memory", "shared memory is read without a barrier behind the write"),
     CASE(too_much_shared_memory, "-", "refused: CUDA_ERROR_INVALID_VALUE", "40 KiB static and 16 KiB dynamic shared memory without leave for more than 48"),
     CASE(too_much_shared_memory_at_all, "-", "refused: CUDA_ERROR_INVALID_VALUE", "more shared memory than a multiprocessor has"),
     CASE(too_many_threads, "-", "refused: CUDA_ERROR_INVALID_VALUE", "more threads than the kernel was compiled for"),

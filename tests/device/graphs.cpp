@@ -90,8 +90,12 @@ CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus *status) {
   return CUDA_SUCCESS;
 }
 CUresult cuStreamEndCapture(CUstream handle, CUgraph *graph) {
-  CALL;
+  std::lock_guard<std::recursive_mutex> guard(state.mutex);
+  start();
+  count(__func__);
   Stream *stream = stream_of(handle);
+  // Where it is asked to fail: as the driver it ends the capture all the same.
+  if (asked_failure(__func__) && stream->capture) stream->capture->invalid = true;
   *graph = nullptr;
   if (!stream->capture) return CUDA_ERROR_ILLEGAL_STATE;
   if (stream->capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED && !pthread_equal(stream->capture->thread, pthread_self()))

@@ -59,7 +59,7 @@ UNCHECKED inline void whole(unsigned mask) {
 // Replaces *address by next(of it) as one; what was there.
 template <class T, class Next> UNCHECKED T atomically(T *address, Next next) {
   touch(address, sizeof(T), true, true);
-  using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  using Bits = std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
   static_assert(sizeof(T) == sizeof(Bits));
   Bits before = __atomic_load_n((Bits *)address, __ATOMIC_RELAXED), after;
   T old;

@@ -1,6 +1,6 @@
 //! Several processes that train one model, through the program.
 
-use crate::runs::{Run, assert_code, assert_says, send, stderr, world};
+use crate::run::{Run, assert_code, assert_says, send, stderr, world};
 use serde_json::Value;
 use std::net::TcpListener;
 use std::path::Path;

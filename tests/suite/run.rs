@@ -1,5 +1,6 @@
 //! Runs of a small world through the program, for every test target that starts one: its root says which program.
 
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -119,7 +120,7 @@ impl Run {
         command.spawn().unwrap()
     }
 
-    pub(crate) fn lines(&self, name: &str) -> Vec<serde_json::Value> {
+    pub(crate) fn lines(&self, name: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.output().join(name)).unwrap_or_default();
         let complete = text
             .split_inclusive('\n')
@@ -174,6 +175,14 @@ pub(crate) fn assert_says(output: &Output, code: i32, parts: &[&str]) {
     }
 }
 
+/// The processes that `parent` has started.
+pub(crate) fn children(parent: &Child) -> Vec<String> {
+    let id = parent.id();
+    let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+    let list = list.unwrap_or_default();
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
 pub(crate) fn send(signal: &str, child: &Child) {
     let pid = child.id().to_string();
     let status = Command::new("kill").args([signal, &pid]).status().unwrap();
@@ -184,5 +193,36 @@ pub(crate) fn send(signal: &str, child: &Child) {
 pub(crate) fn assert_same(a: &Run, b: &Run, names: &[&str]) {
     for name in names {
         assert!(a.read(name) == b.read(name), "{name} differs");
+    }
+}
+
+/// Files of JSON lines agree: numbers to `tolerance` of themselves, or of 0.3 where they are smaller, all else exactly.
+#[track_caller]
+pub(crate) fn assert_close(run: &Run, expected: &Run, names: &[&str], tolerance: f64) {
+    for name in names {
+        let (lines, expected) = (run.lines(name), expected.lines(name));
+        assert!(!expected.is_empty(), "{name} is empty");
+        if let Some(difference) = difference(&lines.into(), &expected.into(), tolerance) {
+            panic!("{name}, line {difference}");
+        }
+    }
+}
+
+/// Where two values are not close, and both there.
+fn difference(a: &Value, b: &Value, tolerance: f64) -> Option<String> {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => a
+            .iter()
+            .find_map(|(name, a)| Some(format!("{name}: {}", difference(a, &b[name], tolerance)?))),
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => a
+            .iter()
+            .zip(b)
+            .enumerate()
+            .find_map(|(i, (a, b))| Some(format!("{i}: {}", difference(a, b, tolerance)?))),
+        (Value::Number(x), Value::Number(y)) => {
+            let (x, y) = (x.as_f64()?, y.as_f64()?);
+            ((x - y).abs() > tolerance * y.abs().max(0.3)).then(|| format!("{x} {y}"))
+        }
+        (a, b) => (a != b).then(|| format!("{a} {b}")),
     }
 }

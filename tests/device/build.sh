@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# Builds the software CUDA device: libcuda, cuBLAS, cuRAND, NCCL and the kernels, for the CPU.
+#
+#   CUDA_HOME=DIR tests/device/build.sh OUT [PTX_FOLDER…]
+#
+#   CUDA_HOME    a CUDA toolkit (headers only; scripts/cuda_toolkit.sh makes one without a GPU)
+#   PTX_FOLDER   where the kernels' PTX lies (default: what scripts/cuda_build.sh left under target/cuda)
+#
+# A library is built anew when what it is made of has changed, so that a second call is done at once. Then:
+#
+#   LD_LIBRARY_PATH=OUT:$CUDA_HOME/lib videothinker … --set model.device=cuda:0
+# shellcheck disable=SC2317  # functions are called through `beside`
+set -euo pipefail
+out=${1:?usage: CUDA_HOME=DIR tests/device/build.sh OUT [PTX_FOLDER…]}
+shift
+mkdir -p "$out/made"
+out=$(cd "$out" && pwd)
+if [ $# -gt 0 ]; then ptx_folders=("$@"); else ptx_folders=("$(dirname "$0")"/../../target/cuda/release/build); fi
+for i in "${!ptx_folders[@]}"; do ptx_folders[i]=$(cd "${ptx_folders[i]}" && pwd); done
+cd "$(dirname "$0")/../.."
+include=${CUDA_HOME:?folder of a CUDA toolkit}/include
+[ -f "$include/cuda.h" ] || { echo "$include has no cuda.h: CUDA_HOME must be a CUDA toolkit (scripts/cuda_toolkit.sh makes one)" >&2; exit 1; }
+compiler=${CXX:-c++}
+common=(-std=c++17 -O2 -shared -fPIC)
+# What the compiler is and what `native` means to it.
+version=$("$compiler" -march=native -dM -E -x c++ - </dev/null; "$compiler" --version)
+
+# made FILE SOURCES… -- COMMAND…: runs COMMAND -o FILE unless FILE is there and was made of the same.
+made() {
+  local file=$1 sources=()
+  shift
+  while [ "$1" != -- ]; do sources+=("$1"); shift; done
+  shift
+  local stamp
+  stamp=$({ echo "$version" "$@"; cat "${sources[@]}"; } | sha256sum)
+  if [ -f "$out/$file" ] && [ "$(cat "$out/made/$file" 2>/dev/null)" = "$stamp" ]; then return; fi
+  echo "building $file"
+  # By a name of its own: a program that runs keeps the library that it has.
+  "$@" -o "$out/made/$file.new"
+  mv "$out/made/$file.new" "$out/$file"
+  echo "$stamp" >"$out/made/$file"
+}
+
+# beside COMMAND…: runs it beside others, two at a time.
+running=()
+beside() {
+  while [ "$(jobs -rp | wc -l)" -ge 2 ]; do sleep 0.05; done
+  "$@" &
+  running+=($!)
+}
+
+# driver: the library that the others call.
+driver() {
+  made libcuda.so.1 tests/device/*.cpp tests/device/*.hpp tests/device/kernels/table.hpp -- \
+    "$compiler" "${common[@]}" -Wall -I "$include" -I tests/device -Wl,-soname,libcuda.so.1 tests/device/driver.cpp -ldl -lpthread
+}
+# standin NAME SOURCE FLAGS…: a library on top of it.
+standin() {
+  local name=$1 source=$2
+  shift 2
+  made "$name" "$source" tests/device/sim.hpp -- \
+    "$compiler" "${common[@]}" -Wall -I "$include" -I tests/device "-Wl,-soname,$name" "$@" "$source" -Wl,--no-as-needed -L "$out" -l:libcuda.so.1 -lrt
+}
+
+# The newest PTX of a name: a build folder may have that of earlier builds too.
+find_ptx() {
+  find "${ptx_folders[@]}" -name "$1.ptx" -printf '%T@ %p\n' | sort -rn | head -n 1 | cut -d ' ' -f 2-
+}
+# kernels NAME SOURCE PTX FLAGS…: the entry points that the PTX has, of the same source.
+kernels() {
+  local name=$1 source=$2 ptx=$3 generated=$out/made/$1.cpp
+  shift 3
+  [ -n "$ptx" ] || { echo "no PTX of $name below ${ptx_folders[*]}: run scripts/cuda_build.sh first" >&2; return 1; }
+  {
+    echo '#include "shim.hpp"'
+    echo '#pragma GCC visibility push(hidden)'
+    echo "#include \"$source\""
+    echo '#pragma GCC visibility pop'
+    echo 'extern "C" __attribute__((visibility("default"))) const Entry standin_entries[] = {'
+    grep -oE '\.entry [A-Za-z0-9_]+' "$ptx" | awk '{ print "  ENTRY(" $2 ")," }'
+    echo '  {nullptr, 0, nullptr, nullptr}};'
+  } >"$generated.new"
+  cmp -s "$generated.new" "$generated" || mv "$generated.new" "$generated"
+  made "kernels_$name.so" "$generated" "$(dirname "$source")"/*.cu* tests/device/kernels/*.hpp tests/kernels/*.hpp -- \
+    "$compiler" "${common[@]}" -ffp-contract=off -fno-strict-aliasing -w -fvisibility=hidden -fno-gnu-unique -DKERNELS \
+    -I tests/device/kernels -I tests/kernels -I "$(dirname "$source")" "$@" "$generated"
+}
+
+driver
+# cudarc asks for its symbols with versions.
+beside standin libcublas.so.13 tests/device/blas.cpp -O3 -march=native -Wl,--default-symver
+beside standin libcurand.so.10 tests/device/rand.cpp -Wl,--default-symver
+if [ -f "$include/nccl.h" ]; then
+  beside standin libnccl.so.2 tests/device/nccl.cpp
+  ln -sf libnccl.so.2 "$out/libnccl.so"
+fi
+manifest=$(cargo metadata --locked --offline --format-version 1 --features cuda --filter-platform "$(rustc -vV | sed -n 's/^host: //p')" | grep -oE '"[^"]*/candle-kernels-[0-9.]+/Cargo.toml"' | head -n 1 | tr -d '"' || true)
+candle=$(dirname "${manifest:?candle-kernels is not among the fetched crates: run cargo fetch first}")/src
+# Candle's files include CUDA's headers by name: empty ones here.
+for header in cuda_fp16.h cuda_bf16.h cuda_fp8.h cuda.h cuda/std/limits; do
+  mkdir -p "$(dirname "$out/made/stub/$header")"
+  [ -f "$out/made/stub/$header" ] || : >"$out/made/stub/$header"
+done
+for source in src/kernels/cuda/*.cu; do
+  name=$(basename "$source" .cu)
+  beside kernels "own_$name" "$PWD/$source" "$(find_ptx "$name")" -DOWN -DEMULATED
+done
+for name in affine binary cast fill indexing ternary unary; do
+  beside kernels "$name" "$candle/$name.cu" "$(find_ptx "$name")" -DFLAT -I "$out/made/stub"
+done
+beside kernels reduce "$candle/reduce.cu" "$(find_ptx reduce)" -I "$out/made/stub"
+failed=0
+for job in "${running[@]}"; do wait "$job" || failed=1; done
+exit $failed

@@ -50,9 +50,22 @@ fn an_evaluation_has_the_answers_and_scores_of_the_cpu() {
         let questions = format!("data.questions={}", questions.display());
         let videos = format!("data.video_root={}", world().join("world/videos").display());
         let arguments = [
-            "eval", "--model", &model, "--out", &out, "--set", &questions, "--set", &videos,
-            "--set", "eval.wording=training", "--set", "eval.batch_size=4",
-            "--set", "sampling.max_new_tokens=24", "--json",
+            "eval",
+            "--model",
+            &model,
+            "--out",
+            &out,
+            "--set",
+            &questions,
+            "--set",
+            &videos,
+            "--set",
+            "eval.wording=training",
+            "--set",
+            "eval.batch_size=4",
+            "--set",
+            "sampling.max_new_tokens=24",
+            "--json",
         ];
         let output = call(&[&arguments[..], FEW_PIXELS, more].concat(), device, &[]);
         assert_clean(&output);
@@ -63,5 +76,8 @@ fn an_evaluation_has_the_answers_and_scores_of_the_cpu() {
     };
     let expected = of("cpu", &[]);
     assert_eq!(of("cuda:0", &[]), expected);
-    assert_eq!(of("cuda:0", &["--set", "sampling.cuda_graph=true"]), expected);
+    assert_eq!(
+        of("cuda:0", &["--set", "sampling.cuda_graph=true"]),
+        expected
+    );
 }

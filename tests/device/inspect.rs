@@ -55,7 +55,10 @@ fn speeds_and_memory_are_measured() {
     let work = [&["--model", &model], &sizes[..]].concat();
     let decode = [&["inspect", "device", "decode", "--rows", "8"], &work[..]].concat();
     let view = json(&decode, "cuda:0");
-    assert!(view["batches"][0]["tokens_per_second"]["measured"].as_f64() > Some(0.0), "{view}");
+    assert!(
+        view["batches"][0]["tokens_per_second"]["measured"].as_f64() > Some(0.0),
+        "{view}"
+    );
     let train = [&["inspect", "device", "train"], &work[..]].concat();
     let output = call(&train, "cuda:0", &[]);
     assert_code(&output, 0);

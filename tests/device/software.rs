@@ -2,11 +2,32 @@
 
 use crate::run::{Run, assert_code, stderr};
 use serde_json::Value;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 /// Variables of the software device; `tests/device/README.md` says what each does.
 pub(crate) type Variables<'a> = &'a [(&'a str, &'a str)];
+
+/// A run that takes longer hangs.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// The video settings of the miniature, and few frames: the device is a thousand times slower than a card.
+pub(crate) const FEW_PIXELS: &[&str] = &[
+    "--set",
+    "model.dtype=f32",
+    "--set",
+    "video.min_frames=2",
+    "--set",
+    "video.max_frames=2",
+    "--set",
+    "video.min_pixels=12544",
+    "--set",
+    "video.max_pixels=12544",
+    "--set",
+    "video.text_after=spatial",
+];
 
 fn made(variable: &str) -> PathBuf {
     let path = std::env::var_os(variable).map(PathBuf::from);
@@ -21,7 +42,7 @@ pub(crate) fn device_folder() -> PathBuf {
     made("VIDEOTHINKER_SOFTWARE_DEVICE")
 }
 
-/// A program that is linked with CUDA's libraries and finds the software device's, else the toolkit's.
+/// A program that is linked with CUDA's libraries: it gets the software device's, else the toolkit's.
 pub(crate) fn linked(program: PathBuf) -> Command {
     let mut command = Command::new(program);
     let folders = [device_folder(), made("CUDA_HOME").join("lib")];
@@ -35,12 +56,38 @@ pub(crate) fn program() -> Command {
     linked(made("VIDEOTHINKER_CUDA_BINARY"))
 }
 
+/// The trained miniature model.
+pub(crate) fn mini() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/mini");
+    folder.display().to_string()
+}
+
+/// What the process says until it ends; one that hangs fails the test.
+#[track_caller]
+pub(crate) fn wait(child: Child) -> Output {
+    let id = child.id().to_string();
+    let (send, receive) = channel();
+    std::thread::spawn(move || send.send(child.wait_with_output().unwrap()));
+    receive.recv_timeout(LONGEST).unwrap_or_else(|_| {
+        let _ = Command::new("kill").args(["-9", &id]).status();
+        panic!("the program does not end in {LONGEST:?}")
+    })
+}
+
+#[track_caller]
+fn finish(mut command: Command) -> Output {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    wait(command.spawn().unwrap())
+}
+
 /// Runs the program with these arguments on `device`.
+#[track_caller]
 pub(crate) fn call(arguments: &[&str], device: &str, variables: Variables) -> Output {
     let mut command = program();
     command.args(arguments);
     command.args(["--set", &format!("model.device={device}")]);
-    command.envs(variables.iter().copied()).output().unwrap()
+    command.envs(variables.iter().copied());
+    finish(command)
 }
 
 /// What the program prints as JSON; on the device with nothing to object to.
@@ -59,6 +106,20 @@ pub(crate) fn assert_clean(output: &Output) {
     assert!(!log.contains("HAZARD"), "{log}");
 }
 
+/// `run` with a clip's least, which is enough for every way through the program.
+pub(crate) fn small(mut run: Run) -> Run {
+    for (key, value) in [
+        ("video.min_frames", "2"),
+        ("video.max_frames", "2"),
+        ("train.questions_per_step", "1"),
+        ("train.steps", "2"),
+        ("checkpoint.every", "0"),
+    ] {
+        run.set(key, value);
+    }
+    run
+}
+
 impl Run {
     /// This run on the software device.
     pub(crate) fn on_device(mut self) -> Self {
@@ -67,8 +128,10 @@ impl Run {
     }
 
     /// Runs with variables of the software device.
+    #[track_caller]
     pub(crate) fn run_with(&self, variables: Variables) -> Output {
         let mut command = self.command();
-        command.envs(variables.iter().copied()).output().unwrap()
+        command.envs(variables.iter().copied());
+        finish(command)
     }
 }

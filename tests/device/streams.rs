@@ -2,13 +2,13 @@
 //! streams are left out, they are not.
 
 use crate::run::{Run, assert_same};
-use crate::software::assert_clean;
+use crate::software::{assert_clean, small};
 
 const ORDERS: [&str; 4] = ["eager", "lazy", "copies_first", "computing_first"];
 
 /// All that uses a second stream or a graph.
 fn run() -> Run {
-    let mut run = Run::cdpo().on_device();
+    let mut run = small(Run::cdpo()).on_device();
     run.set("train.steps", "1").set("checkpoint.every", "1");
     for (key, value) in [
         ("optimizer.memory", "host"),

@@ -1,7 +1,7 @@
 //! Training in every way that the CUDA build has of its own, against the CPU.
 
 use crate::run::{Run, assert_close, assert_code};
-use crate::software::assert_clean;
+use crate::software::{assert_clean, small};
 
 /// In f32 only the order of additions differs: the loss and the gradient norm were 6e-6 apart at most.
 const F32: f64 = 2e-5;
@@ -19,8 +19,7 @@ const FULL_KL: (&str, &str) = ("kl.estimator", "full");
 #[track_caller]
 fn agree(make: impl Fn() -> Run, settings: Settings, files: &[&str], tolerance: f64) {
     let with = || {
-        let mut run = make();
-        run.set("train.steps", "2");
+        let mut run = small(make());
         for (key, value) in settings {
             run.set(key, value);
         }
@@ -28,7 +27,7 @@ fn agree(make: impl Fn() -> Run, settings: Settings, files: &[&str], tolerance: 
     };
     let (cpu, device) = (with(), with().on_device());
     assert_code(&cpu.run(), 0);
-    assert_clean(&device.run());
+    assert_clean(&device.run_with(&[]));
     assert_eq!(cpu.lines("metrics.jsonl").len(), 2);
     assert_close(&device, &cpu, files, tolerance);
 }

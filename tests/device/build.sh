@@ -50,9 +50,10 @@ beside() {
 }
 
 # driver: the library that the others call.
+driver_sources=(tests/device/{clocks,copies,device,graphs,memory,modules,settings,streams}.cpp)
 driver() {
-  made libcuda.so.1 tests/device/*.cpp tests/device/*.hpp tests/device/kernels/table.hpp -- \
-    "$compiler" "${common[@]}" -Wall -I "$include" -I tests/device -Wl,-soname,libcuda.so.1 tests/device/driver.cpp -ldl -lpthread
+  made libcuda.so.1 "${driver_sources[@]}" tests/device/*.hpp tests/device/kernels/table.hpp -- \
+    "$compiler" "${common[@]}" -Wall -I "$include" -I tests/device -Wl,-soname,libcuda.so.1 "${driver_sources[@]}" -ldl -lpthread
 }
 # standin NAME SOURCE FLAGS…: a library on top of it.
 standin() {
@@ -76,7 +77,7 @@ kernels() {
     echo '#pragma GCC visibility push(hidden)'
     echo "#include \"$source\""
     echo '#pragma GCC visibility pop'
-    echo 'extern "C" __attribute__((visibility("default"))) const Entry standin_entries[] = {'
+    echo 'extern "C" __attribute__((visibility("default"))) const Entry device_entries[] = {'
     grep -oE '\.entry [A-Za-z0-9_]+' "$ptx" | awk '{ print "  ENTRY(" $2 ")," }'
     echo '  {nullptr, 0, nullptr, nullptr}};'
   } >"$generated.new"

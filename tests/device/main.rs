@@ -10,6 +10,7 @@ mod graphs;
 mod inspect;
 mod launches;
 mod memory;
+mod quickstart;
 mod ranks;
 mod resume;
 #[path = "../suite/run.rs"]

@@ -2,6 +2,7 @@
 
 use crate::run::{Run, assert_code, stderr};
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::channel;
@@ -42,8 +43,13 @@ pub(crate) fn device_folder() -> PathBuf {
     made("VIDEOTHINKER_SOFTWARE_DEVICE")
 }
 
+/// The CUDA build.
+pub(crate) fn binary() -> PathBuf {
+    made("VIDEOTHINKER_CUDA_BINARY")
+}
+
 /// A program that is linked with CUDA's libraries: it gets the software device's, else the toolkit's.
-pub(crate) fn linked(program: PathBuf) -> Command {
+pub(crate) fn linked(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     let folders = [device_folder(), made("CUDA_HOME").join("lib")];
     command.env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap());
@@ -51,9 +57,9 @@ pub(crate) fn linked(program: PathBuf) -> Command {
     command
 }
 
-/// The CUDA build.
+/// As `run.rs` starts it.
 pub(crate) fn program() -> Command {
-    linked(made("VIDEOTHINKER_CUDA_BINARY"))
+    linked(binary())
 }
 
 /// The trained miniature model.

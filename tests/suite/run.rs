@@ -121,13 +121,7 @@ impl Run {
     }
 
     pub(crate) fn lines(&self, name: &str) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.output().join(name)).unwrap_or_default();
-        let complete = text
-            .split_inclusive('\n')
-            .filter(|line| line.ends_with('\n'));
-        complete
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        lines(&self.output().join(name))
     }
 
     /// Waits until `count` steps are logged.
@@ -154,6 +148,17 @@ impl Run {
     pub(crate) fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.output().join(name)).unwrap()
     }
+}
+
+/// The complete lines of a JSON lines file; none where it is not there.
+pub(crate) fn lines(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let complete = text
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'));
+    complete
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 pub(crate) fn stderr(output: &Output) -> String {
@@ -200,11 +205,17 @@ pub(crate) fn assert_same(a: &Run, b: &Run, names: &[&str]) {
 #[track_caller]
 pub(crate) fn assert_close(run: &Run, expected: &Run, names: &[&str], tolerance: f64) {
     for name in names {
-        let (lines, expected) = (run.lines(name), expected.lines(name));
-        assert!(!expected.is_empty(), "{name} is empty");
-        if let Some(difference) = difference(&lines.into(), &expected.into(), tolerance) {
-            panic!("{name}, line {difference}");
-        }
+        assert_files_close(&run.output(), &expected.output(), name, tolerance);
+    }
+}
+
+/// As [`assert_close`], of the files `name` in two folders.
+#[track_caller]
+pub(crate) fn assert_files_close(folder: &Path, expected: &Path, name: &str, tolerance: f64) {
+    let [lines, expected] = [folder, expected].map(|folder| lines(&folder.join(name)));
+    assert!(!expected.is_empty(), "{name} is empty");
+    if let Some(difference) = difference(&lines.into(), &expected.into(), tolerance) {
+        panic!("{name}, line {difference}");
     }
 }
 

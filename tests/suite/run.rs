@@ -27,7 +27,7 @@ pub(crate) fn world() -> &'static Path {
 /// Settings of a run that takes seconds, in a folder of its own.
 pub(crate) struct Run {
     pub(crate) folder: tempfile::TempDir,
-    verb: &'static str,
+    pub(crate) verb: &'static str,
     settings: Vec<(String, String)>,
 }
 
@@ -137,8 +137,10 @@ impl Run {
     }
 
     pub(crate) fn checkpoints(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.output().join("checkpoints")).unwrap();
+        let entries = std::fs::read_dir(self.output().join("checkpoints"));
         let mut names: Vec<String> = entries
+            .into_iter()
+            .flatten()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();

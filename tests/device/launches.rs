@@ -50,7 +50,7 @@ fn model(folder: &Path, layers: usize) -> String {
     let config = std::fs::read_to_string(of.join("config.json")).unwrap();
     let mut config: Value = serde_json::from_str(&config).unwrap();
     config["num_hidden_layers"] = json!(layers);
-    let sizes = folder.join(format!("{layers}.json"));
+    let sizes = folder.join("config.json");
     std::fs::write(&sizes, config.to_string()).unwrap();
     let model = folder.join(format!("{layers}"));
     let mut init = program();

@@ -3,7 +3,7 @@
 //! No score matrix lies in memory, keys and values are not repeated per query head, and all sequences of a pass go
 //! through one launch. Shapes: `N` rows, `n` query heads of width `d` ≤ 128 that share `m` key/value heads.
 
-use super::launch::{Grid, Launch, Module, module, unwritten};
+use super::launch::{Grid, Launch, Module, aligned, module, unwritten};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use std::ops::Range;
 
@@ -106,6 +106,7 @@ impl Sequences {
         heads: HeadCounts,
     ) -> Result<Attended> {
         let dim = self.check(q, k, v, heads)?;
+        let (q, k, v) = (&aligned(q)?, &aligned(k)?, &aligned(v)?);
         let output = unwritten(q.shape(), q.dtype(), q.device())?;
         let lse = unwritten((self.num_rows, heads.queries), DType::F32, q.device())?;
         let launch = self.launch("forward", dim)?;
@@ -131,6 +132,12 @@ impl Sequences {
                 upstream.shape()
             );
         }
+        let (q, k, v, upstream) = (
+            &aligned(q)?,
+            &aligned(k)?,
+            &aligned(v)?,
+            &aligned(upstream)?,
+        );
         let (rows, device) = (self.num_rows, q.device());
         let delta = unwritten((rows, heads.queries), DType::F32, device)?;
         Launch::of_dtype(&MODULE, "attention_row_products", q.dtype())?

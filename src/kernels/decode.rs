@@ -6,7 +6,7 @@
 //! of u32 on the device; the kernels read it there, so a captured launch can be replayed.
 
 use super::attention::{HeadCounts, launch_for, threads};
-use super::launch::{Grid, Launch, Module, module, unwritten};
+use super::launch::{Grid, Launch, Module, aligned, is_aligned, module, unwritten};
 use candle_core::{DType, Result, Tensor, bail};
 
 static MODULE: Module = module!("decode");
@@ -105,12 +105,22 @@ pub fn append(
 /// Attention of one query per row to its prompt and its own tokens, the new one included: `q [B, n·d]` → `[B, n·d]`.
 ///
 /// # Errors
-/// More than 16 query heads to a key/value head, heads wider than 128, or shapes that do not fit.
+/// More than 16 query heads to a key/value head, heads wider than 128, shapes that do not fit, or a cache that is a view
+/// which does not begin at a multiple of 16 bytes.
 pub fn attend(q: &Tensor, cached: &Cached, heads: HeadCounts, rows: &Tensor) -> Result<Tensor> {
     let dim = check(q, cached, heads, rows)?;
     if heads.queries / heads.keys > 16 {
         bail!("decode: {heads:?}, more than 16 to one");
     }
+    for cache in [cached.prompt_k, cached.prompt_v, cached.own_k, cached.own_v] {
+        if !is_aligned(cache) {
+            bail!(
+                "decode: a cache begins inside 16 bytes: {:?}",
+                cache.layout()
+            );
+        }
+    }
+    let q = &aligned(q)?;
     let count = rows.dim(0)?;
     let prompt_stride = cached.prompt_k.dim(1)?;
     let runs = (prompt_stride + cached.capacity).div_ceil(SPLIT_KEYS);

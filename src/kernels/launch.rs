@@ -276,6 +276,25 @@ pub(crate) fn device_address(tensor: &Tensor, device: &candle_core::CudaDevice) 
     Ok(start + (layout.start_offset() * tensor.dtype().size_in_bytes()) as u64)
 }
 
+/// The widest access of a kernel. Storages begin at multiples of it on every device.
+const ALIGNMENT: usize = 16;
+
+/// Whether the first element of `tensor`, which may be a view, lies at a multiple of 16 bytes.
+pub(crate) fn is_aligned(tensor: &Tensor) -> bool {
+    let first = tensor.layout().start_offset() * tensor.dtype().size_in_bytes();
+    first.is_multiple_of(ALIGNMENT)
+}
+
+/// `tensor`, or a copy where it is a view that does not begin at a multiple of 16 bytes: for kernels that read 16 bytes
+/// at a time whatever the address, which a GPU refuses elsewhere.
+pub(crate) fn aligned(tensor: &Tensor) -> Result<Tensor> {
+    if is_aligned(tensor) {
+        Ok(tensor.clone())
+    } else {
+        tensor.force_contiguous()
+    }
+}
+
 /// A tensor whose values the next kernel writes; on the CPU they are NaN (or 0 where there is none), so that a kernel
 /// that leaves some out is seen.
 pub fn unwritten(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {

@@ -67,24 +67,46 @@ standin() {
 find_ptx() {
   find "${ptx_folders[@]}" -name "$1.ptx" -printf '%T@ %p\n' | sort -rn | head -n 1 | cut -d ' ' -f 2-
 }
-# kernels NAME SOURCE PTX FLAGS…: the entry points that the PTX has, of the same source.
-kernels() {
-  local name=$1 source=$2 ptx=$3 generated=$out/made/$1.cpp
-  shift 3
+# entries NAME SOURCE PTX: made/NAME.cpp, which offers the entry points that the PTX has, of the source it was made of.
+entries() {
+  local name=$1 source=$2 ptx=$3
   [ -n "$ptx" ] || { echo "no PTX of $name below ${ptx_folders[*]}: run scripts/cuda_build.sh first" >&2; return 1; }
   {
-    echo '#include "shim.hpp"'
-    echo '#pragma GCC visibility push(hidden)'
+    echo '#include "run.hpp"'
     echo "#include \"$source\""
-    echo '#pragma GCC visibility pop'
     echo 'extern "C" __attribute__((visibility("default"))) const Entry device_entries[] = {'
     grep -oE '\.entry [A-Za-z0-9_]+' "$ptx" | awk '{ print "  ENTRY(" $2 ")," }'
-    echo '  {nullptr, 0, nullptr, nullptr}};'
-  } >"$generated.new"
-  cmp -s "$generated.new" "$generated" || mv "$generated.new" "$generated"
-  made "kernels_$name.so" "$generated" "$(dirname "$source")"/*.cu* tests/device/kernels/*.hpp tests/kernels/*.hpp -- \
-    "$compiler" "${common[@]}" -ffp-contract=off -fno-strict-aliasing -w -fvisibility=hidden -fno-gnu-unique -DKERNELS \
-    -I tests/device/kernels -I tests/kernels -I "$(dirname "$source")" "$@" "$generated"
+    echo '  {nullptr, 0, nullptr, nullptr, nullptr}};'
+  } >"$out/made/$name.cpp"
+}
+
+# compile_kernels FLAGS… -o FILE: to an object first, since linking with the sanitizers' names would bring their libraries.
+compile_kernels() {
+  local file=${*: -1}
+  "$compiler" "${common[@]}" -ffp-contract=off -fno-strict-aliasing -w -fvisibility=hidden -fno-gnu-unique -c "${@:1:$#-1}" "$file.o"
+  "$compiler" -shared "$file.o" -o "$file" -lpthread
+  rm "$file.o"
+}
+
+# kernels NAME SOURCE PTX FLAG FLAGS…: two libraries, a fast one, and one in which every access is checked. FLAG is for
+# the fast one alone.
+kernels() {
+  local name=$1 source=$2 flag=$4
+  entries "$name" "$source" "$3"
+  local sources=("$out/made/$name.cpp" "$(dirname "$source")"/*.cu* tests/device/kernels/*.hpp tests/kernels/*.hpp)
+  local command=(compile_kernels -I tests/device/kernels -I tests/kernels -I "$(dirname "$source")" "${@:5}" "$out/made/$name.cpp")
+  # shellcheck disable=SC2086  # several flags
+  made "kernels_$name.so" "${sources[@]}" -- "${command[@]}" "$flag" ${KERNEL_FLAGS-}
+  made "kernels_checked_$name.so" "${sources[@]}" -- "${command[@]}" -O1 -DCHECK_ACCESS -fsanitize=thread,alignment
+}
+
+# faults.ptx, its library, and the program.
+faults() {
+  made faults.ptx tests/device/kernels/faults.cu src/kernels/cuda/common.cuh -- \
+    "$CUDA_HOME/bin/nvcc" --ptx -std=c++17 -arch compute_80 -I src/kernels/cuda tests/device/kernels/faults.cu
+  kernels faults "$PWD/tests/device/kernels/faults.cu" "$out/faults.ptx" -DOWN -DEMULATED -I src/kernels/cuda
+  made faults tests/device/faults.cpp -- \
+    "$compiler" -std=c++17 -O1 -Wall -Wno-unused-variable -I "$include" tests/device/faults.cpp -L "$out" -l:libcuda.so.1 -lpthread
 }
 
 driver
@@ -107,9 +129,11 @@ for source in src/kernels/cuda/*.cu; do
   beside kernels "own_$name" "$PWD/$source" "$(find_ptx "$name")" -DOWN -DEMULATED
 done
 for name in affine binary cast fill indexing ternary unary; do
-  beside kernels "$name" "$candle/$name.cu" "$(find_ptx "$name")" -DFLAT -I "$out/made/stub"
+  beside kernels "$name" "$candle/$name.cu" "$(find_ptx "$name")" -DFLAT -DCANDLE -I "$out/made/stub"
 done
-beside kernels reduce "$candle/reduce.cu" "$(find_ptx reduce)" -I "$out/made/stub"
+beside kernels reduce "$candle/reduce.cu" "$(find_ptx reduce)" -DCANDLE -DCANDLE -I "$out/made/stub"
+# The program of planted faults, with kernels of its own.
+beside faults
 failed=0
 for job in "${running[@]}"; do wait "$job" || failed=1; done
 exit $failed

@@ -14,7 +14,7 @@ bool is_pinned(const void *host) {
 CUresult copy(const char *name, void *to, const void *from, size_t bytes, Stream *stream) {
   Range target = writes(to, bytes), source = reads(from, bytes);
   if (!alive(target, name) || !alive(source, name)) return CUDA_ERROR_INVALID_VALUE;
-  return submit(stream, {name, [=] { memmove(to, from, bytes); }, {target, source}});
+  return submit(stream, {name, at_once([=] { memmove(to, from, bytes); }), {target, source}});
 }
 
 // The driver takes pageable memory over before it returns.
@@ -24,7 +24,7 @@ CUresult copy_from_pageable(const char *name, void *to, const void *from, size_t
   if (on_device((uint64_t)from)) hazard("%s: the source is device memory", name);
   if (stream->capture) hazard("%s: %zu bytes of pageable memory go into a graph, which will read them when it is launched", name, bytes);
   auto kept = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
-  return submit(stream, {name, [=] { memcpy(to, kept->data(), bytes); }, {target}});
+  return submit(stream, {name, at_once([=] { memcpy(to, kept->data(), bytes); }), {target}});
 }
 
 // Waits for the copy, as the driver does.
@@ -33,7 +33,7 @@ CUresult copy_to_pageable(const char *name, void *to, const void *from, size_t b
   if (!alive(source, name)) return CUDA_ERROR_INVALID_VALUE;
   if (on_device((uint64_t)to)) hazard("%s: the target is device memory", name);
   if (stream->capture) hazard("%s: a copy of %zu bytes to pageable memory goes into a graph", name, bytes);
-  if (CUresult failed = submit(stream, {name, [=] { memcpy(to, from, bytes); }, {source}})) return failed;
+  if (CUresult failed = submit(stream, {name, at_once([=] { memcpy(to, from, bytes); }), {source}})) return failed;
   if (!stream->capture) wait_for(stream);
   return CUDA_SUCCESS;
 }
@@ -80,7 +80,7 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t bytes, CUst
   if (!bytes) return CUDA_SUCCESS;
   Range target = writes((const void *)to, bytes);
   if (!alive(target, "fill")) return CUDA_ERROR_INVALID_VALUE;
-  return submit(stream_of(handle), {"fill", [=] { memset((void *)to, value, bytes); }, {target}});
+  return submit(stream_of(handle), {"fill", at_once([=] { memset((void *)to, value, bytes); }), {target}});
 }
 CUresult cuMemsetD8(CUdeviceptr to, unsigned char value, size_t bytes) {
   CALL;

@@ -35,11 +35,21 @@ struct Usage {
 };
 
 // --- work
+// Goes on with a piece of work; whether it is done.
+using Step = std::function<bool()>;
+
 struct Node {
   const char *name;
-  Work run;
+  Step step;
   std::vector<Range> ranges;
 };
+// Work that is done in one step.
+template <class Run> Step at_once(Run run) {
+  return [run]() mutable {
+    run();
+    return true;
+  };
+}
 
 // A captured graph. The memory that its nodes allocate is its own as long as it lives.
 struct Graph {
@@ -68,7 +78,7 @@ struct Stream {
   bool eager;
   bool blocking;  // ordered with the legacy default stream
   bool destroyed = false, running = false;
-  std::deque<Work> queue;
+  std::deque<Step> queue;
   uint64_t queued = 0, done = 0;
   Clock clock;
   std::unique_ptr<Capture> capture;
@@ -127,8 +137,11 @@ Stream *legacy_stream();
 CUresult submit(Stream *stream, Node node);
 // As submit, for all nodes of a graph in one piece.
 CUresult submit_graph(Stream *stream, const std::shared_ptr<Graph> &graph);
-// Works off a stream up to its `until`-th work.
-void drain(Stream *stream, uint64_t until);
+// Works off a stream up to its `until`-th work, as far as that is possible without waiting for other processes; whether
+// all is done.
+bool drain(Stream *stream, uint64_t until);
+// The host waits for a stream's first `until` works.
+void wait_until(Stream *stream, uint64_t until);
 // The host waits for all that is queued on a stream.
 void wait_for(Stream *stream);
 // The host waits for all that is queued.

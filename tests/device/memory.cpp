@@ -82,7 +82,7 @@ CUresult take(CUdeviceptr *address, size_t bytes, Stream *stream) {
     return CUDA_SUCCESS;
   }
   // In the stream's order: what was there before may still be in use.
-  return submit(stream, {"allocation", [=] { mark_zone(found, bytes, room); }, {}});
+  return submit(stream, {"allocation", at_once([=] { mark_zone(found, bytes, room); }), {}});
 }
 
 // Gives memory back in the order of `stream`, or at once.
@@ -100,7 +100,7 @@ CUresult give_back(CUdeviceptr address, Stream *stream, const char *call) {
     if (room < HUGE_ROOM) memset((void *)address, FREED, room);
   };
   if (stream) {
-    if (CUresult failed = submit(stream, {"free", poison, {whole}})) return failed;
+    if (CUresult failed = submit(stream, {"free", at_once(poison), {whole}})) return failed;
   } else {
     Open open;
     host_access("free", whole);

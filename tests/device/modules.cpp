@@ -18,9 +18,9 @@ std::map<std::string, const Entry *> entries;
 // Where a kernel may read and write while it runs (SIM_CHECK_ACCESS).
 const std::vector<Range> *allowed;
 
-// Asked by the instrumented kernels about every access that is not to their own stack or shared memory.
-bool access_allowed(uint64_t address, unsigned bytes, bool writes) {
-  if (!allowed || !on_device(address)) return true;
+// Asked by the instrumented kernels about every access to what is not their stack, parameters or shared memory.
+bool access_allowed(uintptr_t address, size_t bytes, bool writes) {
+  if (!allowed) return true;
   for (const Range &range : *allowed)
     if (address >= range.address && address + bytes <= range.address + range.bytes && (range.writes || !writes)) return true;
   return false;
@@ -137,7 +137,8 @@ void run(const Launch &launch, const std::vector<Range> &ranges) {
   std::vector<const void *> pointers;
   for (auto &value : launch.values) pointers.push_back(value.data());
   allowed = &ranges;
-  launch.function->entry->run(launch.function->name.c_str(), launch.shape, pointers.data());
+  std::string failure = launch.function->entry->run(launch.function->name.c_str(), launch.shape, pointers.data());
+  if (!failure.empty()) hazard("%s", failure.c_str());
   allowed = nullptr;
 }
 
@@ -239,6 +240,6 @@ CUresult cuLaunchKernel(CUfunction of_function, unsigned gx, unsigned gy, unsign
   for (size_t i = 0; i < function.sizes.size(); i++) launch.values.emplace_back((const char *)values[i], (const char *)values[i] + function.sizes[i]);
   const char *name = label(function);
   auto ranges = ranges_of(launch, name);
-  return submit(stream, {name, [launch, ranges] { run(launch, ranges); }, ranges});
+  return submit(stream, {name, at_once([launch, ranges] { run(launch, ranges); }), ranges});
 }
 }

@@ -1,4 +1,6 @@
 // Streams, events, and the order of work: the one in which it is run here, and the one that a program can rely on.
+#include <unistd.h>
+#include <algorithm>
 #include <cstdlib>
 #include "device.hpp"
 
@@ -28,8 +30,8 @@ Stream *new_stream(bool blocking) {
   return state.streams.back().get();
 }
 
-void push(Stream *stream, Work work) {
-  stream->queue.push_back(std::move(work));
+void push(Stream *stream, Step step) {
+  stream->queue.push_back(std::move(step));
   stream->queued++;
   if (stream->eager) drain(stream, stream->queued);
 }
@@ -37,7 +39,7 @@ void push(Stream *stream, Work work) {
 // `stream` goes on when `other` is as far as it is now.
 void order_behind(Stream *stream, Stream *other) {
   stream->clock.join(other->clock);
-  if (other->done < other->queued) push(stream, [other, until = other->queued] { drain(other, until); });
+  if (other->done < other->queued) push(stream, [other, until = other->queued] { return drain(other, until); });
 }
 
 // The legacy default stream and those that are not non-blocking wait for each other.
@@ -96,10 +98,11 @@ void host_learns(const Clock &clock) {
   reads.erase(std::remove_if(reads.begin(), reads.end(), done), reads.end());
 }
 
-void run(const Node &node) {
+bool run(const Node &node) {
   double from = now();
-  node.run();
-  count(node.name, now() - from);
+  bool done = node.step();
+  if (done) count(node.name, now() - from);
+  return done;
 }
 
 }  // namespace
@@ -124,21 +127,28 @@ Stream *stream_of(CUstream handle) {
   return (Stream *)handle;
 }
 
-void drain(Stream *stream, uint64_t until) {
-  if (stream->running || stream->done >= until) return;
+bool drain(Stream *stream, uint64_t until) {
+  if (stream->running || stream->done >= until) return stream->done >= until;
   Open open;
   stream->running = true;
-  while (stream->done < until) {
-    Work work = std::move(stream->queue.front());
-    stream->queue.pop_front();
-    work();
-    stream->done++;
+  bool done = true;
+  while (done && stream->done < until) {
+    // Out of the queue before it runs: it may queue more.
+    Step step = std::move(stream->queue.front());
+    done = step();
+    if (done) stream->queue.pop_front(), stream->done++;
+    else stream->queue.front() = std::move(step);
   }
   stream->running = false;
+  return done;
+}
+
+void wait_until(Stream *stream, uint64_t until) {
+  while (!drain(stream, until)) usleep(50);
 }
 
 void wait_for(Stream *stream) {
-  drain(stream, stream->queued);
+  wait_until(stream, stream->queued);
   host_learns(stream->clock);
 }
 
@@ -176,7 +186,7 @@ CUresult submit(Stream *stream, Node node) {
   }
   access.writes = false;
   remember_host_reads(node, access);
-  push(stream, [node = std::move(node)] { run(node); });
+  push(stream, [node = std::move(node)] { return run(node); });
   return CUDA_SUCCESS;
 }
 
@@ -194,17 +204,19 @@ CUresult submit_graph(Stream *stream, const std::shared_ptr<Graph> &graph) {
     access.writes = false;
     remember_host_reads(node, access);
   }
-  push(stream, [graph] {
+  push(stream, at_once([graph] {
     for (const Node &node : graph->nodes) run(node);
-  });
+  }));
   return CUDA_SUCCESS;
 }
 
-int enqueue(void *stream, const char *name, Work work, std::vector<Range> ranges) {
+int enqueue_steps(void *stream, const char *name, Step step, std::vector<Range> ranges) {
   std::lock_guard<std::recursive_mutex> guard(state.mutex);
   start();
-  return submit(stream_of((CUstream)stream), {name, std::move(work), std::move(ranges)});
+  return submit(stream_of((CUstream)stream), {name, std::move(step), std::move(ranges)});
 }
+
+int enqueue(void *stream, const char *name, Work work, std::vector<Range> ranges) { return enqueue_steps(stream, name, at_once(std::move(work)), std::move(ranges)); }
 
 }  // namespace sim
 
@@ -221,7 +233,7 @@ CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int) { ret
 CUresult cuStreamDestroy(CUstream handle) {
   CALL;
   Stream *stream = stream_of(handle);
-  drain(stream, stream->queued);
+  wait_until(stream, stream->queued);
   stream->destroyed = true;
   return CUDA_SUCCESS;
 }
@@ -262,7 +274,7 @@ CUresult cuStreamWaitEvent(CUstream handle, CUevent of_event, unsigned) {
   }
   if (!event.stream || event.captured || is_set("SIM_DROP_WAITS")) return CUDA_SUCCESS;
   stream->clock.join(event.clock);
-  if (event.stream != stream && event.stream->done < event.at) push(stream, [of = event.stream, at = event.at] { drain(of, at); });
+  if (event.stream != stream && event.stream->done < event.at) push(stream, [of = event.stream, at = event.at] { return drain(of, at); });
   return CUDA_SUCCESS;
 }
 
@@ -289,7 +301,7 @@ CUresult cuEventRecord(CUevent of_event, CUstream handle) {
   order_legacy(stream);
   stream->clock.join(state.host);
   event.when = std::make_shared<double>(0);
-  push(stream, [when = event.when] { *when = now(); });
+  push(stream, at_once([when = event.when] { *when = now(); }));
   event.at = stream->queued;
   event.clock = stream->clock;
   return CUDA_SUCCESS;
@@ -299,7 +311,7 @@ CUresult cuEventSynchronize(CUevent of_event) {
   Event &event = *(Event *)of_event;
   if (event.captured) return invalidate(event.stream, CUDA_ERROR_CAPTURED_EVENT, __func__);
   if (!event.stream || is_set("SIM_DROP_SYNCS")) return CUDA_SUCCESS;
-  drain(event.stream, event.at);
+  wait_until(event.stream, event.at);
   host_learns(event.clock);
   return CUDA_SUCCESS;
 }

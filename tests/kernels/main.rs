@@ -2,7 +2,8 @@
 //!
 //! The sources in `src/kernels/cuda/` are compiled by the C++ compiler (`CXX`, else `c++`) with `emulator.hpp` in place
 //! of CUDA's headers. Inside [`emulator::on_cpu`] the functions of `videothinker::kernels` run them on CPU tensors, and
-//! so do the model's operations, which outside of it take their own CPU path: the twin.
+//! so do the model's operations, which outside of it take their own CPU path: the twin. Every launch runs with its
+//! accesses checked, and again in a random order: see [`emulator`].
 //!
 //! To add a kernel:
 //! 1. `src/kernels/cuda/NAME.cu` begins with `#include "common.cuh"` and declares every entry point with
@@ -22,11 +23,14 @@ mod adamw;
 mod attention;
 mod elementwise;
 mod emulator;
+mod faults;
+mod fragments;
 mod generate;
 mod harness;
 mod head;
 mod model;
 mod sampler;
+mod views;
 
 use candle_core::{DType, Device, Result, Tensor};
 use rand::{Rng, SeedableRng};

@@ -45,16 +45,13 @@ __device__ inline B load_b(const bf16 *tile, int stride) {
 // Rows of B are rows of the tile: the B of its columns 0 to 7 and that of 8 to 15.
 __device__ inline void load_b_rows(B &left, B &right, const bf16 *tile, int stride) {
   int lane = threadIdx.x % 32;
-#ifdef EMULATED
-  auto two = [&](int row, int column) {
-    const bf16 *at = tile + (row + lane % 4 * 2) * stride + column + lane / 4;
-    return pack(to_float(at[0]), to_float(at[stride]));
-  };
-  left = {two(0, 0), two(8, 0)};
-  right = {two(0, 8), two(8, 8)};
-#else
   // Each lane names one row of the four 8 x 8 matrices, in the order in which they are returned.
   const bf16 *row = tile + lane % 16 * stride + lane / 16 * 8;
+#ifdef EMULATED
+  emulator::Registers loaded = emulator::ldmatrix_x4_trans(*reinterpret_cast<const emulator::MatrixRow *>(row));
+  left = {loaded.x[0], loaded.x[1]};
+  right = {loaded.x[2], loaded.x[3]};
+#else
   unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(left.x[0]), "=r"(left.x[1]), "=r"(right.x[0]), "=r"(right.x[1])
@@ -72,22 +69,7 @@ __device__ inline A as_a(const C &left, const C &right) {
 // c += a b
 __device__ inline void multiply_add(C &c, const A &a, const B &b) {
 #ifdef EMULATED
-  static unsigned published[1024][6];
-  unsigned *mine = published[threadIdx.x];
-  for (int i = 0; i < 4; i++) mine[i] = a.x[i];
-  for (int i = 0; i < 2; i++) mine[4 + i] = b.x[i];
-  __syncwarp();
-  auto value = [](int lane, int word, int half) {
-    bf16 two[2];
-    memcpy(two, &published[threadIdx.x / 32 * 32 + lane][word], sizeof two);
-    return to_float(two[half]);
-  };
-  for (int i = 0; i < 4; i++)
-    for (int k = 0; k < 16; k++) {
-      int of_row = c_row(i) % 8 * 4 + k % 8 / 2, of_column = c_column(i) * 4 + k % 8 / 2;
-      c.x[i] += value(of_row, k / 8 * 2 + i / 2, k % 2) * value(of_column, 4 + k / 8, k % 2);
-    }
-  __syncwarp();
+  emulator::mma_m16n8k16(c.x, a.x, b.x);
 #else
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

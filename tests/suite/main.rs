@@ -29,7 +29,13 @@ mod prompt;
 mod protocols;
 mod ranks;
 mod reuse;
+mod run;
 mod runs;
 mod training_files;
 mod video;
 mod world;
+
+/// The program, as cargo built it for these tests.
+fn program() -> std::process::Command {
+    std::process::Command::new(assert_cmd::cargo::cargo_bin("videothinker"))
+}

@@ -1,7 +1,7 @@
 //! What the settings that save memory leave as it is, and how far the others go.
 
 use crate::golden_model::{Reference, bias_model, folder, golden_inputs, policy};
-use crate::runs::{Run, assert_code, assert_same, world};
+use crate::run::{Run, assert_code, assert_same, world};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use videothinker::config::BiasPlacement;

@@ -1,6 +1,6 @@
 //! Several processes that train one model, through the program.
 
-use crate::runs::{Run, assert_code, assert_says, send, stderr, world};
+use crate::run::{Run, assert_close, assert_code, assert_says, children, send, stderr, world};
 use serde_json::Value;
 use std::net::TcpListener;
 use std::path::Path;
@@ -8,6 +8,9 @@ use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(120);
+/// What another order of additions does to a number. The largest rounding error of a log-probability is among them, and
+/// itself some 1e-6.
+const ORDER: f64 = 1e-5;
 
 impl Run {
     fn run_on(&self, ranks: usize) -> Output {
@@ -47,25 +50,6 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// Numbers agree but for the order of additions, everything else exactly.
-#[track_caller]
-fn assert_close(a: &Value, b: &Value) {
-    match (a, b) {
-        (Value::Object(a), Value::Object(b)) => {
-            assert_eq!(a.len(), b.len());
-            for (name, a) in a {
-                assert_close(a, &b[name]);
-            }
-        }
-        (Value::Number(a), Value::Number(b)) => {
-            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
-            // The largest rounding error of a log-probability is among the numbers, and itself some 1e-6.
-            assert!((a - b).abs() <= 1e-5 * b.abs().max(0.3), "{a} {b}");
-        }
-        (a, b) => assert_eq!(a, b),
-    }
-}
-
 #[test]
 fn several_ranks_do_what_one_does() {
     for (loss, updates) in [("grpo", "1"), ("dapo", "2")] {
@@ -80,13 +64,8 @@ fn several_ranks_do_what_one_does() {
         assert_says(&two.run_on(2), 0, &["2 ranks share"]);
         assert_code(&three.run_on(3), 0);
         for several in [&two, &three] {
-            for name in ["metrics.jsonl", "rollouts.jsonl"] {
-                let (own, others) = (one.lines(name), several.lines(name));
-                assert_eq!(own.len(), others.len(), "{name}");
-                for (own, other) in own.iter().zip(&others) {
-                    assert_close(other, own);
-                }
-            }
+            let names = ["metrics.jsonl", "rollouts.jsonl"];
+            assert_close(several, &one, &names, ORDER);
         }
         let environment: Value = serde_json::from_slice(&two.read("environment.json")).unwrap();
         assert_eq!(environment["ranks"], 2);
@@ -103,11 +82,8 @@ fn several_ranks_learn_worked_answers_as_one_does() {
     let [one, two] = with;
     assert_code(&one.run(), 0);
     assert_code(&two.run_on(2), 0);
-    let (own, others) = (one.lines("metrics.jsonl"), two.lines("metrics.jsonl"));
-    assert_eq!(own.len(), 4);
-    for (own, other) in own.iter().zip(&others) {
-        assert_close(other, own);
-    }
+    assert_eq!(one.lines("metrics.jsonl").len(), 4);
+    assert_close(&two, &one, &["metrics.jsonl"], ORDER);
 }
 
 #[test]
@@ -124,19 +100,8 @@ fn a_run_goes_on_with_another_number_of_ranks() {
     let done = parts.lines("metrics.jsonl").len();
     assert!((1..6).contains(&done), "{done} steps before the signal");
     assert_says(&parts.run_on(4), 0, &["going on from"]);
-    let (own, others) = (whole.lines("metrics.jsonl"), parts.lines("metrics.jsonl"));
-    assert_eq!(others.len(), 6);
-    for (own, other) in own.iter().zip(&others) {
-        assert_close(other, own);
-    }
-}
-
-/// The processes that `parent` has started.
-fn children(parent: &Child) -> Vec<String> {
-    let id = parent.id();
-    let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
-    let list = list.unwrap_or_default();
-    list.split_whitespace().map(str::to_owned).collect()
+    assert_eq!(parts.lines("metrics.jsonl").len(), 6);
+    assert_close(&parts, &whole, &["metrics.jsonl"], ORDER);
 }
 
 fn endless() -> Run {
@@ -207,9 +172,8 @@ fn a_clip_that_one_rank_cannot_read_ends_all_or_is_left_out() {
     four.set("data.on_bad_video", "skip");
     assert_code(&one.run(), 0);
     assert_says(&four.run_on(4), 0, &["skipped", "broken.mp4"]);
-    let (own, others) = (one.lines("metrics.jsonl"), four.lines("metrics.jsonl"));
-    assert_eq!(own[0]["skipped_videos"], 1);
-    assert_close(&others[0], &own[0]);
+    assert_eq!(one.lines("metrics.jsonl")[0]["skipped_videos"], 1);
+    assert_close(&four, &one, &["metrics.jsonl"], ORDER);
 }
 
 #[test]

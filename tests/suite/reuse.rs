@@ -1,7 +1,7 @@
 //! What is done once and used again: completions for several updates, decoded frames for later runs.
 
 use crate::golden_model::assert_close;
-use crate::runs::{Run, assert_code, assert_same, world};
+use crate::run::{Run, assert_code, assert_same, world};
 use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
 use videothinker::config::{OptimizerConfig, Schedule, VideoConfig, Wording};

@@ -1,193 +1,10 @@
 //! Whole runs through the program: what goes wrong, what goes on, what is equal.
 
-use assert_cmd::cargo::cargo_bin;
+use crate::run::{Run, assert_code, assert_same, assert_says, send, world};
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
-
-/// A small world and an untrained miniature model, made once.
-pub(crate) fn world() -> &'static Path {
-    static WORLD: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let folder = WORLD.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let text = |name: &str| folder.path().join(name).display().to_string();
-        let output = Command::new(cargo_bin("videothinker"))
-            .args(["data", "mini", "--train", "8", "--validation", "1"])
-            .args(["--sft", "4", "--seed", "3"])
-            .args(["--out", &text("world"), "--model", &text("untrained")])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", stderr(&output));
-        folder
-    });
-    folder.path()
-}
-
-/// Settings of a run that takes seconds, in a folder of its own.
-pub(crate) struct Run {
-    folder: tempfile::TempDir,
-    verb: &'static str,
-    settings: Vec<(String, String)>,
-}
-
-impl Run {
-    pub(crate) fn new(verb: &'static str) -> Self {
-        let questions = if verb == "train-sft" {
-            "world/sft.jsonl"
-        } else {
-            "world/train_questions.json"
-        };
-        let path = |name: &str| world().join(name).display().to_string();
-        let mut run = Self {
-            folder: tempfile::tempdir().unwrap(),
-            verb,
-            settings: Vec::new(),
-        };
-        for (key, value) in [
-            ("model.path", path("untrained").as_str()),
-            ("model.dtype", "f32"),
-            ("model.device", "cpu"),
-            ("data.questions", &path(questions)),
-            ("data.video_root", &path("world/videos")),
-            ("video.min_frames", "8"),
-            ("video.max_frames", "8"),
-            ("video.min_pixels", "12544"),
-            ("video.max_pixels", "12544"),
-            ("sampling.group_size", "2"),
-            ("sampling.max_new_tokens", "6"),
-            ("train.steps", "4"),
-            ("train.questions_per_step", "2"),
-            ("optimizer.learning_rate", "1e-3"),
-        ] {
-            run.set(key, value);
-        }
-        run
-    }
-
-    /// CDPO against a bias model that differs from the policy, so that every step has a gradient.
-    pub(crate) fn cdpo() -> Self {
-        static BIAS: OnceLock<Run> = OnceLock::new();
-        let bias = BIAS.get_or_init(|| {
-            let mut run = Self::new("train-sft");
-            run.set("train.steps", "1");
-            run.set("optimizer.schedule", "constant");
-            assert_code(&run.run(), 0);
-            run
-        });
-        let mut run = Self::new("train-cdpo");
-        let model = bias.output().join("checkpoints/latest");
-        run.set("model.bias_model", &model.display().to_string());
-        run
-    }
-
-    pub(crate) fn set(&mut self, key: &str, value: &str) -> &mut Self {
-        self.settings.retain(|(known, _)| known != key);
-        self.settings.push((key.to_owned(), value.to_owned()));
-        self
-    }
-
-    pub(crate) fn output(&self) -> PathBuf {
-        self.folder.path().join("run")
-    }
-
-    pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(cargo_bin("videothinker"));
-        command.args(self.arguments());
-        command.stdin(Stdio::null()).env_remove("RUST_LOG");
-        command
-    }
-
-    fn arguments(&self) -> Vec<String> {
-        let mut arguments = vec![
-            self.verb.to_owned(),
-            "--set".to_owned(),
-            format!("output_dir={}", self.output().display()),
-        ];
-        for (key, value) in &self.settings {
-            arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
-        }
-        arguments
-    }
-
-    pub(crate) fn run(&self) -> Output {
-        self.command().output().unwrap()
-    }
-
-    pub(crate) fn start(&self) -> Child {
-        let mut command = self.command();
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        command.spawn().unwrap()
-    }
-
-    pub(crate) fn lines(&self, name: &str) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(self.output().join(name)).unwrap_or_default();
-        let complete = text
-            .split_inclusive('\n')
-            .filter(|line| line.ends_with('\n'));
-        complete
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    }
-
-    /// Waits until `count` steps are logged.
-    pub(crate) fn wait_for_steps(&self, count: usize) {
-        let start = Instant::now();
-        while self.lines("metrics.jsonl").len() < count {
-            assert!(
-                start.elapsed() < Duration::from_secs(300),
-                "no step {count} in five minutes"
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    pub(crate) fn checkpoints(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.output().join("checkpoints")).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
-    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.output().join(name)).unwrap()
-    }
-}
-
-pub(crate) fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-#[track_caller]
-pub(crate) fn assert_code(output: &Output, code: i32) {
-    assert_eq!(output.status.code(), Some(code), "{}", stderr(output));
-}
-
-/// The run fails with this exit code and says all of these.
-#[track_caller]
-pub(crate) fn assert_says(output: &Output, code: i32, parts: &[&str]) {
-    assert_code(output, code);
-    let message = stderr(output);
-    for part in parts {
-        assert!(message.contains(part), "{part:?} is not in: {message}");
-    }
-}
-
-pub(crate) fn send(signal: &str, child: &Child) {
-    let pid = child.id().to_string();
-    let status = Command::new("kill").args([signal, &pid]).status().unwrap();
-    assert!(status.success());
-}
-
-#[track_caller]
-pub(crate) fn assert_same(a: &Run, b: &Run, names: &[&str]) {
-    for name in names {
-        assert!(a.read(name) == b.read(name), "{name} differs");
-    }
-}
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 #[test]
 fn bad_settings_are_named_with_exit_code_2() {
@@ -239,7 +56,7 @@ fn bad_settings_are_named_with_exit_code_2() {
         &["model.bias_model", "train-bias"],
     );
 
-    let output = Command::new(cargo_bin("videothinker"))
+    let output = crate::program()
         .args(["train-sft", "--no-such-flag"])
         .output()
         .unwrap();
@@ -283,7 +100,7 @@ fn a_dry_run_says_when_fewer_questions_are_there_than_asked_for() {
 fn the_memory_is_estimated_before_anything_is_loaded() {
     let run = Run::cdpo();
     let estimate = |extra: &[&str]| {
-        let mut command = Command::new(cargo_bin("videothinker"));
+        let mut command = crate::program();
         command.arg("estimate").args(&run.arguments()[1..]);
         let output = command.args(extra).output().unwrap();
         assert_code(&output, 0);
@@ -447,7 +264,7 @@ fn a_full_disk_loses_nothing() {
     // A limit on file sizes fails writes as a full disk does; a megabyte is less than the weights.
     let output = Command::new("sh")
         .args(["-c", "trap '' XFSZ; ulimit -f 2000; exec \"$0\" \"$@\""])
-        .arg(cargo_bin("videothinker"))
+        .arg(crate::program().get_program())
         .args(run.arguments())
         .output()
         .unwrap();

@@ -1,11 +1,11 @@
 //! Training files of others: the authors' records as they are, labelled, stripped, and worked answers of the Video-R1 family.
 
-use crate::runs::Run;
-use crate::runs::assert_code;
-use crate::runs::assert_same;
-use crate::runs::assert_says;
-use crate::runs::stderr;
-use crate::runs::world;
+use crate::run::Run;
+use crate::run::assert_code;
+use crate::run::assert_same;
+use crate::run::assert_says;
+use crate::run::stderr;
+use crate::run::world;
 use assert_cmd::cargo::cargo_bin;
 use serde_json::Value;
 use serde_json::json;

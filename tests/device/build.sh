@@ -89,14 +89,14 @@ compile_kernels() {
 }
 
 # kernels NAME SOURCE PTX FLAG FLAGS…: two libraries, a fast one, and one in which every access is checked. FLAG is for
-# the fast one alone.
+# the fast one alone, and may be empty.
 kernels() {
   local name=$1 source=$2 flag=$4
   entries "$name" "$source" "$3"
   local sources=("$out/made/$name.cpp" "$(dirname "$source")"/*.cu* tests/device/kernels/*.hpp tests/kernels/*.hpp)
   local command=(compile_kernels -I tests/device/kernels -I tests/kernels -I "$(dirname "$source")" "${@:5}" "$out/made/$name.cpp")
   # shellcheck disable=SC2086  # several flags
-  made "kernels_$name.so" "${sources[@]}" -- "${command[@]}" "$flag" ${KERNEL_FLAGS-}
+  made "kernels_$name.so" "${sources[@]}" -- "${command[@]}" ${flag:+"$flag"} ${KERNEL_FLAGS-}
   made "kernels_checked_$name.so" "${sources[@]}" -- "${command[@]}" -O1 -DCHECK_ACCESS -fsanitize=thread,alignment
 }
 
@@ -131,7 +131,7 @@ done
 for name in affine binary cast fill indexing ternary unary; do
   beside kernels "$name" "$candle/$name.cu" "$(find_ptx "$name")" -DFLAT -DCANDLE -O1 -I "$out/made/stub"
 done
-beside kernels reduce "$candle/reduce.cu" "$(find_ptx reduce)" -DCANDLE -DCANDLE -I "$out/made/stub"
+beside kernels reduce "$candle/reduce.cu" "$(find_ptx reduce)" '' -DCANDLE -I "$out/made/stub"
 # The program of planted faults, with kernels of its own.
 beside faults
 failed=0

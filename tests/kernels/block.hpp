@@ -13,6 +13,7 @@
 namespace emulator {
 
 constexpr size_t STACK_BYTES = 256 << 10;  // also their alignment: a thread finds itself from its stack pointer
+constexpr size_t MOST_GIVEN = 64;
 constexpr uint64_t INTACT = 0x5afe57ac4b0770e5;
 enum class State { ready, in_warp, in_block, done };
 
@@ -26,7 +27,8 @@ struct Fiber {
   bool shuffles;  // waits in a shuffle or vote, of which every lane of the warp must be part
   unsigned index;
   uint3 thread;
-  const void *given;  // what the other lanes may read
+  unsigned exchanges;  // with the other lanes so far
+  alignas(16) char given[2][MOST_GIVEN];  // what the other lanes may read, in this exchange and in the next
   uint64_t intact;    // the first that a stack that is too deep destroys
 };
 
@@ -116,18 +118,23 @@ UNCHECKED inline void enter() {
   wait(State::done);
 }
 
-// Calls `read` with a way to what each lane gives; nobody goes on before all have read. Orders no memory.
+// Calls `read` with a way to what each lane gives. Orders no memory.
 template <class T, class Read> UNCHECKED auto exchange(const T &given, Read read) {
+  static_assert(sizeof(T) <= MOST_GIVEN);
   Fiber &fiber = self();
-  fiber.given = &given;
+  // A lane is at the exchange after next, which has this one's place, only when all have left this one.
+  unsigned place = fiber.exchanges++ % 2;
+  std::memcpy(fiber.given[place], &given, sizeof given);
   wait(State::in_warp, true);
 #ifdef CHECK_ACCESS
   running = nullptr;
 #endif
   auto result = read([&](unsigned lane) UNCHECKED -> const T & {
-    return *(const T *)fiber.block->fiber((fiber.index & ~31u) + lane).given;
+    return *(const T *)fiber.block->fiber((fiber.index & ~31u) + lane).given[place];
   });
-  wait(State::in_warp, true);
+#ifdef CHECK_ACCESS
+  running = &fiber;
+#endif
   return result;
 }
 
@@ -204,8 +211,9 @@ inline void run_block(Block &block) {
   block.order.resize(block.threads);
   for (unsigned i = 0; i < block.threads; i++) {
     uint3 thread = {i % block.size.x, i / block.size.x % block.size.y, i / (block.size.x * block.size.y)};
-    block.fiber(i) = {&block, {}, State::ready, false, i, thread, nullptr, INTACT};
-    start_at(block.fiber(i).context, block.stacks[i], STACK_BYTES, enter);
+    block.fiber(i) = {&block, {}, State::ready, false, i, thread, 0, {}, INTACT};
+    // Stacks that end at the same place of a page would share few lines of the processor's cache.
+    start_at(block.fiber(i).context, block.stacks[i], STACK_BYTES - i % 32 * 128, enter);
     block.order[i] = i;
   }
   for (;;) {

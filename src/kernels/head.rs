@@ -62,7 +62,7 @@ pub fn scores(logits: &Tensor, targets: &Tensor, bias: Option<&Tensor>) -> Resul
 /// The loss's gradient with respect to `logits`, in `dtype`, given the ones `[c]` (f32) with respect to the targets'
 /// log-probabilities and, where the loss has it, to the divergence from `bias`. In f32 it takes the logits' place.
 pub fn backward(
-    logits: Tensor,
+    logits: &Tensor,
     dtype: DType,
     targets: &Tensor,
     scores: &Scores,
@@ -70,7 +70,7 @@ pub fn backward(
     d_full_kl: Option<(&Tensor, &Tensor)>,
 ) -> Result<Tensor> {
     let (bias, d_full_kl) = d_full_kl.unzip();
-    let (rows, vocabulary) = check(&logits, targets, bias)?;
+    let (rows, vocabulary) = check(logits, targets, bias)?;
     if bias.is_some() && !scores.with_bias {
         bail!("head: a divergence that was not scored");
     }
@@ -79,7 +79,7 @@ pub fn backward(
         _ => unwritten(logits.shape(), dtype, logits.device())?,
     };
     Launch::of_dtype(&MODULE, "head_backward", dtype)?
-        .tensor(&logits)
+        .tensor(logits)
         .tensor(targets)
         .optional(bias)
         .tensor(&scores.values)

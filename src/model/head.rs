@@ -212,9 +212,9 @@ mod tests {
     }
 
     /// A model in bf16 whose largest logits are 20 to 30, and one whose weights differ by a few roundings: what rounding
-    /// their logits to bf16 adds to a token's divergence, and what is left without.
+    /// their logits to bf16 adds to a token's divergence, and what is left without: of 1.0e-2 over the vocabulary 2.1e-3 and
+    /// 1.1e-7, of 1.1e-2 from the targets 3.8e-3 and 9.0e-8.
     #[test]
-    #[expect(clippy::print_stdout, reason = "the numbers are what the test is for")]
     fn divergences_of_bf16_models_have_no_floor() -> Result<()> {
         let device = Device::Cpu;
         let (rows, width, vocabulary) = (192, 64, 4096);

@@ -66,14 +66,15 @@ impl Head<'_> {
                 scores,
             } = chunk;
             let d_logits = kernels::backward(
-                logits,
+                &logits,
                 self.weight.dtype(),
                 &Tensor::new(&self.target_ids[start..start + len], device)?,
                 &scores,
                 &d_logprob.narrow(0, start, len)?,
                 bias.as_ref().zip(d_full_kl.as_ref()),
             )?;
-            drop(bias);
+            // The products need neither.
+            drop((logits, bias));
             d_hidden.push(d_logits.matmul(self.weight)?);
             let part = weight_gradient(&d_logits, &self.hidden.narrow(0, start, len)?)?;
             match &d_weight {

@@ -106,18 +106,36 @@ fn of_tokens(layers: usize, tokens: i64, graph: bool) -> [i64; 3] {
 
 #[test]
 fn a_decoded_token_is_launched_no_more_often_than_it_was() {
-    let [two, four] = [2, 4].map(|layers| of_tokens(layers, 24, false));
-    println!("{two:?} {four:?}");
-    let graph = of_tokens(4, 24, true);
-    println!("{graph:?}");
+    let tokens = 24;
+    let [two, four] = [2, 4].map(|layers| of_tokens(layers, tokens, false));
+    let a_layer = [0, 1].map(|i| (four[i] - two[i]) / (2 * tokens));
+    // Seven products and as many kernels.
+    assert!(
+        a_layer[0] <= 14 && a_layer[1] <= 16,
+        "{a_layer:?} of a layer"
+    );
+    // Embedding, head and sampler; every eight tokens the rows' state goes to the device.
+    let rest = [0, 1].map(|i| two[i] - 2 * tokens * a_layer[i]);
+    assert!(
+        rest[0] <= 162 && rest[1] <= 186,
+        "{rest:?} of {tokens} tokens"
+    );
+    // As a graph a token is one launch; its products are counted when they run.
+    let [launches, allocations, graphs] = of_tokens(4, tokens, true);
+    assert_eq!(graphs, tokens);
+    let products = tokens * (4 * 7 + 1);
+    assert!(
+        launches - products <= 18 && allocations <= 18,
+        "{launches} {allocations}"
+    );
 }
 
 /// Launches and allocations of the second of two steps.
-fn of_step(layers: usize, verb: &'static str) -> [i64; 2] {
+fn of_step(layers: usize) -> [i64; 2] {
     let folder = tempfile::tempdir().unwrap();
     let model = model(folder.path(), layers);
     let [one, two] = ["1", "2"].map(|steps| {
-        let mut run = small(Run::new(verb)).on_device();
+        let mut run = small(Run::new("train-sft")).on_device();
         run.set("model.path", &model);
         run.set("optimizer.schedule", "constant");
         run.set("train.steps", steps);
@@ -130,6 +148,14 @@ fn of_step(layers: usize, verb: &'static str) -> [i64; 2] {
 
 #[test]
 fn a_trained_layer_is_launched_no_more_often_than_it_was() {
-    let [two, four] = [2, 4].map(|layers| of_step(layers, "train-sft"));
-    println!("{two:?} {four:?}");
+    let [two, four] = [2, 4].map(of_step);
+    let a_layer = [0, 1].map(|i| (four[i] - two[i]) / 2);
+    // Forward, forward again, backward, and the update of its twelve weights.
+    assert!(
+        a_layer[0] <= 97 && a_layer[1] <= 73,
+        "{a_layer:?} of a layer"
+    );
+    // The vision tower, the embedding and the head.
+    let rest = [0, 1].map(|i| two[i] - 2 * a_layer[i]);
+    assert!(rest[0] <= 310 && rest[1] <= 301, "{rest:?} of a step");
 }

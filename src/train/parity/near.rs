@@ -22,7 +22,7 @@ pub(super) const UNSEEN: f64 = -1e4;
 /// Who adds.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Sums {
-    /// Our kernels: never more than [`IN_A_ROW`] roundings of the same partial sum.
+    /// Our kernels, in f32: as a product, but never more than [`IN_A_ROW`] terms in one sum of a sum of sums.
     Ours,
     /// A matrix product of this format, whose order of sums nobody states.
     ///
@@ -38,10 +38,11 @@ pub(super) enum Sums {
 impl Sums {
     /// Relative to Σ|terms|.
     fn growth(self, terms: usize) -> f64 {
+        let rounded_to_nearest = |n: f64| n.min(CONFIDENCE * n.sqrt()) * F32;
         let n = terms as f64;
         match self {
-            Self::Ours => n.min(IN_A_ROW as f64) * F32,
-            Self::Product(DType::F32) => CONFIDENCE * n.sqrt() * F32,
+            Self::Ours => rounded_to_nearest(n.min(IN_A_ROW as f64)),
+            Self::Product(DType::F32) => rounded_to_nearest(n),
             Self::Product(_) => (n + CONFIDENCE) * F32,
         }
     }

@@ -10,8 +10,8 @@ fn the_cpu_computes_what_is_defined() {
         assert!(found.len() > 20, "{}", found.len());
         for parity in found {
             assert!(parity.holds(), "{parity:?}");
-            // A bound that nothing reaches would see nothing.
-            assert!(parity.bound < 2e-3, "{parity:?}");
+            // The largest is of a sum over all rows; one that nothing reaches would see nothing.
+            assert!(parity.bound < 1e-2, "{parity:?}");
         }
     }
 }
@@ -162,11 +162,12 @@ fn the_heads_sum_holds_in_any_order_and_misses_nothing() {
         let found = probed(dtype, |probe| {
             let case = head_case(probe)?;
             let d_logits = in_format(&case.d_logits, dtype)?;
-            let mut orders = ORDERS.to_vec();
-            if dtype == DType::BF16 {
-                orders.push(Order::TensorCores);
-            }
-            for order in orders {
+            let orders: &[Order] = if dtype == DType::F32 {
+                &ORDERS
+            } else {
+                &[Order::TensorCores, Order::Parts(4096)]
+            };
+            for &order in orders {
                 let got = in_format(&product(&d_logits, &case.weight, order)?, dtype)?;
                 probe.compare("in order", &got, &case.want, &case.near)?;
                 held += 1;

@@ -243,7 +243,7 @@ fn a_part_that_does_not_heed_its_limit_is_killed() {
         .status()
         .unwrap();
     assert_eq!(status.code(), Some(137));
-    assert!(start.elapsed() < Duration::from_secs(60));
+    assert!(start.elapsed() < Duration::from_mins(1));
 }
 
 #[test]

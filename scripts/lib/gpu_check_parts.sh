@@ -98,8 +98,15 @@ parity_tiny() {
   run inspect model "$tiny" --init tiny >&2 && run inspect device parity --model "$tiny" "${on_device[@]}"
 }
 
+# Tokens are timed by a difference of two times; the program says so where other work made that useless.
 decoding() {
-  run inspect device decode --model "$model" --rows $rows "${graph_rows[@]}" --completion-tokens $decoded --repeats 1 "${work[@]}"
+  local code _
+  for _ in 1 2 3; do
+    code=0
+    run inspect device decode --model "$model" --rows $rows "${graph_rows[@]}" --completion-tokens $decoded --repeats 1 "${work[@]}" || code=$?
+    if [ $code = 0 ] || ! grep -q 'other work took the time' "$scratch/decode.log"; then break; fi
+  done
+  return $code
 }
 
 # Bytes that `estimate` expects in a memory mode.

@@ -232,6 +232,20 @@ fn a_check_that_is_killed_leaves_readable_results_and_no_process() {
     });
 }
 
+/// Training takes TERM for a request to save: a part that goes on after it is killed.
+#[test]
+fn a_part_that_does_not_heed_its_limit_is_killed() {
+    let script = r#". scripts/lib/gpu_check_run.sh; limit=1; limited bash -c 'trap "" TERM; while :; do sleep 1; done'"#;
+    let start = Instant::now();
+    let status = Command::new("bash")
+        .args(["-c", script])
+        .current_dir(root())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(137));
+    assert!(start.elapsed() < Duration::from_mins(1));
+}
+
 #[test]
 fn a_check_runs_every_part_and_reads_the_tools_results() {
     let check = Check::new("whole");
@@ -331,7 +345,9 @@ fn the_program_passes_on_a_cpu() {
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     let results = check.results();
-    assert!(output.status.success(), "{errors}");
+    let failed = results.values().filter(|line| line["reason"].is_string());
+    let failed: Vec<&Value> = failed.collect();
+    assert!(output.status.success(), "{failed:?}\n{errors}");
     for part in [
         "rates",
         "kernels",

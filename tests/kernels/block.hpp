@@ -99,6 +99,9 @@ template <class T> UNCHECKED T *dynamic_shared() { return (T *)self().block->dyn
 
 // Gives up the block from within a thread.
 [[noreturn]] UNCHECKED inline void fail(const char *what) {
+#ifdef CHECK_ACCESS
+  running = nullptr;
+#endif
   Block &block = *self().block;
   block.failed("%s", what);
   switch_context(self().context, block.scheduler);
@@ -140,7 +143,7 @@ template <class T, class Read> UNCHECKED auto exchange(const T &given, Read read
 
 // --- the host's side
 
-inline uint64_t next_random(Block &block) {
+UNCHECKED inline uint64_t next_random(Block &block) {
   block.random ^= block.random << 13;
   block.random ^= block.random >> 7;
   block.random ^= block.random << 17;
@@ -151,6 +154,7 @@ template <class T> void shuffle(Block &block, std::vector<T> &items) {
   for (size_t i = items.size(); i > 1; i--) std::swap(items[i - 1], items[next_random(block) % i]);
 }
 
+// What runs in every turn of every thread is not instrumented either: the checks would take most of the time.
 UNCHECKED inline bool go_on(Block &block, Fiber &fiber) {
 #ifdef CHECK_ACCESS
   running = &fiber;
@@ -164,7 +168,7 @@ UNCHECKED inline bool go_on(Block &block, Fiber &fiber) {
 }
 
 // Lets a warp go whose threads have all arrived; whether there was something to let go.
-inline bool release_warp(Block &block, unsigned first) {
+UNCHECKED inline bool release_warp(Block &block, unsigned first) {
   unsigned last = std::min(first + 32, block.threads), waiting = 0, gone = 0, shuffling = 0;
   for (unsigned i = first; i < last; i++) {
     const Fiber &fiber = block.fiber(i);
@@ -183,7 +187,7 @@ inline bool release_warp(Block &block, unsigned first) {
   return true;
 }
 
-inline bool release(Block &block) {
+UNCHECKED inline bool release(Block &block) {
   bool released = false;
   for (unsigned first = 0; first < block.threads; first += 32) released |= release_warp(block, first);
   unsigned in_block = 0, done = 0;
@@ -202,7 +206,7 @@ inline bool release(Block &block) {
 // Shared memory is what an earlier block left: NaN here.
 inline void poison(const Range &range) { std::memset((void *)range.begin, 0xff, range.end - range.begin); }
 
-inline void run_block(Block &block) {
+UNCHECKED inline void run_block(Block &block) {
   poison(block.static_shared);
   poison(block.dynamic_shared);
   block.serial++;
@@ -216,10 +220,13 @@ inline void run_block(Block &block) {
     start_at(block.fiber(i).context, block.stacks[i], STACK_BYTES - i % 32 * 128, enter);
     block.order[i] = i;
   }
+  const unsigned *order = block.order.data();
   for (;;) {
     if (block.options.seed) shuffle(block, block.order);
-    for (unsigned i : block.order)
-      if (block.fiber(i).state == State::ready && !go_on(block, block.fiber(i))) return;
+    for (unsigned i = 0; i < block.threads; i++) {
+      Fiber &fiber = block.fiber(order[i]);
+      if (fiber.state == State::ready && !go_on(block, fiber)) return;
+    }
     if (!block.options.seed) std::reverse(block.order.begin(), block.order.end());
     if (release(block)) continue;
     if (!block.failure.empty()) return;

@@ -41,7 +41,7 @@ fn missing_barriers_are_races() {
         &[
             "race at byte",
             shared,
-            "block (0, 0, 0): thread 32 reads",
+            "block (0, 0, 0): thread 63 reads",
             "thread 0 wrote",
         ],
     );

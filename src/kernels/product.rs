@@ -20,9 +20,16 @@ pub fn in_f32(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     if let candle_core::Device::Cuda(device) = x.device() {
         return cuda::in_f32(device, &x.contiguous()?, &weight.contiguous()?);
     }
-    x.to_dtype(DType::F32)?
-        .matmul(&weight.to_dtype(DType::F32)?.t()?)
+    let x = x.to_dtype(DType::F32)?;
+    let parts = (0..width).step_by(PART).map(|start| {
+        let part = weight.narrow(0, start, PART.min(width - start))?;
+        x.matmul(&part.to_dtype(DType::F32)?.t()?)
+    });
+    Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)
 }
+
+/// Rows of a weight in bf16 that a CPU has in f32 at a time: all of them would be as much as a small model.
+const PART: usize = 4096;
 
 #[cfg(feature = "cuda")]
 mod cuda {

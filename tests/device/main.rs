@@ -6,6 +6,7 @@
 
 mod answers;
 mod faults;
+mod gpu_check;
 mod graphs;
 mod inspect;
 mod launches;

@@ -15,32 +15,52 @@ pub struct Rates {
     pub f32: f64,
 }
 
+/// Runs of each measurement that are timed.
+const REPEATS: usize = 10;
+/// Seconds that a measurement at its full size may take.
+const PATIENCE: f64 = 5.0;
+
 impl Rates {
-    /// Takes about a second on a GPU, and sizes that a CPU works through in as much.
+    /// Takes about a second on a GPU; a device that would need long for sizes that fill a GPU gets small ones.
     pub fn measure(device: &Device) -> Result<Self> {
-        let (bytes, side) = if device.is_cpu() {
-            (64 << 20, 512)
-        } else {
-            (2 << 30, 8192)
+        let product = |dtype: DType, side: usize| {
+            let operations = |side: usize| 2.0 * (side as f64).powi(3);
+            at_size([512, side], operations, |side| {
+                product_seconds(device, dtype, side)
+            })
         };
+        let copied = |bytes: usize| 2.0 * bytes as f64;
         Ok(Self {
-            copy: copy_rate(device, bytes)?,
-            bf16: product_rate(device, DType::BF16, side)?,
-            f32: product_rate(device, DType::F32, side / 2)?,
+            copy: at_size([64 << 20, 2 << 30], copied, |bytes| {
+                copy_seconds(device, bytes)
+            })?,
+            bf16: product(DType::BF16, 8192)?,
+            f32: product(DType::F32, 4096)?,
         })
     }
 }
 
-fn copy_rate(device: &Device, bytes: usize) -> Result<f64> {
-    let source = Tensor::zeros(bytes / DType::F32.size_in_bytes(), DType::F32, device)?;
-    let time = seconds(device, 10, || source.copy())?;
-    Ok(2.0 * bytes as f64 / time)
+/// The rate at the larger size, or at the smaller one where that says that the larger would take too long.
+fn at_size(
+    [small, large]: [usize; 2],
+    work: impl Fn(usize) -> f64,
+    seconds: impl Fn(usize) -> Result<f64>,
+) -> Result<f64> {
+    let rate = work(small) / seconds(small)?;
+    if (REPEATS + 1) as f64 * work(large) / rate > PATIENCE {
+        return Ok(rate);
+    }
+    Ok(work(large) / seconds(large)?)
 }
 
-fn product_rate(device: &Device, dtype: DType, side: usize) -> Result<f64> {
+fn copy_seconds(device: &Device, bytes: usize) -> Result<f64> {
+    let source = Tensor::zeros(bytes / DType::F32.size_in_bytes(), DType::F32, device)?;
+    seconds(device, REPEATS, || source.copy())
+}
+
+fn product_seconds(device: &Device, dtype: DType, side: usize) -> Result<f64> {
     // Power, and with it the clock, depends on the values: zeros would be faster than any model.
     let random = || Tensor::randn(0f32, 1.0, (side, side), device)?.to_dtype(dtype);
     let (a, b) = (random()?, random()?);
-    let time = seconds(device, 10, || a.matmul(&b))?;
-    Ok(2.0 * (side as f64).powi(3) / time)
+    seconds(device, REPEATS, || a.matmul(&b))
 }

@@ -28,11 +28,11 @@ fn view(x: &Tensor, offset: usize) -> Tensor {
 /// whole packs.
 #[track_caller]
 fn same<const N: usize>(
-    inputs: [Tensor; N],
+    inputs: &[Tensor; N],
     tolerance: f32,
     run: impl Fn(&[Tensor; N]) -> Result<Vec<Tensor>>,
 ) {
-    let want = on_cpu(|| run(&inputs)).unwrap();
+    let want = on_cpu(|| run(inputs)).unwrap();
     for offset in [1, 2, 8] {
         let views = inputs.each_ref().map(|x| view(x, offset));
         let got = on_cpu(|| run(&views)).unwrap();
@@ -49,7 +49,7 @@ fn elementwise_kernels_take_views() -> Result<()> {
         // Rows that are read in packs add up in another order than rows that cannot be.
         let rows = |n: usize| random(&[n, 16], dtype).unwrap();
         same(
-            [rows(3), rows(3), rows(3)],
+            &[rows(3), rows(3), rows(3)],
             bound(dtype),
             |[a, b, above]| {
                 let (d_gate, d_up) = swiglu_backward(a, b, above)?;
@@ -62,7 +62,7 @@ fn elementwise_kernels_take_views() -> Result<()> {
             },
         );
         same(
-            [rows(3), rows(3), rows(3), random(&[16], dtype)?],
+            &[rows(3), rows(3), rows(3), random(&[16], dtype)?],
             bound(dtype),
             |[x, y, above, weight]| {
                 let (sum, normed) = add_rms_norm(x, y, weight, 1e-6)?;
@@ -78,7 +78,7 @@ fn elementwise_kernels_take_views() -> Result<()> {
             angles(),
             angles(),
         ];
-        same(inputs, bound(dtype), |[q, bias, k, cos, sin]| {
+        same(&inputs, bound(dtype), |[q, bias, k, cos, sin]| {
             let q = Projection {
                 x: q,
                 bias: Some(bias),
@@ -102,14 +102,20 @@ fn attention_takes_views() -> Result<()> {
         seen_until: 5,
     };
     for dtype in DTYPES {
-        let packed = Sequences::new(&[sequence.clone()], 5, true, dtype, &Device::Cpu)?;
+        let packed = Sequences::new(
+            std::slice::from_ref(&sequence),
+            5,
+            true,
+            dtype,
+            &Device::Cpu,
+        )?;
         let inputs = [
             random(&[5, 32], dtype)?,
             random(&[5, 16], dtype)?,
             random(&[5, 16], dtype)?,
             random(&[5, 32], dtype)?,
         ];
-        same(inputs, 0.0, |[q, k, v, above]| {
+        same(&inputs, 0.0, |[q, k, v, above]| {
             let attended: Attended = packed.forward(q, k, v, heads)?;
             let (dq, dk, dv) = packed.backward([q, k, v], heads, &attended, above)?;
             Ok(vec![attended.output, dq, dk, dv])
@@ -141,7 +147,7 @@ fn decoding_takes_views_but_of_a_cache() -> Result<()> {
             random(&[32], dtype)?,
             random(&[1, 8], DType::F32)?,
         ];
-        same(inputs, 0.0, |[q, k, bias, angles]| {
+        same(&inputs, 0.0, |[q, k, bias, angles]| {
             let of_k = bias.narrow(0, 0, 16)?;
             let projected = Projected {
                 q,
@@ -175,7 +181,7 @@ fn the_head_the_sampler_and_the_optimizer_take_views() -> Result<()> {
             above(),
             above(),
         ];
-        same(inputs, 0.0, |[logits, bias, d_logprob, d_kl]| {
+        same(&inputs, 0.0, |[logits, bias, d_logprob, d_kl]| {
             let scores = head::scores(logits, &targets, Some(bias))?;
             let results = vec![scores.logprob()?, scores.entropy()?];
             let sum = Tensor::zeros((2, 40), DType::F32, &Device::Cpu)?;
@@ -192,7 +198,7 @@ fn the_head_the_sampler_and_the_optimizer_take_views() -> Result<()> {
         };
         let sampler = DeviceSampler::new(&config, &[2], 40, &Device::Cpu)?;
         let keys = Tensor::arange(0u32, 16, &Device::Cpu)?.reshape((2, 8))?;
-        same([random(&[2, 40], dtype)?], 0.0, |[logits]| {
+        same(&[random(&[2, 40], dtype)?], 0.0, |[logits]| {
             let (ids, logprobs) = sampler.draw(logits, &keys, &targets)?;
             Ok(vec![ids, logprobs])
         });
@@ -208,7 +214,7 @@ fn the_head_the_sampler_and_the_optimizer_take_views() -> Result<()> {
         epsilon: 1e-8,
     };
     let state = || random(&[300], DType::F32).unwrap().abs().unwrap();
-    same([state(), state(), state(), state()], 0.0, |inputs| {
+    same(&[state(), state(), state(), state()], 0.0, |inputs| {
         // Copies at the same element, since the update is in place.
         let offset = inputs[0].layout().start_offset();
         let [w, m, v, gradient] = inputs.each_ref().map(|x| view(&x.copy().unwrap(), offset));

@@ -73,7 +73,7 @@ entries() {
   [ -n "$ptx" ] || { echo "no PTX of $name below ${ptx_folders[*]}: run scripts/cuda_build.sh first" >&2; return 1; }
   {
     echo '#include "run.hpp"'
-    echo "#include \"$source\""
+    echo "#include \"$(basename "$source")\""
     echo 'extern "C" __attribute__((visibility("default"))) const Entry device_entries[] = {'
     grep -oE '\.entry [A-Za-z0-9_]+' "$ptx" | awk '{ print "  ENTRY(" $2 ")," }'
     echo '  {nullptr, 0, nullptr, nullptr, nullptr}};'
@@ -88,23 +88,28 @@ compile_kernels() {
   rm "$file.o"
 }
 
-# kernels NAME SOURCE PTX FLAG FLAGS…: two libraries, a fast one, and one in which every access is checked. FLAG is for
-# the fast one alone, and may be empty.
+# kernels NAME SOURCE PTX FLAGS…: the library kernels_NAME.so.
 kernels() {
-  local name=$1 source=$2 flag=$4
-  entries "$name" "$source" "$3"
-  local sources=("$out/made/$name.cpp" "$(dirname "$source")"/*.cu* tests/device/kernels/*.hpp tests/kernels/*.hpp)
-  local command=(compile_kernels -I tests/device/kernels -I tests/kernels -I "$(dirname "$source")" "${@:5}" "$out/made/$name.cpp")
+  local name=$1 source=$2
+  entries "${name#checked_}" "$source" "$3"
+  local unit=$out/made/${name#checked_}.cpp
+  local sources=("$unit" "$(dirname "$source")"/*.cu* tests/device/kernels/*.hpp tests/kernels/*.hpp)
   # shellcheck disable=SC2086  # several flags
-  made "kernels_$name.so" "${sources[@]}" -- "${command[@]}" ${flag:+"$flag"} ${KERNEL_FLAGS-}
-  made "kernels_checked_$name.so" "${sources[@]}" -- "${command[@]}" -O1 -DCHECK_ACCESS -fsanitize=thread,alignment
+  made "kernels_$name.so" "${sources[@]}" -- compile_kernels -I tests/device/kernels -I tests/kernels \
+    -I "$(dirname "$source")" "${@:4}" "$unit" ${KERNEL_FLAGS-}
+}
+
+# checked_kernels NAME SOURCE PTX: kernels of ours, and once more with every access checked.
+checked_kernels() {
+  kernels "$@" -DOWN -DEMULATED -I src/kernels/cuda
+  kernels "checked_$1" "${@:2}" -DOWN -DEMULATED -I src/kernels/cuda -O1 -DCHECK_ACCESS -fsanitize=thread,alignment
 }
 
 # faults.ptx, its library, and the program.
 faults() {
   made faults.ptx tests/device/kernels/faults.cu src/kernels/cuda/common.cuh -- \
     "$CUDA_HOME/bin/nvcc" --ptx -std=c++17 -arch compute_80 -I src/kernels/cuda tests/device/kernels/faults.cu
-  kernels faults "$PWD/tests/device/kernels/faults.cu" "$out/faults.ptx" -DOWN -DEMULATED -I src/kernels/cuda
+  checked_kernels faults tests/device/kernels/faults.cu "$out/faults.ptx"
   made faults tests/device/faults.cpp -- \
     "$compiler" -std=c++17 -O1 -Wall -Wno-unused-variable -I "$include" tests/device/faults.cpp -L "$out" -l:libcuda.so.1 -lpthread
 }
@@ -126,12 +131,12 @@ for header in cuda_fp16.h cuda_bf16.h cuda_fp8.h cuda.h cuda/std/limits; do
 done
 for source in src/kernels/cuda/*.cu; do
   name=$(basename "$source" .cu)
-  beside kernels "own_$name" "$PWD/$source" "$(find_ptx "$name")" -DOWN -DEMULATED
+  beside checked_kernels "own_$name" "$source" "$(find_ptx "$name")"
 done
 for name in affine binary cast fill indexing ternary unary; do
   beside kernels "$name" "$candle/$name.cu" "$(find_ptx "$name")" -DFLAT -DCANDLE -O1 -I "$out/made/stub"
 done
-beside kernels reduce "$candle/reduce.cu" "$(find_ptx reduce)" '' -DCANDLE -I "$out/made/stub"
+beside kernels reduce "$candle/reduce.cu" "$(find_ptx reduce)" -DCANDLE -I "$out/made/stub"
 # The program of planted faults, with kernels of its own.
 beside faults
 failed=0

@@ -60,8 +60,9 @@ fn tensor(values: &[f32]) -> Tensor {
 #[test]
 fn the_head_is_its_twin_in_one_chunk_and_in_many() -> Result<()> {
     for dtype in DTYPES {
-        // bf16 logits near 8 are off by up to 1/64, and so is what follows from them.
-        let bound = if dtype == DType::F32 { 2e-5 } else { 0.03 };
+        // Logits are f32 in either format, gradients are rounded on the way.
+        let bound = 2e-5;
+        let gradients = if dtype == DType::F32 { bound } else { 6e-3 };
         let case = Case::new(dtype)?;
         for with_bias in [false, true] {
             let want = case.wide()?.run(with_bias, CHUNK_BYTES)?;
@@ -70,8 +71,8 @@ fn the_head_is_its_twin_in_one_chunk_and_in_many() -> Result<()> {
                 close(&tensor(&got.0.logprob), &tensor(&want.0.logprob), bound);
                 close(&tensor(&got.0.entropy), &tensor(&want.0.entropy), bound);
                 close(&tensor(&got.0.full_kl), &tensor(&want.0.full_kl), bound);
-                close(&got.1, &want.1, bound);
-                close(&got.2, &want.2, bound);
+                close(&got.1, &want.1, gradients);
+                close(&got.2, &want.2, gradients);
             }
         }
     }

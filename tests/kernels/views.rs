@@ -175,21 +175,23 @@ fn the_head_the_sampler_and_the_optimizer_take_views() -> Result<()> {
     let targets = Tensor::new(&[3u32, 0], &Device::Cpu)?;
     for dtype in DTYPES {
         let above = || random(&[2], DType::F32).unwrap();
+        let logits = || random(&[2, 40], DType::F32).unwrap();
         let inputs = [
-            random(&[2, 40], dtype)?,
+            logits(),
+            logits(),
             random(&[2, 40], dtype)?,
             above(),
             above(),
         ];
-        same(&inputs, 0.0, |[logits, bias, d_logprob, d_kl]| {
+        same(&inputs, 0.0, |[logits, bias, part, d_logprob, d_kl]| {
             let scores = head::scores(logits, &targets, Some(bias))?;
-            let results = vec![scores.logprob()?, scores.entropy()?];
-            let sum = Tensor::zeros((2, 40), DType::F32, &Device::Cpu)?;
-            head::add_in_place(&view(&sum, 1), logits)?;
-            // In place, on a view of its own.
-            let gradient = view(&logits.copy()?, 3);
-            head::backward_in_place(&gradient, &targets, &scores, d_logprob, Some((bias, d_kl)))?;
-            Ok([results, vec![gradient]].concat())
+            let sum = view(&Tensor::zeros((2, 40), DType::F32, &Device::Cpu)?, 1);
+            head::add_in_place(&sum, part)?;
+            // In f32 in place, on a view of its own.
+            let own = view(&logits.copy()?, 3);
+            let with_bias = Some((bias, d_kl));
+            let gradient = head::backward(&own, dtype, &targets, &scores, d_logprob, with_bias)?;
+            Ok(vec![scores.logprob()?, scores.entropy()?, sum, gradient])
         });
         let config = SamplingConfig {
             top_k: 9,

@@ -300,7 +300,7 @@ pub(super) mod tests {
         let hops = hops.reduce(|a, b| a.iter().zip(b).map(|(a, b)| rounded(*a, b)).collect());
         let wanted = flat(&by_rank_0(4, DType::BF16)["a"]);
         let pairs = wanted.iter().zip(hops.unwrap());
-        let differ = pairs.filter(|(a, b)| **a != *b).count();
+        let differ = pairs.filter(|(a, b)| a.to_bits() != b.to_bits()).count();
         assert!(differ > wanted.len() / 10, "{differ} of {}", wanted.len());
     }
 

@@ -9,8 +9,8 @@ use candle_core::{DType, Result, Tensor, bail};
 /// # Errors
 /// Shapes or formats that do not fit.
 pub fn in_f32(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let ((_, inner), (_, width)) = (x.dims2()?, weight.dims2()?);
-    if inner != width || x.dtype() != weight.dtype() {
+    let ((_, inner), (width, of_weight)) = (x.dims2()?, weight.dims2()?);
+    if inner != of_weight || x.dtype() != weight.dtype() {
         bail!("product: {x:?} with {weight:?}");
     }
     if x.dtype() == DType::F32 {
@@ -25,7 +25,8 @@ pub fn in_f32(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let part = weight.narrow(0, start, PART.min(width - start))?;
         x.matmul(&part.to_dtype(DType::F32)?.t()?)
     });
-    Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)
+    let parts = parts.collect::<Result<Vec<_>>>()?;
+    Tensor::cat(&parts, 1)?.contiguous()
 }
 
 /// Rows of a weight in bf16 that a CPU has in f32 at a time: all of them would be as much as a small model.
@@ -110,6 +111,22 @@ mod tests {
         let wide = in_f32(&x.to_dtype(DType::F32)?, &weight.to_dtype(DType::F32)?)?;
         assert_eq!(product.to_vec2::<f32>()?, wide.to_vec2::<f32>()?);
         assert!(in_f32(&x, &weight.to_dtype(DType::F32)?).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn parts_of_a_weight_lie_side_by_side() -> Result<()> {
+        let (device, rows) = (Device::Cpu, PART + 5);
+        let weight = Tensor::arange(0u32, rows as u32 * 2, &device)?.to_dtype(DType::BF16)?;
+        let weight = weight.reshape((rows, 2))?;
+        let x = Tensor::new(&[[1f32, 0.0], [0.0, -1.0]], &device)?.to_dtype(DType::BF16)?;
+        let product = in_f32(&x, &weight)?;
+        assert!(product.is_contiguous());
+        let columns = weight.to_dtype(DType::F32)?.t()?.to_vec2::<f32>()?;
+        let product = product.to_vec2::<f32>()?;
+        assert!(product[0] == columns[0]);
+        let negative: Vec<f32> = columns[1].iter().map(|x| -x).collect();
+        assert!(product[1] == negative);
         Ok(())
     }
 }

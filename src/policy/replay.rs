@@ -153,9 +153,9 @@ mod cuda {
         }
 
         fn plain(device: &CudaDevice, why: &str, used: &mut GraphUse) -> Self {
-            let why = plain_words(why);
             // Every generation of a run would say it again.
             static SAID: Once = Once::new();
+            let why = plain_words(why);
             SAID.call_once(|| {
                 tracing::error!(
                     "sampling.cuda_graph: there is no CUDA graph ({why}): decoding goes on without one, slower; the steps are \

@@ -2,7 +2,7 @@
 //!
 //! What an operation is defined to give is composed of candle's plain operations, in f64 on the CPU, from the same values
 //! as rounded to the dtype under test. How far off a result may be follows from the magnitudes of what it is made of
-//! ([`near`]). On a GPU this checks the kernels, on a CPU their twins.
+//! (`parity/near.rs`). On a GPU this checks the kernels, on a CPU their twins.
 
 mod attention;
 mod head;
@@ -318,7 +318,7 @@ impl Probe<'_> {
                 draws.iter().map(|draw| f64::from(draw.logprob)).collect()
             };
             // Distances of up to 20 from the largest logit in f32, and exponentials of theirs, which add up in f64.
-            let bounds = vec![64.0 / (1 << 24) as f64; rows];
+            let bounds = vec![64.0 / f64::from(1 << 24); rows];
             self.compare_values(logprobs, &of_logprobs(&got), &of_logprobs(&want), &bounds);
         }
         Ok(())
@@ -333,7 +333,7 @@ impl Probe<'_> {
             want += x.sqr()?.sum_all()?.to_scalar::<f64>()?;
         }
         // Eight squares at most add up in f32.
-        let bound = want * 9.0 / (1 << 24) as f64;
+        let bound = want * 9.0 / f64::from(1 << 24);
         self.compare_values("sum_squares", &[got], &[want], &[bound]);
         Ok(())
     }

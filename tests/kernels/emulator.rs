@@ -1,7 +1,8 @@
 //! Compiles the CUDA sources for the CPU and runs launches there.
 //!
-//! Every launch runs twice from the same memory: with each access checked (bounds, alignment, races, shared memory that
-//! nobody has written), and with blocks and threads in a random order. Both must give the same bits.
+//! Every launch runs with blocks and threads in a random order, and from the same memory with each access checked (bounds,
+//! alignment, races, shared memory that nobody has written); both must give the same bits. Of launches that are alike,
+//! as decoding has hundreds, only the first of each test are checked.
 
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 use std::cell::{Cell, RefCell};
@@ -39,6 +40,12 @@ const MARGIN: usize = 256;
 const UNTOUCHED: u8 = 0xa5;
 /// The most that a kernel reads in one access, and what a GPU's memory is aligned to at least.
 const ALIGNMENT: usize = 16;
+
+/// As many launches of one kernel and of the same sizes are checked.
+const CHECKED_ALIKE: u32 = 6;
+
+/// A launch's kernel, grid, and lengths and alignments of its tensors.
+type Sizes = (String, [u32; 5], Vec<(usize, usize)>);
 
 /// Runs `body`, in which this thread's kernels run on the CPU.
 pub(crate) fn on_cpu<T>(body: impl FnOnce() -> T) -> T {
@@ -178,6 +185,8 @@ thread_local! {
     static TENSORS: RefCell<Vec<Range<usize>>> = const { RefCell::new(Vec::new()) };
     /// Launches of this test so far, from which orders are drawn.
     static LAUNCHES: Cell<u64> = const { Cell::new(0) };
+    /// How many of each kind.
+    static ALIKE: RefCell<HashMap<Sizes, u32>> = RefCell::new(HashMap::new());
 }
 
 #[expect(unsafe_code, reason = "called by a library")]
@@ -225,11 +234,24 @@ fn run(launch: &Launch, grid: Grid) -> Result<()> {
         execute(launch, grid, handle, seed, &arguments)?;
         Ok(copies)
     };
-    let mut copies = run(library.checked, 0)?;
     let seed = LAUNCHES.replace(LAUNCHES.get() + 1) + 1;
-    let other = run(library.plain, seed)?;
+    let [x, y, z] = grid.blocks;
+    let sizes = (
+        launch.kernel.clone(),
+        [x, y, z, grid.threads, grid.shared_bytes],
+        memory.iter().map(|of| (of.len, of.start)).collect(),
+    );
+    let alike = ALIKE.with_borrow_mut(|known| {
+        let count = known.entry(sizes).or_default();
+        *count += 1;
+        *count
+    });
+    let checked = (alike <= CHECKED_ALIKE)
+        .then(|| run(library.checked, 0))
+        .transpose()?;
+    let mut copies = run(library.plain, seed)?;
     assert!(
-        copies == other,
+        checked.is_none_or(|checked| checked == copies),
         "kernel {}: other results when threads and blocks run in another order",
         launch.kernel
     );

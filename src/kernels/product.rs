@@ -1,36 +1,24 @@
 //! Matrix products that keep the f32 of their sums.
 
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
-/// `x [N, K] · weightᵀ [K, V]` → `[N, V]` in f32; both operands in f32 or both in bf16.
+/// On a GPU `x [N, K] · weightᵀ [K, V]` → `[N, V]` in f32, both operands in bf16.
 ///
 /// A stock product of bf16 rounds its sums, which are f32 anyway, to bf16.
 ///
 /// # Errors
-/// Shapes or formats that do not fit.
+/// Shapes or formats that do not fit; a CPU.
 pub fn in_f32(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let ((_, inner), (width, of_weight)) = (x.dims2()?, weight.dims2()?);
+    let ((_, inner), (_, of_weight)) = (x.dims2()?, weight.dims2()?);
     if inner != of_weight || x.dtype() != weight.dtype() {
         bail!("product: {x:?} with {weight:?}");
-    }
-    if x.dtype() == DType::F32 {
-        return x.matmul(&weight.t()?);
     }
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(device) = x.device() {
         return cuda::in_f32(device, &x.contiguous()?, &weight.contiguous()?);
     }
-    let x = x.to_dtype(DType::F32)?;
-    let parts = (0..width).step_by(PART).map(|start| {
-        let part = weight.narrow(0, start, PART.min(width - start))?;
-        x.matmul(&part.to_dtype(DType::F32)?.t()?)
-    });
-    let parts = parts.collect::<Result<Vec<_>>>()?;
-    Tensor::cat(&parts, 1)?.contiguous()
+    bail!("product: {x:?} is not on a GPU")
 }
-
-/// Rows of a weight in bf16 that a CPU has in f32 at a time: all of them would be as much as a small model.
-const PART: usize = 4096;
 
 #[cfg(feature = "cuda")]
 mod cuda {
@@ -92,41 +80,5 @@ mod cuda {
         }
         .w()?;
         Ok(product)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use candle_core::Device;
-
-    #[test]
-    fn sums_of_bf16_are_not_rounded() -> Result<()> {
-        let device = Device::Cpu;
-        // 16 + 1/64: between two values of bf16, which are 1/8 apart there.
-        let x = Tensor::new(&[[4f32, 0.125]], &device)?.to_dtype(DType::BF16)?;
-        let weight = Tensor::new(&[[4f32, 0.125], [1.0, 0.0]], &device)?.to_dtype(DType::BF16)?;
-        let product = in_f32(&x, &weight)?;
-        assert_eq!(product.to_vec2::<f32>()?, [[16.015_625, 4.0]]);
-        let wide = in_f32(&x.to_dtype(DType::F32)?, &weight.to_dtype(DType::F32)?)?;
-        assert_eq!(product.to_vec2::<f32>()?, wide.to_vec2::<f32>()?);
-        assert!(in_f32(&x, &weight.to_dtype(DType::F32)?).is_err());
-        Ok(())
-    }
-
-    #[test]
-    fn parts_of_a_weight_lie_side_by_side() -> Result<()> {
-        let (device, rows) = (Device::Cpu, PART + 5);
-        let weight = Tensor::arange(0u32, rows as u32 * 2, &device)?.to_dtype(DType::BF16)?;
-        let weight = weight.reshape((rows, 2))?;
-        let x = Tensor::new(&[[1f32, 0.0], [0.0, -1.0]], &device)?.to_dtype(DType::BF16)?;
-        let product = in_f32(&x, &weight)?;
-        assert!(product.is_contiguous());
-        let columns = weight.to_dtype(DType::F32)?.t()?.to_vec2::<f32>()?;
-        let product = product.to_vec2::<f32>()?;
-        assert!(product[0] == columns[0]);
-        let negative: Vec<f32> = columns[1].iter().map(|x| -x).collect();
-        assert!(product[1] == negative);
-        Ok(())
     }
 }

@@ -119,8 +119,20 @@ pub fn logits(hidden: &Tensor, weight: &Tensor) -> Result<Tensor> {
     if hidden.dtype() == DType::F32 {
         return linear(hidden, weight, None);
     }
-    kernels::product::in_f32(hidden, weight)
+    if hidden.device().is_cuda() {
+        return kernels::product::in_f32(hidden, weight);
+    }
+    let (hidden, vocabulary) = (hidden.to_dtype(DType::F32)?, weight.dim(0)?);
+    let parts = (0..vocabulary).step_by(PART).map(|start| {
+        let part = weight.narrow(0, start, PART.min(vocabulary - start))?;
+        linear(&hidden, &part.to_dtype(DType::F32)?, None)
+    });
+    let parts = parts.collect::<Result<Vec<_>>>()?;
+    Tensor::cat(&parts, 1)?.contiguous()
 }
+
+/// Rows of a weight in bf16 that a CPU has in f32 at a time: all of them would be as much as a small model.
+const PART: usize = 4096;
 
 pub(super) fn chunks(rows: usize, chunk_rows: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..rows)
@@ -195,6 +207,22 @@ mod tests {
         let scores = head.scores()?;
         close(&scores.logprob, &[-300.0]);
         close(&scores.entropy, &[0.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn sums_of_bf16_are_not_rounded_and_lie_side_by_side() -> Result<()> {
+        let in_bf16 = |x: Tensor| x.to_dtype(DType::BF16);
+        // 16 + 1/64: between two values of bf16, which are 1/8 apart there.
+        let hidden = in_bf16(Tensor::new(&[[4f32, 0.125], [0.0, -1.0]], &Device::Cpu)?)?;
+        let first = Tensor::new(&[[4f32, 0.125]], &Device::Cpu)?;
+        let rest = Tensor::arange(0u32, 2 * PART as u32, &Device::Cpu)?.to_dtype(DType::F32)?;
+        let weight = in_bf16(Tensor::cat(&[first, rest.reshape((PART, 2))?], 0)?)?;
+        let got = logits(&hidden, &weight)?.to_vec2::<f32>()?;
+        assert!((got[0][0] - 16.015_625).abs() < 1e-9);
+        let columns = weight.to_dtype(DType::F32)?.t()?.to_vec2::<f32>()?;
+        let negative: Vec<f32> = columns[1].iter().map(|x| -x).collect();
+        assert!(got[1] == negative);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 # software device of tests/device/, and its results are held against the same program's on the CPU.
 #
 #   scripts/test_cuda.sh [ARGUMENT…]         arguments go to the test program: a filter, --nocapture, --test-threads 1, …
+#   scripts/test_cuda.sh --include-ignored   the slow ones too
 #   UPDATE_RESULTS=1 scripts/test_cuda.sh faults    writes benches/results/faults.md, the table of faults planted and found
 #
 # What takes long is kept under ${XDG_CACHE_HOME:-~/.cache}/videothinker: the toolkit (NVIDIA's wheels), the binary with its
@@ -12,7 +13,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=lib/packages.sh
 . scripts/lib/packages.sh
 
-case ${1-} in -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case ${1-} in -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/videothinker
 builds=$cache/cuda_tests

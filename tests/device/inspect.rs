@@ -21,6 +21,7 @@ fn every_kernel_agrees_with_its_definition() {
 }
 
 #[test]
+#[ignore = "minutes: scripts/test_cuda.sh --include-ignored"]
 fn a_random_model_of_the_real_head_widths_agrees_with_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();

@@ -105,7 +105,7 @@ fn without_a_device_nothing_starts() {
         let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["checkpoints", "log.txt", "run.lock"], "{device}");
-        assert_eq!(run.checkpoints().into_iter().count(), 0, "{device}");
+        assert_eq!(run.checkpoints().len(), 0, "{device}");
     }
     let mut run = run();
     run.set("model.device", "cuda:1");

@@ -17,6 +17,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=lib/packages.sh
 . scripts/lib/packages.sh
+# shellcheck source=lib/cuda_environment.sh
+. scripts/lib/cuda_environment.sh
 
 slim=0 features=cuda toolkit=${XDG_CACHE_HOME:-$HOME/.cache}/videothinker/cuda out=dist/videothinker
 while [ $# -gt 0 ]; do
@@ -32,21 +34,7 @@ done
 
 require_packages
 require_rust
-export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-80}
-if ! command -v nvcc >/dev/null 2>&1; then
-  exports=$(CUDA_ARCH=$CUDA_COMPUTE_CAP scripts/cuda_toolkit.sh "$toolkit")
-  eval "$exports"
-fi
-export NVCC_CACHE=${NVCC_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/videothinker/nvcc}
-export NVCC=$PWD/scripts/lib/nvcc_cache.sh NVCC_SLIM=$slim
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target/cuda}
-
-# Cargo does not see that the wrapper leaves kernels out: a change of the switch needs them built again.
-mkdir -p "$CARGO_TARGET_DIR"
-if [ "$(cat "$CARGO_TARGET_DIR/.slim" 2>/dev/null)" != $slim ]; then
-  cargo clean --quiet --release -p candle-kernels
-  echo $slim > "$CARGO_TARGET_DIR/.slim"
-fi
+cuda_environment "$toolkit" $slim
 if [ -n "${FFMPEG_DIR:-}" ]; then features=$features,video-static; fi
 cargo build --release --locked --features "$features"
 

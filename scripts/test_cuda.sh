@@ -3,7 +3,7 @@
 # software device of tests/device/, and its results are held against the same program's on the CPU.
 #
 #   scripts/test_cuda.sh [ARGUMENT…]         arguments go to the test program: a filter, --nocapture, --test-threads 1, …
-#   scripts/test_cuda.sh --include-ignored   the slow ones too
+#   scripts/test_cuda.sh --include-ignored   the slow ones too, and those of the crate itself that need several GPUs
 #   UPDATE_RESULTS=1 scripts/test_cuda.sh faults    writes benches/results/faults.md, the table of faults planted and found
 #
 # What takes long is kept under ${XDG_CACHE_HOME:-~/.cache}/videothinker: the toolkit (NVIDIA's wheels), the binary with its
@@ -12,6 +12,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=lib/packages.sh
 . scripts/lib/packages.sh
+# shellcheck source=lib/cuda_environment.sh
+. scripts/lib/cuda_environment.sh
 
 case ${1-} in -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 
@@ -29,7 +31,7 @@ key() {
     if command -v nvcc >/dev/null 2>&1; then nvcc --version; fi
     pkg-config --modversion libavcodec libavformat libavutil libswscale 2>/dev/null || true
     printf '%s\n' "$CUDA_COMPUTE_CAP" "${FFMPEG_DIR-}" "${RUSTFLAGS-}"
-    find src build.rs Cargo.toml Cargo.lock scripts/cuda_build.sh scripts/cuda_toolkit.sh scripts/lib/nvcc_cache.sh -type f -print0 |
+    find src build.rs Cargo.toml Cargo.lock scripts/cuda_{build,toolkit}.sh scripts/lib/{cuda_environment,nvcc_cache}.sh -type f -print0 |
       sort -z | xargs -0 sha256sum
   } | sha256sum | cut -c1-40
 }
@@ -56,6 +58,12 @@ prune() {
     while read -r _ folder; do rm -rf "$folder"; done
 }
 
+# Tests of the crate with CUDA in it, which is compiled once more for them.
+unit_tests() (
+  cuda_environment "$cache/cuda" 1
+  LD_LIBRARY_PATH=$builds/device:$CUDA_HOME/lib SIM_DEVICES=4 cargo test --release --locked --features cuda,nccl --lib -- --ignored nccl::
+)
+
 require_packages
 require_rust
 build=$builds/$(key)
@@ -69,4 +77,5 @@ cargo fetch --quiet --locked
 tests/device/build.sh "$builds/device" "$build/ptx"
 
 export VIDEOTHINKER_CUDA_BINARY=$build/videothinker VIDEOTHINKER_SOFTWARE_DEVICE=$builds/device
+case " $* " in *' --include-ignored '*) unit_tests ;; esac
 exec cargo test --locked --test device -- "$@"

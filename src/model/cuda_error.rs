@@ -46,7 +46,9 @@ enum Kind {
     OtherCapability,
     NoGpu,
     NoSuchGpu,
+    Busy,
     Stub,
+    NoCompiler,
     Driver,
     Libraries,
     Fault,
@@ -68,10 +70,11 @@ impl Kind {
             }
             "NO_DEVICE" => Self::NoGpu,
             "INVALID_DEVICE" => Self::NoSuchGpu,
+            "DEVICE_UNAVAILABLE" => Self::Busy,
             "STUB_LIBRARY" => Self::Stub,
+            "JIT_COMPILER_NOT_FOUND" => Self::NoCompiler,
             "NOT_INITIALIZED"
             | "DEINITIALIZED"
-            | "DEVICE_UNAVAILABLE"
             | "DEVICE_NOT_LICENSED"
             | "SYSTEM_NOT_READY"
             | "SYSTEM_DRIVER_MISMATCH"
@@ -138,9 +141,17 @@ impl Kind {
                     gpus => format!("{gpus} GPUs"),
                 }
             ),
+            Self::Busy => {
+                "another process has the GPU, which gives itself to one at a time (`nvidia-smi -q -d COMPUTE` shows                  Exclusive_Process): end that process (`nvidia-smi` lists it), take another GPU (CUDA_VISIBLE_DEVICES), or let an                  administrator set the mode back (`nvidia-smi -c DEFAULT`)"
+                    .to_owned()
+            }
             Self::Stub => {
                 "the libcuda.so.1 that was found is a toolkit's stub for linking and not the driver's: take lib/stubs off \
                  LD_LIBRARY_PATH"
+                    .to_owned()
+            }
+            Self::NoCompiler => {
+                "the driver's compiler for kernels, libnvidia-ptxjitcompiler.so.1, is not found: it is part of the driver, and a                  container gets it with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
                     .to_owned()
             }
             Self::Driver => {
@@ -356,6 +367,20 @@ mod tests {
             (
                 driver("INVALID_DEVICE", "invalid device ordinal"),
                 &["sees 2 GPUs, numbered from 0"],
+            ),
+            (
+                driver(
+                    "DEVICE_UNAVAILABLE",
+                    "CUDA-capable device(s) is/are busy or unavailable",
+                ),
+                &["another process has the GPU", "Exclusive_Process"],
+            ),
+            (
+                driver(
+                    "JIT_COMPILER_NOT_FOUND",
+                    "PTX JIT compiler library not found",
+                ),
+                &["NVIDIA_DRIVER_CAPABILITIES=compute"],
             ),
             (
                 driver("STUB_LIBRARY", "CUDA driver is a stub library"),

@@ -1,26 +1,11 @@
 //! `ask` and `eval`: what is written is what the CPU writes.
 
 use crate::run::world;
-use crate::software::{FEW_PIXELS, assert_clean, call, json, mini};
+use crate::software::{FEW_PIXELS, ask, assert_clean, call, json, mini};
 use serde_json::Value;
-use std::path::Path;
 
-fn ask(device: &str, more: &[&str]) -> Value {
-    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ask/clip.mp4");
-    let (clip, model) = (clip.display().to_string(), mini());
-    let question = [
-        "ask",
-        "--model",
-        &model,
-        "--video",
-        &clip,
-        "--question",
-        "What happens?",
-        "--max-tokens",
-        "24",
-        "--json",
-    ];
-    json(&[&question[..], FEW_PIXELS, more].concat(), device)
+fn answer(device: &str, more: &[&str]) -> Value {
+    json(&ask(&mini(), "24", more), device)
 }
 
 #[test]
@@ -28,15 +13,15 @@ fn a_question_gets_the_answer_of_the_cpu() {
     // Drawn from the whole vocabulary and from the most likely ones, or always the most likely one; as a graph too.
     let draws = ["sampling.top_k=0", "sampling.top_p=0.9", "sampling.top_k=5"];
     for draw in draws {
-        let expected = ask("cpu", &["--set", draw]);
-        assert_eq!(ask("cuda:0", &["--set", draw]), expected, "{draw}");
+        let expected = answer("cpu", &["--set", draw]);
+        assert_eq!(answer("cuda:0", &["--set", draw]), expected, "{draw}");
     }
-    let expected = ask("cpu", &["--greedy"]);
+    let expected = answer("cpu", &["--greedy"]);
     for more in [
         &["--greedy"][..],
         &["--greedy", "--set", "sampling.cuda_graph=true"],
     ] {
-        assert_eq!(ask("cuda:0", more), expected, "{more:?}");
+        assert_eq!(answer("cuda:0", more), expected, "{more:?}");
     }
 }
 

@@ -184,8 +184,6 @@ void load_kernels();
 // --- calls (settings.cpp)
 double now();
 void count(const std::string &name, double seconds = 0);
-// What SIM_FAIL asks this call to give; 0: nothing.
-int asked_failure(const char *call);
 // Writes SIM_COUNTS at the end of the process.
 void report_at_exit();
 

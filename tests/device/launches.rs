@@ -2,7 +2,7 @@
 //! differences, so that what happens once is not in them.
 
 use crate::run::{Run, assert_code, world};
-use crate::software::{FEW_PIXELS, assert_clean, call, program, small};
+use crate::software::{ask, assert_clean, call, program, small};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,25 +64,9 @@ fn model(folder: &Path, layers: usize) -> String {
 /// An answer of `tokens` tokens.
 fn answer(folder: &Path, layers: usize, tokens: usize, graph: bool) -> Counts {
     let counts = folder.join("counts");
-    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ask/clip.mp4");
-    let (clip, model) = (clip.display().to_string(), model(folder, layers));
+    let model = model(folder, layers);
     let (tokens, graph) = (tokens.to_string(), format!("sampling.cuda_graph={graph}"));
-    let question = [
-        "ask",
-        "--model",
-        &model,
-        "--video",
-        &clip,
-        "--question",
-        "What?",
-        "--greedy",
-        "--json",
-        "--max-tokens",
-        &tokens,
-        "--set",
-        &graph,
-    ];
-    let arguments = [&question[..], FEW_PIXELS].concat();
+    let arguments = ask(&model, &tokens, &["--greedy", "--set", &graph]);
     let output = call(
         &arguments,
         "cuda:0",

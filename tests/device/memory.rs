@@ -66,7 +66,7 @@ fn too_little_memory_is_said_wherever_it_runs_out() {
 #[test]
 fn an_allocation_that_fails_is_said() {
     // The codes of the driver: 2 is out of memory, 222 PTX of a newer version, 209 no kernel for this card.
-    let cases: [(&str, &[&str]); 5] = [
+    let cases: [(&str, &[&str]); 6] = [
         ("cuMemAllocAsync:1:2", &["out of memory"]),
         (
             "cuMemAllocAsync:2000+:2",
@@ -75,6 +75,8 @@ fn an_allocation_that_fails_is_said() {
         ("cuMemHostAlloc:1:2", &["page-locked host memory"]),
         ("cuModuleLoadData:1:222", &["driver"]),
         ("cuModuleLoadData:1:209", &["CUDA_COMPUTE_CAP"]),
+        // There is no room for its handle.
+        ("cublasCreate:1:1", &["cuBLAS: ", "of memory, of which"]),
     ];
     for (failure, said) in cases {
         let mut run = run();
@@ -85,6 +87,23 @@ fn an_allocation_that_fails_is_said() {
         if failure.contains('+') {
             goes_on(&run);
         }
+    }
+}
+
+#[test]
+fn work_that_fails_is_said() {
+    // 46 is a card that another process has for itself, 221 a driver without its compiler, 700 an illegal address, 13 of
+    // cuBLAS a product that could not be run.
+    for (failure, said) in [
+        (
+            "cuDevicePrimaryCtxRetain:1:46",
+            ["model.device", "another process"],
+        ),
+        ("cuModuleLoadData:1:221", ["NVIDIA_DRIVER_CAPABILITIES", ""]),
+        ("cuLaunchKernel:60:700", ["illegal", "last checkpoint"]),
+        ("cublasGemmEx:5:13", ["cuBLAS: ", "inspect device kernels"]),
+    ] {
+        fails(&run(), &[("SIM_FAIL", failure)], &said);
     }
 }
 

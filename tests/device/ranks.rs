@@ -1,7 +1,7 @@
 //! Several ranks, each with a device of its own, that add their gradients up by NCCL.
 
 use crate::run::{Run, assert_close, assert_says, children, stderr};
-use crate::software::{assert_clean, small, wait};
+use crate::software::{Variables, assert_clean, small, wait};
 use std::process::{Child, Stdio};
 
 fn run() -> Run {
@@ -11,8 +11,9 @@ fn run() -> Run {
     run
 }
 
-fn start_on(run: &Run, ranks: &str) -> Child {
+fn start_on(run: &Run, ranks: &str, variables: Variables) -> Child {
     let mut command = run.command();
+    command.envs(variables.iter().copied());
     command.args(["--ranks", ranks]).env("SIM_DEVICES", ranks);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     command.spawn().unwrap()
@@ -22,7 +23,7 @@ fn start_on(run: &Run, ranks: &str) -> Child {
 fn two_ranks_do_what_one_does() {
     let (one, two) = (run(), run());
     assert_clean(&one.run_with(&[]));
-    let output = wait(start_on(&two, "2"));
+    let output = wait(start_on(&two, "2", &[]));
     assert_clean(&output);
     assert_says(&output, 0, &["2 ranks share"]);
     // The sums' order is another one, as on the CPU.
@@ -33,7 +34,7 @@ fn two_ranks_do_what_one_does() {
 fn a_killed_rank_ends_the_others_with_its_reason() {
     let mut run = run();
     run.set("train.steps", "100000");
-    let parent = start_on(&run, "2");
+    let parent = start_on(&run, "2", &[]);
     run.wait_for_steps(1);
     let ranks = children(&parent);
     assert_eq!(ranks.len(), 1);
@@ -44,4 +45,17 @@ fn a_killed_rank_ends_the_others_with_its_reason() {
     let output = wait(parent);
     assert_says(&output, 1, &["rank 1 failed: it ended without a word"]);
     assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_nccl_refuses_ends_every_rank() {
+    // 2 is an error of the system, 1 one of CUDA.
+    for (failure, said) in [
+        ("ncclCommInitRank:1:2", "NCCL_SOCKET_IFNAME"),
+        ("ncclAllReduce:1:1", "memory for its buffers"),
+    ] {
+        let output = wait(start_on(&run(), "2", &[("SIM_FAIL", failure)]));
+        assert_says(&output, 1, &["NCCL: ", said]);
+        assert!(!stderr(&output).contains("panicked"), "{failure}");
+    }
 }

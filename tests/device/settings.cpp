@@ -55,6 +55,7 @@ void count(const std::string &name, double seconds) {
 int asked_failure(const char *call) {
   static const char *const asked = setting("SIM_FAIL", nullptr);
   if (!asked) return 0;
+  std::lock_guard<std::recursive_mutex> guard(state.mutex);
   static const std::string name(asked, strcspn(asked, ":"));
   if (name != call && name != plain(call)) return 0;
   static long calls;

@@ -86,9 +86,29 @@ fn finish(mut command: Command) -> Output {
     wait(command.spawn().unwrap())
 }
 
+/// An `ask` about a clip, with few pixels.
+pub(crate) fn ask(model: &str, tokens: &str, more: &[&str]) -> Vec<String> {
+    let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ask/clip.mp4");
+    let clip = clip.display().to_string();
+    let question = [
+        "ask",
+        "--json",
+        "--model",
+        model,
+        "--video",
+        &clip,
+        "--question",
+        "What happens?",
+        "--max-tokens",
+        tokens,
+    ];
+    let arguments = [&question[..], FEW_PIXELS, more].concat();
+    arguments.into_iter().map(str::to_owned).collect()
+}
+
 /// Runs the program with these arguments on `device`.
 #[track_caller]
-pub(crate) fn call(arguments: &[&str], device: &str, variables: Variables) -> Output {
+pub(crate) fn call(arguments: &[impl AsRef<OsStr>], device: &str, variables: Variables) -> Output {
     let mut command = program();
     command.args(arguments);
     command.args(["--set", &format!("model.device={device}")]);
@@ -98,7 +118,7 @@ pub(crate) fn call(arguments: &[&str], device: &str, variables: Variables) -> Ou
 
 /// What the program prints as JSON; on the device with nothing to object to.
 #[track_caller]
-pub(crate) fn json(arguments: &[&str], device: &str) -> Value {
+pub(crate) fn json(arguments: &[impl AsRef<OsStr>], device: &str) -> Value {
     let output = call(arguments, device, &[]);
     assert_clean(&output);
     serde_json::from_slice(&output.stdout).unwrap()

@@ -34,13 +34,16 @@ fn every_order_of_the_streams_gives_the_same_bits() {
     }
 }
 
+/// Those of streams for each other, and those of the host.
 #[test]
 fn missing_waits_are_seen() {
     let right = run();
     assert_clean(&right.run_with(&[("SIM_ORDER", "lazy")]));
-    let wrong = run();
-    let output = wrong.run_with(&[("SIM_ORDER", "lazy"), ("SIM_DROP_WAITS", "1")]);
-    let log = crate::run::stderr(&output);
-    let differs = wrong.lines("metrics.jsonl") != right.lines("metrics.jsonl");
-    assert!(log.contains("HAZARD") || differs, "{log}");
+    for missing in ["SIM_DROP_WAITS", "SIM_DROP_SYNCS"] {
+        let wrong = run();
+        let output = wrong.run_with(&[("SIM_ORDER", "lazy"), (missing, "1")]);
+        let log = crate::run::stderr(&output);
+        let differs = wrong.lines("metrics.jsonl") != right.lines("metrics.jsonl");
+        assert!(log.contains("HAZARD") || differs, "{missing}: {log}");
+    }
 }

@@ -94,3 +94,17 @@ fn cdpo_with_two_updates_and_the_exact_divergence() {
 fn cdpo_with_everything_at_once() {
     cdpo(&[GRAPH, ON_HOST, BIAS_ON_HOST, TWO_UPDATES, FULL_KL]);
 }
+
+/// Inside the memory that it was given, aligned, and ordered by barriers: every access of every kernel of ours.
+#[test]
+#[ignore = "minutes: scripts/test_cuda.sh --include-ignored"]
+fn no_kernel_of_a_training_accesses_what_it_must_not() {
+    for dtype in ["f32", "bf16"] {
+        let mut run = small(Run::cdpo()).on_device();
+        run.set("model.dtype", dtype).set("train.steps", "1");
+        for (key, value) in [GRAPH, ON_HOST, BIAS_ON_HOST, TWO_UPDATES, FULL_KL] {
+            run.set(key, value);
+        }
+        assert_clean(&run.run_with(&[("SIM_CHECK_ACCESS", "1")]));
+    }
+}

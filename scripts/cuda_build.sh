@@ -2,11 +2,12 @@
 # A stripped release binary for CUDA on a machine with or without a CUDA toolkit, and what it needs where it runs.
 # No GPU and no driver are needed to build.
 #
-#   scripts/cuda_build.sh [--nccl] [--slim] [--toolkit DIR] [--out FILE]
+#   scripts/cuda_build.sh [--nccl] [--slim] [--profile NAME] [--toolkit DIR] [--out FILE]
 #
 #   --nccl           for training on several GPUs at once; the binary then needs libnccl.so.2 where it runs
 #   --slim           leave out candle's kernels for GGUF weights and mixtures of experts: nothing here uses them, and they
 #                    are nine tenths of the kernels' compile time
+#   --profile NAME   cargo's profile (default release)
 #   --toolkit DIR    where a toolkit is put together when there is no nvcc (default ~/.cache/videothinker/cuda)
 #   --out FILE       where the binary goes (default dist/videothinker)
 #
@@ -20,26 +21,29 @@ cd "$(dirname "$0")/.."
 # shellcheck source=lib/cuda_environment.sh
 . scripts/lib/cuda_environment.sh
 
-slim=0 features=cuda toolkit=${XDG_CACHE_HOME:-$HOME/.cache}/videothinker/cuda out=dist/videothinker
+slim=0 features=cuda profile=release toolkit=${XDG_CACHE_HOME:-$HOME/.cache}/videothinker/cuda out=dist/videothinker
 while [ $# -gt 0 ]; do
   case $1 in
     --nccl) features=cuda,nccl ;;
     --slim) slim=1 ;;
+    --profile) profile=${2:?--profile NAME}; shift ;;
     --toolkit) toolkit=${2:?--toolkit DIR}; shift ;;
     --out) out=${2:?--out FILE}; shift ;;
-    *) sed -n '2,16s/^# \{0,1\}//p' "$0"; if [ "$1" = --help ]; then exit 0; else exit 2; fi ;;
+    *) sed -n '2,17s/^# \{0,1\}//p' "$0"; if [ "$1" = --help ]; then exit 0; else exit 2; fi ;;
   esac
   shift
 done
 
 require_packages
 require_rust
-cuda_environment "$toolkit" $slim
+cuda_environment "$toolkit" "$profile" $slim
 if [ -n "${FFMPEG_DIR:-}" ]; then features=$features,video-static; fi
-cargo build --release --locked --features "$features"
+cargo build --profile "$profile" --locked --features "$features"
 
 mkdir -p "$(dirname "$out")"
-strip -o "$out" "$CARGO_TARGET_DIR/release/videothinker"
+# Where cargo puts it: one profile's folder has another name.
+if [ "$profile" = dev ]; then profile=debug; fi
+strip -o "$out" "$CARGO_TARGET_DIR/$profile/videothinker"
 
 printf '%s: %s bytes, kernels for compute capability %s\n' "$out" "$(wc -c < "$out")" "$CUDA_COMPUTE_CAP"
 echo "Libraries it needs:"

@@ -19,7 +19,7 @@ case ${1-} in -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/videothinker
 builds=$cache/cuda_tests
-export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-80}
+export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-80} CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 # Builds that are kept: another branch's or checkout's may be wanted again.
 kept=3
 
@@ -37,14 +37,15 @@ key() {
 }
 
 # make_build FOLDER: the binary and the newest PTX of each name. Under another name first, so that an interruption leaves no half.
+# In the tests' profile: integers are checked for overflow, and most dependencies are those of the tests.
 make_build() {
   local part ptx
   mkdir -p "$builds"
   part=$(mktemp -d "$builds/part.XXXXXX")
-  scripts/cuda_build.sh --slim --nccl --out "$part/videothinker"
+  scripts/cuda_build.sh --slim --nccl --profile dev --out "$part/videothinker"
   mkdir "$part/ptx"
   # Oldest first: a build folder has those of earlier builds too.
-  find "${CARGO_TARGET_DIR:-target/cuda}"/release/build/{candle-kernels,videothinker}-*/out -name '*.ptx' -printf '%T@ %p\n' | sort -n |
+  find "$CARGO_TARGET_DIR"/debug/build/{candle-kernels,videothinker}-*/out -name '*.ptx' -printf '%T@ %p\n' | sort -n |
     while read -r _ ptx; do cp "$ptx" "$part/ptx/"; done
   # Another process may have been as far at once.
   mv -T "$part" "$1" 2>/dev/null || rm -rf "$part"
@@ -60,8 +61,8 @@ prune() {
 
 # Tests of the crate with CUDA in it, which is compiled once more for them.
 unit_tests() (
-  cuda_environment "$cache/cuda" 1
-  LD_LIBRARY_PATH=$builds/device:$CUDA_HOME/lib SIM_DEVICES=4 cargo test --release --locked --features cuda,nccl --lib -- --ignored nccl::
+  cuda_environment "$cache/cuda" dev 1
+  LD_LIBRARY_PATH=$builds/device:$CUDA_HOME/lib SIM_DEVICES=4 cargo test --locked --features cuda,nccl --lib -- --ignored nccl::
 )
 
 require_packages

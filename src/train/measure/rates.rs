@@ -18,7 +18,7 @@ pub struct Rates {
 /// Runs of each measurement that are timed.
 const REPEATS: usize = 10;
 /// Seconds that a measurement at its full size may take.
-const PATIENCE: f64 = 5.0;
+const PATIENCE: f64 = 1.0;
 
 impl Rates {
     /// Takes about a second on a GPU; a device that would need long for sizes that fill a GPU gets small ones.

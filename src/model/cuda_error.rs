@@ -309,10 +309,26 @@ mod tests {
         }
     }
 
-    /// Each code as the libraries' Rust bindings print it, and what the user must find.
+    /// As the driver's Rust bindings print it.
+    fn driver(code: &str, text: &str) -> String {
+        format!("DriverError(CUDA_ERROR_{code}, \"{text}\")")
+    }
+
+    /// Each message, and what the user must find.
+    #[track_caller]
+    fn assert_say(cases: &[(String, &[&str])]) {
+        for (message, wanted) in cases {
+            let text = in_words(message, here);
+            assert!(!text.contains("Error("), "{text}");
+            for words in *wanted {
+                assert!(text.contains(words), "no `{words}` in {text}");
+            }
+            assert_eq!(text.matches("what to do: ").count(), 1, "{text}");
+        }
+    }
+
     #[test]
-    fn every_kind_of_failure_says_what_to_do() {
-        let driver = |code: &str, text: &str| format!("DriverError(CUDA_ERROR_{code}, \"{text}\")");
+    fn work_that_fails_says_what_to_do() {
         let old = "the provided PTX was compiled with an unsupported toolchain.";
         let cases = [
             (
@@ -361,8 +377,26 @@ mod tests {
                 ],
             ),
             (
+                "CublasError(CUBLAS_STATUS_ARCH_MISMATCH)".to_owned(),
+                &["cuda_libraries.sh"],
+            ),
+            (
+                driver(
+                    "ILLEGAL_ADDRESS",
+                    "an illegal memory access was encountered",
+                ),
+                &["last checkpoint", "inspect device kernels"],
+            ),
+        ];
+        assert_say(&cases);
+    }
+
+    #[test]
+    fn a_card_that_cannot_be_used_says_why() {
+        let cases = [
+            (
                 driver("NO_DEVICE", "no CUDA-capable device is detected"),
-                &["sees no GPU", "nvidia-smi -L", "docker run --gpus all"],
+                &["sees no GPU", "nvidia-smi -L", "docker run --gpus all"][..],
             ),
             (
                 driver("INVALID_DEVICE", "invalid device ordinal"),
@@ -393,26 +427,8 @@ mod tests {
                 ),
                 &["nvidia-smi"],
             ),
-            (
-                "CublasError(CUBLAS_STATUS_ARCH_MISMATCH)".to_owned(),
-                &["cuda_libraries.sh"],
-            ),
-            (
-                driver(
-                    "ILLEGAL_ADDRESS",
-                    "an illegal memory access was encountered",
-                ),
-                &["last checkpoint", "inspect device kernels"],
-            ),
         ];
-        for (message, wanted) in cases {
-            let text = in_words(&message, here);
-            assert!(!text.contains("Error("), "{text}");
-            for words in wanted {
-                assert!(text.contains(words), "no `{words}` in {text}");
-            }
-            assert_eq!(text.matches("what to do: ").count(), 1, "{text}");
-        }
+        assert_say(&cases);
     }
 
     #[test]

@@ -18,20 +18,21 @@ pub struct Rates {
 /// Runs of each measurement that are timed.
 const REPEATS: usize = 10;
 /// Seconds that a measurement at its full size may take.
-const PATIENCE: f64 = 1.0;
+const PATIENCE: f64 = 5.0;
 
 impl Rates {
-    /// Takes about a second on a GPU; a device that would need long for sizes that fill a GPU gets small ones.
+    /// Takes about a second. A CPU, which needs no sizes that fill a GPU, gets small ones, and so does a device that would
+    /// need long for them.
     pub fn measure(device: &Device) -> Result<Self> {
         let product = |dtype: DType, side: usize| {
             let operations = |side: usize| 2.0 * (side as f64).powi(3);
-            at_size([512, side], operations, |side| {
+            at_size(device, [512, side], operations, |side| {
                 product_seconds(device, dtype, side)
             })
         };
         let copied = |bytes: usize| 2.0 * bytes as f64;
         Ok(Self {
-            copy: at_size([64 << 20, 2 << 30], copied, |bytes| {
+            copy: at_size(device, [64 << 20, 2 << 30], copied, |bytes| {
                 copy_seconds(device, bytes)
             })?,
             bf16: product(DType::BF16, 8192)?,
@@ -40,14 +41,15 @@ impl Rates {
     }
 }
 
-/// The rate at the larger size, or at the smaller one where that says that the larger would take too long.
+/// The rate at the larger size; at the smaller one on a CPU, and where that says that the larger would take too long.
 fn at_size(
+    device: &Device,
     [small, large]: [usize; 2],
     work: impl Fn(usize) -> f64,
     seconds: impl Fn(usize) -> Result<f64>,
 ) -> Result<f64> {
     let rate = work(small) / seconds(small)?;
-    if (REPEATS + 1) as f64 * work(large) / rate > PATIENCE {
+    if device.is_cpu() || (REPEATS + 1) as f64 * work(large) / rate > PATIENCE {
         return Ok(rate);
     }
     Ok(work(large) / seconds(large)?)

@@ -230,11 +230,11 @@ fn parity(args: &ParityArgs) -> Result<Outcome> {
     Ok(answer(agrees))
 }
 
-/// Fails where no step ran from a CUDA graph.
+/// Fails where steps did not run from a CUDA graph, in one format or after a while.
 fn require_graph(used: &GraphUse) -> Result<()> {
     match used.without_graph() {
         None => Ok(()),
-        Some(why) => bail!("no decoding step ran from a CUDA graph: {why}"),
+        Some(why) => bail!("decoding did not run from a CUDA graph: {why}"),
     }
 }
 

@@ -41,12 +41,6 @@ unsafe impl Send for Nccl {}
 // SAFETY: as above.
 unsafe impl Sync for Nccl {}
 
-/// A communicator on its way from the thread that made it.
-struct Connected(sys::ncclComm_t);
-
-// SAFETY: as above.
-unsafe impl Send for Connected {}
-
 impl Nccl {
     /// Connects the GPUs of all ranks.
     pub(super) fn connect(cluster: &Cluster, device: &Device) -> Result<Self> {
@@ -60,27 +54,31 @@ impl Nccl {
             internal: id.map(|byte| byte as std::ffi::c_char),
         };
         let (size, rank) = (cluster.size(), cluster.rank());
-        let context = device.cuda_stream().context().clone();
-        let connect = move || -> Result<Connected> {
+        let device = device.clone();
+        let connect = move || -> Result<Self> {
             // NCCL takes the GPU that is current in this thread.
-            context.bind_to_thread().w()?;
+            device.cuda_stream().context().bind_to_thread().w()?;
             let mut comm = MaybeUninit::uninit();
             // SAFETY: NCCL writes the communicator unless it fails.
-            unsafe {
+            let comm = unsafe {
                 result::comm_init_rank(comm.as_mut_ptr(), size as i32, id, rank as i32)
                     .map_err(in_words)?;
-                Ok(Connected(comm.assume_init()))
+                comm.assume_init()
+            };
+            let nccl = Self { comm, device };
+            // From 2.22 on it connects the GPUs only when they first add something up, for few values in another way than
+            // for many.
+            for values in [1, sum::BUCKET] {
+                nccl.add_up_zeros(values)?;
             }
+            Ok(nccl)
         };
         // It waits for a rank that does not come without end.
         let Some(link) = &cluster.link else {
             return Err(ClusterError::NoNccl);
         };
         match link.while_all_are_there(cluster.patience, connect)? {
-            Some(connected) => Ok(Self {
-                comm: connected?.0,
-                device: device.clone(),
-            }),
+            Some(connected) => connected,
             None => Err(ClusterError::NotConnected {
                 rank,
                 ranks: size,
@@ -102,8 +100,14 @@ impl Nccl {
             let queued = parts.iter().try_for_each(|part| self.queue(part));
             result::group_end().map_err(in_words)?;
             queued?;
-            self.wait(link)
+            self.wait(|| link.lost())
         })
+    }
+
+    fn add_up_zeros(&self, values: usize) -> Result<()> {
+        let device = Device::Cuda(self.device.clone());
+        self.queue(&Tensor::zeros(values, DType::F32, &device)?)?;
+        self.wait(|| None)
     }
 
     fn queue(&self, tensor: &Tensor) -> Result<()> {
@@ -128,21 +132,31 @@ impl Nccl {
         Ok(())
     }
 
-    /// Until the sums are there. A rank that is lost meanwhile would be waited for without end: the operation is given up.
-    fn wait(&self, link: &Link) -> Result<()> {
+    /// Until the sums are there. A rank that is lost meanwhile, or a connection, would be waited for without end: the
+    /// operation is given up.
+    fn wait(&self, lost: impl Fn() -> Option<ClusterError>) -> Result<()> {
         let done = self.device.cuda_stream().record_event(None).w()?;
         let mut looked = Instant::now();
         while !done.try_is_complete().w()? {
             std::thread::sleep(PAUSE);
             if looked.elapsed() > LOOK {
                 looked = Instant::now();
-                if let Some(left) = link.lost() {
+                let failed = self.failure().map(ClusterError::from);
+                if let Some(error) = lost().or(failed) {
                     self.give_up();
-                    return Err(left);
+                    return Err(error);
                 }
             }
         }
         Ok(())
+    }
+
+    /// What has gone wrong since work was queued.
+    fn failure(&self) -> Option<candle_core::Error> {
+        let mut state = sys::ncclResult_t::ncclSuccess;
+        // SAFETY: NCCL writes the state of a communicator, which lasts as long as the process.
+        let asked = unsafe { sys::ncclCommGetAsyncError(self.comm, &raw mut state) };
+        asked.result().and(state.result()).err().map(in_words)
     }
 
     fn give_up(&self) {

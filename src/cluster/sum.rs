@@ -66,12 +66,16 @@ struct Bucket {
 #[cfg(any(feature = "nccl", test))]
 impl Bucket {
     fn take(&mut self, flat: &Tensor, start: usize, len: usize, device: &Device) -> Result<()> {
-        let part = flat.narrow(0, start, len)?;
-        if flat.dtype() != DType::F32 || !flat.device().same_device(device) {
+        let mut part = flat.narrow(0, start, len)?;
+        let elsewhere = !flat.device().same_device(device);
+        if elsewhere {
+            // Of a view the whole tensor would be copied.
+            part = part.force_contiguous()?.to_device(device)?;
+        }
+        if elsewhere || flat.dtype() != DType::F32 {
             self.copies.push((self.wide.len(), flat.clone(), start));
         }
-        self.wide
-            .push(part.to_device(device)?.to_dtype(DType::F32)?);
+        self.wide.push(part.to_dtype(DType::F32)?);
         self.filled += len;
         Ok(())
     }

@@ -142,7 +142,9 @@ impl Kind {
                 }
             ),
             Self::Busy => {
-                "another process has the GPU, which gives itself to one at a time (`nvidia-smi -q -d COMPUTE` shows                  Exclusive_Process): end that process (`nvidia-smi` lists it), take another GPU (CUDA_VISIBLE_DEVICES), or let an                  administrator set the mode back (`nvidia-smi -c DEFAULT`)"
+                "another process has the GPU, which gives itself to one at a time (`nvidia-smi -q -d COMPUTE` shows \
+                 Exclusive_Process): end that process (`nvidia-smi` lists it), take another GPU (CUDA_VISIBLE_DEVICES), or let an \
+                 administrator set the mode back (`nvidia-smi -c DEFAULT`)"
                     .to_owned()
             }
             Self::Stub => {
@@ -151,7 +153,8 @@ impl Kind {
                     .to_owned()
             }
             Self::NoCompiler => {
-                "the driver's compiler for kernels, libnvidia-ptxjitcompiler.so.1, is not found: it is part of the driver, and a                  container gets it with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+                "the driver's compiler for kernels, libnvidia-ptxjitcompiler.so.1, is not found: it is part of the driver, and a \
+                 container gets it with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
                     .to_owned()
             }
             Self::Driver => {

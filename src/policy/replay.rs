@@ -29,10 +29,11 @@ impl GraphUse {
         }
     }
 
-    /// Why not one step ran from a graph, where one was asked for; `None` where one did.
+    /// Why steps did not run from a graph that was asked for; `None` where they did.
     pub fn without_graph(&self) -> Option<&str> {
         let few = "too few steps followed each other for one to be captured";
-        (self.captured == 0).then(|| self.refused.as_deref().unwrap_or(few))
+        let none = (self.captured == 0).then_some(few);
+        self.refused.as_deref().or(none)
     }
 }
 
@@ -233,6 +234,8 @@ mod tests {
         assert_eq!(sum.without_graph(), Some("no memory"));
         sum.add(&of(7, 1, Some("later")));
         assert_eq!(sum, of(7, 10, Some("no memory")));
-        assert_eq!(sum.without_graph(), None);
+        // One that is refused is not made good by another.
+        assert_eq!(sum.without_graph(), Some("no memory"));
+        assert_eq!(of(7, 1, None).without_graph(), None);
     }
 }

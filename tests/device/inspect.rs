@@ -70,6 +70,8 @@ fn speeds_and_memory_are_measured() {
         "{view}"
     );
     let train = [&["inspect", "device", "train"], &work[..]].concat();
-    let output = call(&train, "cuda:0", &[]);
-    assert_code(&output, 0);
+    let view = json(&train, "cuda:0");
+    // The rates before have copied 64 MiB to 64 MiB: that is not the learning's.
+    let peak = view["peak_bytes"]["measured"].as_u64().unwrap();
+    assert!((1 << 20..100 << 20).contains(&peak), "{view}");
 }

@@ -59,3 +59,16 @@ fn what_nccl_refuses_ends_every_rank() {
         assert!(!stderr(&output).contains("panicked"), "{failure}");
     }
 }
+
+/// NCCL connects when it first adds something up: what cannot be connected is not waited for longer than is set.
+#[test]
+fn ranks_that_nccl_does_not_connect_end() {
+    let mut run = run();
+    run.set("train.rank_timeout", "5");
+    let output = wait(start_on(&run, "2", &[("SIM_NCCL_STALLS", "1")]));
+    assert_says(
+        &output,
+        1,
+        &["NCCL has not connected", "train.rank_timeout"],
+    );
+}

@@ -242,7 +242,7 @@ fn a_graph_that_was_asked_for_and_is_not_there_fails_the_check() {
     assert!(batch["plain_steps"].as_u64().unwrap() > 30, "{batch}");
     assert_eq!(batch["no_graph"], "a CPU has no CUDA graphs");
     let errors = String::from_utf8_lossy(&output.stderr);
-    let sentence = "no decoding step ran from a CUDA graph: a CPU has no CUDA graphs";
+    let sentence = "decoding did not run from a CUDA graph: a CPU has no CUDA graphs";
     assert!(errors.contains(sentence), "{errors}");
 }
 

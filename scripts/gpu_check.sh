@@ -83,8 +83,9 @@ part start 5 20 start_check
 grep -q '^{"part":"start","exit_code":0,' "$results" || stopped="the check could not start"
 begin model 0 120 models
 begin world 0 120 run data mini --train 8 --validation 1 --out "$world" --json
-begin python 0 60 python_has_peer
-part rates 6 30 run inspect device rates "${on_device[@]}"
+begin python 0 90 python_has_peer
+# The first that opens the card: its libraries may come from a cold disk.
+part rates 6 60 run inspect device rates "${on_device[@]}"
 # A device that does not answer now never will.
 if ! await rates && [ -z "$stopped" ]; then stopped="the device does not work: see the rates"; fi
 
@@ -96,8 +97,8 @@ if [ $more = 0 ]; then
   part_after model -- train_full 30 60 learning full --repeats 3 --record "$scratch/work.safetensors"
   part_after python train_full -- transformers 70 100 peer
   part_after model world -- cdpo_full 30 60 cdpo_steps full
-  tool_part ncu model -- decode_kernels 20 45 kernel_times decode --rows "${rows%%,*}" --completion-tokens 16
-  tool_part ncu model -- train_kernels 25 45 kernel_times train "${learnt[@]}"
+  tool_part ncu model -- decode_kernels 20 60 kernel_times decode --rows "${rows%%,*}" --completion-tokens 8
+  tool_part ncu model -- train_kernels 25 60 kernel_times train "${learnt[@]}"
   tool_part compute-sanitizer -- memcheck 30 60 sanitized memcheck
   tool_part compute-sanitizer -- racecheck 30 60 sanitized racecheck
   part_after model -- train_compact 15 60 learning compact --repeats 1

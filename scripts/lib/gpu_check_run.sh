@@ -4,7 +4,7 @@
 # Expects: $out, $scratch and $fast (folders), $results (a file in $out), $budget (seconds of all parts), $patience (factor of every limit).
 # shellcheck shell=bash disable=SC2154
 
-failed=0 stopped='' limit=60 watch='' concluding=''
+failed=0 stopped='' limit=60 ends=0 watch='' concluding=''
 declare -A running=()
 
 # Every process of this check has this in its environment; `exec` keeps the number of the script's own.
@@ -88,7 +88,7 @@ result_of() { # NAME
 attempt() { # NAME COMMAND…
   local name=$1 code=0 began seconds result line
   shift
-  began=$(now)
+  began=$(now) ends=$((SECONDS + limit))
   "$@" >"$scratch/$name.out" 2>"$scratch/$name.log" || code=$?
   seconds=$(since "$began") result=$(result_of "$name")
   case $code$result in
@@ -170,8 +170,11 @@ part_after() { # OTHER… -- NAME ABOUT LIMIT COMMAND…
   fi
 }
 
-# A TERM asks training to save and end: what does not end within seconds of it is killed.
-limited() { timeout -k 5 "$limit" "$@"; }
+# In what is left of the part's time. A TERM asks training to save and end: what does not end within seconds of it is killed.
+limited() {
+  local left=$((ends - SECONDS))
+  timeout -k 5 $((left > 1 ? left : 1)) "$@"
+}
 run() { limited "$binary" "$@"; }
 
 # On every way out but KILL, where the watch does what is most needed. A signal may come while it is under way already, and

@@ -60,6 +60,10 @@ impl Check {
 
     /// The check with stand-ins in a process group of its own; each of their calls takes `seconds`.
     fn start(&self, seconds: &str, args: &[&str]) -> Child {
+        self.start_with(seconds, args, &[])
+    }
+
+    fn start_with(&self, seconds: &str, args: &[&str], variables: &[(&str, &str)]) -> Child {
         let programs = root().join("tests/suite/gpu_check");
         let path = format!(
             "{0}/program:{0}/tools:{1}",
@@ -70,6 +74,7 @@ impl Check {
         self.command(&programs.join("program/videothinker"), "--small")
             .args(args)
             .env("PATH", path)
+            .envs(variables.iter().copied())
             .env("PROGRAM_SECONDS", seconds)
             .env("PROGRAM_NOTES", self.path("notes"))
             .env(key, value)
@@ -235,7 +240,7 @@ fn a_check_that_is_killed_leaves_readable_results_and_no_process() {
 /// Training takes TERM for a request to save: a part that goes on after it is killed.
 #[test]
 fn a_part_that_does_not_heed_its_limit_is_killed() {
-    let script = r#". scripts/lib/gpu_check_run.sh; limit=1; limited bash -c 'trap "" TERM; while :; do sleep 1; done'"#;
+    let script = r#". scripts/lib/gpu_check_run.sh; ends=$((SECONDS + 1)); limited bash -c 'trap "" TERM; while :; do sleep 1; done'"#;
     let start = Instant::now();
     let status = Command::new("bash")
         .args(["-c", script])
@@ -300,6 +305,24 @@ fn a_check_runs_every_part_and_reads_the_tools_results() {
         assert!(found, "no `{row} {words}` in\n{table}");
     }
     assert!(!table.contains("FAILED"), "{table}");
+}
+
+/// As without rights to the card's counters, or in a sandbox that the tools do not know: that is no fault of the card.
+#[test]
+fn tools_that_do_not_work_here_are_left_out() {
+    let check = Check::new("tools");
+    let status = check.start_with("0", &[], &[("TOOLS_DO_NOT_WORK", "1")]);
+    assert!(status.wait_with_output().unwrap().status.success());
+    let results = check.results();
+    for (part, said) in [
+        ("decode_kernels", "ncu does not work here: ERR_NVGPUCTRPERM"),
+        ("train_kernels", "ncu does not work here: ERR_NVGPUCTRPERM"),
+        ("memcheck", "compute-sanitizer does not work here: "),
+        ("racecheck", "Device not supported"),
+    ] {
+        let reason = results[part]["left_out"].as_str().unwrap();
+        assert!(reason.contains(said), "{part}: {reason}");
+    }
 }
 
 #[test]

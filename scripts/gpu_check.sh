@@ -30,6 +30,15 @@ set -euo pipefail
 mark_processes "$0" "$@"
 start=$PWD
 cd "$(dirname "$0")/.."
+
+bad_argument() { echo "gpu_check: $1" >&2; exit 2; }
+# A number from 1 on.
+counted() { # OPTION TEXT
+  case $2 in '' | *[!0-9]* | 0*) bad_argument "$1 $2: expected a number from 1 on" ;; esac
+  printf '%s' "$2"
+}
+# A path of the user's, who stands in another folder.
+from_start() { cd "$start" && realpath -m "$1"; }
 # shellcheck source=lib/gpu_check_table.sh
 . scripts/lib/gpu_check_table.sh
 # shellcheck source=lib/gpu_check_parts.sh
@@ -39,23 +48,28 @@ binary=dist/videothinker out=runs/gpu_check scratch='' device=cuda:0 settings=()
 budget=480 patience=1
 while [ $# -gt 0 ]; do
   case $1 in
-    --binary) binary=$(cd "$start" && realpath "${2:?--binary FILE}"); shift ;;
-    --out) out=$(cd "$start" && realpath -m "${2:?--out DIR}"); shift ;;
-    --scratch) scratch=$(cd "$start" && realpath -m "${2:?--scratch DIR}"); shift ;;
-    --device) device=${2:?--device NAME}; shift ;;
-    --set) settings+=(--set "${2:?--set KEY=VALUE}"); shift ;;
-    --seconds) budget=$((${2:?--seconds N})); shift ;;
-    --patience) patience=$((${2:?--patience N})); shift ;;
+    --binary | --out | --scratch | --device | --set | --seconds | --patience | --table)
+      [ -n "${2-}" ] || bad_argument "$1 needs a value"
+      value=$2 ;;&
+    --binary) binary=$(from_start "$value"); shift ;;
+    --out) out=$(from_start "$value"); shift ;;
+    --scratch) scratch=$(from_start "$value"); shift ;;
+    --device) device=$value; shift ;;
+    --set) settings+=(--set "$value"); shift ;;
+    --seconds) budget=$(counted "$1" "$value"); shift ;;
+    --patience) patience=$(counted "$1" "$value"); shift ;;
     --more) more=1 ;;
     --small) mode=small ;;
     --cpu) mode=cpu ;;
     --pack) pack=1 ;;
-    --table) write_table "$(cd "$start" && realpath "${2:?--table DIR}")"; exit ;;
-    *) sed -n '2,28s/^# \{0,1\}//p' "$0"; if [ "$1" = --help ]; then exit 0; else exit 2; fi ;;
+    --table) write_table "$(from_start "$value")"; exit ;;
+    *)
+      sed -n '2,26s/^# \{0,1\}//p' scripts/gpu_check.sh
+      if [ "$1" = --help ]; then exit 0; else bad_argument "$1: no such option"; fi ;;
   esac
   shift
 done
-[ -x "$binary" ] || { echo "$binary: no such program; build it with scripts/cuda_build.sh" >&2; exit 2; }
+if ! [ -f "$binary" ] || ! [ -x "$binary" ]; then bad_argument "$binary: no such program; build it with scripts/cuda_build.sh"; fi
 binary=$(realpath "$binary")
 if [ $pack = 1 ]; then print_pack; exit; fi
 if [ $mode != cpu ]; then
@@ -65,10 +79,10 @@ fi
 choose_sizes
 
 # Only what a check wrote: the folder may hold other things.
-mkdir -p "$out"
+mkdir -p "$out" || bad_argument "--out $out: no results can be written there"
 rm -f "$out"/results.jsonl "$out"/table.txt "$out"/log.txt "$out"/*_kernels.csv
 place=${scratch:-${TMPDIR:-/tmp}}
-mkdir -p "$place"
+mkdir -p "$place" || bad_argument "--scratch $place: nothing can be written there"
 fast=$(fast_folder "$scratch" "$place")
 scratch=$(mktemp -d "$place/gpu_check.XXXXXX")
 model=$fast/model layer=$fast/layer tiny=$scratch/tiny world=$scratch/world
@@ -80,7 +94,9 @@ trap 'conclude 143' TERM
 trap 'conclude 130' INT HUP
 
 part start 5 20 start_check
-grep -q '^{"part":"start","exit_code":0,' "$results" || stopped="the check could not start"
+if ! grep -q '^{"part":"start","exit_code":0,' "$results"; then
+  stopped="the check could not start" failed=1
+fi
 begin model 0 120 models
 begin world 0 120 run data mini --train 8 --validation 1 --out "$world" --json
 begin python 0 90 python_has_peer

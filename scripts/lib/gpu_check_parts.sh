@@ -51,7 +51,7 @@ start_check() {
     echo "the program does not start: the loader finds no $missing(LD_LIBRARY_PATH=${LD_LIBRARY_PATH-}; scripts/lib/cuda_libraries.sh)" >&2
     return 1
   fi
-  version=$(limited "$binary" --version) || return 1
+  version=$(limited "$binary" --version) || return
   if [ $mode != cpu ]; then
     if ! command -v nvidia-smi >/dev/null 2>&1; then
       echo "no nvidia-smi here: is there a driver?" >&2

@@ -73,14 +73,14 @@ reason_of() { # NAME CODE SECONDS
   if { [ "$2" = 124 ] || [ "$2" = 137 ]; } && [ "${3%.*}" -ge "$limit" ]; then
     printf 'stopped after %d s, its limit' "$limit"
   else
-    { grep -v '^[[:space:]]*$' "$scratch/$1.log" || echo "exit code $2"; } | tail -n 1 | cut -c 1-400 | escaped
+    { grep -av '^[[:space:]]*$' "$scratch/$1.log" || echo "exit code $2"; } | tail -n 1 | cut -c 1-400 | escaped
   fi
 }
 
 result_of() { # NAME
   local last
   last=$(tail -n 1 "$scratch/$1.out" 2>/dev/null || true)
-  case $last in '{'*'}') printf '%s' "$last" ;; *) printf null ;; esac
+  case $last in '{"'*'}') printf '%s' "$last" ;; *) printf null ;; esac
 }
 
 # Runs a command and records how it ended. What it prints last is its result: a JSON object on a line, or nothing; one of a

@@ -238,6 +238,18 @@ fn require_graph(used: &GraphUse) -> Result<()> {
     }
 }
 
+/// More of anything is a slip: a clip has fewer sides, a prompt and a completion fewer tokens, a batch fewer rows.
+const MOST: usize = 1 << 17;
+
+/// Refuses a number that nothing can be measured with.
+fn in_range(option: &str, number: usize) -> Result<()> {
+    if (1..=MOST).contains(&number) {
+        return Ok(());
+    }
+    let problem = format!("{option}: expected a number from 1 to {MOST}, got {number}");
+    Err(super::BadArgument(problem).into())
+}
+
 impl WorkArgs {
     fn workload(&self, questions: usize, group_size: usize) -> Result<Workload> {
         let grid = self.grid.as_slice().try_into();
@@ -246,6 +258,12 @@ impl WorkArgs {
             let problem = "--grid: expected three numbers, the last two even".into();
             return Err(super::BadArgument(problem).into());
         };
+        for side in grid_thw {
+            in_range("--grid", side)?;
+        }
+        in_range("--text-tokens", self.text_tokens)?;
+        in_range("--completion-tokens", self.completion_tokens)?;
+        in_range("--repeats", self.repeats)?;
         Ok(Workload {
             questions,
             group_size,
@@ -258,25 +276,29 @@ impl WorkArgs {
 
 fn decode(args: &DecodeArgs) -> Result<()> {
     let config = args.work.settings.load(Verb::Inspect)?;
-    let device = device_of(&config)?;
-    let rates = Rates::measure(&device)?;
-    let folder = model_folder(&args.work.model)?;
-    let processor = Processor::load(&folder)?;
-    let model = Qwen25Vl::load(&folder, device::dtype(&config.model), &device)?;
     let group_size = config.sampling.group_size;
-    let mut batches = Vec::new();
     let plain = args
         .rows
         .iter()
         .map(|&rows| (rows, config.sampling.cuda_graph));
     let by_graph = args.graph_rows.iter().map(|&rows| (rows, true));
     let asked: Vec<(usize, bool)> = plain.chain(by_graph).collect();
-    for &(rows, cuda_graph) in &asked {
-        let workload = args.work.workload(rows.div_ceil(group_size), group_size)?;
+    let workloads = asked.iter().map(|&(rows, _)| {
+        in_range("--rows", rows)?;
+        args.work.workload(rows.div_ceil(group_size), group_size)
+    });
+    let workloads = workloads.collect::<Result<Vec<_>>>()?;
+    let device = device_of(&config)?;
+    let rates = Rates::measure(&device)?;
+    let folder = model_folder(&args.work.model)?;
+    let processor = Processor::load(&folder)?;
+    let model = Qwen25Vl::load(&folder, device::dtype(&config.model), &device)?;
+    let mut batches = Vec::new();
+    for (workload, &(_, cuda_graph)) in workloads.iter().zip(&asked) {
         batches.push(measure::decode_speed(
             &model,
             &processor,
-            &workload,
+            workload,
             &rates,
             args.work.repeats,
             cuda_graph,
@@ -295,9 +317,21 @@ fn decode(args: &DecodeArgs) -> Result<()> {
 
 fn train(args: &TrainArgs) -> Result<()> {
     let config = args.work.settings.load(Verb::Inspect)?;
-    let rates = Rates::measure(&device_of(&config)?)?;
     let questions = config.train.questions_per_step;
     let workload = args.work.workload(questions, config.sampling.group_size)?;
+    // A device or a pipe would be replaced by a file.
+    if let Some(path) = args
+        .record
+        .as_ref()
+        .filter(|path| path.exists() && !path.is_file())
+    {
+        let problem = format!(
+            "--record {}: that is no file, and would be replaced",
+            path.display()
+        );
+        return Err(super::BadArgument(problem).into());
+    }
+    let rates = Rates::measure(&device_of(&config)?)?;
     let folder = model_folder(&args.work.model)?;
     let speed = measure::learning_speed(
         &folder,

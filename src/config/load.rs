@@ -225,11 +225,19 @@ fn read_file(path: &Path, text: &str, origins: &mut Origins) -> Result<Table, Co
     };
     let document = DeTable::parse(text).map_err(|error| syntax(&error))?;
     let mut spans = BTreeMap::new();
-    collect_spans("", document.get_ref(), Schema::of_config(), &mut spans).map_err(|unknown| {
-        ConfigError::UnknownKey {
-            place: line(&unknown.span),
-            nearest: nearest_key(&unknown.key),
-            key: unknown.key,
+    collect_spans("", document.get_ref(), Schema::of_config(), &mut spans).map_err(|wrong| {
+        let (place, key) = (line(&wrong.span), wrong.key);
+        match wrong.message {
+            None => ConfigError::UnknownKey {
+                place,
+                nearest: nearest_key(&key),
+                key,
+            },
+            Some(message) => ConfigError::WrongType {
+                place,
+                key,
+                message,
+            },
         }
     })?;
     for (key, span) in &spans {
@@ -250,31 +258,48 @@ fn read_file(path: &Path, text: &str, origins: &mut Origins) -> Result<Table, Co
     text.parse::<Table>().map_err(|error| syntax(&error))
 }
 
-struct UnknownKey {
+/// A key that is not where it is allowed.
+struct Misplaced {
     key: String,
     span: Range<usize>,
+    /// What is wrong with a key that is known.
+    message: Option<String>,
 }
 
-/// The span from key to end of value of every leaf; the first key that `allowed` lacks is an error.
+/// The span from key to end of value of every leaf; the first key that `allowed` lacks, or has as a table and not as a
+/// value or the other way round, is an error. (serde would take a list for a table, and a table for a choice.)
 fn collect_spans(
     prefix: &str,
     table: &DeTable<'_>,
     allowed: &Schema,
     spans: &mut BTreeMap<String, Range<usize>>,
-) -> Result<(), UnknownKey> {
+) -> Result<(), Misplaced> {
     for (name, value) in table {
         let key = join(prefix, name.get_ref());
-        let Some(expected) = allowed.get(name.get_ref()) else {
-            return Err(UnknownKey {
-                key,
-                span: name.span(),
-            });
+        let misplaced = |message: Option<String>| Misplaced {
+            key: key.clone(),
+            span: name.span(),
+            message,
         };
-        if let (DeValue::Table(inner), Schema::Table(_)) = (value.get_ref(), expected) {
-            collect_spans(&key, inner, expected, spans)?;
-        } else {
-            let whole = name.span().start..value.span().end.max(name.span().end);
-            spans.insert(key, whole);
+        let Some(expected) = allowed.get(name.get_ref()) else {
+            return Err(misplaced(None));
+        };
+        match (value.get_ref(), expected) {
+            (DeValue::Table(inner), Schema::Table(_)) => {
+                collect_spans(&key, inner, expected, spans)?;
+            }
+            (_, Schema::Table(_)) => {
+                let message = format!("is a table: write its keys below [{key}]");
+                return Err(misplaced(Some(message)));
+            }
+            (DeValue::Table(_), _) => {
+                let message = format!("is no table: write {key} = …");
+                return Err(misplaced(Some(message)));
+            }
+            _ => {
+                let whole = name.span().start..value.span().end.max(name.span().end);
+                spans.insert(key, whole);
+            }
         }
     }
     Ok(())
@@ -321,7 +346,7 @@ fn apply_override(
         return Err(ConfigError::WrongType {
             place: place(),
             key: key.to_owned(),
-            message: format!("is a table; set one of its keys, {key}.NAME=VALUE"),
+            message: format!("is a table: set one of its keys, {key}.NAME=VALUE"),
         });
     }
     let value = parse_value(text, expected);
@@ -431,6 +456,23 @@ mod tests {
         assert!(error.contains(":2: `train.steps`"), "{error}");
         let error = message("video = 3\n", &[]);
         assert!(error.contains(":1: `video`"), "{error}");
+    }
+
+    #[test]
+    fn tables_and_values_are_told_apart() {
+        for (text, said) in [
+            ("kl = []\n", ":1: `kl`: is a table"),
+            ("kl = [\"attract\", 0.7]\n", ":1: `kl`: is a table"),
+            ("seed = 1\n[[data]]\n", ":2: `data`: is a table"),
+            ("[seed]\n", ":1: `seed`: is no table"),
+            (
+                "[kl.direction]\nrepel = {}\n",
+                ":1: `kl.direction`: is no table",
+            ),
+        ] {
+            let error = message(text, &["kl.coefficient=0.5"]);
+            assert!(error.contains(said), "{text}: {error}");
+        }
     }
 
     #[test]

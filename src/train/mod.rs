@@ -403,8 +403,17 @@ impl Run<'_> {
             decoding: sampling.cuda_graph.then(|| graph_use.into()),
             ..watch.finish(done.metrics.step)
         };
-        if let Some(bytes) = measure::peak_bytes(self.trainer.policy.model().device())? {
-            timings.peak_bytes = bytes;
+        match measure::peak_bytes(self.trainer.policy.model().device()) {
+            Ok(Some(bytes)) => timings.peak_bytes = bytes,
+            Ok(None) => {}
+            // The step is done, and stands without this number.
+            Err(error) => {
+                timings.peak_bytes = 0;
+                tracing::warn!(
+                    "memory/peak_bytes is not known: {}",
+                    device::in_words(&error.to_string())
+                );
+            }
         }
         if let Some(files) = &mut self.files {
             files.append(&done, &timings)?;

@@ -300,3 +300,28 @@ fn the_papers_configurations_pass_their_dry_runs() {
     }
     assert_eq!(seen, 8);
 }
+
+#[test]
+fn measurements_of_nothing_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let work = ["--model", "data/mini", "--set", "model.device=cpu"];
+    for (what, option, value) in [
+        ("decode", "--completion-tokens", "0"),
+        ("decode", "--rows", "0"),
+        ("decode", "--grid", "0,8,8"),
+        ("decode", "--grid", "4294967294,8,8"),
+        ("train", "--repeats", "0"),
+        ("train", "--text-tokens", "18446744073709551615"),
+        // A device file; as a folder would be.
+        ("train", "--record", "/dev/full"),
+        ("train", "--record", folder.path().to_str().unwrap()),
+    ] {
+        let output = run(&[&["inspect", "device", what, option, value], &work[..]].concat());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{option} {value}: {errors}");
+        assert!(errors.contains(option), "{option} {value}: {errors}");
+    }
+    use std::os::unix::fs::FileTypeExt;
+    let full = std::fs::metadata("/dev/full").unwrap();
+    assert!(full.file_type().is_char_device());
+}

@@ -340,6 +340,29 @@ fn parts_that_do_not_fit_are_left_out_with_the_reason() {
 }
 
 #[test]
+fn bad_arguments_are_named() {
+    for (arguments, said) in [
+        (
+            &["--seconds", "60s"][..],
+            "--seconds 60s: expected a number",
+        ),
+        (&["--seconds", "08"], "--seconds 08: expected a number"),
+        (&["--seconds", "0"], "--seconds 0: expected a number"),
+        (&["--patience", "-1"], "--patience -1: expected a number"),
+        (&["--out"], "--out needs a value"),
+        (&["--bogus"], "--bogus: no such option"),
+        (&["--binary", "/"], "/: no such program"),
+    ] {
+        let mut command = Command::new("bash");
+        command.arg("scripts/gpu_check.sh").args(arguments);
+        let output = command.current_dir(root()).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(errors.contains(said), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
 fn a_device_that_does_not_work_stops_the_check_at_once() {
     let check = Check::new("broken");
     let program = check.path("program");

@@ -107,6 +107,17 @@ fn work_that_fails_is_said() {
     }
 }
 
+/// What is only told to the user ends no run.
+#[test]
+fn a_peak_that_the_driver_does_not_tell_is_left_out() {
+    let run = run();
+    let output = run.run_with(&[("SIM_FAIL", "cuMemPoolGetAttribute:1+:801")]);
+    assert_clean(&output);
+    assert!(stderr(&output).contains("memory/peak_bytes is not known"));
+    let timings = run.lines("timings.jsonl");
+    assert_eq!(timings[1]["memory/peak_bytes"], 0);
+}
+
 #[test]
 fn without_a_device_nothing_starts() {
     for device in ["auto", "cuda:0"] {

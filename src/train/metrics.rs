@@ -107,7 +107,8 @@ pub struct StepTimings {
     pub wall_time: f64,
     /// Seconds of the whole step.
     pub step_time: f64,
-    /// Highest resident memory of the process so far; of a run on a GPU, that of its tensors there.
+    /// Highest resident memory of the process so far; of a run on a GPU, that of its tensors there (0 where the driver does
+    /// not tell it).
     #[serde(rename = "memory/peak_bytes")]
     pub peak_bytes: u64,
     /// What [`super::estimate`] gives for the largest step so far, as `memory/peak_bytes` counts (a GPU's tensors, without

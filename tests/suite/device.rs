@@ -1,6 +1,7 @@
 //! Random models and `inspect device` through the binary, and the paper's configurations with such a model.
 
 use serde_json::Value;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::Output;
 
@@ -321,7 +322,6 @@ fn measurements_of_nothing_are_refused() {
         assert_eq!(output.status.code(), Some(2), "{option} {value}: {errors}");
         assert!(errors.contains(option), "{option} {value}: {errors}");
     }
-    use std::os::unix::fs::FileTypeExt;
     let full = std::fs::metadata("/dev/full").unwrap();
     assert!(full.file_type().is_char_device());
 }

@@ -11,7 +11,7 @@ fn main() -> ExitCode {
             {
                 eprintln!("error: {}", cli::describe(&error));
             }
-            ExitCode::from(cli::exit_code(&error))
+            cli::end_with(&error)
         }
     }
 }

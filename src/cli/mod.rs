@@ -121,8 +121,12 @@ impl From<Outcome> for ExitCode {
 #[error("{0}")]
 pub struct BadArgument(pub String);
 
-/// The exit code of a failure: 2 where the arguments or the config are wrong, else 1.
-pub fn exit_code(error: &anyhow::Error) -> u8 {
+/// Ends the process after a failure: with code 2 where the arguments or the config are wrong, else 1.
+pub fn end_with(error: &anyhow::Error) -> ExitCode {
+    process::end(exit_code(error))
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
     let usage = error.chain().any(|cause| {
         let run_dir = cause.downcast_ref::<RunDirError>();
         cause.is::<ConfigError>()
@@ -150,7 +154,7 @@ pub fn describe(error: &anyhow::Error) -> String {
 /// Parses the arguments and runs the command.
 ///
 /// # Errors
-/// Whatever the command fails with; [`exit_code`] says what the process should return.
+/// Whatever the command fails with; [`end_with`] ends the process then.
 pub fn run() -> Result<Outcome> {
     process::tune_allocator();
     process::tune_threads();

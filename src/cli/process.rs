@@ -1,4 +1,8 @@
-//! What the process asks of the operating system at its start.
+//! What the process asks of the operating system at its start and its end.
+
+use crate::cluster::is_work_left_behind;
+use std::io::Write;
+use std::process::ExitCode;
 
 /// Keeps freed tensors in the process instead of returning their pages at every step.
 ///
@@ -45,4 +49,18 @@ pub(super) fn end_quietly_on_closed_pipe() {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         }
     }
+}
+
+/// Ends the process with `code`: at once, without what libraries do at the end, where a thread is still inside one of them
+/// (NCCL or the driver would crash beside it).
+pub(super) fn end(code: u8) -> ExitCode {
+    if is_work_left_behind() {
+        let _ = std::io::stdout().flush();
+        #[expect(unsafe_code, reason = "the standard library always runs exit handlers")]
+        // SAFETY: nothing runs after it; files are written and closed by now.
+        unsafe {
+            libc::_exit(i32::from(code));
+        }
+    }
+    ExitCode::from(code)
 }

@@ -19,8 +19,24 @@ use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
+#[cfg(any(feature = "nccl", test))]
+use std::sync::atomic::AtomicBool;
+#[cfg(any(feature = "nccl", test))]
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
+
+/// Whether a thread of this process is inside a library that does not come back.
+#[cfg(any(feature = "nccl", test))]
+static LEFT_BEHIND: AtomicBool = AtomicBool::new(false);
+
+/// Whether work was left behind on its thread: what libraries do at the end of a process must not be done beside it.
+pub(super) fn is_work_left_behind() -> bool {
+    #[cfg(any(feature = "nccl", test))]
+    return LEFT_BEHIND.load(Ordering::Relaxed);
+    #[cfg(not(any(feature = "nccl", test)))]
+    false
+}
 
 /// Between two attempts to connect, and between two looks at who has come.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -241,9 +257,13 @@ impl Link {
             let _ = sender.send(work());
         });
         let start = Instant::now();
+        LEFT_BEHIND.store(true, Ordering::Relaxed);
         loop {
             match receiver.recv_timeout(PAUSE) {
-                Ok(value) => return Ok(Some(value)),
+                Ok(value) => {
+                    LEFT_BEHIND.store(false, Ordering::Relaxed);
+                    return Ok(Some(value));
+                }
                 Err(RecvTimeoutError::Disconnected) => match thread.join() {
                     Err(panic) => std::panic::resume_unwind(panic),
                     Ok(()) => return Ok(None),

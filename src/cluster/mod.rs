@@ -127,6 +127,11 @@ pub struct Cluster {
     _children: launch::Children,
 }
 
+/// Whether a thread of this process waits inside a library without end, as where GPUs could not be connected.
+pub fn is_work_left_behind() -> bool {
+    link::is_work_left_behind()
+}
+
 impl Cluster {
     /// One process.
     pub fn alone() -> Self {

@@ -72,6 +72,6 @@ fn speeds_and_memory_are_measured() {
     let train = [&["inspect", "device", "train"], &work[..]].concat();
     let view = json(&train, "cuda:0");
     // The rates before have copied 64 MiB to 64 MiB: that is not the learning's.
-    let peak = view["peak_bytes"]["measured"].as_u64().unwrap();
-    assert!((1 << 20..100 << 20).contains(&peak), "{view}");
+    let peak = view["peak_bytes"]["measured"].as_f64().unwrap();
+    assert!((1e6..1e8).contains(&peak), "{view}");
 }

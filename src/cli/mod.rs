@@ -106,24 +106,20 @@ pub enum Outcome {
     Stopped,
 }
 
-impl From<Outcome> for ExitCode {
-    fn from(outcome: Outcome) -> Self {
-        Self::from(match outcome {
-            Outcome::Done => 0,
-            Outcome::Failed => 1,
-            Outcome::Stopped => 3,
-        })
-    }
-}
-
 /// An argument that is wrong in a way only the command can see; exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadArgument(pub String);
 
-/// Ends the process after a failure: with code 2 where the arguments or the config are wrong, else 1.
-pub fn end_with(error: &anyhow::Error) -> ExitCode {
-    process::end(exit_code(error))
+/// The exit code of a command that ended so, after a failure 2 where the arguments or the config are wrong, else 1. Where a
+/// thread is left inside a library the process ends here.
+pub fn end(ended: &Result<Outcome>) -> ExitCode {
+    process::end(match ended {
+        Ok(Outcome::Done) => 0,
+        Ok(Outcome::Failed) => 1,
+        Ok(Outcome::Stopped) => 3,
+        Err(error) => exit_code(error),
+    })
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -154,7 +150,7 @@ pub fn describe(error: &anyhow::Error) -> String {
 /// Parses the arguments and runs the command.
 ///
 /// # Errors
-/// Whatever the command fails with; [`end_with`] ends the process then.
+/// Whatever the command fails with; [`end`] ends the process then.
 pub fn run() -> Result<Outcome> {
     process::tune_allocator();
     process::tune_threads();

@@ -5,11 +5,11 @@
 //!
 //! - [`config`]: every setting. [`data`]: [`data::Question`] and the order a run takes them in.
 //! - [`video`]: a clip becomes [`video::VideoPatches`]. [`prompt`]: a question and its clip become a [`prompt::Prompt`].
-//! - [`world`]: the miniature world.
+//! - [`synthetic`]: the miniature world.
 //! - [`kernels`]: CUDA kernels. [`model`]: the network. [`policy`]: [`policy::Policy`] is trained, [`policy::FrozenModel`] is only read; both write
 //!   [`policy::generate::Completion`]s.
 //! - [`rl`]: a completion with its reward and advantage is a [`rl::Rollout`], those of one question are a [`rl::Group`].
-//! - [`cluster`]: several processes that train together. [`eval`]: answers and scores. [`train`]: one step, and everything around it. [`cli`]: one file per command.
+//! - [`dist`]: several processes that train together. [`eval`]: answers and scores. [`train`]: one step, and everything around it. [`cli`]: one file per command.
 //!
 //! # Glossary
 //!
@@ -21,15 +21,15 @@
 //! - *clip*: a video file; *grid*: two of its frames, which share their patches; *patch*: 14 × 14 pixels of a grid.
 
 pub mod cli;
-pub mod cluster;
 pub mod config;
 pub mod data;
+pub mod dist;
 pub mod eval;
 pub mod kernels;
 pub mod model;
 pub mod policy;
 pub mod prompt;
 pub mod rl;
+pub mod synthetic;
 pub mod train;
 pub mod video;
-pub mod world;

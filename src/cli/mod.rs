@@ -1,10 +1,10 @@
 //! One file per verb; here the command line itself, logging and exit codes.
 
-use crate::cluster::ClusterError;
-use crate::cluster::place::Place;
 use crate::config::Config;
 use crate::config::ConfigError;
 use crate::config::Verb;
+use crate::dist::DistError;
+use crate::dist::rendezvous::Rendezvous;
 use crate::model::device;
 use crate::train::console;
 use crate::train::rundir::RunDirError;
@@ -127,7 +127,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         let run_dir = cause.downcast_ref::<RunDirError>();
         cause.is::<ConfigError>()
             || cause.is::<BadArgument>()
-            || matches!(cause.downcast_ref(), Some(ClusterError::Environment { .. }))
+            || matches!(cause.downcast_ref(), Some(DistError::Environment { .. }))
             || run_dir.is_some_and(|error| matches!(error, RunDirError::ConfigChanged { .. }))
     });
     if usage { 2 } else { 1 }
@@ -173,9 +173,9 @@ pub fn run() -> Result<Outcome> {
 
 /// Logs go to stderr at the level of RUST_LOG (default info; warn for other ranks than 0), and to `log.txt` once a run directory is open.
 fn start_logging() {
-    let place = Place::from_environment(|name| std::env::var(name).ok());
-    let level = match place {
-        Ok(Some(place)) if place.rank > 0 => "warn",
+    let rendezvous = Rendezvous::from_environment(|name| std::env::var(name).ok());
+    let level = match rendezvous {
+        Ok(Some(rendezvous)) if rendezvous.rank > 0 => "warn",
         _ => "info",
     };
     let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));

@@ -1,6 +1,6 @@
 //! What the process asks of the operating system at its start and its end.
 
-use crate::cluster::is_work_left_behind;
+use crate::dist::is_work_left_behind;
 use std::io::Write;
 use std::process::ExitCode;
 

@@ -3,11 +3,11 @@
 use super::BadArgument;
 use super::ConfigArgs;
 use super::Outcome;
-use crate::cluster::Cluster;
-use crate::cluster::ClusterError;
-use crate::cluster::place::Place;
 use crate::config::Config;
 use crate::config::Verb;
+use crate::dist::DistError;
+use crate::dist::ProcessGroup;
+use crate::dist::rendezvous::Rendezvous;
 use crate::train;
 use crate::train::Ending;
 use crate::train::Resume;
@@ -63,28 +63,28 @@ fn start(args: &TrainingArgs, verb: Verb, replay: Option<PathBuf>) -> Result<Out
         resume: args.resume.clone(),
         replay,
     };
-    let place = Place::from_environment(|name| std::env::var(name).ok())?;
-    let ranks = ranks(args, &config, place.as_ref())?;
+    let rendezvous = Rendezvous::from_environment(|name| std::env::var(name).ok())?;
+    let ranks = ranks(args, &config, rendezvous.as_ref())?;
     if args.dry_run {
         let text = train::dry_run(&config, verb, &options, ranks)?;
         std::io::stdout().write_all(text.as_bytes())?;
         return Ok(Outcome::Done);
     }
-    let launched = place.as_ref().is_some_and(|place| place.launched);
-    let rank = place.as_ref().map_or(0, |place| place.rank);
+    let launched = rendezvous
+        .as_ref()
+        .is_some_and(|rendezvous| rendezvous.launched);
+    let rank = rendezvous.as_ref().map_or(0, |rendezvous| rendezvous.rank);
     let _span = (rank > 0).then(|| tracing::error_span!("rank", n = rank).entered());
     let patience = Duration::from_secs(config.train.rank_timeout);
-    let cluster = match place {
-        Some(place) => Cluster::join(place, patience)?,
-        None => Cluster::launch(ranks, patience)?,
+    let dist = match rendezvous {
+        Some(rendezvous) => ProcessGroup::join(rendezvous, patience)?,
+        None => ProcessGroup::launch(ranks, patience)?,
     };
-    match train::run(&config, verb, &options, cluster) {
+    match train::run(&config, verb, &options, dist) {
         Ok(Ending::Finished) => Ok(Outcome::Done),
         Ok(Ending::Stopped) => Ok(Outcome::Stopped),
         // On this terminal the one that failed says it.
-        Err(error)
-            if launched && matches!(error.downcast_ref(), Some(ClusterError::Left { .. })) =>
-        {
+        Err(error) if launched && matches!(error.downcast_ref(), Some(DistError::Left { .. })) => {
             Ok(Outcome::Failed)
         }
         Err(error) if rank > 0 => Err(error.context(format!("rank {rank} of {ranks} ended"))),
@@ -93,17 +93,17 @@ fn start(args: &TrainingArgs, verb: Verb, replay: Option<PathBuf>) -> Result<Out
 }
 
 /// How many processes train together.
-fn ranks(args: &TrainingArgs, config: &Config, place: Option<&Place>) -> Result<usize> {
+fn ranks(args: &TrainingArgs, config: &Config, rendezvous: Option<&Rendezvous>) -> Result<usize> {
     let asked = args.ranks.map(NonZero::get);
-    let ranks = match (place, asked) {
-        (Some(place), Some(asked)) if asked != place.size => {
+    let ranks = match (rendezvous, asked) {
+        (Some(rendezvous), Some(asked)) if asked != rendezvous.size => {
             let problem = format!(
                 "--ranks {asked}: torchrun or srun has started {} processes; leave --ranks out",
-                place.size
+                rendezvous.size
             );
             return Err(BadArgument(problem).into());
         }
-        (Some(place), _) => place.size,
+        (Some(rendezvous), _) => rendezvous.size,
         (None, asked) => asked.unwrap_or(1),
     };
     let questions = config.train.questions_per_step;

@@ -1,6 +1,5 @@
 //! The training loop and the one enum in which the stages differ.
 
-use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::config::DivergenceGuard;
 use crate::config::QuestionOrder;
@@ -8,6 +7,7 @@ use crate::config::Verb;
 use crate::data::Dataset;
 use crate::data::read_questions;
 use crate::data::too_few;
+use crate::dist::ProcessGroup;
 use crate::model::device;
 use anyhow::Context;
 use anyhow::Result;
@@ -136,7 +136,7 @@ pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions, ranks: usize) 
     Ok(text)
 }
 
-/// Runs one training verb from its config to its last checkpoint, as one of `cluster`'s ranks.
+/// Runs one training verb from its config to its last checkpoint, as one of `dist`'s ranks.
 ///
 /// # Errors
 /// Bad input, a full disk, another process on the same run directory, too many bad steps in a row, a rank that failed.
@@ -144,11 +144,11 @@ pub fn run(
     config: &Config,
     verb: Verb,
     options: &RunOptions,
-    mut cluster: Cluster,
+    mut dist: ProcessGroup,
 ) -> Result<Ending> {
-    let ended = run_rank(config, verb, options, &mut cluster);
+    let ended = run_rank(config, verb, options, &mut dist);
     if let Err(error) = &ended {
-        cluster.fail(error);
+        dist.fail(error);
     }
     ended
 }
@@ -157,47 +157,45 @@ fn run_rank(
     config: &Config,
     verb: Verb,
     options: &RunOptions,
-    cluster: &mut Cluster,
+    dist: &mut ProcessGroup,
 ) -> Result<Ending> {
     let stop = StopRequest::listen().context("cannot listen to signals")?;
-    let folders = cluster.is_first().then(|| Folders::open(config));
+    let folders = dist.is_first().then(|| Folders::open(config));
     let folders = folders.transpose()?;
-    if cluster.is_first() {
+    if dist.is_first() {
         for line in objective_in_words(config, verb) {
             tracing::info!("{line}");
         }
-        if cluster.size() > 1 {
-            tracing::info!("{} ranks share the questions of a step", cluster.size());
+        if dist.size() > 1 {
+            tracing::info!("{} ranks share the questions of a step", dist.size());
         }
     }
     let dataset = load_dataset(config, verb)?;
     let start = folders.as_ref().map(|Folders { dir, checkpoints }| {
         starting_point(config, checkpoints, dir, &options.resume)
     });
-    let (checkpoint, state) = cluster.first(start.transpose()?)?;
+    let (checkpoint, state) = dist.broadcast(start.transpose()?)?;
     let steps = match &options.replay {
         None => Steps::in_order(&dataset, config, verb, &state),
         Some(path) => plan_replay(&dataset, replay::read(path)?, config)?.after(state.step, config),
     };
-    start::agree(cluster, config, &steps)?;
-    let device = device::of_rank(&config.model, cluster.size(), |gpus| cluster.gpu(gpus))?;
-    cluster.connect(&device)?;
-    let cluster = &*cluster;
+    start::agree(dist, config, &steps)?;
+    let device = device::of_rank(&config.model, dist.size(), |gpus| dist.gpu(gpus))?;
+    dist.connect(&device)?;
+    let dist = &*dist;
     let step = state.step;
-    let trainer = Trainer::load(config, &device, checkpoint.as_deref(), state, cluster)?;
+    let trainer = Trainer::load(config, &device, checkpoint.as_deref(), state, dist)?;
     let task = if verb == Verb::TrainSft {
         Task::Supervised
     } else {
         Task::Reinforced(Objective::load(config, &trainer.policy)?)
     };
     let files = folders.map(|folders| {
-        folders
-            .dir
-            .describe(config, verb, &device, cluster.size())?;
+        folders.dir.describe(config, verb, &device, dist.size())?;
         Files::open(folders, checkpoint.as_ref().map(|_| step), step)
     });
     let mut run = Run {
-        feed: Feed::start(steps.portion(config, cluster), config)?,
+        feed: Feed::start(steps.portion(config, dist), config)?,
         questions: steps.questions.len(),
         replayed: steps.replayed,
         last: steps.last,
@@ -316,11 +314,11 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn all_steps(&mut self) -> Result<Ending> {
-        let cluster = self.trainer.cluster;
-        let first = cluster.is_first();
+        let dist = self.trainer.dist;
+        let first = dist.is_first();
         let progress = first.then(|| Progress::start(self.trainer.state.step, self.last));
         while self.trainer.state.step < self.last {
-            if cluster.any(self.stop.is_set())? {
+            if dist.any(self.stop.is_set())? {
                 self.save()?;
                 tracing::info!("stopped at step {}", self.trainer.state.step);
                 return Ok(Ending::Stopped);
@@ -369,7 +367,7 @@ impl Run<'_> {
         let count = self.trainer.config.train.questions_per_step;
         let due = count.min(self.questions);
         self.questions -= due;
-        let own = self.trainer.cluster.portion(due).len();
+        let own = self.trainer.dist.portion(due).len();
         let skipped_before = self.feed.skipped();
         let lessons = watch.time("video", || self.feed.next_lessons(own))?;
         // Waiting is above; this is the work, most of it done while the steps before this one ran.
@@ -442,7 +440,7 @@ impl Run<'_> {
             DivergenceGuard::Off => {}
             DivergenceGuard::Halve => {
                 self.trainer.state.kl_coefficient /= 2.0;
-                if self.trainer.cluster.is_first() {
+                if self.trainer.dist.is_first() {
                     tracing::warn!(
                         "format reward {format:.3}: kl.coefficient halved to {}",
                         self.trainer.state.kl_coefficient

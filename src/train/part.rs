@@ -60,7 +60,7 @@ impl Trainer<'_> {
             LossKind::Dapo => completion_tokens(groups) as f64,
             LossKind::Grpo | LossKind::DrGrpo | LossKind::Bnpo => groups.len() as f64,
         };
-        let [whole] = self.cluster.sum([weight(groups)])?;
+        let [whole] = self.dist.all_reduce_sum([weight(groups)])?;
         let passes = passes_at_once(model.device());
         let per_part = groups.len().div_ceil(passes).max(1);
         groups

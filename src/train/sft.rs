@@ -6,10 +6,10 @@ use super::feed::Lesson;
 use super::metrics::StepMetrics;
 use super::metrics::Stopwatch;
 use super::tally::Mean;
-use crate::cluster::Cluster;
 use crate::config::BadVideoPolicy;
 use crate::config::Wording;
 use crate::data::Question;
+use crate::dist::ProcessGroup;
 use crate::policy::Policy;
 use crate::policy::inputs::PackedGroup;
 use crate::policy::inputs::PackedInputs;
@@ -118,12 +118,12 @@ struct Shares {
 }
 
 impl Shares {
-    /// Of targets of which `cluster`'s ranks have some each.
+    /// Of targets of which `dist`'s ranks have some each.
     fn of(
         examples: &[Example],
         grounding_weight: f64,
         emphasis: impl Fn(&u32) -> f64,
-        cluster: &Cluster,
+        dist: &ProcessGroup,
     ) -> Result<Self> {
         let answers: f64 = examples
             .iter()
@@ -137,7 +137,7 @@ impl Shares {
                 all += example.video.num_tokens();
             }
         }
-        let [answers, shown, all] = cluster.sum([answers, shown as f64, all as f64])?;
+        let [answers, shown, all] = dist.all_reduce_sum([answers, shown as f64, all as f64])?;
         let share = |total: f64, count: f64| (total / count.max(1.0)) as f32;
         Ok(Self {
             answer: share(1.0, answers),
@@ -155,7 +155,7 @@ impl Trainer<'_> {
         watch: &mut Stopwatch,
     ) -> Result<Step> {
         let examples = self.examples(lessons)?;
-        if !self.cluster.any(!examples.is_empty())? {
+        if !self.dist.any(!examples.is_empty())? {
             return Ok(self.empty_step().into());
         }
         let supervision = self.supervision(&examples)?;
@@ -181,7 +181,7 @@ impl Trainer<'_> {
         let (loss, update) = watch.time("update", || self.update(loss, gradients))?;
         let ids: Vec<String> = lessons.iter().map(|l| l.question.id.clone()).collect();
         let (entropies, ids): (Vec<Mean>, Vec<Vec<String>>) =
-            self.cluster.share((entropy, ids))?.into_iter().unzip();
+            self.dist.all_gather((entropy, ids))?.into_iter().unzip();
         let bad_sample = if update.applied {
             None
         } else {
@@ -218,7 +218,7 @@ impl Trainer<'_> {
             }
         };
         let weight = self.config.sft.grounding_weight;
-        let shares = Shares::of(examples, weight, emphasis, self.cluster)?;
+        let shares = Shares::of(examples, weight, emphasis, self.dist)?;
         let nothing = self.processor.encode(NOTHING)?;
         let per_pass = clips
             .len()

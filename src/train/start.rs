@@ -8,13 +8,13 @@ use super::replay::Replayed;
 use super::rundir;
 use super::rundir::RunDir;
 use super::rundir::RunDirError;
-use crate::cluster::Cluster;
-use crate::cluster::ClusterError;
 use crate::config::Config;
 use crate::config::Verb;
 use crate::data::Dataset;
 use crate::data::Question;
 use crate::data::fnv::Fnv;
+use crate::dist::DistError;
+use crate::dist::ProcessGroup;
 use anyhow::Context;
 use anyhow::Result;
 use serde::Deserialize;
@@ -150,10 +150,10 @@ impl<'a> Steps<'a> {
     }
 
     /// This rank's part of each step's questions.
-    pub(super) fn portion(&self, config: &Config, cluster: &Cluster) -> Vec<&'a Question> {
+    pub(super) fn portion(&self, config: &Config, dist: &ProcessGroup) -> Vec<&'a Question> {
         let steps = self.questions.chunks(config.train.questions_per_step);
         steps
-            .flat_map(|step| &step[cluster.portion(step.len())])
+            .flat_map(|step| &step[dist.portion(step.len())])
             .copied()
             .collect()
     }
@@ -215,15 +215,15 @@ const OF_A_MACHINE: [&str; 8] = [
 /// Refuses ranks that would train something else than rank 0.
 ///
 /// # Errors
-/// [`ClusterError::Stranger`] names the rank and what differs.
-pub(super) fn agree(cluster: &Cluster, config: &Config, steps: &Steps) -> Result<()> {
+/// [`DistError::Stranger`] names the rank and what differs.
+pub(super) fn agree(dist: &ProcessGroup, config: &Config, steps: &Steps) -> Result<()> {
     let mut questions = Fnv::default();
     for question in &steps.questions {
         questions.add(question.id.as_bytes());
         questions.add(question.text().as_bytes());
         questions.add(question.solution.as_bytes());
     }
-    let all = cluster.share(Identity {
+    let all = dist.all_gather(Identity {
         settings: config.flattened(),
         questions: questions.value(),
     })?;
@@ -240,7 +240,7 @@ pub(super) fn agree(cluster: &Cluster, config: &Config, steps: &Steps) -> Result
         } else {
             continue;
         };
-        return Err(ClusterError::Stranger { rank, reason }.into());
+        return Err(DistError::Stranger { rank, reason }.into());
     }
     Ok(())
 }

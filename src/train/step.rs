@@ -132,7 +132,7 @@ impl Trainer<'_> {
         watch: &mut Stopwatch,
     ) -> Result<Step> {
         let (questions, prompts) = self.prompts(lessons)?;
-        if !self.cluster.any(!prompts.is_empty())? {
+        if !self.dist.any(!prompts.is_empty())? {
             return Ok(self.empty_step().into());
         }
         let completions = if let Some(replayed) = replayed {
@@ -205,7 +205,7 @@ impl Trainer<'_> {
             .map(serde_json::to_string)
             .collect::<serde_json::Result<Vec<String>>>()?;
         let (tallies, lines): (Vec<Tally>, Vec<Vec<String>>) =
-            self.cluster.share((tally, lines))?.into_iter().unzip();
+            self.dist.all_gather((tally, lines))?.into_iter().unzip();
         let (tally, rollouts) = (Tally::together(&tallies), lines.concat());
         let bad_sample = (learned.skipped > 0)
             .then(|| -> Result<_> {

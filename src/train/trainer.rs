@@ -13,11 +13,11 @@ use super::optimizer::Gradients;
 use super::optimizer::Update;
 use super::optimizer::global_norm;
 use super::optimizer::learning_rate;
-use crate::cluster::Cluster;
-use crate::cluster::ClusterError;
 use crate::config::Config;
 use crate::config::SamplingConfig;
 use crate::data::Question;
+use crate::dist::DistError;
+use crate::dist::ProcessGroup;
 use crate::model::device;
 use crate::model::export;
 use crate::model::hub;
@@ -100,7 +100,7 @@ pub(super) struct Counts {
 /// What a step works with.
 pub struct Trainer<'a> {
     pub(super) config: &'a Config,
-    pub(super) cluster: &'a Cluster,
+    pub(super) dist: &'a ProcessGroup,
     pub(super) policy: Policy,
     pub(super) processor: Processor,
     pub(super) optimizer: AdamW,
@@ -121,7 +121,7 @@ impl<'a> Trainer<'a> {
         device: &Device,
         checkpoint: Option<&Path>,
         state: TrainerState,
-        cluster: &'a Cluster,
+        dist: &'a ProcessGroup,
     ) -> Result<Self> {
         let source = match checkpoint {
             Some(folder) => folder.to_path_buf(),
@@ -148,7 +148,7 @@ impl<'a> Trainer<'a> {
         }
         let trainer = Self {
             config,
-            cluster,
+            dist,
             policy,
             processor,
             optimizer,
@@ -180,9 +180,9 @@ impl<'a> Trainer<'a> {
     /// Moves the weights by the gradients of all ranks, unless those or the loss are not finite. `loss` and `gradients` are
     /// this rank's part of them; the loss that comes back is the whole.
     pub(super) fn update(&mut self, loss: f64, mut gradients: Gradients) -> Result<(f64, Update)> {
-        let [loss] = self.cluster.sum([loss])?;
+        let [loss] = self.dist.all_reduce_sum([loss])?;
         let update = if loss.is_finite() {
-            self.cluster.add_up(&mut gradients)?;
+            self.dist.all_reduce(&mut gradients)?;
             self.optimizer.step(&gradients, self.learning_rate())?
         } else {
             Update {
@@ -206,7 +206,7 @@ impl<'a> Trainer<'a> {
     /// Adds what every rank has counted to where the run stands; how they sampled in this step.
     pub(super) fn count_together(&mut self) -> Result<GraphUse> {
         let mut graph_use = GraphUse::default();
-        for counts in self.cluster.share(std::mem::take(&mut self.counts))? {
+        for counts in self.dist.all_gather(std::mem::take(&mut self.counts))? {
             self.state.num_tokens += counts.num_tokens;
             self.state.skipped_videos += counts.skipped_videos;
             graph_use.add(&counts.graph_use);
@@ -216,17 +216,17 @@ impl<'a> Trainer<'a> {
 
     /// Refuses to go on when ranks have different weights: their models' folders differ, or a GPU computes wrongly.
     pub(super) fn check_weights(&self) -> Result<()> {
-        if self.cluster.size() == 1 {
+        if self.dist.size() == 1 {
             return Ok(());
         }
         let weights = self.policy.vars().iter();
         let weights = weights.map(|(name, var)| (name.clone(), var.as_tensor().clone()));
-        let norms = self.cluster.share(global_norm(&weights.collect())?)?;
+        let norms = self.dist.all_gather(global_norm(&weights.collect())?)?;
         // Equal weights give equal sums but for the order in which different processors add.
         let differs = |norm: &f64| (norm - norms[0]).abs() > 1e-9 * norms[0];
         match norms.iter().position(differs) {
             None => Ok(()),
-            Some(rank) => Err(ClusterError::Stranger {
+            Some(rank) => Err(DistError::Stranger {
                 rank,
                 reason: format!(
                     "its weights are not those of rank 0 (norms {} and {})",
@@ -271,7 +271,7 @@ impl<'a> Trainer<'a> {
         sample: &impl Serialize,
     ) -> Result<serde_json::Value> {
         let step = self.state.step + 1;
-        if self.cluster.is_first() {
+        if self.dist.is_first() {
             tracing::warn!(
                 "step {step}: loss {loss}, gradient norm {grad_norm}: not finite, no update; the sample is in bad_steps.jsonl"
             );

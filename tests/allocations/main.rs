@@ -12,12 +12,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use videothinker::cli::init::write_untrained;
-use videothinker::cluster::Cluster;
 use videothinker::config::{Config, Verb};
 use videothinker::data::read_questions;
+use videothinker::dist::ProcessGroup;
+use videothinker::synthetic::{WorldOptions, write_world};
 use videothinker::train::metrics::resident_bytes;
 use videothinker::train::{RunOptions, run};
-use videothinker::world::{WorldOptions, write_world};
 
 /// The system's allocator with counters.
 struct Counting;
@@ -209,7 +209,7 @@ fn compare_with_the_estimate(judge: impl Fn(&str, f64)) {
         let program = resident_bytes();
         let (_, [_, _, measured]) = measure(|| {
             let options = RunOptions::default();
-            run(&config, Verb::TrainCdpo, &options, Cluster::alone()).unwrap()
+            run(&config, Verb::TrainCdpo, &options, ProcessGroup::alone()).unwrap()
         });
         let timings = std::fs::read_to_string(config.output_dir.join("timings.jsonl")).unwrap();
         let last: serde_json::Value =

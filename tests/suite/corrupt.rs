@@ -17,9 +17,9 @@ use videothinker::data::Manifest;
 use videothinker::data::benchmark;
 use videothinker::data::clevrer;
 use videothinker::data::read_questions;
+use videothinker::synthetic::WorldOptions;
+use videothinker::synthetic::write_world;
 use videothinker::video;
-use videothinker::world::WorldOptions;
-use videothinker::world::write_world;
 
 /// One item may take this long, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -17,18 +17,18 @@ use videothinker::data::clevrer::history::History;
 use videothinker::data::clevrer::program;
 use videothinker::data::clevrer::program::Unseen;
 use videothinker::data::read_questions;
+use videothinker::synthetic::WorldOptions;
+use videothinker::synthetic::physics::Motion;
+use videothinker::synthetic::physics::NUM_OBJECTS;
+use videothinker::synthetic::physics::Outcome;
+use videothinker::synthetic::physics::PAIRS;
+use videothinker::synthetic::physics::simulate;
+use videothinker::synthetic::render::render;
+use videothinker::synthetic::scene::sample_scene;
+use videothinker::synthetic::scene::scene_rng;
+use videothinker::synthetic::spec::MINI;
+use videothinker::synthetic::write_world;
 use videothinker::video;
-use videothinker::world::WorldOptions;
-use videothinker::world::physics::Motion;
-use videothinker::world::physics::NUM_OBJECTS;
-use videothinker::world::physics::Outcome;
-use videothinker::world::physics::PAIRS;
-use videothinker::world::physics::simulate;
-use videothinker::world::render::render;
-use videothinker::world::scene::sample_scene;
-use videothinker::world::scene::scene_rng;
-use videothinker::world::spec::MINI;
-use videothinker::world::write_world;
 
 const SMALL: WorldOptions = WorldOptions {
     train: 12,

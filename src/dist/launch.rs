@@ -1,10 +1,10 @@
 //! Ranks on one machine: this process and copies of it.
 
-use super::ClusterError;
+use super::DistError;
 use super::Result;
 use super::link::Link;
-use super::place::LAUNCHED;
-use super::place::Place;
+use super::rendezvous::LAUNCHED;
+use super::rendezvous::Rendezvous;
 use std::net::TcpListener;
 use std::process::Child;
 use std::process::Command;
@@ -20,36 +20,36 @@ const FAREWELL: Duration = Duration::from_secs(30);
 pub(super) struct Children(Vec<Child>);
 
 /// Starts `size - 1` copies of this process and waits until they are connected.
-pub(super) fn launch(size: usize, patience: Duration) -> Result<(Place, Link, Children)> {
-    let mut place = Place {
+pub(super) fn launch(size: usize, patience: Duration) -> Result<(Rendezvous, Link, Children)> {
+    let mut rendezvous = Rendezvous {
         size,
         job: format!("{}-{}", std::process::id(), nanoseconds()),
-        ..Place::alone()
+        ..Rendezvous::alone()
     };
-    let failed = |source| ClusterError::Address {
+    let failed = |source| DistError::Address {
         rank: 0,
-        address: place.address(),
+        address: rendezvous.address(),
         source,
     };
-    let listener = TcpListener::bind((place.host.as_str(), 0)).map_err(failed)?;
+    let listener = TcpListener::bind((rendezvous.host.as_str(), 0)).map_err(failed)?;
     let port = listener.local_addr().map_err(failed)?.port();
-    place.port = port;
+    rendezvous.port = port;
     let mut children = Children::default();
     for rank in 1..size {
         let start = || -> std::io::Result<Child> {
             Command::new(std::env::current_exe()?)
                 .args(std::env::args_os().skip(1))
-                .envs(variables(&place, rank))
+                .envs(variables(&rendezvous, rank))
                 .env_remove("TORCHELASTIC_USE_AGENT_STORE")
                 .env_remove("TORCHELASTIC_RUN_ID")
                 .stdin(Stdio::null())
                 .spawn()
         };
-        let child = start().map_err(|source| ClusterError::Launch { rank, source })?;
+        let child = start().map_err(|source| DistError::Launch { rank, source })?;
         children.0.push(child);
     }
-    match Link::gather(&place, &listener, patience, || children.all_alive()) {
-        Ok(link) => Ok((place, link, children)),
+    match Link::gather(&rendezvous, &listener, patience, || children.all_alive()) {
+        Ok(link) => Ok((rendezvous, link, children)),
         Err(error) => {
             children.end();
             Err(error)
@@ -57,15 +57,15 @@ pub(super) fn launch(size: usize, patience: Duration) -> Result<(Place, Link, Ch
     }
 }
 
-/// What [`Place::from_environment`] reads.
-fn variables(place: &Place, rank: usize) -> [(&'static str, String); 6] {
+/// What [`Rendezvous::from_environment`] reads.
+fn variables(rendezvous: &Rendezvous, rank: usize) -> [(&'static str, String); 6] {
     [
         ("RANK", rank.to_string()),
         ("LOCAL_RANK", rank.to_string()),
-        ("WORLD_SIZE", place.size.to_string()),
-        ("MASTER_ADDR", place.host.clone()),
-        ("MASTER_PORT", place.port.to_string()),
-        (LAUNCHED, place.job.clone()),
+        ("WORLD_SIZE", rendezvous.size.to_string()),
+        ("MASTER_ADDR", rendezvous.host.clone()),
+        ("MASTER_PORT", rendezvous.port.to_string()),
+        (LAUNCHED, rendezvous.job.clone()),
     ]
 }
 
@@ -79,7 +79,7 @@ impl Children {
     fn all_alive(&mut self) -> Result<()> {
         for (index, child) in self.0.iter_mut().enumerate() {
             if let Ok(Some(status)) = child.try_wait() {
-                return Err(ClusterError::Left {
+                return Err(DistError::Left {
                     rank: index + 1,
                     reason: format!("it ended before the run began ({status}), as it says above"),
                 });

@@ -1,16 +1,16 @@
 //! Where a process stands among the ranks, as whoever started it says in the environment.
 
-use super::ClusterError;
+use super::DistError;
 use super::Result;
 
 /// Ports of SLURM jobs, chosen by the job's number.
 const SLURM_PORTS: std::ops::Range<u64> = 20_000..40_000;
-/// Set for processes that [`super::Cluster::launch`] starts.
+/// Set for processes that [`super::ProcessGroup::launch`] starts.
 pub(super) const LAUNCHED: &str = "VIDEOTHINKER_LAUNCH";
 
 /// Where a process stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Rendezvous {
     /// Its number, from 0.
     pub rank: usize,
     /// How many there are.
@@ -23,11 +23,11 @@ pub struct Place {
     pub port: u16,
     /// What all ranks of a run know and others do not.
     pub job: String,
-    /// Whether [`super::Cluster::launch`] started it.
+    /// Whether [`super::ProcessGroup::launch`] started it.
     pub launched: bool,
 }
 
-impl Place {
+impl Rendezvous {
     /// Of the only process.
     pub(super) fn alone() -> Self {
         Self {
@@ -46,11 +46,11 @@ impl Place {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// Reads the variables of torchrun (also those of [`super::Cluster::launch`]) or of srun; `None` where neither
+    /// Reads the variables of torchrun (also those of [`super::ProcessGroup::launch`]) or of srun; `None` where neither
     /// has started several processes. What sbatch sets for its script alone does not count.
     ///
     /// # Errors
-    /// [`ClusterError::Environment`] where one is missing or is no number.
+    /// [`DistError::Environment`] where one is missing or is no number.
     pub fn from_environment(read: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let environment = Environment { read };
         if environment.several("WORLD_SIZE")? && environment.has("RANK") {
@@ -68,11 +68,11 @@ struct Environment<R> {
 }
 
 impl<R: Fn(&str) -> Option<String>> Environment<R> {
-    fn torchrun(&self) -> Result<Place> {
+    fn torchrun(&self) -> Result<Rendezvous> {
         let port = self.number("MASTER_PORT")?;
         // torchrun's own store listens at the port it names.
         let taken = (self.read)("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True");
-        self.place(
+        self.rendezvous(
             ["RANK", "WORLD_SIZE", "LOCAL_RANK"],
             self.text("MASTER_ADDR")?,
             port + u64::from(taken),
@@ -82,7 +82,7 @@ impl<R: Fn(&str) -> Option<String>> Environment<R> {
         )
     }
 
-    fn slurm(&self) -> Result<Place> {
+    fn slurm(&self) -> Result<Rendezvous> {
         let nodes = self.text("SLURM_STEP_NODELIST")?;
         let job = self.number("SLURM_JOB_ID")?;
         let step = self.text("SLURM_STEP_ID").unwrap_or_default();
@@ -92,7 +92,7 @@ impl<R: Fn(&str) -> Option<String>> Environment<R> {
         } else {
             SLURM_PORTS.start + job % spread
         };
-        self.place(
+        self.rendezvous(
             ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"],
             self.text("MASTER_ADDR")
                 .unwrap_or_else(|_| first_host(&nodes)),
@@ -101,9 +101,15 @@ impl<R: Fn(&str) -> Option<String>> Environment<R> {
         )
     }
 
-    fn place(&self, names: [&str; 3], host: String, port: u64, job: String) -> Result<Place> {
+    fn rendezvous(
+        &self,
+        names: [&str; 3],
+        host: String,
+        port: u64,
+        job: String,
+    ) -> Result<Rendezvous> {
         let [rank, size, local_rank] = names;
-        let place = Place {
+        let rendezvous = Rendezvous {
             rank: self.number(rank)? as usize,
             size: self.number(size)? as usize,
             local_rank: self.number(local_rank)? as usize,
@@ -113,11 +119,11 @@ impl<R: Fn(&str) -> Option<String>> Environment<R> {
             job,
             launched: self.has(LAUNCHED),
         };
-        if place.rank >= place.size {
-            let problem = format!(" = {} with {size} = {}", place.rank, place.size);
+        if rendezvous.rank >= rendezvous.size {
+            let problem = format!(" = {} with {size} = {}", rendezvous.rank, rendezvous.size);
             return Err(wrong(rank, problem));
         }
-        Ok(place)
+        Ok(rendezvous)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -140,8 +146,8 @@ impl<R: Fn(&str) -> Option<String>> Environment<R> {
     }
 }
 
-fn wrong(variable: &str, problem: String) -> ClusterError {
-    ClusterError::Environment {
+fn wrong(variable: &str, problem: String) -> DistError {
+    DistError::Environment {
         variable: variable.to_owned(),
         problem,
     }
@@ -163,9 +169,9 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn place(variables: &[(&str, &str)]) -> Result<Option<Place>> {
+    fn rendezvous(variables: &[(&str, &str)]) -> Result<Option<Rendezvous>> {
         let map: BTreeMap<&str, &str> = variables.iter().copied().collect();
-        Place::from_environment(|name| map.get(name).map(ToString::to_string))
+        Rendezvous::from_environment(|name| map.get(name).map(ToString::to_string))
     }
 
     #[test]
@@ -177,12 +183,12 @@ mod tests {
             ("MASTER_ADDR", "10.0.0.7"),
             ("MASTER_PORT", "29500"),
         ];
-        let found = place(&variables).unwrap().unwrap();
+        let found = rendezvous(&variables).unwrap().unwrap();
         assert_eq!((found.rank, found.size, found.local_rank), (3, 4, 1));
         assert_eq!(found.address(), "10.0.0.7:29500");
         variables.push(("TORCHELASTIC_USE_AGENT_STORE", "True"));
         variables.push(("TORCHELASTIC_RUN_ID", "none"));
-        let found = place(&variables).unwrap().unwrap();
+        let found = rendezvous(&variables).unwrap().unwrap();
         assert_eq!((found.port, found.job.as_str()), (29501, "none"));
     }
 
@@ -194,34 +200,37 @@ mod tests {
             ("SLURM_PROCID", "0"),
             ("SLURM_LOCALID", "0"),
         ];
-        assert_eq!(place(&batch).unwrap(), None);
+        assert_eq!(rendezvous(&batch).unwrap(), None);
         let mut step = batch.to_vec();
         step.extend([
             ("SLURM_STEP_NUM_TASKS", "4"),
             ("SLURM_STEP_ID", "2"),
             ("SLURM_STEP_NODELIST", "gpu[03-04]"),
         ]);
-        let found = place(&step).unwrap().unwrap();
+        let found = rendezvous(&step).unwrap().unwrap();
         assert_eq!((found.rank, found.size), (0, 4));
         assert_eq!(found.address(), "gpu03:34567");
         assert_eq!(found.job, "1234567.2");
         step.push(("MASTER_PORT", "5000"));
-        assert_eq!(place(&step).unwrap().unwrap().port, 5000);
+        assert_eq!(rendezvous(&step).unwrap().unwrap().port, 5000);
     }
 
     #[test]
     fn one_process_needs_nothing() {
-        assert_eq!(place(&[]).unwrap(), None);
-        assert_eq!(place(&[("WORLD_SIZE", "1"), ("RANK", "0")]).unwrap(), None);
-        assert_eq!(place(&[("WORLD_SIZE", "2")]).unwrap(), None);
+        assert_eq!(rendezvous(&[]).unwrap(), None);
+        assert_eq!(
+            rendezvous(&[("WORLD_SIZE", "1"), ("RANK", "0")]).unwrap(),
+            None
+        );
+        assert_eq!(rendezvous(&[("WORLD_SIZE", "2")]).unwrap(), None);
     }
 
     #[test]
     fn what_is_missing_is_named() {
         let incomplete = [("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")];
-        let message = place(&incomplete).unwrap_err().to_string();
+        let message = rendezvous(&incomplete).unwrap_err().to_string();
         assert!(message.starts_with("MASTER_PORT is not set"), "{message}");
-        let message = place(&[("WORLD_SIZE", "two"), ("RANK", "0")]).unwrap_err();
+        let message = rendezvous(&[("WORLD_SIZE", "two"), ("RANK", "0")]).unwrap_err();
         assert!(
             message.to_string().contains("\"two\" is no number"),
             "{message}"
@@ -233,7 +242,7 @@ mod tests {
             ("MASTER_ADDR", "a"),
             ("MASTER_PORT", "1"),
         ];
-        let message = place(&beyond).unwrap_err().to_string();
+        let message = rendezvous(&beyond).unwrap_err().to_string();
         assert!(
             message.starts_with("RANK = 2 with WORLD_SIZE = 2"),
             "{message}"

@@ -2,9 +2,9 @@
 //!
 //! A message is its kind (one byte), its length (eight bytes, little endian) and its content.
 
-use super::ClusterError;
+use super::DistError;
 use super::Result;
-use super::place::Place;
+use super::rendezvous::Rendezvous;
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -85,34 +85,35 @@ pub(super) struct Link {
 
 impl Link {
     /// Waits until all ranks are connected.
-    pub(super) fn open(place: &Place, patience: Duration) -> Result<Self> {
-        if place.rank > 0 {
-            return Self::reach(place, patience);
+    pub(super) fn open(rendezvous: &Rendezvous, patience: Duration) -> Result<Self> {
+        if rendezvous.rank > 0 {
+            return Self::reach(rendezvous, patience);
         }
         // Both kinds of addresses where the machine has both, else the old kind.
         let everywhere = [
-            SocketAddr::from((Ipv6Addr::UNSPECIFIED, place.port)),
-            SocketAddr::from((Ipv4Addr::UNSPECIFIED, place.port)),
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, rendezvous.port)),
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, rendezvous.port)),
         ];
-        let listener = TcpListener::bind(&everywhere[..]).map_err(|error| address(place, error))?;
-        Self::gather(place, &listener, patience, || Ok(()))
+        let listener =
+            TcpListener::bind(&everywhere[..]).map_err(|error| address(rendezvous, error))?;
+        Self::gather(rendezvous, &listener, patience, || Ok(()))
     }
 
     /// Rank 0: takes in the others; `watch` is asked again and again whether one has failed meanwhile.
     pub(super) fn gather(
-        place: &Place,
+        rendezvous: &Rendezvous,
         listener: &TcpListener,
         patience: Duration,
         mut watch: impl FnMut() -> Result<()>,
     ) -> Result<Self> {
-        let failed = |error| address(place, error);
+        let failed = |error| address(rendezvous, error);
         listener.set_nonblocking(true).map_err(failed)?;
-        let mut peers: Vec<Option<TcpStream>> = (1..place.size).map(|_| None).collect();
+        let mut peers: Vec<Option<TcpStream>> = (1..rendezvous.size).map(|_| None).collect();
         let start = Instant::now();
         while peers.iter().any(Option::is_none) {
             match listener.accept() {
                 Ok((stream, _)) => {
-                    if let Some((rank, stream)) = admit(place, stream, &peers)? {
+                    if let Some((rank, stream)) = admit(rendezvous, stream, &peers)? {
                         peers[rank - 1] = Some(stream);
                     }
                 }
@@ -126,9 +127,9 @@ impl Link {
                 let missing = |(index, peer): (usize, &Option<TcpStream>)| {
                     peer.is_none().then_some(index + 1)
                 };
-                return Err(ClusterError::Missing {
+                return Err(DistError::Missing {
                     missing: peers.iter().enumerate().filter_map(missing).collect(),
-                    address: place.address(),
+                    address: rendezvous.address(),
                     seconds: patience.as_secs(),
                 });
             }
@@ -138,34 +139,34 @@ impl Link {
             peers: peers.into_iter().flatten().collect(),
         };
         // Everybody begins when the last one is there.
-        link.share(&())?;
+        link.all_gather(&())?;
         Ok(link)
     }
 
     /// Other ranks: finds rank 0.
-    fn reach(place: &Place, patience: Duration) -> Result<Self> {
-        let failed = |error| address(place, error);
+    fn reach(rendezvous: &Rendezvous, patience: Duration) -> Result<Self> {
+        let failed = |error| address(rendezvous, error);
         let start = Instant::now();
         let stream = loop {
-            match TcpStream::connect((place.host.as_str(), place.port)) {
+            match TcpStream::connect((rendezvous.host.as_str(), rendezvous.port)) {
                 Ok(stream) => break stream,
                 Err(_) if start.elapsed() < patience => std::thread::sleep(PAUSE),
                 Err(error) => return Err(failed(error)),
             }
         };
         prepare(&stream).map_err(failed)?;
-        let hello = postcard::to_stdvec(&Hello::of(place))?;
+        let hello = postcard::to_stdvec(&Hello::of(rendezvous))?;
         send(&stream, Kind::Value, &hello).map_err(failed)?;
         let link = Self {
-            rank: place.rank,
+            rank: rendezvous.rank,
             peers: vec![stream],
         };
-        link.share(&())?;
+        link.all_gather(&())?;
         Ok(link)
     }
 
     /// Every rank's value.
-    pub(super) fn share<T: Serialize + DeserializeOwned>(&self, value: &T) -> Result<Vec<T>> {
+    pub(super) fn all_gather<T: Serialize + DeserializeOwned>(&self, value: &T) -> Result<Vec<T>> {
         let own = postcard::to_stdvec(value)?;
         if self.rank > 0 {
             self.send(0, &own)?;
@@ -205,7 +206,7 @@ impl Link {
             Ok(()) => Ok(()),
             // It may have said why before it went.
             Err(error) => Err(match self.receive(rank) {
-                Err(left @ ClusterError::Left { .. }) => left,
+                Err(left @ DistError::Left { .. }) => left,
                 _ => vanished(rank, &error),
             }),
         }
@@ -217,7 +218,7 @@ impl Link {
             Ok((Kind::Value, bytes)) => Ok(bytes),
             Ok((Kind::Failed, bytes)) => {
                 let Failure { rank, reason } = postcard::from_bytes(&bytes)?;
-                Err(ClusterError::Left { rank, reason })
+                Err(DistError::Left { rank, reason })
             }
             Err(error) => Err(vanished(rank, &error)),
         }
@@ -225,7 +226,7 @@ impl Link {
 
     /// A rank that is gone or says that it has failed, without waiting for anything.
     #[cfg(any(feature = "nccl", test))]
-    pub(super) fn lost(&self) -> Option<ClusterError> {
+    pub(super) fn lost(&self) -> Option<DistError> {
         self.peers().find_map(|rank| {
             let mut kind = [std::mem::MaybeUninit::new(0)];
             let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
@@ -243,7 +244,7 @@ impl Link {
     /// for work that cannot be given up, and the process is to end.
     ///
     /// # Errors
-    /// [`ClusterError::Left`] where another rank is lost meanwhile.
+    /// [`DistError::Left`] where another rank is lost meanwhile.
     #[cfg(any(feature = "nccl", test))]
     pub(super) fn while_all_are_there<T: Send + 'static>(
         &self,
@@ -280,7 +281,7 @@ impl Link {
     }
 
     #[cfg(any(feature = "nccl", test))]
-    fn peeked(&self, rank: usize) -> Option<ClusterError> {
+    fn peeked(&self, rank: usize) -> Option<DistError> {
         let mut kind = [0];
         match self.stream(rank).peek(&mut kind) {
             Ok(1) if kind[0] == Kind::Value as u8 => None,
@@ -309,13 +310,13 @@ fn tell<'a>(peers: impl IntoIterator<Item = &'a TcpStream>, rank: usize, reason:
 }
 
 impl Hello {
-    fn of(place: &Place) -> Self {
+    fn of(rendezvous: &Rendezvous) -> Self {
         Self {
             magic: MAGIC.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            job: place.job.clone(),
-            rank: place.rank,
-            size: place.size,
+            job: rendezvous.job.clone(),
+            rank: rendezvous.rank,
+            size: rendezvous.size,
         }
     }
 }
@@ -323,7 +324,7 @@ impl Hello {
 /// The rank of a new connection, or nothing where it is none of this run's. A rank of this run that cannot take part
 /// ends it.
 fn admit(
-    place: &Place,
+    rendezvous: &Rendezvous,
     stream: TcpStream,
     peers: &[Option<TcpStream>],
 ) -> Result<Option<(usize, TcpStream)>> {
@@ -335,13 +336,13 @@ fn admit(
         stream.set_read_timeout(None)?;
         Ok(bytes)
     };
-    let own = Hello::of(place);
+    let own = Hello::of(rendezvous);
     let hello: Hello = match greet().map(|bytes| postcard::from_bytes(&bytes)) {
         Ok(Ok(hello)) => hello,
         _ => return Ok(None),
     };
     if hello.magic != own.magic || hello.job != own.job {
-        tracing::warn!("a process of another run came to {}", place.address());
+        tracing::warn!("a process of another run came to {}", rendezvous.address());
         tell([&stream], 0, "it belongs to another run");
         return Ok(None);
     }
@@ -357,7 +358,7 @@ fn admit(
         }
     };
     tell(peers.iter().flatten().chain([&stream]), rank, &reason);
-    Err(ClusterError::Stranger { rank, reason })
+    Err(DistError::Stranger { rank, reason })
 }
 
 /// No waiting for more to send, and a peer whose machine is gone is noticed.
@@ -404,22 +405,22 @@ fn receive(mut stream: &TcpStream, longest: u64) -> std::io::Result<(Kind, Vec<u
     }
 }
 
-fn address(place: &Place, source: Error) -> ClusterError {
-    ClusterError::Address {
-        rank: place.rank,
-        address: place.address(),
+fn address(rendezvous: &Rendezvous, source: Error) -> DistError {
+    DistError::Address {
+        rank: rendezvous.rank,
+        address: rendezvous.address(),
         source,
     }
 }
 
-fn vanished(rank: usize, error: &Error) -> ClusterError {
+fn vanished(rank: usize, error: &Error) -> DistError {
     let reason = match error.kind() {
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
             "it ended without a word: killed, out of memory, or its machine went down".to_owned()
         }
         _ => error.to_string(),
     };
-    ClusterError::Left { rank, reason }
+    DistError::Left { rank, reason }
 }
 
 #[cfg(test)]
@@ -429,14 +430,14 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    fn place(rank: usize, size: usize, port: u16) -> Place {
-        Place {
+    fn rendezvous(rank: usize, size: usize, port: u16) -> Rendezvous {
+        Rendezvous {
             rank,
             size,
             local_rank: rank,
             port,
             job: "job".to_owned(),
-            ..Place::alone()
+            ..Rendezvous::alone()
         }
     }
 
@@ -450,10 +451,12 @@ mod tests {
         let others: Vec<JoinHandle<T>> = (1..size)
             .map(|rank| {
                 let act = act.clone();
-                std::thread::spawn(move || act(Link::open(&place(rank, size, port), SOON).unwrap()))
+                std::thread::spawn(move || {
+                    act(Link::open(&rendezvous(rank, size, port), SOON).unwrap())
+                })
             })
             .collect();
-        let first = Link::gather(&place(0, size, port), &listener, SOON, || Ok(())).unwrap();
+        let first = Link::gather(&rendezvous(0, size, port), &listener, SOON, || Ok(())).unwrap();
         let mut all = vec![act(first)];
         all.extend(others.into_iter().map(|other| other.join().unwrap()));
         all
@@ -462,8 +465,8 @@ mod tests {
     #[test]
     fn all_see_all_values_in_order() {
         let seen = ranks(3, |link| {
-            let first: Vec<(usize, f64)> = link.share(&(link.rank, f64::NAN)).unwrap();
-            let second = link.share(&"x".repeat(link.rank * 100_000)).unwrap();
+            let first: Vec<(usize, f64)> = link.all_gather(&(link.rank, f64::NAN)).unwrap();
+            let second = link.all_gather(&"x".repeat(link.rank * 100_000)).unwrap();
             (first, second)
         });
         for (first, second) in seen {
@@ -482,9 +485,9 @@ mod tests {
                 link.fail(2, "the disk is full");
                 return "told".to_owned();
             }
-            let error = link.share(&1).unwrap_err();
+            let error = link.all_gather(&1).unwrap_err();
             // Rank 0 passes it on, as a run does.
-            if let (0, ClusterError::Left { rank, reason }) = (link.rank, &error) {
+            if let (0, DistError::Left { rank, reason }) = (link.rank, &error) {
                 link.fail(*rank, reason);
             }
             error.to_string()
@@ -508,7 +511,7 @@ mod tests {
                 }
                 assert!(start.elapsed() < SOON);
             };
-            let error = link.share(&1).unwrap_err();
+            let error = link.all_gather(&1).unwrap_err();
             assert_eq!(lost.to_string(), error.to_string());
             error.to_string()
         });
@@ -522,7 +525,7 @@ mod tests {
                 std::thread::sleep(PAUSE * 4);
                 assert!(link.lost().is_none());
             }
-            link.share(&link.rank).unwrap()
+            link.all_gather(&link.rank).unwrap()
         });
         assert_eq!(seen, [[0, 1], [0, 1]]);
     }
@@ -555,15 +558,15 @@ mod tests {
         let noise = std::thread::spawn(move || {
             let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
             stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-            let mut other = place(1, 2, port);
+            let mut other = rendezvous(1, 2, port);
             other.job = "another".to_owned();
             let refused = Link::open(&other, SOON).unwrap_err().to_string();
-            let link = Link::open(&place(1, 2, port), SOON).unwrap();
-            link.share(&1).unwrap();
+            let link = Link::open(&rendezvous(1, 2, port), SOON).unwrap();
+            link.all_gather(&1).unwrap();
             refused
         });
-        let link = Link::gather(&place(0, 2, port), &listener, SOON, || Ok(())).unwrap();
-        assert_eq!(link.share(&0).unwrap(), [0, 1]);
+        let link = Link::gather(&rendezvous(0, 2, port), &listener, SOON, || Ok(())).unwrap();
+        assert_eq!(link.all_gather(&0).unwrap(), [0, 1]);
         assert!(noise.join().unwrap().contains("another run"));
     }
 
@@ -572,11 +575,11 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let three = std::thread::spawn(move || {
-            Link::open(&place(1, 3, port), SOON)
+            Link::open(&rendezvous(1, 3, port), SOON)
                 .unwrap_err()
                 .to_string()
         });
-        let two = place(0, 2, port);
+        let two = rendezvous(0, 2, port);
         let error = Link::gather(&two, &listener, SOON, || Ok(())).unwrap_err();
         let want = "it counts 3 ranks, not 2";
         assert!(error.to_string().contains(want), "{error}");
@@ -588,7 +591,8 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let patience = Duration::from_millis(200);
-        let error = Link::gather(&place(0, 3, port), &listener, patience, || Ok(())).unwrap_err();
+        let error =
+            Link::gather(&rendezvous(0, 3, port), &listener, patience, || Ok(())).unwrap_err();
         assert!(
             error.to_string().contains("ranks [1, 2] have not come"),
             "{error}"

@@ -3,7 +3,7 @@
 //! Either way a sum is made in f32 and rounded to the gradients' format once: NCCL would round one of bf16 at every rank
 //! it goes through.
 
-use super::ClusterError;
+use super::DistError;
 use super::Result;
 use super::link::Link;
 use candle_core::DType;
@@ -46,11 +46,11 @@ pub(super) fn in_buckets<'a>(
             bucket.take(&flat, start, len, device)?;
             start += len;
             if bucket.filled == most {
-                std::mem::take(&mut bucket).add_up(&mut add)?;
+                std::mem::take(&mut bucket).all_reduce(&mut add)?;
             }
         }
     }
-    bucket.add_up(&mut add)
+    bucket.all_reduce(&mut add)
 }
 
 /// Parts of gradients that are added up together.
@@ -80,7 +80,7 @@ impl Bucket {
         Ok(())
     }
 
-    fn add_up(self, add: &mut impl FnMut(&[Tensor]) -> Result<()>) -> Result<()> {
+    fn all_reduce(self, add: &mut impl FnMut(&[Tensor]) -> Result<()>) -> Result<()> {
         if self.wide.is_empty() {
             return Ok(());
         }
@@ -94,7 +94,7 @@ impl Bucket {
 }
 
 /// Adds tensor by tensor, in f32 and in the order of ranks.
-pub(super) fn add_up(link: &Link, gradients: &mut BTreeMap<String, Tensor>) -> Result<()> {
+pub(super) fn all_reduce(link: &Link, gradients: &mut BTreeMap<String, Tensor>) -> Result<()> {
     for gradient in gradients.values_mut() {
         let dtype = gradient.dtype();
         let own = to_bytes(gradient)?;
@@ -130,7 +130,7 @@ fn check(rank: usize, got: usize, want: usize) -> Result<()> {
         return Ok(());
     }
     let reason = format!("it sent {got} bytes where {want} were due");
-    Err(ClusterError::Stranger { rank, reason })
+    Err(DistError::Stranger { rank, reason })
 }
 
 fn to_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
@@ -157,7 +157,7 @@ fn values(bytes: &[u8], dtype: DType) -> Vec<f32> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::cluster::place::Place;
+    use crate::dist::rendezvous::Rendezvous;
     use std::time::Duration;
 
     pub(in super::super) fn gradients(rank: usize, dtype: DType) -> BTreeMap<String, Tensor> {
@@ -180,27 +180,27 @@ pub(super) mod tests {
     fn all_ranks_get_the_same_sums() {
         for dtype in [DType::F32, DType::BF16] {
             let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-            let place = |rank| Place {
+            let rendezvous = |rank| Rendezvous {
                 rank,
                 size: 3,
                 port: listener.local_addr().unwrap().port(),
-                ..Place::alone()
+                ..Rendezvous::alone()
             };
             let soon = Duration::from_secs(20);
             let others: Vec<_> = (1..3)
                 .map(|rank| {
-                    let place = place(rank);
+                    let rendezvous = rendezvous(rank);
                     std::thread::spawn(move || {
-                        let link = Link::open(&place, soon).unwrap();
+                        let link = Link::open(&rendezvous, soon).unwrap();
                         let mut gradients = gradients(rank, dtype);
-                        add_up(&link, &mut gradients).unwrap();
+                        all_reduce(&link, &mut gradients).unwrap();
                         gradients
                     })
                 })
                 .collect();
-            let link = Link::gather(&place(0), &listener, soon, || Ok(())).unwrap();
+            let link = Link::gather(&rendezvous(0), &listener, soon, || Ok(())).unwrap();
             let mut sums = gradients(0, dtype);
-            add_up(&link, &mut sums).unwrap();
+            all_reduce(&link, &mut sums).unwrap();
             for other in others {
                 let other = other.join().unwrap();
                 for (name, sum) in &sums {
@@ -228,24 +228,24 @@ pub(super) mod tests {
     /// The sums that `size` ranks get from rank 0.
     pub(in super::super) fn by_rank_0(size: usize, dtype: DType) -> BTreeMap<String, Tensor> {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let place = |rank| Place {
+        let rendezvous = |rank| Rendezvous {
             rank,
             size,
             port: listener.local_addr().unwrap().port(),
-            ..Place::alone()
+            ..Rendezvous::alone()
         };
         let soon = Duration::from_secs(20);
         std::thread::scope(|scope| {
             for rank in 1..size {
-                let place = place(rank);
+                let rendezvous = rendezvous(rank);
                 scope.spawn(move || {
-                    let link = Link::open(&place, soon).unwrap();
-                    add_up(&link, &mut gradients(rank, dtype)).unwrap();
+                    let link = Link::open(&rendezvous, soon).unwrap();
+                    all_reduce(&link, &mut gradients(rank, dtype)).unwrap();
                 });
             }
-            let link = Link::gather(&place(0), &listener, soon, || Ok(())).unwrap();
+            let link = Link::gather(&rendezvous(0), &listener, soon, || Ok(())).unwrap();
             let mut sums = gradients(0, dtype);
-            add_up(&link, &mut sums).unwrap();
+            all_reduce(&link, &mut sums).unwrap();
             sums
         })
     }

@@ -4,8 +4,8 @@
     reason = "NCCL's own functions, which take addresses on the device"
 )]
 
-use super::Cluster;
-use super::ClusterError;
+use super::DistError;
+use super::ProcessGroup;
 use super::Result;
 use super::link::Link;
 use super::sum;
@@ -43,17 +43,17 @@ unsafe impl Sync for Nccl {}
 
 impl Nccl {
     /// Connects the GPUs of all ranks.
-    pub(super) fn connect(cluster: &Cluster, device: &Device) -> Result<Self> {
+    pub(super) fn connect(dist: &ProcessGroup, device: &Device) -> Result<Self> {
         let Device::Cuda(device) = device else {
-            return Err(ClusterError::NoNccl);
+            return Err(DistError::NoNccl);
         };
-        let id = cluster.is_first().then(new_id).transpose()?;
-        let id = <[u8; 128]>::try_from(cluster.first(id)?)
-            .map_err(|_| ClusterError::Tensor(candle_core::Error::msg("NCCL's id is 128 bytes")))?;
+        let id = dist.is_first().then(new_id).transpose()?;
+        let id = <[u8; 128]>::try_from(dist.broadcast(id)?)
+            .map_err(|_| DistError::Tensor(candle_core::Error::msg("NCCL's id is 128 bytes")))?;
         let id = sys::ncclUniqueId {
             internal: id.map(|byte| byte as std::ffi::c_char),
         };
-        let (size, rank) = (cluster.size(), cluster.rank());
+        let (size, rank) = (dist.size(), dist.rank());
         let device = device.clone();
         let connect = move || -> Result<Self> {
             // NCCL takes the GPU that is current in this thread.
@@ -68,40 +68,45 @@ impl Nccl {
             let nccl = Self { comm, device };
             // From 2.22 on it connects the GPUs only when they first add something up, for few values in another way than
             // for many.
-            for values in [1, sum::BUCKET] {
+            for values in [1, all_reduce::BUCKET] {
                 nccl.add_up_zeros(values)?;
             }
             Ok(nccl)
         };
         // It waits for a rank that does not come without end.
-        let Some(link) = &cluster.link else {
-            return Err(ClusterError::NoNccl);
+        let Some(link) = &dist.link else {
+            return Err(DistError::NoNccl);
         };
-        match link.while_all_are_there(cluster.patience, connect)? {
+        match link.while_all_are_there(dist.patience, connect)? {
             Some(connected) => connected,
-            None => Err(ClusterError::NotConnected {
+            None => Err(DistError::NotConnected {
                 rank,
                 ranks: size,
-                address: cluster.place.address(),
-                seconds: cluster.patience.as_secs(),
+                address: dist.rendezvous.address(),
+                seconds: dist.patience.as_secs(),
             }),
         }
     }
 
     /// Adds the ranks' gradients up in place, in f32. Those in host memory come to the GPU part by part and go back.
-    pub(super) fn add_up(
+    pub(super) fn all_reduce(
         &self,
         link: &Link,
         gradients: &mut BTreeMap<String, Tensor>,
     ) -> Result<()> {
         let device = Device::Cuda(self.device.clone());
-        sum::in_buckets(gradients.values_mut(), &device, sum::BUCKET, |parts| {
-            result::group_start().map_err(in_words)?;
-            let queued = parts.iter().try_for_each(|part| self.queue(part));
-            result::group_end().map_err(in_words)?;
-            queued?;
-            self.wait(|| link.lost())
-        })
+        all_reduce::in_buckets(
+            gradients.values_mut(),
+            &device,
+            all_reduce::BUCKET,
+            |parts| {
+                result::group_start().map_err(in_words)?;
+                let queued = parts.iter().try_for_each(|part| self.queue(part));
+                result::group_end().map_err(in_words)?;
+                queued?;
+                self.wait(|| link.lost())
+            },
+        )
     }
 
     fn add_up_zeros(&self, values: usize) -> Result<()> {
@@ -134,14 +139,14 @@ impl Nccl {
 
     /// Until the sums are there. A rank that is lost meanwhile, or a connection, would be waited for without end: the
     /// operation is given up.
-    fn wait(&self, lost: impl Fn() -> Option<ClusterError>) -> Result<()> {
+    fn wait(&self, lost: impl Fn() -> Option<DistError>) -> Result<()> {
         let done = self.device.cuda_stream().record_event(None).w()?;
         let mut looked = Instant::now();
         while !done.try_is_complete().w()? {
             std::thread::sleep(PAUSE);
             if looked.elapsed() > LOOK {
                 looked = Instant::now();
-                let failed = self.failure().map(ClusterError::from);
+                let failed = self.failure().map(DistError::from);
                 if let Some(error) = lost().or(failed) {
                     self.give_up();
                     return Err(error);
@@ -200,9 +205,9 @@ fn not_added(dtype: DType) -> candle_core::Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::all_reduce::tests::{by_rank_0, flat, gradients};
     use super::super::launch::Children;
-    use super::super::place::Place;
-    use super::super::sum::tests::{by_rank_0, flat, gradients};
+    use super::super::rendezvous::Rendezvous;
     use super::*;
     use std::net::TcpListener;
     use std::process::Command;
@@ -212,23 +217,23 @@ mod tests {
     const PLACE: &str = "VIDEOTHINKER_TEST_PLACE";
 
     /// What this rank gets, the second of its gradients being in host memory.
-    fn sums(cluster: &Cluster, device: &Device, dtype: DType) -> BTreeMap<String, Tensor> {
-        let mut gradients = gradients(cluster.rank(), dtype);
+    fn sums(dist: &ProcessGroup, device: &Device, dtype: DType) -> BTreeMap<String, Tensor> {
+        let mut gradients = gradients(dist.rank(), dtype);
         let first = gradients["a"].to_device(device).unwrap();
         gradients.insert("a".to_owned(), first);
-        cluster.add_up(&mut gradients).unwrap();
+        dist.all_reduce(&mut gradients).unwrap();
         gradients
     }
 
-    fn compare(place: Place) {
-        let (rank, size) = (place.rank, place.size);
-        let link = Link::open(&place, SOON).unwrap();
-        let mut cluster = Cluster::new(place, SOON, Some(link), Children::default());
+    fn compare(rendezvous: Rendezvous) {
+        let (rank, size) = (rendezvous.rank, rendezvous.size);
+        let link = Link::open(&rendezvous, SOON).unwrap();
+        let mut dist = ProcessGroup::new(rendezvous, SOON, Some(link), Children::default());
         let device = Device::new_cuda_with_stream(rank).unwrap();
-        cluster.connect(&device).unwrap();
+        dist.connect(&device).unwrap();
         for dtype in [DType::F32, DType::BF16] {
             let wanted = by_rank_0(size, dtype);
-            for (name, sum) in sums(&cluster, &device, dtype) {
+            for (name, sum) in sums(&dist, &device, dtype) {
                 assert_eq!((sum.dtype(), sum.dims()), (dtype, wanted[&name].dims()));
                 // In f32, values can be added in several orders.
                 let bound = f32::EPSILON * size as f32;
@@ -248,11 +253,11 @@ mod tests {
                 .split(' ')
                 .map(|number| number.parse().unwrap())
                 .collect();
-            return compare(Place {
+            return compare(Rendezvous {
                 rank: numbers[0],
                 size: numbers[1],
                 port: numbers[2] as u16,
-                ..Place::alone()
+                ..Rendezvous::alone()
             });
         }
         for size in [2, 4] {

@@ -9,23 +9,23 @@ use crate::model::device;
 use candle_core::Device;
 use candle_core::Tensor;
 use link::Link;
-use place::Place;
+use rendezvous::Rendezvous;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+mod all_reduce;
 mod launch;
 mod link;
 #[cfg(feature = "nccl")]
 mod nccl;
-pub mod place;
-mod sum;
+pub mod rendezvous;
 
 /// What goes wrong between ranks.
 #[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
+pub enum DistError {
     /// The environment names ranks, but not completely.
     #[error("{variable}{problem}; torchrun and srun set it, see the README on several GPUs")]
     Environment {
@@ -111,12 +111,12 @@ pub enum ClusterError {
 }
 
 /// A specialised result.
-pub type Result<T, E = ClusterError> = std::result::Result<T, E>;
+pub type Result<T, E = DistError> = std::result::Result<T, E>;
 
 /// All ranks, seen from one.
 #[derive(Debug)]
-pub struct Cluster {
-    place: Place,
+pub struct ProcessGroup {
+    rendezvous: Rendezvous,
     /// How long ranks wait for each other at the start: nodes of a cluster do not begin together.
     #[cfg_attr(not(feature = "nccl"), expect(dead_code, reason = "NCCL's limit"))]
     patience: Duration,
@@ -132,21 +132,21 @@ pub fn is_work_left_behind() -> bool {
     link::is_work_left_behind()
 }
 
-impl Cluster {
+impl ProcessGroup {
     /// One process.
     pub fn alone() -> Self {
         let children = launch::Children::default();
-        Self::new(Place::alone(), Duration::ZERO, None, children)
+        Self::new(Rendezvous::alone(), Duration::ZERO, None, children)
     }
 
     fn new(
-        place: Place,
+        rendezvous: Rendezvous,
         patience: Duration,
         link: Option<Link>,
         children: launch::Children,
     ) -> Self {
         Self {
-            place,
+            rendezvous,
             patience,
             link,
             #[cfg(feature = "nccl")]
@@ -155,15 +155,15 @@ impl Cluster {
         }
     }
 
-    /// The process at `place`. Returns when all ranks are there; `patience` is how long they wait for each other, now and
+    /// The process at `rendezvous`. Returns when all ranks are there; `patience` is how long they wait for each other, now and
     /// in [`Self::connect`].
     ///
     /// # Errors
     /// Ranks that do not come in time, or do not belong together.
-    pub fn join(place: Place, patience: Duration) -> Result<Self> {
-        let link = Link::open(&place, patience)?;
+    pub fn join(rendezvous: Rendezvous, patience: Duration) -> Result<Self> {
+        let link = Link::open(&rendezvous, patience)?;
         let children = launch::Children::default();
-        Ok(Self::new(place, patience, Some(link), children))
+        Ok(Self::new(rendezvous, patience, Some(link), children))
     }
 
     /// This process as rank 0, and `size - 1` more of it with the same arguments on this machine.
@@ -174,34 +174,34 @@ impl Cluster {
         if size == 1 {
             return Ok(Self::alone());
         }
-        let (place, link, children) = launch::launch(size, patience)?;
-        Ok(Self::new(place, patience, Some(link), children))
+        let (rendezvous, link, children) = launch::launch(size, patience)?;
+        Ok(Self::new(rendezvous, patience, Some(link), children))
     }
 
     /// This process's number.
     pub fn rank(&self) -> usize {
-        self.place.rank
+        self.rendezvous.rank
     }
 
     /// How many ranks there are.
     pub fn size(&self) -> usize {
-        self.place.size
+        self.rendezvous.size
     }
 
     /// Which of `visible` GPUs this process takes: that of its number on its machine, or the only one where the
     /// cluster shows every process its own.
     pub fn gpu(&self, visible: usize) -> Option<usize> {
-        let local_rank = self.place.local_rank;
+        let local_rank = self.rendezvous.local_rank;
         if local_rank < visible {
             Some(local_rank)
         } else {
-            (visible == 1 && !self.place.launched).then_some(0)
+            (visible == 1 && !self.rendezvous.launched).then_some(0)
         }
     }
 
     /// Whether this rank keeps the files.
     pub fn is_first(&self) -> bool {
-        self.place.rank == 0
+        self.rendezvous.rank == 0
     }
 
     /// Which of `count` questions in a row are this rank's: parts that differ by one at most.
@@ -212,22 +212,22 @@ impl Cluster {
     /// Every rank's value, in the order of ranks. All ranks must ask in the same order.
     ///
     /// # Errors
-    /// [`ClusterError::Left`].
-    pub fn share<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<Vec<T>> {
+    /// [`DistError::Left`].
+    pub fn all_gather<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<Vec<T>> {
         match &self.link {
             None => Ok(vec![value]),
-            Some(link) => link.share(&value),
+            Some(link) => link.all_gather(&value),
         }
     }
 
     /// Rank 0's value; the others have none.
     ///
     /// # Errors
-    /// [`ClusterError::Left`].
-    pub fn first<T: Serialize + DeserializeOwned>(&self, value: Option<T>) -> Result<T> {
-        self.share(value)?
+    /// [`DistError::Left`].
+    pub fn broadcast<T: Serialize + DeserializeOwned>(&self, value: Option<T>) -> Result<T> {
+        self.all_gather(value)?
             .swap_remove(0)
-            .ok_or_else(|| ClusterError::Stranger {
+            .ok_or_else(|| DistError::Stranger {
                 rank: 0,
                 reason: "it has sent nothing".to_owned(),
             })
@@ -236,18 +236,18 @@ impl Cluster {
     /// Whether any rank says so.
     ///
     /// # Errors
-    /// [`ClusterError::Left`].
+    /// [`DistError::Left`].
     pub fn any(&self, flag: bool) -> Result<bool> {
-        Ok(self.share(flag)?.contains(&true))
+        Ok(self.all_gather(flag)?.contains(&true))
     }
 
     /// The sum over the ranks, position by position.
     ///
     /// # Errors
-    /// [`ClusterError::Left`].
-    pub fn sum<const N: usize>(&self, values: [f64; N]) -> Result<[f64; N]> {
+    /// [`DistError::Left`].
+    pub fn all_reduce_sum<const N: usize>(&self, values: [f64; N]) -> Result<[f64; N]> {
         let mut sums = [0.0; N];
-        for values in self.share(values.to_vec())? {
+        for values in self.all_gather(values.to_vec())? {
             for (sum, value) in sums.iter_mut().zip(values) {
                 *sum += value;
             }
@@ -263,9 +263,9 @@ impl Cluster {
         if self.link.is_none() {
             return Ok(());
         }
-        let kinds = self.share(device.is_cpu())?;
+        let kinds = self.all_gather(device.is_cpu())?;
         if let Some(rank) = kinds.iter().position(|kind| *kind != kinds[0]) {
-            return Err(ClusterError::Stranger {
+            return Err(DistError::Stranger {
                 rank,
                 reason: "some ranks run on a CPU and some on a GPU; set model.device".to_owned(),
             });
@@ -279,31 +279,31 @@ impl Cluster {
             Ok(())
         }
         #[cfg(not(feature = "nccl"))]
-        Err(ClusterError::NoNccl)
+        Err(DistError::NoNccl)
     }
 
     /// Adds every rank's gradients of the same names up; all get the same sums, bit by bit.
     ///
     /// # Errors
-    /// [`ClusterError::Left`]; a tensor that other ranks have in another shape.
-    pub fn add_up(&self, gradients: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    /// [`DistError::Left`]; a tensor that other ranks have in another shape.
+    pub fn all_reduce(&self, gradients: &mut BTreeMap<String, Tensor>) -> Result<()> {
         let Some(link) = &self.link else {
             return Ok(());
         };
         // Nobody begins before all are here: within NCCL a missing rank would be waited for in vain.
-        let shape = sum::shape_of(gradients);
-        let shapes = self.share(shape)?;
+        let shape = all_reduce::shape_of(gradients);
+        let shapes = self.all_gather(shape)?;
         if let Some(rank) = shapes.iter().position(|other| *other != shape) {
-            return Err(ClusterError::Stranger {
+            return Err(DistError::Stranger {
                 rank,
                 reason: format!("its gradients differ from those of rank {}", self.rank()),
             });
         }
         #[cfg(feature = "nccl")]
         if let Some(nccl) = &self.nccl {
-            return nccl.add_up(link, gradients);
+            return nccl.all_reduce(link, gradients);
         }
-        sum::add_up(link, gradients)
+        all_reduce::all_reduce(link, gradients)
     }
 
     /// Tells the others why this rank ends early.
@@ -312,7 +312,7 @@ impl Cluster {
             return;
         };
         match error.downcast_ref() {
-            Some(ClusterError::Left { rank, reason }) => link.fail(*rank, reason),
+            Some(DistError::Left { rank, reason }) => link.fail(*rank, reason),
             _ => link.fail(self.rank(), &device::in_words(&format!("{error:#}"))),
         }
     }
@@ -340,13 +340,13 @@ mod tests {
     #[test]
     fn each_rank_takes_its_gpu() {
         let at = |local_rank, launched| {
-            let place = Place {
+            let rendezvous = Rendezvous {
                 local_rank,
                 launched,
-                ..Place::alone()
+                ..Rendezvous::alone()
             };
             let children = launch::Children::default();
-            Cluster::new(place, Duration::ZERO, None, children)
+            ProcessGroup::new(rendezvous, Duration::ZERO, None, children)
         };
         assert_eq!(at(1, true).gpu(2), Some(1));
         assert_eq!(at(1, true).gpu(1), None);
@@ -356,11 +356,11 @@ mod tests {
 
     #[test]
     fn alone_everything_is_ones_own() {
-        let cluster = Cluster::alone();
-        assert_eq!(cluster.share(3).unwrap(), [3]);
-        assert_eq!(cluster.portion(5), 0..5);
-        assert!(!cluster.any(false).unwrap());
-        assert_eq!(cluster.first(Some(4)).unwrap(), 4);
-        assert!(cluster.first::<u8>(None).is_err());
+        let dist = ProcessGroup::alone();
+        assert_eq!(dist.all_gather(3).unwrap(), [3]);
+        assert_eq!(dist.portion(5), 0..5);
+        assert!(!dist.any(false).unwrap());
+        assert_eq!(dist.broadcast(Some(4)).unwrap(), 4);
+        assert!(dist.broadcast::<u8>(None).is_err());
     }
 }

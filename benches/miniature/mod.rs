@@ -12,7 +12,7 @@ use videothinker::policy::{FrozenModel, Policy};
 use videothinker::prompt::{Processor, Prompt};
 use videothinker::rl::advantage::advantages;
 use videothinker::rl::loss::{CompletionTerms, policy_loss};
-use videothinker::train::backward::{Derivatives, backward};
+use videothinker::train::backward::{Derivatives, GradientPlacement, backward};
 use videothinker::train::optimizer::AdamW;
 use videothinker::video::VideoPatches;
 
@@ -107,34 +107,40 @@ impl Miniature {
         // An untrained model earns nothing, so the rewards are made up.
         let advantages = advantages(&[0.0, 1.0, 2.0, 1.0, 0.0, 1.0, 2.0, 1.0], LossKind::Grpo);
         let config = &self.config;
-        let pass = backward(&self.policy, &inputs, None, |scores| {
-            let terms: Vec<Vec<CompletionTerms>> = inputs
-                .suffix_targets
-                .iter()
-                .map(|group| {
-                    let completions = group.iter().zip(&advantages);
-                    completions
-                        .map(|(range, advantage)| CompletionTerms {
-                            advantage: *advantage,
-                            logprob: &scores.logprob[range.clone()],
-                            old_logprob: None,
-                            bias_logprob: Some(&bias[range.clone()]),
-                            full_kl: None,
-                        })
-                        .collect()
-                })
-                .collect();
-            let longest = config.sampling.max_new_tokens;
-            let loss = policy_loss(&terms, &config.objective, Some(&config.kl), longest);
-            let logprob = loss.d_logprob.clone();
-            (
-                Derivatives {
-                    logprob,
-                    full_kl: Vec::new(),
-                },
-                loss.loss,
-            )
-        })?;
+        let pass = backward(
+            &self.policy,
+            &inputs,
+            GradientPlacement::Device,
+            None,
+            |scores| {
+                let terms: Vec<Vec<CompletionTerms>> = inputs
+                    .suffix_targets
+                    .iter()
+                    .map(|group| {
+                        let completions = group.iter().zip(&advantages);
+                        completions
+                            .map(|(range, advantage)| CompletionTerms {
+                                advantage: *advantage,
+                                logprob: &scores.logprob[range.clone()],
+                                old_logprob: None,
+                                reference_logprob: Some(&bias[range.clone()]),
+                                full_kl: None,
+                            })
+                            .collect()
+                    })
+                    .collect();
+                let longest = config.sampling.max_new_tokens;
+                let loss = policy_loss(&terms, &config.objective, Some(&config.kl), longest);
+                let logprob = loss.d_logprob.clone();
+                (
+                    Derivatives {
+                        logprob,
+                        full_kl: Vec::new(),
+                    },
+                    loss.loss,
+                )
+            },
+        )?;
         self.optimizer.step(&pass.gradients, 1e-6)?;
         Ok(pass.objective)
     }

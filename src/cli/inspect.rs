@@ -267,7 +267,7 @@ fn inspect_logprobs(args: &LogprobsArgs) -> Result<()> {
     let rows = bias
         .as_ref()
         .zip(bias_hidden.as_ref())
-        .map(|(bias, hidden)| bias.bias_rows(hidden));
+        .map(|(bias, hidden)| bias.reference_rows(hidden));
     let scores = logprobs::score(model.model(), &inputs, rows)?;
     let bias_scores = bias.as_ref().map(|bias| bias.score(&inputs)).transpose()?;
     let of_first_group = |values: &[f32]| -> Vec<Vec<f32>> {
@@ -305,7 +305,7 @@ fn divergence(config: &Config, logprob: &[f32], bias: &[f32], full: &[f32]) -> V
         advantage: 0.0,
         logprob,
         old_logprob: None,
-        bias_logprob: Some(bias),
+        reference_logprob: Some(bias),
         full_kl: Some(full),
     };
     let limit = config.sampling.max_new_tokens;

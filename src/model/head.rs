@@ -33,7 +33,7 @@ pub struct TokenScores {
 
 /// The bias model's side of an exact divergence.
 #[derive(Debug, Clone, Copy)]
-pub struct BiasRows<'a> {
+pub struct ReferenceRows<'a> {
     /// Its normed output at the target rows `[R, H']`.
     pub hidden: &'a Tensor,
     /// Its head `[V, H']`.
@@ -45,7 +45,7 @@ pub struct BiasRows<'a> {
 pub struct Head<'a> {
     pub(super) hidden: &'a Tensor,
     pub(super) weight: &'a Tensor,
-    pub(super) bias: Option<BiasRows<'a>>,
+    pub(super) bias: Option<ReferenceRows<'a>>,
     pub(super) target_ids: &'a [u32],
     /// The only chunk, kept for the backward pass when one is all there is.
     pub(super) kept_on_cpu: Option<CpuChunk>,
@@ -60,7 +60,7 @@ impl<'a> Head<'a> {
         hidden: &'a Tensor,
         weight: &'a Tensor,
         target_ids: &'a [u32],
-        bias: Option<BiasRows<'a>>,
+        bias: Option<ReferenceRows<'a>>,
         chunk_bytes: usize,
     ) -> Result<Self> {
         let row_bytes = weight.dim(0)? * size_of::<f32>();
@@ -149,7 +149,7 @@ mod tests {
         hidden: &Tensor,
         weight: &Tensor,
         targets: &[u32],
-        bias: BiasRows,
+        bias: ReferenceRows,
     ) -> Result<(Tensor, Tensor)> {
         let log_softmax =
             |h: &Tensor, w: &Tensor| candle_nn::ops::log_softmax(&h.matmul(&w.t()?)?, 1);
@@ -169,7 +169,7 @@ mod tests {
         let weight = Var::randn(0f32, 1.0, (vocabulary, width), &device)?;
         let bias_hidden = Tensor::randn(0f32, 1.0, (rows, 4), &device)?;
         let bias_weight = Tensor::randn(0f32, 1.0, (vocabulary, 4), &device)?;
-        let bias = BiasRows {
+        let bias = ReferenceRows {
             hidden: &bias_hidden,
             weight: &bias_weight,
         };
@@ -287,11 +287,18 @@ mod tests {
                 drawn.unwrap_or(vocabulary - 1) as u32
             })
             .collect();
-        let bias_rows = BiasRows {
+        let reference_rows = ReferenceRows {
             hidden: &hidden,
             weight: &other,
         };
-        let own = Head::new(&hidden, &weight, &targets, Some(bias_rows), CHUNK_BYTES)?.scores()?;
+        let own = Head::new(
+            &hidden,
+            &weight,
+            &targets,
+            Some(reference_rows),
+            CHUNK_BYTES,
+        )?
+        .scores()?;
         let others = Head::new(&hidden, &other, &targets, None, CHUNK_BYTES)?.scores()?;
 
         // Mean divergence, mean error before and after; of both estimators.

@@ -1,7 +1,7 @@
 //! What a model gives to the targets of a pass: log-probabilities, entropies, divergences.
 
 use crate::model::Qwen25Vl;
-use crate::model::head::{BiasRows, CHUNK_BYTES, Head, TokenScores};
+use crate::model::head::{CHUNK_BYTES, Head, ReferenceRows, TokenScores};
 use crate::model::text::DecoderLayer;
 use crate::model::vision::VisionBlock;
 use crate::policy::inputs::PackedInputs;
@@ -115,7 +115,7 @@ pub fn target_hidden_through(
 pub fn score(
     model: &Qwen25Vl,
     inputs: &PackedInputs,
-    bias: Option<BiasRows>,
+    bias: Option<ReferenceRows>,
 ) -> Result<TokenScores> {
     let hidden = target_hidden(model, inputs)?;
     Head::new(&hidden, &model.head, &inputs.target_ids, bias, CHUNK_BYTES)?.scores()

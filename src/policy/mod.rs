@@ -2,7 +2,7 @@
 
 use crate::model::Qwen25Vl;
 use crate::model::checkpoint_error::CheckpointError;
-use crate::model::head::{BiasRows, TokenScores};
+use crate::model::head::{ReferenceRows, TokenScores};
 use crate::model::spec::Spec;
 use crate::model::weights;
 use crate::model::weights::NamedTensors;
@@ -11,13 +11,13 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub mod bias;
 pub mod decode;
 mod device_steps;
 pub mod generate;
 pub mod inputs;
 pub mod logprobs;
 pub mod parallel;
+pub mod reference;
 mod replay;
 pub mod sampler;
 
@@ -109,7 +109,7 @@ fn views(
         .collect()
 }
 
-/// A model that is only read. The one that CDPO is measured against is a [`bias::BiasModel`].
+/// A model that is only read. The one that CDPO is measured against is a [`reference::ReferenceModel`].
 #[derive(Debug)]
 pub struct FrozenModel {
     model: Qwen25Vl,
@@ -144,14 +144,14 @@ impl FrozenModel {
         logprobs::score(&self.model, inputs, None)
     }
 
-    /// Its normed output `[R, H]` at the target rows, from which [`Self::bias_rows`] makes exact divergences.
+    /// Its normed output `[R, H]` at the target rows, from which [`Self::reference_rows`] makes exact divergences.
     pub fn target_hidden(&self, inputs: &PackedInputs) -> Result<Tensor> {
         logprobs::target_hidden(&self.model, inputs)
     }
 
     /// The bias model's side of an exact divergence, from [`Self::target_hidden`].
-    pub fn bias_rows<'a>(&'a self, hidden: &'a Tensor) -> BiasRows<'a> {
-        BiasRows {
+    pub fn reference_rows<'a>(&'a self, hidden: &'a Tensor) -> ReferenceRows<'a> {
+        ReferenceRows {
             hidden,
             weight: &self.model.head,
         }

@@ -1,4 +1,7 @@
-//! The objective of DESIGN section 3 as a function of per-token log-probabilities, with its derivative.
+//! The objective as a function of per-token log-probabilities, with its derivative.
+//!
+//! Per token −min(r·A, clip(r, 1 − ε_low, 1 + ε_high)·A) − s·β·KL(π ‖ π_ref) with the ratio r = π / π_old, the advantage A, and
+//! s = 1 to repel from the reference (CDPO, arXiv 2605.01324), −1 to attract to it.
 //!
 //! The loss depends on the model only through the log-probabilities of the sampled tokens (and, with the `full`
 //! estimator, through each token's exact divergence), so value and derivative are computed here on the host; the
@@ -15,10 +18,19 @@ pub struct CompletionTerms<'a> {
     pub logprob: &'a [f32],
     /// log π_old(o_t); `None` in the first update after sampling, where the ratio is 1 by definition.
     pub old_logprob: Option<&'a [f32]>,
-    /// log-probabilities of the bias model; `None` without a KL term or with the `full` estimator.
-    pub bias_logprob: Option<&'a [f32]>,
-    /// KL(policy ‖ bias model) over the vocabulary, for the `full` estimator.
+    /// log-probabilities of the reference; `None` without a KL term or with the `full` estimator.
+    pub reference_logprob: Option<&'a [f32]>,
+    /// KL(policy ‖ reference) over the vocabulary, for the `full` estimator.
     pub full_kl: Option<&'a [f32]>,
+}
+
+/// Derivatives of the loss with respect to what the head gives to each target.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Derivatives {
+    /// ∂loss/∂logprob.
+    pub logprob: Vec<f32>,
+    /// ∂loss/∂KL over the vocabulary; empty when the loss has no such term.
+    pub full_kl: Vec<f32>,
 }
 
 /// The loss and what the backward pass needs of it; vectors run over all tokens of all completions in order.
@@ -39,24 +51,27 @@ pub struct LossOutput {
 }
 
 impl LossOutput {
-    /// The loss of a step that was computed in parts: each part's own and its share of the step. The derivatives
-    /// stay with the parts.
-    pub fn together(parts: Vec<(Self, f64)>) -> Self {
+    /// The loss of a step that was computed in micro-batches: each one's own and its weight in the step. Derivatives and
+    /// divergences stay with the micro-batches.
+    pub fn combine(parts: Vec<(Self, f64)>) -> Self {
         let mut whole = Self::default();
         let tokens: usize = parts.iter().map(|(part, _)| part.d_logprob.len()).sum();
-        for (part, share) in parts {
+        for (part, weight) in parts {
             let of_tokens = part.d_logprob.len() as f64 / tokens.max(1) as f64;
-            whole.loss += share * part.loss;
+            whole.loss += weight * part.loss;
             whole.clip_low_fraction += of_tokens * part.clip_low_fraction;
             whole.clip_high_fraction += of_tokens * part.clip_high_fraction;
-            whole.kl.extend(part.kl);
         }
         whole
     }
 
-    /// Mean divergence over all tokens; 0 without a KL term.
-    pub fn mean_kl(&self) -> f64 {
-        mean(self.kl.iter().map(|&kl| f64::from(kl)))
+    /// What the backward pass needs, of a loss that counts `weight` in its step.
+    pub fn derivatives(&self, weight: f64) -> Derivatives {
+        let scaled = |values: &[f32]| values.iter().map(|value| value * weight as f32).collect();
+        Derivatives {
+            logprob: scaled(&self.d_logprob),
+            full_kl: scaled(&self.d_full_kl),
+        }
     }
 }
 
@@ -159,7 +174,7 @@ impl Surrogate {
     }
 }
 
-/// One token's divergence from the bias model and its derivative: with respect to the log-probability, or, for
+/// One token's divergence from the reference and its derivative: with respect to the log-probability, or, for
 /// `full`, to the uncapped divergence.
 struct Divergence {
     value: f64,
@@ -174,7 +189,7 @@ impl Divergence {
                 .map_or(0.0, |full| f64::from(full[token]));
             (full, 1.0)
         } else {
-            let gap = completion.bias_logprob.map_or(0.0, |bias| {
+            let gap = completion.reference_logprob.map_or(0.0, |bias| {
                 f64::from(bias[token]) - f64::from(completion.logprob[token])
             });
             let d = gap.clamp(-kl.clamp, kl.clamp);
@@ -197,13 +212,6 @@ impl Divergence {
     }
 }
 
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
-    match values.len() {
-        0 => 0.0,
-        len => values.sum::<f64>() / len as f64,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,7 +230,7 @@ mod tests {
             advantage,
             logprob: &logprob[range.clone()],
             old_logprob: old.map(|old| &old[range.clone()]),
-            bias_logprob: Some(&BIAS[range.clone()]),
+            reference_logprob: Some(&BIAS[range.clone()]),
             full_kl: full.map(|full| &full[range.clone()]),
         };
         vec![

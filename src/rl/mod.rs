@@ -1,6 +1,7 @@
 //! Rewards, advantages and losses: pure functions, no files, no clocks.
 
-use crate::config::{LossKind, QuestionKind, RewardConfig};
+use crate::config::{LossKind, RewardConfig};
+use crate::data::Question;
 use crate::policy::generate::Completion;
 use crate::prompt::Prompt;
 
@@ -25,31 +26,27 @@ pub struct Rollout {
 
 /// The completions of one question, scored against each other.
 #[derive(Debug, Clone)]
-pub struct Group {
+pub struct Group<'a> {
     /// Which question.
-    pub question_id: String,
-    /// The paper's split, where known.
-    pub kind: Option<QuestionKind>,
+    pub question: &'a Question,
     /// What the model saw.
     pub prompt: Prompt,
     /// The G rollouts, in sampling order.
     pub rollouts: Vec<Rollout>,
 }
 
-impl Group {
-    /// Scores `completions` against `solution` and against each other.
+impl<'a> Group<'a> {
+    /// Scores `completions` against the question's solution and against each other.
     pub fn score(
-        question_id: String,
-        kind: Option<QuestionKind>,
+        question: &'a Question,
         prompt: Prompt,
         completions: Vec<Completion>,
-        solution: &str,
         config: &RewardConfig,
         loss: LossKind,
     ) -> Self {
         let rewards: Vec<Reward> = completions
             .iter()
-            .map(|completion| Reward::score(&completion.text, solution, config.accuracy))
+            .map(|completion| Reward::score(&completion.text, &question.solution, config.accuracy))
             .collect();
         let totals: Vec<f64> = rewards.iter().map(|reward| reward.total(config)).collect();
         let advantages = advantage::advantages(&totals, loss);
@@ -65,25 +62,28 @@ impl Group {
             })
             .collect();
         Self {
-            question_id,
-            kind,
+            question,
             prompt,
             rollouts,
         }
     }
 
-    /// Mean of R over the group.
-    pub fn mean_reward(&self) -> f64 {
-        advantage::mean(self.totals())
+    /// Tokens of prompt and completions.
+    pub fn num_tokens(&self) -> usize {
+        self.prompt.token_ids.len() + self.completion_tokens()
+    }
+
+    /// Tokens of all completions.
+    pub fn completion_tokens(&self) -> usize {
+        let rollouts = self.rollouts.iter();
+        rollouts
+            .map(|rollout| rollout.completion.token_ids.len())
+            .sum()
     }
 
     /// Standard deviation of R over the group (n − 1; 0 for a single rollout).
     pub fn reward_std(&self) -> f64 {
-        let totals: Vec<f64> = self.totals().collect();
+        let totals: Vec<f64> = self.rollouts.iter().map(|rollout| rollout.total).collect();
         advantage::standard_deviation(&totals)
-    }
-
-    fn totals(&self) -> impl Iterator<Item = f64> + Clone + '_ {
-        self.rollouts.iter().map(|rollout| rollout.total)
     }
 }

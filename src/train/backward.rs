@@ -5,26 +5,18 @@
 //! follows from the log-probabilities is the caller's: GRPO, CDPO and a supervised step differ in one closure.
 
 use crate::model::Qwen25Vl;
-use crate::model::head::{BiasRows, CHUNK_BYTES, Head, TokenScores};
+use crate::model::head::{CHUNK_BYTES, Head, ReferenceRows, TokenScores};
 use crate::model::layers::rms_norm_backward;
 use crate::policy::Policy;
 use crate::policy::inputs::PackedInputs;
 use candle_core::{DType, Device, Result, Tensor};
 
 pub use crate::policy::parallel::{passes_at_once, side_by_side};
-pub use crate::train::gradients::Home;
+pub use crate::rl::loss::Derivatives;
+pub use crate::train::gradients::GradientPlacement;
 pub use crate::train::optimizer::Gradients;
 
-use crate::train::gradients::Collector;
-
-/// Derivatives of the loss with respect to what the head gives to each target.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Derivatives {
-    /// ∂loss/∂logprob.
-    pub logprob: Vec<f32>,
-    /// ∂loss/∂KL over the vocabulary; empty when the loss has no such term.
-    pub full_kl: Vec<f32>,
-}
+use crate::train::gradients::GradientCollector;
 
 /// What one pass gives.
 #[derive(Debug)]
@@ -38,24 +30,14 @@ pub struct Pass<T> {
 }
 
 /// Scores the targets of `inputs`, asks `objective` for the loss's derivatives, and carries them back to every
-/// trainable tensor.
+/// trainable tensor, whose gradients are left where `placement` says.
 ///
-/// `bias` (the bias model's rows for the same inputs) is given when the loss uses exact divergences.
+/// `reference` (the frozen model's rows for the same inputs) is given when the loss uses exact divergences.
 pub fn backward<T>(
     policy: &Policy,
     inputs: &PackedInputs,
-    bias: Option<BiasRows>,
-    objective: impl FnOnce(&TokenScores) -> (Derivatives, T),
-) -> Result<Pass<T>> {
-    backward_to(Home::Device, policy, inputs, bias, objective)
-}
-
-/// As [`backward`], with the gradients kept in `home`.
-pub fn backward_to<T>(
-    home: Home,
-    policy: &Policy,
-    inputs: &PackedInputs,
-    bias: Option<BiasRows>,
+    placement: GradientPlacement,
+    reference: Option<ReferenceRows>,
     objective: impl FnOnce(&TokenScores) -> (Derivatives, T),
 ) -> Result<Pass<T>> {
     let model = policy.model();
@@ -77,28 +59,33 @@ pub fn backward_to<T>(
         layer_inputs.push(std::mem::replace(&mut output, next));
     }
 
-    let mut gradients = Collector::new(home);
+    let mut gradients = GradientCollector::new(placement);
     let target_rows = Tensor::new(inputs.target_rows.as_slice(), model.device())?;
     let chosen = output.index_select(&target_rows, 0)?;
     let (shape, dtype) = (output.shape().clone(), output.dtype());
     drop(output);
     let (scores, d_chosen, objective) =
-        backward_head(model, &chosen, inputs, bias, objective, &mut gradients)?;
+        backward_head(model, &chosen, inputs, reference, objective, &mut gradients)?;
     // Rows that predict several targets (a prompt's last) add up, in f32.
-    let mut upstream = Tensor::zeros(&shape, DType::F32, model.device())?
+    let mut grad_output = Tensor::zeros(&shape, DType::F32, model.device())?
         .index_add(&target_rows, &d_chosen.to_dtype(DType::F32)?, 0)?
         .to_dtype(dtype)?;
 
     let mut sink = |name: &str, gradient: Tensor| gradients.add(name, gradient);
     while let Some(input) = layer_inputs.pop() {
         let layer = &model.layers[layer_inputs.len()];
-        upstream = layer.backward(&input, &cos, &sin, &inputs.layout, &upstream, &mut sink)?;
+        grad_output =
+            layer.backward(&input, &cos, &sin, &inputs.layout, &grad_output, &mut sink)?;
     }
     // A tied head has left its part already.
     let head_part = gradients.take(Qwen25Vl::EMBEDDING);
-    let (d_table, d_tokens) =
-        model.embed_backward(&inputs.token_ids, &inputs.video_rows, &upstream, head_part)?;
-    drop(upstream);
+    let (d_table, d_tokens) = model.embed_backward(
+        &inputs.token_ids,
+        &inputs.video_rows,
+        &grad_output,
+        head_part,
+    )?;
+    drop(grad_output);
     gradients.add(Qwen25Vl::EMBEDDING, d_table)?;
     if let (Some(video), Some(trace), Some(d_tokens), true) =
         (video, trace, d_tokens, policy.trains_vision())
@@ -109,7 +96,7 @@ pub fn backward_to<T>(
             .backward(&video.pixels, &video.layout, trace, &d_tokens, &mut sink)?;
     }
     let mut gradients = gradients.finish()?;
-    fill_in(policy, home, &mut gradients)?;
+    fill_in(policy, placement, &mut gradients)?;
     Ok(Pass {
         scores,
         gradients,
@@ -118,7 +105,7 @@ pub fn backward_to<T>(
 }
 
 /// The sum of several passes' gradients, added in their order.
-pub fn add_up(parts: impl IntoIterator<Item = Gradients>) -> Result<Gradients> {
+pub fn add_gradients(parts: impl IntoIterator<Item = Gradients>) -> Result<Gradients> {
     let mut parts = parts.into_iter();
     let mut sum = parts.next().unwrap_or_default();
     for part in parts {
@@ -138,12 +125,18 @@ fn backward_head<T>(
     model: &Qwen25Vl,
     chosen: &Tensor,
     inputs: &PackedInputs,
-    bias: Option<BiasRows>,
+    reference: Option<ReferenceRows>,
     objective: impl FnOnce(&TokenScores) -> (Derivatives, T),
-    gradients: &mut Collector,
+    gradients: &mut GradientCollector,
 ) -> Result<(TokenScores, Tensor, T)> {
     let normed = model.norm(chosen)?;
-    let mut head = Head::new(&normed, &model.head, &inputs.target_ids, bias, CHUNK_BYTES)?;
+    let mut head = Head::new(
+        &normed,
+        &model.head,
+        &inputs.target_ids,
+        reference,
+        CHUNK_BYTES,
+    )?;
     let scores = head.scores()?;
     let (derivatives, objective) = objective(&scores);
     if derivatives.logprob.len() != inputs.num_targets() {
@@ -167,19 +160,19 @@ fn backward_head<T>(
 }
 
 /// Of a pass that did not take place.
-pub(super) fn zero_gradients(policy: &Policy, home: Home) -> Result<Gradients> {
+pub(super) fn zero_gradients(policy: &Policy, placement: GradientPlacement) -> Result<Gradients> {
     let mut gradients = Gradients::new();
-    fill_in(policy, home, &mut gradients)?;
+    fill_in(policy, placement, &mut gradients)?;
     Ok(gradients)
 }
 
 /// A pass without a clip does not reach the tower: its gradients are zero, not absent.
-fn fill_in(policy: &Policy, home: Home, gradients: &mut Gradients) -> Result<()> {
+fn fill_in(policy: &Policy, placement: GradientPlacement, gradients: &mut Gradients) -> Result<()> {
     for (name, var) in policy.vars() {
         if !gradients.contains_key(name) {
-            let device = match home {
-                Home::Device => var.device(),
-                Home::Host => &Device::Cpu,
+            let device = match placement {
+                GradientPlacement::Device => var.device(),
+                GradientPlacement::Host => &Device::Cpu,
             };
             let zeros = Tensor::zeros(var.shape(), var.dtype(), device)?;
             gradients.insert(name.clone(), zeros);

@@ -23,7 +23,7 @@ use crate::policy::generate::cache_size;
 use crate::policy::inputs::PackedInputs;
 use crate::policy::parallel::passes_on;
 use crate::prompt::Processor;
-use crate::train::gradients::Home;
+use crate::train::gradients::GradientPlacement;
 use crate::train::metrics::resident_bytes;
 use crate::video::VideoPatches;
 use anyhow::Context;
@@ -244,7 +244,11 @@ impl Memory {
             load,
             bytes,
             trains_vision: config.model.train_vision,
-            home: if on_host { Home::Host } else { Home::Device },
+            home: if on_host {
+                GradientPlacement::Host
+            } else {
+                GradientPlacement::Device
+            },
             by_kernels: !on_cpu,
             exact_kl: bias.is_some() && config.kl.estimator == KlEstimator::Full,
         };

@@ -1,6 +1,6 @@
 //! Where a backward pass leaves its gradients: on the device, or in host memory, where they go while it goes on.
 //!
-//! The global norm needs every gradient before the first weight moves, so with [`Home::Host`] they wait for it in host
+//! The global norm needs every gradient before the first weight moves, so with [`GradientPlacement::Host`] they wait for it in host
 //! memory, in the weights' format; at most 12 of them are on the device.
 
 use crate::model::offload::{Departing, Download};
@@ -14,7 +14,7 @@ const IN_FLIGHT: usize = 12;
 
 /// Where gradients are kept until the update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Home {
+pub enum GradientPlacement {
     /// Where they were computed.
     #[default]
     Device,
@@ -24,25 +24,25 @@ pub enum Home {
 
 /// Gradients as they come.
 #[derive(Debug)]
-pub(crate) enum Collector {
+pub(crate) enum GradientCollector {
     /// On the device.
     Here(Gradients),
     /// On their way to the host.
-    Away(Courier),
+    Away(GradientCopier),
 }
 
 /// A thread that copies.
 #[derive(Debug)]
-pub(crate) struct Courier {
+pub(crate) struct GradientCopier {
     sender: SyncSender<(String, Departing)>,
     thread: JoinHandle<Result<Gradients>>,
 }
 
-impl Collector {
-    pub(crate) fn new(home: Home) -> Self {
-        match home {
-            Home::Device => Self::Here(Gradients::new()),
-            Home::Host => {
+impl GradientCollector {
+    pub(crate) fn new(placement: GradientPlacement) -> Self {
+        match placement {
+            GradientPlacement::Device => Self::Here(Gradients::new()),
+            GradientPlacement::Host => {
                 let (sender, receiver) = sync_channel::<(String, Departing)>(IN_FLIGHT);
                 let thread = std::thread::spawn(move || {
                     let (mut download, mut gradients) = (Download::default(), Gradients::new());
@@ -51,7 +51,7 @@ impl Collector {
                     }
                     Ok(gradients)
                 });
-                Self::Away(Courier { sender, thread })
+                Self::Away(GradientCopier { sender, thread })
             }
         }
     }
@@ -60,9 +60,9 @@ impl Collector {
     pub(crate) fn add(&mut self, name: &str, gradient: Tensor) -> Result<()> {
         match self {
             Self::Here(gradients) => insert(gradients, name.to_owned(), gradient),
-            Self::Away(courier) => {
+            Self::Away(copier) => {
                 let gradient = Departing::new(&gradient)?;
-                match courier.sender.send((name.to_owned(), gradient)) {
+                match copier.sender.send((name.to_owned(), gradient)) {
                     Ok(()) => Ok(()),
                     // The thread has stopped; it knows why.
                     Err(_) => {
@@ -88,7 +88,7 @@ impl Collector {
     pub(crate) fn finish(self) -> Result<Gradients> {
         match self {
             Self::Here(gradients) => Ok(gradients),
-            Self::Away(Courier { sender, thread }) => {
+            Self::Away(GradientCopier { sender, thread }) => {
                 drop(sender);
                 match thread.join() {
                     Ok(gradients) => gradients,

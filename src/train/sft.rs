@@ -1,12 +1,11 @@
 //! One supervised step: worked answers, cross-entropy, what examples of a clip share computed once.
 
-use super::Step;
 use super::Trainer;
-use super::feed::Lesson;
+use super::data_loader::Example;
 use super::metrics::StepMetrics;
 use super::metrics::Stopwatch;
-use super::tally::Mean;
-use crate::config::BadVideoPolicy;
+use super::record::StepRecord;
+use super::step_stats::Mean;
 use crate::config::Wording;
 use crate::data::Question;
 use crate::dist::ProcessGroup;
@@ -14,16 +13,14 @@ use crate::policy::Policy;
 use crate::policy::inputs::PackedGroup;
 use crate::policy::inputs::PackedInputs;
 use crate::policy::inputs::Suffix;
-use crate::prompt::PromptError;
 use crate::train::backward::Derivatives;
-use crate::train::backward::Home;
+use crate::train::backward::GradientPlacement;
 use crate::train::backward::Pass;
-use crate::train::backward::add_up;
-use crate::train::backward::backward_to;
+use crate::train::backward::add_gradients;
+use crate::train::backward::backward;
 use crate::train::backward::passes_at_once;
 use crate::train::backward::side_by_side;
 use crate::video::VideoPatches;
-use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use std::collections::BTreeMap;
@@ -32,7 +29,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// A question with its worked answer as tokens.
-struct Example {
+struct WorkedExample {
     token_ids: Vec<u32>,
     /// Tokens of the prompt; those after it are learned.
     prompt_len: usize,
@@ -50,7 +47,7 @@ const EMPTY_WEIGHT: f64 = 0.3;
 const NOTHING: &str = " nothing";
 
 /// Targets of a supervised step and their weights; the weights of each part add up to its share of the loss.
-struct Supervision {
+struct SupervisedBatch {
     inputs: PackedInputs,
     weights: Vec<f32>,
 }
@@ -93,10 +90,14 @@ pub(super) fn with_worked_answers(
     Ok(questions)
 }
 
-impl Supervision {
+impl SupervisedBatch {
     /// The weighted cross-entropy and its gradients.
-    fn backward(&self, policy: &Policy, home: Home) -> candle_core::Result<Pass<f64>> {
-        backward_to(home, policy, &self.inputs, None, |scores| {
+    fn backward(
+        &self,
+        policy: &Policy,
+        placement: GradientPlacement,
+    ) -> candle_core::Result<Pass<f64>> {
+        backward(policy, &self.inputs, placement, None, |scores| {
             let weighted = scores.logprob.iter().zip(&self.weights);
             let loss: f64 = weighted
                 .map(|(&logprob, &weight)| -f64::from(weight) * f64::from(logprob))
@@ -111,16 +112,16 @@ impl Supervision {
 }
 
 /// Weight of one target of each sort.
-struct Shares {
+struct TargetWeights {
     answer: f32,
     shown: f32,
     empty: f32,
 }
 
-impl Shares {
+impl TargetWeights {
     /// Of targets of which `dist`'s ranks have some each.
     fn of(
-        examples: &[Example],
+        examples: &[WorkedExample],
         grounding_weight: f64,
         emphasis: impl Fn(&u32) -> f64,
         dist: &ProcessGroup,
@@ -147,181 +148,168 @@ impl Shares {
     }
 }
 
-impl Trainer<'_> {
-    /// One optimizer step on `lessons`, this rank's part of its questions.
-    pub(super) fn supervised_step(
-        &mut self,
-        lessons: &[Lesson],
-        watch: &mut Stopwatch,
-    ) -> Result<Step> {
-        let examples = self.examples(lessons)?;
-        if !self.dist.any(!examples.is_empty())? {
-            return Ok(self.empty_step().into());
-        }
-        let supervision = self.supervision(&examples)?;
-        let inputs: Vec<&PackedInputs> = supervision.iter().map(|part| &part.inputs).collect();
-        self.estimate_memory(&inputs, None, None);
-        let passes = watch.time("backward", || {
-            side_by_side(self.policy.model().device(), &supervision, |part| {
-                part.backward(&self.policy, self.gradient_home())
-            })
-        })?;
-        let entropy = passes.iter().flat_map(|pass| &pass.scores.entropy);
-        let entropy = Mean::of(entropy.map(|&entropy| f64::from(entropy)));
-        let loss = passes.iter().map(|pass| pass.objective).sum();
-        let gradients = if passes.is_empty() {
-            self.no_gradients()?
-        } else {
-            add_up(passes.into_iter().map(|pass| pass.gradients))?
-        };
-        self.counts.num_tokens += examples
-            .iter()
-            .map(|example| example.token_ids.len() as u64)
-            .sum::<u64>();
-        let (loss, update) = watch.time("update", || self.update(loss, gradients))?;
-        let ids: Vec<String> = lessons.iter().map(|l| l.question.id.clone()).collect();
-        let (entropies, ids): (Vec<Mean>, Vec<Vec<String>>) =
-            self.dist.all_gather((entropy, ids))?.into_iter().unzip();
-        let bad_sample = if update.applied {
-            None
-        } else {
-            Some(self.bad_step(loss, update.grad_norm, &ids.concat())?)
-        };
-        let metrics = StepMetrics {
-            loss,
-            grad_norm: update.grad_norm,
-            skipped_update: usize::from(!update.applied),
-            entropy: Mean::together(&entropies).known(),
-            ..self.empty_step()
-        };
-        Ok(Step {
-            metrics,
-            bad_sample,
-            ..Step::default()
-        })
+/// One optimizer step on `examples`, this rank's share of its questions.
+pub(super) fn supervised_step(
+    trainer: &mut Trainer,
+    examples: &[Example],
+    watch: &mut Stopwatch,
+) -> Result<StepRecord> {
+    let dist = trainer.dist();
+    let worked = worked_examples(trainer, examples)?;
+    if !dist.any(!worked.is_empty())? {
+        return Ok(trainer.empty_metrics().into());
     }
+    let batches = batches(trainer, &worked)?;
+    let inputs: Vec<&PackedInputs> = batches.iter().map(|batch| &batch.inputs).collect();
+    trainer.estimate_memory(&inputs, None, None);
+    let passes = watch.time("backward", || {
+        side_by_side(trainer.device(), &batches, |batch| {
+            batch.backward(trainer.policy(), trainer.gradient_placement())
+        })
+    })?;
+    let entropy = passes.iter().flat_map(|pass| &pass.scores.entropy);
+    let entropy = Mean::of(entropy.map(|&entropy| f64::from(entropy)));
+    let loss = passes.iter().map(|pass| pass.objective).sum();
+    let gradients = if passes.is_empty() {
+        trainer.zero_gradients()?
+    } else {
+        add_gradients(passes.into_iter().map(|pass| pass.gradients))?
+    };
+    trainer.count_tokens(worked.iter().map(|example| example.token_ids.len()).sum());
+    let (loss, update) = watch.time("update", || trainer.update(loss, gradients))?;
+    let ids = examples.iter().map(|example| example.question.id.clone());
+    let (entropies, ids): (Vec<Mean>, Vec<Vec<String>>) = dist
+        .all_gather((entropy, ids.collect::<Vec<String>>()))?
+        .into_iter()
+        .unzip();
+    let bad_sample = if update.applied {
+        None
+    } else {
+        Some(trainer.bad_step(loss, update.grad_norm, &ids.concat())?)
+    };
+    let metrics = StepMetrics {
+        loss,
+        grad_norm: update.grad_norm,
+        skipped_update: usize::from(!update.applied),
+        entropy: Mean::merge(&entropies).known(),
+        ..trainer.empty_metrics()
+    };
+    Ok(StepRecord {
+        metrics,
+        bad_sample,
+        ..StepRecord::default()
+    })
+}
 
-    /// The mean over answer tokens, some of them emphasized, and `grounding_weight` times what video tokens are to
-    /// show: the mean over those that show something plus [`EMPTY_WEIGHT`] times the mean over those that do not.
-    /// Clips are divided among as many passes as there are cores to run them.
-    fn supervision(&self, examples: &[Example]) -> Result<Vec<Supervision>> {
-        let groups = group_by_clip(examples);
-        let clips: Vec<&[Example]> = examples
-            .chunk_by(|a, b| Arc::ptr_eq(&a.video, &b.video))
-            .collect();
-        let emphasized = self.emphasized()?;
-        let emphasis = |id: &u32| {
-            if emphasized.contains(id) {
-                self.config.sft.emphasis
-            } else {
-                1.0
-            }
-        };
-        let weight = self.config.sft.grounding_weight;
-        let shares = Shares::of(examples, weight, emphasis, self.dist)?;
-        let nothing = self.processor.encode(NOTHING)?;
-        let per_pass = clips
-            .len()
-            .div_ceil(passes_at_once(self.policy.model().device()))
-            .max(1);
-        groups
-            .chunks(per_pass)
-            .zip(clips.chunks(per_pass))
-            .map(|(groups, clips)| {
-                let mut inputs = PackedInputs::new(&self.policy.model().spec, groups)?;
-                let answers = inputs.target_ids.iter();
-                let mut weights: Vec<f32> = answers
-                    .map(|id| shares.answer * emphasis(id) as f32)
-                    .collect();
-                let mut first_token = 0;
-                for clip in clips {
-                    let num_tokens = clip[0].video.num_tokens();
-                    for grounding in clip.iter().filter_map(|example| example.grounding.as_ref()) {
-                        for token in 0..num_tokens {
-                            let row = inputs.video_rows[first_token + token];
-                            let (words, share) = match grounding.get(&token) {
-                                Some(words) => (words, shares.shown),
-                                None => (&nothing, shares.empty),
-                            };
-                            for &word in words {
-                                inputs.push_target(row, word);
-                                weights.push(share / words.len() as f32);
-                            }
+/// The mean over answer tokens, some of them emphasized, and `grounding_weight` times what video tokens are to
+/// show: the mean over those that show something plus [`EMPTY_WEIGHT`] times the mean over those that do not.
+/// Clips are divided among as many passes as there are cores to run them.
+fn batches(trainer: &Trainer, examples: &[WorkedExample]) -> Result<Vec<SupervisedBatch>> {
+    let groups = group_by_clip(examples);
+    let clips: Vec<&[WorkedExample]> = examples
+        .chunk_by(|a, b| Arc::ptr_eq(&a.video, &b.video))
+        .collect();
+    let emphasized = emphasized(trainer)?;
+    let emphasis = |id: &u32| {
+        if emphasized.contains(id) {
+            trainer.config().sft.emphasis
+        } else {
+            1.0
+        }
+    };
+    let weight = trainer.config().sft.grounding_weight;
+    let shares = TargetWeights::of(examples, weight, emphasis, trainer.dist())?;
+    let nothing = trainer.processor().encode(NOTHING)?;
+    let per_pass = clips
+        .len()
+        .div_ceil(passes_at_once(trainer.device()))
+        .max(1);
+    groups
+        .chunks(per_pass)
+        .zip(clips.chunks(per_pass))
+        .map(|(groups, clips)| {
+            let mut inputs = PackedInputs::new(&trainer.policy().model().spec, groups)?;
+            let answers = inputs.target_ids.iter();
+            let mut weights: Vec<f32> = answers
+                .map(|id| shares.answer * emphasis(id) as f32)
+                .collect();
+            let mut first_token = 0;
+            for clip in clips {
+                let num_tokens = clip[0].video.num_tokens();
+                for grounding in clip.iter().filter_map(|example| example.grounding.as_ref()) {
+                    for token in 0..num_tokens {
+                        let row = inputs.video_rows[first_token + token];
+                        let (words, share) = match grounding.get(&token) {
+                            Some(words) => (words, shares.shown),
+                            None => (&nothing, shares.empty),
+                        };
+                        for &word in words {
+                            inputs.push_target(row, word);
+                            weights.push(share / words.len() as f32);
                         }
                     }
-                    first_token += num_tokens;
                 }
-                Ok(Supervision { inputs, weights })
-            })
-            .collect()
-    }
-
-    /// First tokens of the emphasized words, as a text's first word and behind another.
-    fn emphasized(&self) -> Result<BTreeSet<u32>> {
-        let mut tokens = BTreeSet::new();
-        for word in &self.config.sft.emphasized {
-            for text in [word.clone(), format!(" {word}")] {
-                tokens.extend(self.processor.encode(&text)?.first());
+                first_token += num_tokens;
             }
+            Ok(SupervisedBatch { inputs, weights })
+        })
+        .collect()
+}
+
+/// First tokens of the emphasized words, as a text's first word and behind another.
+fn emphasized(trainer: &Trainer) -> Result<BTreeSet<u32>> {
+    let mut tokens = BTreeSet::new();
+    for word in &trainer.config().sft.emphasized {
+        for text in [word.clone(), format!(" {word}")] {
+            tokens.extend(trainer.processor().encode(&text)?.first());
         }
-        Ok(tokens)
     }
+    Ok(tokens)
+}
 
-    /// A question's words for video tokens as ids.
-    fn grounding(&self, lesson: &Lesson) -> Result<Option<Grounding>> {
-        let Some(tokens) = &lesson.question.grounding else {
-            return Ok(None);
-        };
-        let num_tokens = lesson.video.num_tokens();
-        let ids = tokens.iter().map(|(token, words)| {
-            if *token >= num_tokens {
-                bail!(
-                    "question {}: `grounding` names video token {token}, the clip has {num_tokens} at this size",
-                    lesson.question.id
-                );
-            }
-            Ok((*token, self.processor.encode(&format!(" {words}"))?))
-        });
-        ids.collect::<Result<_>>().map(Some)
-    }
-
-    fn examples(&mut self, lessons: &[Lesson]) -> Result<Vec<Example>> {
-        let mut examples = Vec::with_capacity(lessons.len());
-        for lesson in lessons {
-            let question = lesson.question;
-            let video = Arc::clone(&lesson.video);
-            let prompt = self.processor.prompt(
-                &question.text(),
-                question.wording.unwrap_or(Wording::Training),
-                Some(video),
+/// A question's words for video tokens as ids.
+fn grounding(trainer: &Trainer, example: &Example) -> Result<Option<Grounding>> {
+    let Some(tokens) = &example.question.grounding else {
+        return Ok(None);
+    };
+    let num_tokens = example.video.num_tokens();
+    let ids = tokens.iter().map(|(token, words)| {
+        if *token >= num_tokens {
+            bail!(
+                "question {}: `grounding` names video token {token}, the clip has {num_tokens} at this size",
+                example.question.id
             );
-            let prompt = match prompt {
-                Err(error @ PromptError::TooLong { .. })
-                    if self.config.data.on_bad_video == BadVideoPolicy::Skip =>
-                {
-                    self.skip(question, &error);
-                    continue;
-                }
-                other => other.with_context(|| format!("question {}", question.id))?,
-            };
-            let response = question.response.as_deref().unwrap_or_default();
-            let mut token_ids = prompt.token_ids;
-            let prompt_len = token_ids.len();
-            token_ids.extend(self.processor.encode(response)?);
-            token_ids.push(self.processor.end_of_turn());
-            examples.push(Example {
-                token_ids,
-                prompt_len,
-                video: Arc::clone(&lesson.video),
-                grounding: self.grounding(lesson)?,
-            });
         }
-        Ok(examples)
+        Ok((*token, trainer.processor().encode(&format!(" {words}"))?))
+    });
+    ids.collect::<Result<_>>().map(Some)
+}
+
+fn worked_examples(trainer: &mut Trainer, examples: &[Example]) -> Result<Vec<WorkedExample>> {
+    let mut worked = Vec::with_capacity(examples.len());
+    for example in examples {
+        let question = example.question;
+        let wording = question.wording.unwrap_or(Wording::Training);
+        let Some(prompt) = trainer.prompt(example, wording)? else {
+            continue;
+        };
+        let response = question.response.as_deref().unwrap_or_default();
+        let mut token_ids = prompt.token_ids;
+        let prompt_len = token_ids.len();
+        token_ids.extend(trainer.processor().encode(response)?);
+        token_ids.push(trainer.processor().end_of_turn());
+        worked.push(WorkedExample {
+            token_ids,
+            prompt_len,
+            video: Arc::clone(&example.video),
+            grounding: grounding(trainer, example)?,
+        });
     }
+    Ok(worked)
 }
 
 /// Neighbours with the same clip become one group, whose prefix is what all their prompts begin with.
-fn group_by_clip(examples: &[Example]) -> Vec<PackedGroup<'_>> {
+fn group_by_clip(examples: &[WorkedExample]) -> Vec<PackedGroup<'_>> {
     examples
         .chunk_by(|a, b| Arc::ptr_eq(&a.video, &b.video))
         .map(|group| {
@@ -347,7 +335,7 @@ fn group_by_clip(examples: &[Example]) -> Vec<PackedGroup<'_>> {
 }
 
 /// Tokens in which two prompts agree from the start.
-fn common_prefix(a: &Example, b: &Example) -> usize {
+fn common_prefix(a: &WorkedExample, b: &WorkedExample) -> usize {
     let limit = a.prompt_len.min(b.prompt_len);
     a.token_ids[..limit]
         .iter()
@@ -398,7 +386,7 @@ mod tests {
             })
         };
         let (first, second) = (clip(), clip());
-        let example = |ids: &[u32], prompt_len, video: &Arc<VideoPatches>| Example {
+        let example = |ids: &[u32], prompt_len, video: &Arc<VideoPatches>| WorkedExample {
             token_ids: ids.to_vec(),
             prompt_len,
             video: Arc::clone(video),

@@ -1,20 +1,28 @@
-//! What a step works with: the policy, its optimizer, where the run stands, and where its records go.
+//! What a step works with: the policy, its optimizer, and where the run stands. All that changes them is here.
 
 use super::backward::zero_gradients;
 use super::checkpoint;
 use super::checkpoint::TrainerState;
+use super::data_loader::Example;
 use super::estimate::Load;
 use super::estimate::Memory;
-use super::gradients::Home;
+use super::gradients::GradientPlacement;
 use super::metrics::StepMetrics;
 use super::metrics::resident_bytes;
+use super::objective::Objective;
 use super::optimizer::AdamW;
 use super::optimizer::Gradients;
 use super::optimizer::Update;
 use super::optimizer::global_norm;
 use super::optimizer::learning_rate;
+use super::record::StepRecord;
+use super::replay::Replayed;
+use super::step_stats::StepStats;
+use crate::config::BadVideoPolicy;
 use crate::config::Config;
+use crate::config::KlConfig;
 use crate::config::SamplingConfig;
+use crate::config::Wording;
 use crate::data::Question;
 use crate::dist::DistError;
 use crate::dist::ProcessGroup;
@@ -25,9 +33,13 @@ use crate::model::spec::Spec;
 use crate::model::weights::NamedTensors;
 use crate::policy::GraphUse;
 use crate::policy::Policy;
-use crate::policy::bias::BiasModel;
+use crate::policy::generate::Completion;
+use crate::policy::generate::generate_side_by_side;
 use crate::policy::inputs::PackedInputs;
+use crate::policy::sampler::QuestionSeed;
 use crate::prompt::Processor;
+use crate::prompt::Prompt;
+use crate::prompt::PromptError;
 use anyhow::Context;
 use anyhow::Result;
 use candle_core::DType;
@@ -38,77 +50,42 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
-
-/// What the RL stages differ in.
-#[derive(Debug)]
-pub enum Objective {
-    /// Rewards alone.
-    Grpo,
-    /// Rewards, and the divergence from this frozen model.
-    Cdpo(Box<BiasModel>),
-}
-
-impl Objective {
-    /// Loads the bias model where the config names one.
-    ///
-    /// # Errors
-    /// When the model cannot be loaded, or speaks another vocabulary than the policy.
-    pub fn load(config: &Config, policy: &Policy) -> Result<Self> {
-        let Some(name) = &config.model.bias_model else {
-            return Ok(Self::Grpo);
-        };
-        let folder = hub::resolve(name).context("model.bias_model")?;
-        let (dtype, device) = (device::dtype(&config.model), policy.model().device());
-        let placement = config.model.bias_placement;
-        let bias =
-            BiasModel::load(&folder, dtype, device, placement).context("model.bias_model")?;
-        let (own, other) = (&policy.model().spec, bias.spec());
-        if own.text.vocab_size != other.text.vocab_size || own.tokens != other.tokens {
-            anyhow::bail!(
-                "model.bias_model {name} has another vocabulary than the policy ({} and {} tokens): its log-probabilities \
-                 cannot be compared",
-                other.text.vocab_size,
-                own.text.vocab_size
-            );
-        }
-        Ok(Self::Cdpo(Box::new(bias)))
-    }
-}
+use std::sync::Arc;
 
 /// What the memory of a run's steps is estimated from.
 #[derive(Debug, Default)]
-pub(super) struct MemoryWatch {
+struct MemoryWatch {
     /// Bytes in use before the model was loaded, where the model shares them.
     program: u64,
     /// Bytes of the clips in memory now.
-    pub(super) clips: u64,
+    clips: u64,
     /// The estimate of the largest step so far.
-    pub(super) largest: Option<u64>,
+    largest: Option<u64>,
 }
 
 /// What this rank has counted since ranks last put their counts together.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Counts {
+struct Counts {
     /// Prompt and completion tokens.
-    pub(super) num_tokens: u64,
+    num_tokens: u64,
     /// Questions left out.
-    pub(super) skipped_videos: usize,
+    skipped_videos: usize,
     /// How completions were sampled.
-    pub(super) graph_use: GraphUse,
+    graph_use: GraphUse,
 }
 
 /// What a step works with.
 pub struct Trainer<'a> {
-    pub(super) config: &'a Config,
-    pub(super) dist: &'a ProcessGroup,
-    pub(super) policy: Policy,
-    pub(super) processor: Processor,
-    pub(super) optimizer: AdamW,
-    pub(super) state: TrainerState,
-    pub(super) counts: Counts,
-    pub(super) memory: MemoryWatch,
+    config: &'a Config,
+    dist: &'a ProcessGroup,
+    policy: Policy,
+    processor: Processor,
+    optimizer: AdamW,
+    state: TrainerState,
+    counts: Counts,
+    memory: MemoryWatch,
     /// The model folder whose tokenizer and processor files go into checkpoints.
-    pub(super) source: PathBuf,
+    source: PathBuf,
 }
 
 impl<'a> Trainer<'a> {
@@ -161,11 +138,147 @@ impl<'a> Trainer<'a> {
         Ok(trainer)
     }
 
-    /// Estimates what a step takes whose passes read `parts`; with a bias model and sampling where they have a part.
+    /// The run's settings.
+    pub(super) fn config(&self) -> &'a Config {
+        self.config
+    }
+
+    /// The ranks of the run.
+    pub(super) fn dist(&self) -> &'a ProcessGroup {
+        self.dist
+    }
+
+    /// What is trained.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// What turns texts into tokens.
+    pub(super) fn processor(&self) -> &Processor {
+        &self.processor
+    }
+
+    /// Where the policy computes.
+    pub(super) fn device(&self) -> &Device {
+        self.policy.model().device()
+    }
+
+    /// Steps done since the run began.
+    pub(super) fn steps_done(&self) -> usize {
+        self.state.step
+    }
+
+    /// Steps without an update in a row.
+    pub(super) fn bad_steps(&self) -> usize {
+        self.state.bad_steps
+    }
+
+    /// The KL term of `objective`, with the coefficient now in force.
+    pub(super) fn kl(&self, objective: &Objective) -> Option<KlConfig> {
+        matches!(objective, Objective::Cdpo(_)).then(|| KlConfig {
+            coefficient: self.state.kl_coefficient,
+            ..self.config.kl.clone()
+        })
+    }
+
+    /// Halves the KL coefficient and returns it.
+    pub(super) fn halve_kl_coefficient(&mut self) -> f64 {
+        self.state.kl_coefficient /= 2.0;
+        self.state.kl_coefficient
+    }
+
+    /// The questions that can be asked, each with its prompt.
+    ///
+    /// # Errors
+    /// A prompt that is too long, unless `data.on_bad_video` is to skip it.
+    pub(super) fn prompts<'q>(
+        &mut self,
+        examples: &[Example<'q>],
+    ) -> Result<Vec<(&'q Question, Prompt)>> {
+        let mut prompted = Vec::with_capacity(examples.len());
+        for example in examples {
+            let prompt = self.prompt(example, Wording::Training)?;
+            prompted.extend(prompt.map(|prompt| (example.question, prompt)));
+        }
+        Ok(prompted)
+    }
+
+    /// The prompt of one question; `None` where it is too long and skipped.
+    pub(super) fn prompt(&mut self, example: &Example, wording: Wording) -> Result<Option<Prompt>> {
+        let (question, video) = (example.question, Some(Arc::clone(&example.video)));
+        match self.processor.prompt(&question.text(), wording, video) {
+            Ok(prompt) => Ok(Some(prompt)),
+            Err(error @ PromptError::TooLong { .. })
+                if self.config.data.on_bad_video == BadVideoPolicy::Skip =>
+            {
+                self.counts.skipped_videos += 1;
+                tracing::warn!("question {} skipped: {error}", question.id);
+                Ok(None)
+            }
+            Err(error) => Err(error).with_context(|| format!("question {}", question.id)),
+        }
+    }
+
+    /// G completions of each prompt, seeded by run, step, question and number.
+    pub(super) fn sample(
+        &mut self,
+        prompted: &[(&Question, Prompt)],
+    ) -> Result<Vec<Vec<Completion>>> {
+        let step = self.state.step as u64 + 1;
+        let (seeds, prompts): (Vec<QuestionSeed>, Vec<&Prompt>) = prompted
+            .iter()
+            .map(|(question, prompt)| {
+                let seed = QuestionSeed::new(self.config.seed, step, &question.id);
+                (seed, prompt)
+            })
+            .unzip();
+        let (model, config) = (self.policy.model(), &self.config.sampling);
+        let generated = generate_side_by_side(model, &self.processor, &prompts, &seeds, config)?;
+        self.counts.graph_use.add(&generated.graph_use);
+        Ok(generated.completions)
+    }
+
+    /// The completions that `lines` give for each question, instead of sampled ones.
+    ///
+    /// # Errors
+    /// A question that has none, or an empty one.
+    pub(super) fn replay(
+        &self,
+        prompted: &[(&Question, Prompt)],
+        lines: &[Replayed],
+    ) -> Result<Vec<Vec<Completion>>> {
+        prompted
+            .iter()
+            .map(|(question, _)| {
+                let line = lines
+                    .iter()
+                    .find(|line| line.question_id == question.id)
+                    .with_context(|| format!("no replayed completions for {}", question.id))?;
+                line.completions
+                    .iter()
+                    .map(|completion| completion.completion(&self.processor))
+                    .collect::<Result<Vec<_>>>()
+                    .with_context(|| format!("question {}", question.id))
+            })
+            .collect()
+    }
+
+    /// Notes the clips that are in memory during the next step, and how many could not be read since the last.
+    pub(super) fn note_clips(&mut self, bytes: u64, skipped: usize) {
+        self.memory.clips = bytes;
+        self.counts.skipped_videos += skipped;
+    }
+
+    /// Bytes that the largest step so far is estimated to take.
+    pub(super) fn estimated_bytes(&self) -> Option<u64> {
+        self.memory.largest
+    }
+
+    /// Estimates what a step takes whose passes read `parts`; with a frozen model and sampling where they have a part.
     pub(super) fn estimate_memory(
         &mut self,
         parts: &[&PackedInputs],
-        bias: Option<&Spec>,
+        reference: Option<&Spec>,
         sampling: Option<&SamplingConfig>,
     ) {
         if parts.is_empty() {
@@ -173,7 +286,7 @@ impl<'a> Trainer<'a> {
         }
         let load = Load::of(parts, sampling, self.memory.clips);
         let spec = &self.policy.model().spec;
-        let estimate = Memory::estimate(spec, bias, self.config, &load, self.memory.program);
+        let estimate = Memory::estimate(spec, reference, self.config, &load, self.memory.program);
         self.memory.largest = self.memory.largest.max(Some(estimate.of_tensors()));
     }
 
@@ -199,18 +312,35 @@ impl<'a> Trainer<'a> {
     }
 
     /// Gradients of a rank without questions: others may have some.
-    pub(super) fn no_gradients(&self) -> Result<Gradients> {
-        Ok(zero_gradients(&self.policy, self.gradient_home())?)
+    pub(super) fn zero_gradients(&self) -> Result<Gradients> {
+        Ok(zero_gradients(&self.policy, self.gradient_placement())?)
     }
 
-    /// Adds what every rank has counted to where the run stands; how they sampled in this step.
-    pub(super) fn count_together(&mut self) -> Result<GraphUse> {
+    /// Counts what the models read in this step.
+    pub(super) fn count_tokens(&mut self, tokens: usize) {
+        self.counts.num_tokens += tokens as u64;
+    }
+
+    /// Ends a step of `questions`: what every rank has counted goes into the run's state and into `metrics`. Returns how the
+    /// ranks sampled.
+    ///
+    /// # Errors
+    /// A rank that is lost.
+    pub(super) fn finish_step(
+        &mut self,
+        questions: usize,
+        metrics: &mut StepMetrics,
+    ) -> Result<GraphUse> {
         let mut graph_use = GraphUse::default();
         for counts in self.dist.all_gather(std::mem::take(&mut self.counts))? {
             self.state.num_tokens += counts.num_tokens;
             self.state.skipped_videos += counts.skipped_videos;
             graph_use.add(&counts.graph_use);
         }
+        self.state.step += 1;
+        self.state.next_question += questions;
+        metrics.num_tokens = self.state.num_tokens;
+        metrics.skipped_videos = self.state.skipped_videos;
         Ok(graph_use)
     }
 
@@ -238,11 +368,11 @@ impl<'a> Trainer<'a> {
     }
 
     /// Where the update reads its gradients.
-    pub(super) fn gradient_home(&self) -> Home {
+    pub(super) fn gradient_placement(&self) -> GradientPlacement {
         if self.optimizer.reads_gradients_on_host() {
-            Home::Host
+            GradientPlacement::Host
         } else {
-            Home::Device
+            GradientPlacement::Device
         }
     }
 
@@ -255,7 +385,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// The line of a step in which nothing has happened yet.
-    pub(super) fn empty_step(&self) -> StepMetrics {
+    pub(super) fn empty_metrics(&self) -> StepMetrics {
         StepMetrics {
             step: self.state.step + 1,
             learning_rate: self.learning_rate(),
@@ -284,10 +414,38 @@ impl<'a> Trainer<'a> {
         }))
     }
 
-    /// Counts and logs a question that is left out.
-    pub(super) fn skip(&mut self, question: &Question, why: &dyn std::error::Error) {
-        self.counts.skipped_videos += 1;
-        tracing::warn!("question {} skipped: {why}", question.id);
+    /// What a step leaves: the numbers of all ranks and their lines of `rollouts.jsonl`.
+    pub(super) fn record(
+        &self,
+        stats: &StepStats,
+        rollouts: Vec<String>,
+        kl: Option<&KlConfig>,
+    ) -> Result<StepRecord> {
+        let bad_sample = (stats.skipped_updates() > 0)
+            .then(|| -> Result<_> {
+                let sample = rollouts.iter().map(|line| serde_json::from_str(line));
+                let sample = sample.collect::<serde_json::Result<Vec<serde_json::Value>>>()?;
+                self.bad_step(stats.loss(), stats.grad_norm(), &sample)
+            })
+            .transpose()?;
+        let metrics = StepMetrics {
+            loss: stats.loss(),
+            grad_norm: stats.grad_norm(),
+            skipped_update: stats.skipped_updates(),
+            entropy: stats.entropy(),
+            rl: Some(stats.metrics(kl.map(|kl| kl.coefficient))),
+            ..self.empty_metrics()
+        };
+        Ok(StepRecord {
+            metrics,
+            rollouts,
+            bad_sample,
+        })
+    }
+
+    /// Goes on from `checkpoint`: its tokenizer and processor files go into the next ones.
+    pub(super) fn saved_as(&mut self, checkpoint: PathBuf) {
+        self.source = checkpoint;
     }
 
     /// Writes a checkpoint into `folder`: a model folder, and `trainer/`.

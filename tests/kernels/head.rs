@@ -3,7 +3,7 @@
 use crate::emulator::on_cpu;
 use crate::{DTYPES, close, random, wide};
 use candle_core::{DType, Device, Result, Tensor};
-use videothinker::model::head::{BiasRows, CHUNK_BYTES, Head, TokenScores};
+use videothinker::model::head::{CHUNK_BYTES, Head, ReferenceRows, TokenScores};
 
 const ROWS: usize = 5;
 const VOCABULARY: usize = 1201;
@@ -36,7 +36,7 @@ impl Case {
 
     /// Scores and the gradients of the hidden rows and of the weight.
     fn run(&self, with_bias: bool, chunk_bytes: usize) -> Result<(TokenScores, Tensor, Tensor)> {
-        let bias = with_bias.then_some(BiasRows {
+        let bias = with_bias.then_some(ReferenceRows {
             hidden: &self.bias_hidden,
             weight: &self.bias_weight,
         });

@@ -11,26 +11,32 @@ use golden_model::{
 };
 use videothinker::kernels::launch::applies;
 use videothinker::policy::{FrozenModel, Policy};
-use videothinker::train::backward::{Derivatives, Pass, backward};
+use videothinker::train::backward::{Derivatives, GradientPlacement, Pass, backward};
 
 /// A step over the golden inputs with derivatives of both kinds.
 fn step(policy: &Policy, bias: &FrozenModel) -> Pass<()> {
     let inputs = golden_inputs(policy, &Reference::load());
     let hidden = bias.target_hidden(&inputs).unwrap();
-    let rows = bias.bias_rows(&hidden);
-    backward(policy, &inputs, Some(rows), |scores| {
-        let waves = |frequency: f32| {
-            let targets = 0..scores.logprob.len();
-            targets
-                .map(|target| (target as f32 * frequency).sin())
-                .collect()
-        };
-        let derivatives = Derivatives {
-            logprob: waves(1.7),
-            full_kl: waves(0.9),
-        };
-        (derivatives, ())
-    })
+    let rows = bias.reference_rows(&hidden);
+    backward(
+        policy,
+        &inputs,
+        GradientPlacement::Device,
+        Some(rows),
+        |scores| {
+            let waves = |frequency: f32| {
+                let targets = 0..scores.logprob.len();
+                targets
+                    .map(|target| (target as f32 * frequency).sin())
+                    .collect()
+            };
+            let derivatives = Derivatives {
+                logprob: waves(1.7),
+                full_kl: waves(0.9),
+            };
+            (derivatives, ())
+        },
+    )
     .unwrap()
 }
 

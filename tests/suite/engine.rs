@@ -14,7 +14,7 @@ use videothinker::policy::Policy;
 use videothinker::policy::decode::Decoding;
 use videothinker::policy::inputs::{PackedGroup, PackedInputs, Suffix};
 use videothinker::policy::logprobs::{score, video_tokens};
-use videothinker::train::backward::{Derivatives, Gradients, backward};
+use videothinker::train::backward::{Derivatives, GradientPlacement, Gradients, backward};
 
 /// One number per target, large and small, of both signs.
 fn coefficients(targets: usize) -> Vec<f32> {
@@ -24,7 +24,7 @@ fn coefficients(targets: usize) -> Vec<f32> {
 }
 
 fn gradients(policy: &Policy, inputs: &PackedInputs, coefficients: &[f32]) -> (f64, Gradients) {
-    let pass = backward(policy, inputs, None, |_| {
+    let pass = backward(policy, inputs, GradientPlacement::Device, None, |_| {
         let derivatives = Derivatives {
             logprob: coefficients.to_vec(),
             full_kl: Vec::new(),
@@ -213,16 +213,22 @@ fn the_exact_divergence_has_the_gradient_of_finite_differences() {
     let (policy, bias) = (policy(), bias_model());
     let inputs = golden_inputs(&policy, &Reference::load());
     let hidden = bias.target_hidden(&inputs).unwrap();
-    let rows = || Some(bias.bias_rows(&hidden));
+    let rows = || Some(bias.reference_rows(&hidden));
     let weights = coefficients(inputs.num_targets());
-    let pass = backward(&policy, &inputs, rows(), |scores| {
-        assert!(scores.full_kl.iter().all(|&kl| kl > 0.0));
-        let derivatives = Derivatives {
-            logprob: vec![0.0; scores.logprob.len()],
-            full_kl: weights.clone(),
-        };
-        (derivatives, ())
-    })
+    let pass = backward(
+        &policy,
+        &inputs,
+        GradientPlacement::Device,
+        rows(),
+        |scores| {
+            assert!(scores.full_kl.iter().all(|&kl| kl > 0.0));
+            let derivatives = Derivatives {
+                logprob: vec![0.0; scores.logprob.len()],
+                full_kl: weights.clone(),
+            };
+            (derivatives, ())
+        },
+    )
     .unwrap();
     for name in [
         "model.embed_tokens.weight",

@@ -5,13 +5,13 @@ use crate::run::{Run, assert_code, assert_same, world};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use videothinker::config::BiasPlacement;
-use videothinker::policy::bias::BiasModel;
-use videothinker::train::backward::{Derivatives, Home, backward_to};
+use videothinker::policy::reference::ReferenceModel;
+use videothinker::train::backward::{Derivatives, GradientPlacement, backward};
 
 const WEIGHTS: &str = "checkpoints/latest/model.safetensors";
 
-fn placed(placement: BiasPlacement) -> BiasModel {
-    BiasModel::load(&folder("bias"), DType::F32, &Device::Cpu, placement).unwrap()
+fn placed(placement: BiasPlacement) -> ReferenceModel {
+    ReferenceModel::load(&folder("bias"), DType::F32, &Device::Cpu, placement).unwrap()
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn gradients_in_host_memory_are_the_same() {
     let policy = policy();
     let inputs = golden_inputs(&policy, &Reference::load());
     let gradients = |home| {
-        let pass = backward_to(home, &policy, &inputs, None, |scores| {
+        let pass = backward(&policy, &inputs, home, None, |scores| {
             let logprob = (0..scores.logprob.len())
                 .map(|i| (i as f32).sin())
                 .collect();
@@ -58,7 +58,10 @@ fn gradients_in_host_memory_are_the_same() {
         });
         pass.unwrap().gradients
     };
-    let (here, away) = (gradients(Home::Device), gradients(Home::Host));
+    let (here, away) = (
+        gradients(GradientPlacement::Device),
+        gradients(GradientPlacement::Host),
+    );
     assert!(here.keys().eq(away.keys()));
     for (name, gradient) in here {
         let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();

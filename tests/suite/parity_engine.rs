@@ -9,7 +9,7 @@ use videothinker::policy::Policy;
 use videothinker::policy::inputs::PackedInputs;
 use videothinker::policy::logprobs::score;
 use videothinker::rl::loss::{CompletionTerms, LossOutput, policy_loss};
-use videothinker::train::backward::{Derivatives, Pass, backward};
+use videothinker::train::backward::{Derivatives, GradientPlacement, Pass, backward};
 use videothinker::train::optimizer::AdamW;
 
 fn joined(reference: &Reference, what: &str) -> Vec<f32> {
@@ -34,7 +34,7 @@ fn loss(
                     advantage,
                     logprob: &scores.logprob[range.clone()],
                     old_logprob: None,
-                    bias_logprob: Some(&bias[range.clone()]),
+                    reference_logprob: Some(&bias[range.clone()]),
                     full_kl: None,
                 })
                 .collect()
@@ -49,7 +49,7 @@ fn pass(
     bias: &[f32],
     kl: Option<&KlConfig>,
 ) -> Pass<LossOutput> {
-    backward(policy, inputs, None, |scores| {
+    backward(policy, inputs, GradientPlacement::Device, None, |scores| {
         let output = loss(inputs, scores, bias, kl);
         let derivatives = Derivatives {
             logprob: output.d_logprob.clone(),

@@ -11,7 +11,7 @@ use videothinker::policy::generate::{Completion, Finish};
 use videothinker::policy::inputs::{PackedGroup, PackedInputs};
 use videothinker::policy::logprobs::score;
 use videothinker::prompt::Processor;
-use videothinker::train::backward::{Derivatives, backward};
+use videothinker::train::backward::{Derivatives, GradientPlacement, backward};
 use videothinker::train::optimizer::AdamW;
 use videothinker::video::load_patches;
 
@@ -127,7 +127,7 @@ fn the_second_update_of_a_rollout_is_the_clipped_one() {
         low > 0 && high > 0 && low + high < slopes.len(),
         "{low} {high}"
     );
-    let pass = backward(&after_one, &inputs, None, |_| {
+    let pass = backward(&after_one, &inputs, GradientPlacement::Device, None, |_| {
         let derivatives = Derivatives {
             logprob: slopes.clone(),
             full_kl: Vec::new(),

@@ -5,7 +5,7 @@ use crate::model::head::{CHUNK_BYTES, DEVICE_CHUNK};
 use crate::model::spec::Spec;
 use crate::model::weights::expected_shapes;
 use crate::policy::generate::PREFILL_TOKENS;
-use crate::train::gradients::Home;
+use crate::train::gradients::GradientPlacement;
 
 /// What is alive at one moment of learning, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,7 +38,7 @@ pub(super) struct Sizes<'a> {
     pub(super) bytes: u64,
     pub(super) trains_vision: bool,
     /// Where gradients wait for the update.
-    pub(super) home: Home,
+    pub(super) home: GradientPlacement,
     /// Kernels do the work.
     pub(super) by_kernels: bool,
     /// The loss reads the bias model's logits too.
@@ -106,8 +106,8 @@ impl Sizes<'_> {
         let one_layer = gradients("model.layers.0.");
         // Gradients for host memory are on the device until they are copied: a layer's, or the table's.
         let kept = |here: u64, on_their_way: u64| match self.home {
-            Home::Device => here,
-            Home::Host => on_their_way,
+            GradientPlacement::Device => here,
+            GradientPlacement::Host => on_their_way,
         };
 
         let trace = if load.patches == 0 {

@@ -10,11 +10,11 @@ use crate::config::{Config, KlEstimator};
 use crate::model::device;
 use crate::model::head::TokenScores;
 use crate::policy::Policy;
-use crate::policy::bias::BiasModel;
 use crate::policy::inputs::PackedInputs;
+use crate::policy::reference::ReferenceModel;
 use crate::prompt::Processor;
 use crate::rl::loss::policy_loss;
-use crate::train::backward::{Derivatives, Home, backward_to};
+use crate::train::backward::{Derivatives, GradientPlacement, backward};
 use crate::train::estimate::{Load, Memory};
 use crate::train::metrics::{peak_resident_bytes, resident_bytes};
 use crate::train::optimizer::AdamW;
@@ -96,19 +96,19 @@ pub fn learning_speed(
     let vars = policy.vars().iter();
     let vars = vars.map(|(name, var)| (name.clone(), var.clone()));
     let mut optimizer = AdamW::new(vars, &config.optimizer)?;
-    let bias = BiasModel::load(folder, dtype, &device, config.model.bias_placement)?;
+    let bias = ReferenceModel::load(folder, dtype, &device, config.model.bias_placement)?;
     let spec = &policy.model().spec;
     let prompts = workload.prompts(&processor, spec)?;
     let inputs = workload.packed(spec, &prompts)?;
 
     let exact = config.kl.estimator == KlEstimator::Full;
-    let (mut bias_logprob, mut bias_hidden) = (Vec::new(), None);
+    let (mut reference_logprob, mut bias_hidden) = (Vec::new(), None);
     let bias_times = Times::of(&device, repeats, || {
         if exact {
             bias_hidden = None;
             bias_hidden = Some(bias.target_hidden(&inputs)?);
         } else {
-            bias_logprob = bias.score(&inputs)?.logprob;
+            reference_logprob = bias.score(&inputs)?.logprob;
         }
         Ok(())
     })?;
@@ -116,14 +116,16 @@ pub fn learning_speed(
         record::write(path, &prompts, &inputs, &bias.score(&inputs)?.logprob)?;
     }
     let home = if optimizer.reads_gradients_on_host() {
-        Home::Host
+        GradientPlacement::Host
     } else {
-        Home::Device
+        GradientPlacement::Device
     };
     let learn = || {
-        let bias_rows = bias_hidden.as_ref().map(|hidden| bias.bias_rows(hidden));
-        backward_to(home, &policy, &inputs, bias_rows, |scores| {
-            derivatives(config, &inputs, scores, &bias_logprob)
+        let reference_rows = bias_hidden
+            .as_ref()
+            .map(|hidden| bias.reference_rows(hidden));
+        backward(&policy, &inputs, home, reference_rows, |scores| {
+            derivatives(config, &inputs, scores, &reference_logprob)
         })
     };
     // One more pass stays alive for the update: it is the last of those timed.

@@ -8,15 +8,15 @@ use crate::model::spec::Spec;
 use crate::model::weights;
 use crate::model::weights::NamedTensors;
 use crate::policy::GraphUse;
-use crate::policy::bias::BiasModel;
 use crate::policy::generate::{Completion, Generated, generate_counted, unobserved};
 use crate::policy::inputs::{PackedGroup, PackedInputs};
+use crate::policy::reference::ReferenceModel;
 use crate::policy::sampler::QuestionSeed;
 use crate::policy::{FrozenModel, Policy};
 use crate::prompt::{Processor, Prompt};
 use crate::rl::advantage::advantages;
 use crate::rl::loss::{CompletionTerms, LossOutput, policy_loss};
-use crate::train::backward::{Derivatives, Gradients, Home, backward_to};
+use crate::train::backward::{Derivatives, GradientPlacement, Gradients, backward};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
@@ -110,13 +110,13 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Differences> {
     let inputs = WORKLOAD.packed(&spec, &prompts)?;
     let on_cpu = (DType::F32, &Device::Cpu);
     let weights = [&rounded, &noisy];
-    let reference = Step::of(&spec, weights, &inputs, on_cpu, Home::Device)?;
+    let reference = Step::of(&spec, weights, &inputs, on_cpu, GradientPlacement::Device)?;
     let mut found = Vec::new();
     let mut graph_use = GraphUse::default();
     for bounds in &BOUNDS {
         let here = (bounds.dtype, device);
-        let step = Step::of(&spec, weights, &inputs, here, Home::Device)?;
-        let through_host = Step::of(&spec, weights, &inputs, here, Home::Host)?;
+        let step = Step::of(&spec, weights, &inputs, here, GradientPlacement::Device)?;
+        let through_host = Step::of(&spec, weights, &inputs, here, GradientPlacement::Host)?;
         let mut add = |what: String, max_error: f64, bound: f64| {
             found.push(Difference {
                 what,
@@ -212,18 +212,18 @@ impl Step {
         [own, bias]: [&NamedTensors; 2],
         inputs: &PackedInputs,
         (dtype, device): (DType, &Device),
-        home: Home,
+        home: GradientPlacement,
     ) -> Result<Self> {
         let (waiting, placement) = match home {
-            Home::Device => (device, BiasPlacement::Device),
-            Home::Host => (&Device::Cpu, BiasPlacement::Host),
+            GradientPlacement::Device => (device, BiasPlacement::Device),
+            GradientPlacement::Host => (&Device::Cpu, BiasPlacement::Host),
         };
-        let bias = BiasModel::new(spec, placed(bias, dtype, waiting)?, device, placement)?;
+        let bias = ReferenceModel::new(spec, placed(bias, dtype, waiting)?, device, placement)?;
         let policy = Policy::new(spec, placed(own, dtype, device)?, true)?;
         let bias = bias.score(inputs)?.logprob;
         let config = Config::default();
         let mut without_kl = Vec::new();
-        let pass = backward_to(home, &policy, inputs, None, |scores| {
+        let pass = backward(&policy, inputs, home, None, |scores| {
             let terms = terms(inputs, scores, &bias);
             let loss = |kl| policy_loss(&terms, &config.objective, kl, WORKLOAD.completion_tokens);
             without_kl = loss(None).d_logprob;
@@ -272,7 +272,7 @@ pub(super) fn terms<'a>(
                 advantage,
                 logprob: &scores.logprob[range.clone()],
                 old_logprob: None,
-                bias_logprob: bias.get(range.clone()),
+                reference_logprob: bias.get(range.clone()),
                 full_kl: scores.full_kl.get(range.clone()),
             })
             .collect()

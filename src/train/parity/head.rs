@@ -3,7 +3,7 @@
 use super::Probe;
 use super::near::{Near, Sums};
 use crate::kernels;
-use crate::model::head::{BiasRows, CHUNK_BYTES, DEVICE_CHUNK, Head};
+use crate::model::head::{CHUNK_BYTES, DEVICE_CHUNK, Head, ReferenceRows};
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 const D_LOGPROB: [f32; 6] = [0.3, -1.0, 0.2, 0.7, 0.0, 1.0];
@@ -163,7 +163,7 @@ impl Probe<'_> {
             [&weight.exact, &bias_weight.exact],
         );
         let want = defined(hiddens, weights)?;
-        let bias = BiasRows {
+        let bias = ReferenceRows {
             hidden: &bias_hidden.here,
             weight: &bias_weight.here,
         };

@@ -3,16 +3,18 @@
 use super::checkpoint;
 use super::checkpoint::Checkpoints;
 use super::checkpoint::TrainerState;
-use super::feed;
+use super::data_loader;
 use super::replay::Replayed;
 use super::rundir;
 use super::rundir::RunDir;
 use super::rundir::RunDirError;
+use super::sft;
 use crate::config::Config;
 use crate::config::Verb;
 use crate::data::Dataset;
 use crate::data::Question;
 use crate::data::fnv::Fnv;
+use crate::data::read_questions;
 use crate::dist::DistError;
 use crate::dist::ProcessGroup;
 use anyhow::Context;
@@ -108,6 +110,19 @@ pub(super) fn starting_point(
     Ok((Some(path), state))
 }
 
+/// The questions of a run; those of `train-sft` have worked answers.
+///
+/// # Errors
+/// A file that cannot be read, or holds a question that is not as it must be.
+pub(super) fn load_dataset(config: &Config, verb: Verb) -> Result<Dataset> {
+    let path = &config.data.questions;
+    let mut questions = read_questions(path)?;
+    if verb == Verb::TrainSft {
+        questions = sft::with_worked_answers(questions, path)?;
+    }
+    Ok(Dataset::new(questions, &config.data, config.seed)?)
+}
+
 /// The questions of the steps to come.
 pub(super) struct Steps<'a> {
     pub(super) questions: Vec<&'a Question>,
@@ -128,9 +143,9 @@ impl<'a> Steps<'a> {
         let last = config.train.last_step();
         let end = last * per_step;
         let questions = if verb == Verb::TrainSft {
-            feed::in_clip_order(dataset, config.seed, state.next_question, end)
+            data_loader::in_clip_order(dataset, config.seed, state.next_question, end)
         } else {
-            feed::in_order(dataset, state.next_question, end, per_step)
+            data_loader::in_order(dataset, state.next_question, end, per_step)
         };
         Self {
             questions,

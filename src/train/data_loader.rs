@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// A question with its clip, ready for a prompt.
 #[derive(Debug, Clone)]
-pub struct Lesson<'a> {
+pub struct Example<'a> {
     /// The question.
     pub question: &'a Question,
     /// Its clip.
@@ -25,7 +25,7 @@ pub struct Lesson<'a> {
 }
 
 /// Hands out questions in the run's order; their clips are decoded on other threads.
-pub struct Feed<'a> {
+pub struct DataLoader<'a> {
     questions: Vec<&'a Question>,
     /// Next of `questions`.
     due: usize,
@@ -34,7 +34,7 @@ pub struct Feed<'a> {
     skipped: usize,
 }
 
-impl<'a> Feed<'a> {
+impl<'a> DataLoader<'a> {
     /// Starts decoding for `questions`, in this order.
     ///
     /// # Errors
@@ -64,15 +64,15 @@ impl<'a> Feed<'a> {
     ///
     /// # Errors
     /// A clip that cannot be used, named with its question.
-    pub fn next_lessons(&mut self, count: usize) -> Result<Vec<Lesson<'a>>> {
+    pub fn next_examples(&mut self, count: usize) -> Result<Vec<Example<'a>>> {
         let end = (self.due + count).min(self.questions.len());
-        let mut lessons = Vec::with_capacity(count);
+        let mut examples = Vec::with_capacity(count);
         for question in &self.questions[self.due..end] {
             let Some(loaded) = self.clips.next() else {
                 break;
             };
             match loaded {
-                Ok((_, video)) => lessons.push(Lesson { question, video }),
+                Ok((_, video)) => examples.push(Example { question, video }),
                 Err(error) if self.on_bad_video == BadVideoPolicy::Skip => {
                     self.skipped += 1;
                     tracing::warn!("question {} skipped: {error}", question.id);
@@ -83,7 +83,7 @@ impl<'a> Feed<'a> {
             }
         }
         self.due = end;
-        Ok(lessons)
+        Ok(examples)
     }
 
     /// Seconds that the video threads have worked since the start, added up over the threads.
@@ -102,11 +102,11 @@ impl<'a> Feed<'a> {
     }
 }
 
-/// Bytes of the clips of `lessons`; neighbours may share one.
-pub fn bytes_of(lessons: &[Lesson]) -> u64 {
-    lessons
+/// Bytes of the clips of `examples`; neighbours may share one.
+pub fn bytes_of(examples: &[Example]) -> u64 {
+    examples
         .chunk_by(|a, b| Arc::ptr_eq(&a.video, &b.video))
-        .map(|lessons| size_of_val(lessons[0].video.values.as_slice()) as u64)
+        .map(|examples| size_of_val(examples[0].video.values.as_slice()) as u64)
         .sum()
 }
 
@@ -202,16 +202,16 @@ mod tests {
         let (_folder, dataset) = dataset();
         let mut config = Config::default();
         let questions = in_order(&dataset, 0, 4, 2);
-        let mut feed = Feed::start(questions.clone(), &config).unwrap();
-        let message = format!("{:#}", feed.next_lessons(2).unwrap_err());
+        let mut loader = DataLoader::start(questions.clone(), &config).unwrap();
+        let message = format!("{:#}", loader.next_examples(2).unwrap_err());
         assert!(
             message.contains(&questions[0].id) && message.contains(".mp4"),
             "{message}"
         );
         config.data.on_bad_video = BadVideoPolicy::Skip;
-        let mut feed = Feed::start(questions, &config).unwrap();
-        assert!(feed.next_lessons(3).unwrap().is_empty());
-        assert!(feed.next_lessons(3).unwrap().is_empty());
-        assert_eq!(feed.skipped(), 4);
+        let mut loader = DataLoader::start(questions, &config).unwrap();
+        assert!(loader.next_examples(3).unwrap().is_empty());
+        assert!(loader.next_examples(3).unwrap().is_empty());
+        assert_eq!(loader.skipped(), 4);
     }
 }

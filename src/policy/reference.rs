@@ -1,9 +1,9 @@
-//! The frozen bias model, whose layers may be kept elsewhere or in another format than the policy's.
+//! The frozen model that the KL term is measured against (CDPO's bias model), whose layers may be kept elsewhere or in another format than the policy's.
 
 use crate::config::BiasPlacement;
 use crate::model::Qwen25Vl;
 use crate::model::checkpoint_error::CheckpointError;
-use crate::model::head::{BiasRows, CHUNK_BYTES, Head, TokenScores};
+use crate::model::head::{CHUNK_BYTES, Head, ReferenceRows, TokenScores};
 use crate::model::int8::Int8Layer;
 use crate::model::offload::{self, HostLayer};
 use crate::model::spec::Spec;
@@ -17,7 +17,7 @@ use std::path::Path;
 
 /// A model that says how likely it finds a completion, and nothing else.
 #[derive(Debug)]
-pub struct BiasModel {
+pub struct ReferenceModel {
     /// The whole model, or what is left of it without the layers that are placed elsewhere.
     model: Qwen25Vl,
     placed: Placed,
@@ -31,7 +31,7 @@ enum Placed {
     Int8([Vec<Int8Layer>; 2]),
 }
 
-impl BiasModel {
+impl ReferenceModel {
     /// Reads a checkpoint folder for use on `device`.
     pub fn load(
         folder: &Path,
@@ -48,7 +48,7 @@ impl BiasModel {
         Ok(Self::new(&spec, tensors, device, placement)?)
     }
 
-    /// A bias model of these tensors, which are on `device` for a placement there, else on the CPU.
+    /// A reference model of these tensors, which are on `device` for a placement there, else on the CPU.
     pub fn new(
         spec: &Spec,
         mut tensors: NamedTensors,
@@ -106,14 +106,14 @@ impl BiasModel {
         Head::new(&hidden, head, &inputs.target_ids, None, CHUNK_BYTES)?.scores()
     }
 
-    /// Its normed output `[R, H]` at the target rows, from which [`Self::bias_rows`] makes exact divergences.
+    /// Its normed output `[R, H]` at the target rows, from which [`Self::reference_rows`] makes exact divergences.
     pub fn target_hidden(&self, inputs: &PackedInputs) -> Result<Tensor> {
         logprobs::target_hidden_through(&self.model, self, inputs)
     }
 
-    /// The bias model's side of an exact divergence, from [`Self::target_hidden`].
-    pub fn bias_rows<'a>(&'a self, hidden: &'a Tensor) -> BiasRows<'a> {
-        BiasRows {
+    /// The reference's side of an exact divergence, from [`Self::target_hidden`].
+    pub fn reference_rows<'a>(&'a self, hidden: &'a Tensor) -> ReferenceRows<'a> {
+        ReferenceRows {
             hidden,
             weight: &self.model.head,
         }
@@ -129,7 +129,7 @@ fn place<T>(
     Ok([all(decoder)?, all(tower)?])
 }
 
-impl Layers for BiasModel {
+impl Layers for ReferenceModel {
     fn each_layer(&self, each: &mut dyn FnMut(&DecoderLayer) -> Result<()>) -> Result<()> {
         let spec = &self.model.spec.text;
         let mut index = 0;

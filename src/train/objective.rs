@@ -1,11 +1,108 @@
-//! The objective in words, so that nobody has to guess a sign.
+//! What the RL stages differ in, the frozen model that CDPO is measured against, and the objective in words.
 
 use crate::config::Config;
 use crate::config::DivergenceGuard;
+use crate::config::KlConfig;
 use crate::config::KlDirection;
 use crate::config::KlEstimator;
 use crate::config::LossKind;
 use crate::config::Verb;
+use crate::model::device;
+use crate::model::head::ReferenceRows;
+use crate::model::hub;
+use crate::model::spec::Spec;
+use crate::policy::Policy;
+use crate::policy::inputs::PackedInputs;
+use crate::policy::reference::ReferenceModel;
+use anyhow::Context;
+use anyhow::Result;
+use candle_core::Tensor;
+
+/// What the RL stages differ in.
+#[derive(Debug)]
+pub enum Objective {
+    /// Rewards alone.
+    Grpo,
+    /// Rewards, and the divergence from this frozen model: the bias model.
+    Cdpo(Box<ReferenceModel>),
+}
+
+/// What the frozen model gives a micro-batch's completions.
+#[derive(Debug)]
+pub(super) enum ReferenceScores {
+    /// In stage 1.
+    None,
+    /// Log-probability of each token.
+    Logprob(Vec<f32>),
+    /// Normed outputs `[R, H]` of its last layer, from which exact divergences are computed.
+    Hidden(Tensor),
+}
+
+impl Objective {
+    /// Loads the bias model where the config names one.
+    ///
+    /// # Errors
+    /// When the model cannot be loaded, or speaks another vocabulary than the policy.
+    pub fn load(config: &Config, policy: &Policy) -> Result<Self> {
+        let Some(name) = &config.model.bias_model else {
+            return Ok(Self::Grpo);
+        };
+        let folder = hub::resolve(name).context("model.bias_model")?;
+        let (dtype, device) = (device::dtype(&config.model), policy.model().device());
+        let placement = config.model.bias_placement;
+        let reference =
+            ReferenceModel::load(&folder, dtype, device, placement).context("model.bias_model")?;
+        let (own, other) = (&policy.model().spec, reference.spec());
+        if own.text.vocab_size != other.text.vocab_size || own.tokens != other.tokens {
+            anyhow::bail!(
+                "model.bias_model {name} has another vocabulary than the policy ({} and {} tokens): its log-probabilities \
+                 cannot be compared",
+                other.text.vocab_size,
+                own.text.vocab_size
+            );
+        }
+        Ok(Self::Cdpo(Box::new(reference)))
+    }
+
+    /// Sizes of the frozen model.
+    pub(super) fn reference_spec(&self) -> Option<&Spec> {
+        match self {
+            Self::Grpo => None,
+            Self::Cdpo(reference) => Some(reference.spec()),
+        }
+    }
+
+    /// What the frozen model gives the targets of `inputs`.
+    pub(super) fn score_reference(
+        &self,
+        inputs: &PackedInputs,
+        kl: Option<&KlConfig>,
+    ) -> candle_core::Result<ReferenceScores> {
+        match (self, kl) {
+            (Self::Grpo, _) => Ok(ReferenceScores::None),
+            (Self::Cdpo(reference), Some(kl)) if kl.estimator == KlEstimator::Full => {
+                reference.target_hidden(inputs).map(ReferenceScores::Hidden)
+            }
+            (Self::Cdpo(reference), _) => {
+                let scores = reference.score(inputs)?;
+                Ok(ReferenceScores::Logprob(scores.logprob))
+            }
+        }
+    }
+
+    /// The frozen model's side of exact divergences.
+    pub(super) fn reference_rows<'a>(
+        &'a self,
+        scores: &'a ReferenceScores,
+    ) -> Option<ReferenceRows<'a>> {
+        match (self, scores) {
+            (Self::Cdpo(reference), ReferenceScores::Hidden(hidden)) => {
+                Some(reference.reference_rows(hidden))
+            }
+            _ => None,
+        }
+    }
+}
 
 /// What this run maximises, a sentence a line.
 pub fn objective_in_words(config: &Config, verb: Verb) -> Vec<String> {

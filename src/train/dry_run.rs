@@ -1,0 +1,82 @@
+//! A run that is only checked: everything it needs, what it would do, and what that takes.
+
+use super::estimate::Memory;
+use super::measure;
+use super::objective_in_words;
+use super::replay;
+use super::starting_point::RunOptions;
+use super::starting_point::load_dataset;
+use super::starting_point::plan_replay;
+use crate::config::Config;
+use crate::config::QuestionOrder;
+use crate::config::Verb;
+use crate::data::too_few;
+use anyhow::Result;
+use std::fmt::Write;
+
+/// Checks everything a run needs without loading a model, and says in words what it would do.
+///
+/// # Errors
+/// Whatever would stop the run before its first step.
+pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions, ranks: usize) -> Result<String> {
+    let dataset = load_dataset(config, verb)?;
+    if let Some(path) = &options.replay {
+        plan_replay(&dataset, replay::read(path)?, config)?;
+    }
+    let mut text = String::new();
+    for line in objective_in_words(config, verb) {
+        writeln!(text, "{line}")?;
+    }
+    let train = &config.train;
+    let stops = match train.stop_after {
+        Some(stop) if stop < train.steps => format!("The first {stop} of "),
+        _ => String::new(),
+    };
+    writeln!(
+        text,
+        "{stops}{} steps of {} from {} questions ({} left out), output in {}.",
+        train.steps,
+        config.train.questions_per_step,
+        dataset.len(),
+        dataset.num_skipped(),
+        config.output_dir.display()
+    )?;
+    let available = dataset.len() + dataset.num_skipped();
+    if let Some(message) = config
+        .data
+        .samples
+        .and_then(|samples| too_few(samples, available))
+    {
+        writeln!(text, "{message}.")?;
+    }
+    let last = config.train.last_step();
+    let keep = &config.checkpoint.keep_steps;
+    if let Some(step) = keep.iter().find(|step| **step > last) {
+        writeln!(
+            text,
+            "checkpoint.keep_steps names step {step}, but the run ends at {last}: there will be no such checkpoint."
+        )?;
+    }
+    if verb.is_rl() && config.data.order == QuestionOrder::Trainer {
+        writeln!(text, "They come in the order of transformers' Trainer.")?;
+    }
+    let mut config = config.clone();
+    if ranks > 1 {
+        config.train.questions_per_step = config.train.questions_per_step.div_ceil(ranks);
+        writeln!(
+            text,
+            "{ranks} ranks, each with {} of a step's questions; memory and time are one rank's.",
+            config.train.questions_per_step
+        )?;
+    }
+    let memory = Memory::before_start(&config, verb, dataset.questions())?;
+    writeln!(
+        text,
+        "Memory, at the longest prompts and completions:\n{memory}"
+    )?;
+    if verb.is_rl() {
+        let duration = measure::Duration::in_words(&config, dataset.questions())?;
+        writeln!(text, "{duration}")?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,154 @@
+//! A step's questions in micro-batches, which go through the models side by side.
+
+use super::backward::Pass;
+use super::backward::passes_at_once;
+use super::objective::ReferenceScores;
+use crate::config::Config;
+use crate::config::LossKind;
+use crate::dist::ProcessGroup;
+use crate::model::Qwen25Vl;
+use crate::model::head::TokenScores;
+use crate::model::spec::Spec;
+use crate::policy::inputs::PackedGroup;
+use crate::policy::inputs::PackedInputs;
+use crate::rl::Group;
+use crate::rl::Rollout;
+use crate::rl::loss::CompletionTerms;
+use crate::rl::loss::LossOutput;
+use anyhow::Result;
+use std::ops::Range;
+
+/// Questions that go through the models together, from their rollouts to the first pass over them.
+pub(super) struct MicroBatch<'a> {
+    pub(super) groups: &'a [Group<'a>],
+    pub(super) inputs: PackedInputs,
+    /// Its share of the step's loss, over all ranks.
+    pub(super) loss_weight: f64,
+    /// Of the same tokens, by the frozen model.
+    pub(super) reference: ReferenceScores,
+    /// Absent until the first backward pass.
+    first_pass: Option<FirstPass>,
+}
+
+/// What the training path gave each token under the weights that sampled.
+struct FirstPass {
+    /// log π_old.
+    logprob: Vec<f32>,
+    entropy: Vec<f32>,
+    /// Divergence from the reference; empty without one.
+    kl: Vec<f32>,
+}
+
+impl<'a> MicroBatch<'a> {
+    /// This rank's questions divided among the passes that run side by side. A micro-batch weighs in the loss as its questions
+    /// do among those of all ranks, or in `dapo` as its tokens do.
+    pub(super) fn split(
+        groups: &'a [Group<'a>],
+        model: &Qwen25Vl,
+        config: &Config,
+        dist: &ProcessGroup,
+    ) -> Result<Vec<Self>> {
+        let weight = |groups: &[Group]| match config.objective.loss {
+            LossKind::Dapo => groups.iter().map(Group::completion_tokens).sum::<usize>() as f64,
+            LossKind::Grpo | LossKind::DrGrpo | LossKind::Bnpo => groups.len() as f64,
+        };
+        let [whole] = dist.all_reduce_sum([weight(groups)])?;
+        let passes = passes_at_once(model.device());
+        let per_batch = groups.len().div_ceil(passes).max(1);
+        groups
+            .chunks(per_batch)
+            .map(|groups| {
+                Ok(Self {
+                    groups,
+                    inputs: pack(groups, &model.spec)?,
+                    loss_weight: weight(groups) / whole,
+                    reference: ReferenceScores::None,
+                    first_pass: None,
+                })
+            })
+            .collect()
+    }
+
+    /// What the loss is made of: `scores` of the policy as it is, and what is known of the same tokens.
+    pub(super) fn loss_terms<'s>(
+        &'s self,
+        scores: &'s TokenScores,
+    ) -> Vec<Vec<CompletionTerms<'s>>> {
+        let old = self
+            .first_pass
+            .as_ref()
+            .map(|first| first.logprob.as_slice());
+        let (reference, full) = match &self.reference {
+            ReferenceScores::None => (None, None),
+            ReferenceScores::Logprob(logprob) => (Some(logprob.as_slice()), None),
+            ReferenceScores::Hidden(_) => (None, Some(scores.full_kl.as_slice())),
+        };
+        let of_tokens = |values: Option<&'s [f32]>, range: &Range<usize>| {
+            values.map(|values| &values[range.clone()])
+        };
+        self.groups
+            .iter()
+            .zip(&self.inputs.suffix_targets)
+            .map(|(group, ranges)| {
+                let rollouts = group.rollouts.iter().zip(ranges);
+                rollouts
+                    .map(|(rollout, range)| CompletionTerms {
+                        advantage: rollout.advantage,
+                        logprob: &scores.logprob[range.clone()],
+                        old_logprob: of_tokens(old, range),
+                        reference_logprob: of_tokens(reference, range),
+                        full_kl: of_tokens(full, range),
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+
+    /// Keeps what a first pass gave; later passes change nothing.
+    pub(super) fn keep_first_pass(&mut self, pass: &Pass<LossOutput>) {
+        self.first_pass.get_or_insert_with(|| FirstPass {
+            logprob: pass.scores.logprob.clone(),
+            entropy: pass.scores.entropy.clone(),
+            kl: pass.objective.kl.clone(),
+        });
+    }
+
+    /// Entropy of each token.
+    pub(super) fn entropy(&self) -> &[f32] {
+        self.first_pass.as_ref().map_or(&[], |first| &first.entropy)
+    }
+
+    /// Every rollout with its group, and log-probability and divergence of its tokens in the first pass; the latter are empty
+    /// without a reference.
+    pub(super) fn rollouts(
+        &self,
+    ) -> impl Iterator<Item = (&'a Group<'a>, &'a Rollout, &[f32], &[f32])> {
+        let groups = self.groups.iter().zip(&self.inputs.suffix_targets);
+        groups.flat_map(move |(group, ranges)| {
+            group
+                .rollouts
+                .iter()
+                .zip(ranges)
+                .map(move |(rollout, range)| {
+                    let first = self.first_pass.as_ref();
+                    let logprob = first.and_then(|first| first.logprob.get(range.clone()));
+                    let kl = first.and_then(|first| first.kl.get(range.clone()));
+                    (group, rollout, logprob.unwrap_or(&[]), kl.unwrap_or(&[]))
+                })
+        })
+    }
+}
+
+fn pack(groups: &[Group], spec: &Spec) -> Result<PackedInputs> {
+    let packed: Vec<PackedGroup> = groups
+        .iter()
+        .map(|group| {
+            let completions = group.rollouts.iter();
+            PackedGroup::of_completions(
+                &group.prompt,
+                completions.map(|rollout| rollout.completion.token_ids.as_slice()),
+            )
+        })
+        .collect();
+    Ok(PackedInputs::new(spec, &packed)?)
+}

@@ -1,0 +1,85 @@
+//! What a step leaves in the run directory: its numbers, its completions, and the sample of an update that was not finite.
+
+use super::metrics::StepMetrics;
+use super::micro_batch::MicroBatch;
+use crate::config::QuestionKind;
+use crate::policy::generate::Finish;
+use anyhow::Result;
+use serde::Serialize;
+use std::path::Path;
+
+/// What a step did.
+#[derive(Debug, Default)]
+pub(super) struct StepRecord {
+    pub(super) metrics: StepMetrics,
+    /// Lines of `rollouts.jsonl`, of all ranks in the order of questions.
+    pub(super) rollouts: Vec<String>,
+    /// A line of `bad_steps.jsonl`.
+    pub(super) bad_sample: Option<serde_json::Value>,
+}
+
+impl From<StepMetrics> for StepRecord {
+    fn from(metrics: StepMetrics) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+}
+
+/// A line of `rollouts.jsonl`.
+#[derive(Debug, Clone, Serialize)]
+struct RolloutLine<'a> {
+    step: usize,
+    question_id: &'a str,
+    /// The paper's split, where known.
+    kind: Option<QuestionKind>,
+    video: &'a Path,
+    solution: &'a str,
+    completion: &'a str,
+    finish: Finish,
+    /// Unweighted, as is `format`.
+    accuracy: f64,
+    format: f64,
+    /// R: the weighted sum.
+    reward: f64,
+    /// A: the reward against its group.
+    advantage: f64,
+    /// Mean divergence from the reference per token; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kl: Option<f64>,
+    prompt_tokens: usize,
+    completion_tokens: usize,
+}
+
+/// The rollouts of `step`, a line each.
+pub(super) fn rollout_lines(step: usize, batches: &[MicroBatch]) -> Result<Vec<String>> {
+    let rollouts = batches.iter().flat_map(MicroBatch::rollouts);
+    rollouts
+        .map(|(group, rollout, _, kl)| {
+            let line = RolloutLine {
+                step,
+                question_id: &group.question.id,
+                kind: group.question.kind,
+                video: &group.question.video,
+                solution: &group.question.solution,
+                completion: &rollout.completion.text,
+                finish: rollout.completion.finish,
+                accuracy: rollout.reward.accuracy,
+                format: rollout.reward.format,
+                reward: rollout.total,
+                advantage: rollout.advantage,
+                kl: (!kl.is_empty()).then(|| mean(kl)),
+                prompt_tokens: group.prompt.token_ids.len(),
+                completion_tokens: rollout.completion.token_ids.len(),
+            };
+            Ok(serde_json::to_string(&line)?)
+        })
+        .collect()
+}
+
+/// In f64.
+fn mean(values: &[f32]) -> f64 {
+    let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
+    sum / values.len() as f64
+}

@@ -65,7 +65,7 @@ struct Shown<'a> {
     solution: &'a str,
     /// What a judge is asked about a caption; the solution is the right answer to that.
     #[serde(skip_serializing_if = "Option::is_none")]
-    judge: Option<String>,
+    judge: Option<&'a str>,
 }
 
 /// Who says what.
@@ -135,10 +135,10 @@ fn describe<'a>(
             },
             prompt,
             solution: &question.solution,
-            judge: question.judge_task().and_then(|task| match task {
-                JudgeTask::Caption(asked) => Some(asked),
-                JudgeTask::Open(_) => None,
-            }),
+            judge: match &question.judge {
+                Some(JudgeTask::Caption(asked)) => Some(asked),
+                Some(JudgeTask::Open(_)) | None => None,
+            },
         })
     };
     let tasks = by_task.into_iter().map(|(task, members)| {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The files that hold the words of the evaluation protocols, from the authors' and the benchmarks' repositories into
 # data/protocols: less than 1 MB. Each stays under its own licence. Then for instance
-#   videothinker eval --config configs/eval/mvbench.toml --set eval.protocol=official --set eval.protocol_from=data/protocols/mvbench …
+#   videothinker eval run --config configs/eval/mvbench.toml --set eval.protocol=official --set eval.protocol_from=data/protocols/mvbench …
 # Run it again to continue.
 #   scripts/download_protocols.sh
 set -euo pipefail

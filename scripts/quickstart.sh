@@ -58,7 +58,7 @@ train() { # VERB NAME [SETTING…]
 repelled() { train train-cdpo cdpo --set "model.bias_model=$(last_checkpoint bias)"; }
 
 evaluate() { # NAME MODEL
-  "$run" eval --config configs/mini/eval.toml ${settings[@]+"${settings[@]}"} --model "$2" --out "$runs/eval/$1"
+  "$run" eval run --config configs/mini/eval.toml ${settings[@]+"${settings[@]}"} --model "$2" --out "$runs/eval/$1"
 }
 
 # Seconds per step and peak memory of a run, from its log of times.
@@ -103,7 +103,7 @@ printf '\nFrom the first to the last quarter of the steps\n'
 printf '  %-6s reward %s\n' bias "$(change bias reward)" grpo "$(change grpo reward)" cdpo "$(change cdpo reward)"
 printf '  %-6s KL to the bias model %s\n' cdpo "$(change cdpo kl)"
 printf '\nAccuracy on the validation questions, %%, with 95 %% confidence intervals\n\n'
-"$run" eval --table "base=$runs/eval/base" "bias model=$runs/eval/bias" "GRPO baseline=$runs/eval/grpo" "CDPO=$runs/eval/cdpo"
+"$run" eval table "base=$runs/eval/base" "bias model=$runs/eval/bias" "GRPO baseline=$runs/eval/grpo" "CDPO=$runs/eval/cdpo"
 cat <<END
 
 Where to look

@@ -25,12 +25,12 @@ for seed; do
   $run train-cdpo --config configs/mini/cdpo.toml --set seed="$seed" --set output_dir="$here/cdpo" \
     --set model.bias_model="$(last_checkpoint "$here/bias")"
   for name in bias grpo cdpo; do
-    $run eval --config configs/mini/eval.toml --model "$(last_checkpoint "$here/$name")" --out "$here/eval/$name" >/dev/null
+    $run eval run --config configs/mini/eval.toml --model "$(last_checkpoint "$here/$name")" --out "$here/eval/$name" >/dev/null
     rows+=("$name $seed=$here/eval/$name")
   done
 done
 
-table=$($run eval --table "base=$runs/eval/base" "${rows[@]}" --markdown)
+table=$($run eval table "base=$runs/eval/base" "${rows[@]}" --markdown)
 printf '%s\n' "$table"
 # Per model: mean and standard deviation over the seeds of observational, inferential, all, and where it lies.
 printf '\nOver the seeds: mean, standard deviation, lowest to highest (exactly right, %%)\n'

@@ -142,7 +142,7 @@ evaluate() { # MODEL BENCHMARK
   local out=runs/paper/eval/$1/$2 more=()
   if [ -d data/protocols/authors ]; then more+=(--set eval.protocol_from=data/protocols/authors); fi
   if [ "$2" = mvbench ] && [ ! -d data/mvbench/video/nturgbd ]; then more+=(--set data.on_bad_video=skip); fi
-  step "eval-$1-$2" "$out/scores.json" "$run" eval --config "configs/eval/$2.toml" --set "model.device=$device" \
+  step "eval-$1-$2" "$out/scores.json" "$run" eval run --config "configs/eval/$2.toml" --set "model.device=$device" \
     ${more[@]+"${more[@]}"} ${eval_settings[@]+"${eval_settings[@]}"} --model "$(model_of "$1")" --out "$out"
 }
 
@@ -163,7 +163,7 @@ published: repel bias model (CDPO)|79.1
 END
 }
 
-# The published rows as cells of `eval --grid`, for the benchmarks that are shown.
+# The published rows as cells of `eval table --grid`, for the benchmarks that are shown.
 published_cells() { # FUNCTION BENCHMARK…
   local rows=$1 row numbers column title shown
   shift
@@ -192,7 +192,7 @@ table() {
     done
   done
   while IFS= read -r benchmark; do cells+=("$benchmark"); done < <(published_cells "$published" "${benchmarks[@]}")
-  "$run" eval --markdown --grid "${cells[@]}"
+  "$run" eval table --markdown --grid "${cells[@]}"
 }
 
 # What has to be known to read the published numbers.

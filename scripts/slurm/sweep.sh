@@ -5,7 +5,7 @@
 # finished:
 #
 #   sbatch scripts/slurm/sweep.sh
-#   videothinker eval --table CDPO=runs/paper/eval/cdpo/clevrer runs/clevrer/sweep/eval/*
+#   videothinker eval table CDPO=runs/paper/eval/cdpo/clevrer runs/clevrer/sweep/eval/*
 #
 # Arguments are passed on to every training, for instance `--set seed=7`.
 #
@@ -31,7 +31,7 @@ srun "$binary" train-cdpo --config "$config" "$@"
 status=$?
 if [ "$status" = 0 ]; then
   checkpoints=("runs/clevrer/sweep/$name"/checkpoints/step-*)
-  srun "$binary" eval --config configs/eval/clevrer.toml --model "${checkpoints[-1]}" --out "runs/clevrer/sweep/eval/$name"
+  srun "$binary" eval run --config configs/eval/clevrer.toml --model "${checkpoints[-1]}" --out "runs/clevrer/sweep/eval/$name"
   status=$?
 fi
 if [ "$status" = 3 ]; then

@@ -14,6 +14,7 @@ use crate::config::AccuracyRule;
 use crate::config::Config;
 use crate::config::Verb;
 use crate::config::Wording;
+use crate::data::answer::answer_text;
 use crate::model::device;
 use crate::model::positions::VideoSpan;
 use crate::model::positions::prompt_positions;
@@ -29,7 +30,6 @@ use crate::prompt::Prompt;
 use crate::rl::Reward;
 use crate::rl::loss::CompletionTerms;
 use crate::rl::loss::policy_loss;
-use crate::rl::reward;
 use crate::video;
 use crate::video::Frames;
 use crate::video::VideoPatches;
@@ -352,6 +352,6 @@ fn reward_line(scored: &Scored, rule: AccuracyRule) -> RewardLine<'_> {
     RewardLine {
         accuracy,
         format,
-        answer: reward::answer_text(&scored.completion),
+        answer: answer_text(&scored.completion),
     }
 }

@@ -4,12 +4,12 @@ use super::BadArgument;
 use super::output;
 use crate::config::Benchmark;
 use crate::config::Extraction;
+use crate::data::answer::AnswerRule;
+use crate::data::answer::ReadBy;
+use crate::data::answer::Unreadable;
 use crate::data::benchmark;
 use crate::eval::answered::Answered;
 use crate::eval::answered::Sample;
-use crate::eval::extract::ReadBy;
-use crate::eval::extract::Rule;
-use crate::eval::extract::Unreadable;
 use anyhow::Context;
 use anyhow::Result;
 use clap::Args;
@@ -69,7 +69,7 @@ pub(super) fn run(args: &AnswersArgs) -> Result<()> {
         let problem = "--extraction official is a benchmark's own rule: name it with --benchmark";
         return Err(BadArgument(problem.into()).into());
     }
-    let rule = Rule {
+    let rule = AnswerRule {
         extraction: args.extraction,
         benchmark,
     };
@@ -118,7 +118,7 @@ fn records(path: &std::path::Path) -> Result<Vec<(String, Value)>> {
         .collect()
 }
 
-fn score(given: Given, rule: Rule) -> Result<Line> {
+fn score(given: Given, rule: AnswerRule) -> Result<Line> {
     let options = given.options.unwrap_or_default();
     let question = benchmark::question_of(given.question, options, &given.answer)
         .map_err(anyhow::Error::msg)?;

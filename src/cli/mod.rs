@@ -24,7 +24,6 @@ mod check;
 mod data;
 mod estimate;
 mod eval;
-mod eval_grid;
 pub mod init;
 mod inspect;
 mod inspect_answers;
@@ -55,7 +54,7 @@ enum Command {
     TrainCdpo(training::CdpoArgs),
     /// Make the miniature world; turn official CLEVRER files into questions; check clips and budgets
     Data(data::DataArgs),
-    /// Answer a benchmark and score it; merge, rescore or compare finished evaluations
+    /// Answer a benchmark and score it; merge, rescore, judge or compare finished evaluations
     Eval(eval::EvalArgs),
     /// Ask one question about one clip
     Ask(ask::AskArgs),
@@ -164,7 +163,7 @@ pub fn run() -> Result<Outcome> {
         Command::TrainBias(args) => training::bias(&args),
         Command::TrainCdpo(args) => training::cdpo(&args),
         Command::Data(args) => data::run(&args),
-        Command::Eval(args) => eval::run(&args),
+        Command::Eval(args) => eval::run(args),
         Command::Ask(args) => ask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Estimate(args) => estimate::run(&args),

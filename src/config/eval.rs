@@ -60,7 +60,7 @@ pub enum Benchmark {
     Clevrer,
     /// MMVU, the 625 multiple-choice questions of the validation set.
     Mmvu,
-    /// MMVU, the 375 open-ended questions, compared word by word or by a judge (`eval --judge`).
+    /// MMVU, the 375 open-ended questions, compared word by word or by a judge (`eval judge`).
     MmvuOpen,
     /// Video-Holmes, seven types of question.
     VideoHolmes,
@@ -70,7 +70,7 @@ pub enum Benchmark {
     Tempcompass,
     /// TempCompass, all four tasks as the authors count them: a caption is a question about which information is right.
     TempcompassFlat,
-    /// TempCompass, captioning: a judge (`eval --judge`) answers questions from the captions.
+    /// TempCompass, captioning: a judge (`eval judge`) answers questions from the captions.
     TempcompassCaptioning,
     /// Video-MME.
     Videomme,

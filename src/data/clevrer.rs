@@ -1,5 +1,6 @@
 //! Official CLEVRER files → questions, counterfactual ones with the observational/inferential split.
 
+use super::answer::option::letters;
 use super::{DataError, Question, QuestionWriter};
 use crate::config::QuestionKind;
 use serde::{Deserialize, Serialize};
@@ -300,7 +301,7 @@ impl Scribe<'_> {
             return Ok(Some(written));
         }
         let mut right = Vec::new();
-        for (choice, letter) in question.choices.iter().zip('A'..='Z') {
+        for (choice, letter) in question.choices.iter().zip(letters()) {
             let answer = choice.answer;
             let answer = answer.ok_or_else(|| self.untold(&written.id, "a choice"))?;
             if answer == OfficialAnswer::Correct {
@@ -392,6 +393,7 @@ impl Scribe<'_> {
             response: None,
             wording: None,
             grounding: None,
+            judge: None,
             extra,
         }
     }
@@ -423,7 +425,7 @@ impl Scribe<'_> {
             }
         };
         let mut as_seen = true;
-        for (choice, letter) in question.choices.iter().zip('A'..='Z') {
+        for (choice, letter) in question.choices.iter().zip(letters()) {
             let program = choice.program.iter().chain(&question.program);
             let holds = match program::run(program, &self.history, &unchanged) {
                 Ok(Value::Truth(holds)) => holds,

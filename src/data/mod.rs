@@ -2,10 +2,16 @@
 
 use crate::config::QuestionKind;
 use crate::config::Wording;
+use answer::option::choices_in;
+use answer::option::letter_index;
+use answer::option::letters;
+use answer::option::lines_with_starts;
+use answer::option::listed_choices;
+use answer::option::option_mark;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+pub mod answer;
 pub mod benchmark;
 pub mod clevrer;
 mod clip_file;
@@ -18,6 +24,7 @@ pub mod mersenne;
 mod read;
 pub mod shuffle;
 
+pub use answer::Answer;
 pub use clip_file::{ClipFacts, folder_images};
 pub use clip_paths::locate;
 pub use dataset::{Dataset, draw, too_few};
@@ -56,6 +63,13 @@ pub struct Question {
     /// and columns, and its words. Tokens that are not named show nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grounding: Option<Vec<(usize, String)>>,
+    /// What a judge is asked about an answer, where one may be.
+    #[serde(
+        default,
+        deserialize_with = "judge_task",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub judge: Option<JudgeTask>,
     /// Whatever else the source has: kept, not interpreted.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, serde_json::Value>,
@@ -80,7 +94,7 @@ impl Question {
         if self.lists_options() {
             return text;
         }
-        for (index, (option, letter)) in options.iter().zip('A'..='Z').enumerate() {
+        for (index, (option, letter)) in options.iter().zip(letters()).enumerate() {
             text.push('\n');
             if !starts_option(option, index) {
                 text.push(letter);
@@ -99,12 +113,12 @@ impl Question {
     /// Whether this is multiple choice, by its type or, if it has none, by its answer, a letter, and has no options: it cannot
     /// be asked. What a judge answers has its options elsewhere.
     pub fn lacks_options(&self) -> bool {
-        let is_letter = |item: &str| matches!(item.as_bytes(), [b'A'..=b'Z']);
+        let is_letter = |item: &str| letter_index(item).is_some();
         let is_choice = match self.problem_type.as_deref() {
             Some(kind) => kind.eq_ignore_ascii_case("multiple choice"),
             None => self.answer().items().all(is_letter),
         };
-        is_choice && self.choices().is_empty() && self.judge_task().is_none()
+        is_choice && self.choices().is_empty() && self.judge.is_none()
     }
 
     /// The problem without the options that it lists.
@@ -152,12 +166,6 @@ impl Question {
         choices_in(&self.problem)
     }
 
-    /// What a judge is asked about an answer, where one may be: the field `judge`.
-    pub fn judge_task(&self) -> Option<JudgeTask> {
-        let task = self.extra.get("judge")?;
-        serde_json::from_value(task.clone()).ok()
-    }
-
     /// What the source sorts the question under besides its kind, as `(name, value)`: the texts in the field `splits`,
     /// such as `{"duration": "short"}`.
     pub fn splits(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -182,72 +190,6 @@ fn starts_option(line: &str, index: usize) -> bool {
     option_mark(line).is_some_and(|(found, _)| found == index)
 }
 
-/// Words that stand before an option's letter or number in some sources: `Option 1: …`, `Caption A: …`.
-const OPTION_WORDS: [&str; 6] = [
-    "option",
-    "choice",
-    "caption",
-    "sentence",
-    "description",
-    "information",
-];
-
-/// Whether `word` announces an option's letter or number.
-pub fn is_option_word(word: &str) -> bool {
-    OPTION_WORDS
-        .iter()
-        .any(|known| word.eq_ignore_ascii_case(known))
-}
-
-/// The index of the option that a line starts with, counted from 0, and what follows its mark: `A. …`, `A) …`, `(A) …`,
-/// `A: …`, and with a word before it also `Option 1: …`.
-pub fn option_mark(line: &str) -> Option<(usize, &str)> {
-    let line = line.trim_start();
-    let (named, line) = match line.split_once(char::is_whitespace) {
-        Some((word, rest)) if is_option_word(word) => (true, rest.trim_start()),
-        _ => (false, line),
-    };
-    let line = line.strip_prefix('(').unwrap_or(line);
-    let first = line.chars().next()?;
-    let index = match first {
-        'A'..='Z' => first as usize - 'A' as usize,
-        '1'..='9' if named => first as usize - '1' as usize,
-        _ => return None,
-    };
-    let rest = line[1..].strip_prefix(['.', ')', ':'])?;
-    Some((index, rest.trim()))
-}
-
-/// The options among a text's lines, without their letters.
-pub fn choices_in(text: &str) -> Vec<String> {
-    listed_choices(text).map_or_else(Vec::new, |(_, choices)| choices)
-}
-
-/// Where the last list of options in a text begins, and its options without their letters.
-fn listed_choices(text: &str) -> Option<(usize, Vec<String>)> {
-    let mut listed: Option<(usize, Vec<String>)> = None;
-    for (start, line) in lines_with_starts(text) {
-        match (option_mark(line), &mut listed) {
-            (Some((0, text)), _) => listed = Some((start, vec![text.to_owned()])),
-            (Some((index, text)), Some((_, choices))) if index == choices.len() => {
-                choices.push(text.to_owned());
-            }
-            _ => {}
-        }
-    }
-    listed
-}
-
-/// Each line without white space at its end, and where it begins.
-fn lines_with_starts(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let mut next = 0;
-    text.split_inclusive('\n').map(move |line| {
-        let start = next;
-        next += line.len();
-        (start, line.trim_end())
-    })
-}
-
 /// An id is text; sources that number their questions are accepted.
 fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     match serde_json::Value::deserialize(deserializer)? {
@@ -260,73 +202,16 @@ fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, 
     }
 }
 
-/// An answer: the set of items between the tags, normalised so that equal answers are equal sets.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
-pub struct Answer {
-    items: BTreeSet<String>,
-}
-
-impl Answer {
-    /// Reads an answer: inside the first `<answer>` tags, else the whole text; white space is
-    /// removed, commas separate, numbers take one spelling. Empty items do not count.
-    pub fn parse(text: &str) -> Self {
-        let body = tagged(text).unwrap_or(text);
-        let items = body
-            .split(',')
-            .map(|item| item.split_whitespace().collect::<String>())
-            .filter(|item| !item.is_empty())
-            .map(|item| normalised(&item))
-            .collect();
-        Self { items }
-    }
-
-    /// The items, sorted.
-    pub fn items(&self) -> impl Iterator<Item = &str> {
-        self.items.iter().map(String::as_str)
-    }
-
-    /// Number of items.
-    pub fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    /// Whether nothing is answered.
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    /// Whether every item is an item of `truth`.
-    pub fn is_subset(&self, truth: &Self) -> bool {
-        self.items.is_subset(&truth.items)
-    }
-}
-
-impl std::fmt::Display for Answer {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let items: Vec<&str> = self.items().collect();
-        formatter.write_str(&items.join(","))
-    }
-}
-
-/// The text inside the first `<answer>…</answer>`.
-fn tagged(text: &str) -> Option<&str> {
-    let start = text.find("<answer>")? + "<answer>".len();
-    let length = text[start..].find("</answer>")?;
-    Some(&text[start..start + length])
-}
-
-/// `3`, `3.0` and `+3` are one number; anything else stays as it is.
-fn normalised(item: &str) -> String {
-    let looks_numeric = item
-        .trim_start_matches(['+', '-'])
-        .starts_with(|first: char| first.is_ascii_digit() || first == '.');
-    match item.parse::<f64>() {
-        Ok(number) if looks_numeric && number.is_finite() => {
-            // Adding zero turns −0 into 0.
-            (number + 0.0).to_string()
-        }
-        _ => item.to_owned(),
-    }
+/// A judge's task, or why it is none.
+fn judge_task<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<JudgeTask>, D::Error> {
+    let task = Option::<serde_json::Value>::deserialize(deserializer)?;
+    task.map(serde_json::from_value)
+        .transpose()
+        .map_err(|error| {
+            serde::de::Error::custom(format!(
+                "`judge`: {error}: write {{\"open\": QUESTION}} or {{\"caption\": QUESTION WITH OPTIONS}}, or leave it out"
+            ))
+        })
 }
 
 #[cfg(test)]
@@ -345,6 +230,7 @@ mod tests {
             response: None,
             wording: None,
             grounding: None,
+            judge: None,
             extra: serde_json::Map::new(),
         }
     }
@@ -410,18 +296,25 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_sets() {
-        let truth = Answer::parse("<answer>C, A</answer>");
-        assert_eq!(truth.to_string(), "A,C");
-        assert_eq!(
-            truth,
-            Answer::parse("so <answer> A ,C,</answer> <answer>B</answer>")
-        );
-        assert!(Answer::parse("A").is_subset(&truth));
-        assert!(!Answer::parse("A,B").is_subset(&truth));
-        assert!(Answer::parse("<answer> </answer>").is_empty());
-        assert_eq!(Answer::parse("3.0"), Answer::parse("3"));
-        assert_eq!(Answer::parse("-0.0"), Answer::parse("0"));
-        assert_ne!(Answer::parse("inf"), Answer::parse("infinity"));
+    fn a_judge_task_that_is_none_is_refused() {
+        let read = |judge: &str| {
+            let line = format!(r#"{{"problem":"Why?","solution":"x","video":"a.mp4"{judge}}}"#);
+            serde_json::from_str::<Question>(&line).map(|question| question.judge)
+        };
+        let open = r#","judge":{"open":"Why?"}"#;
+        assert_eq!(read(open).unwrap(), Some(JudgeTask::Open("Why?".into())));
+        assert_eq!(read("").unwrap(), None);
+        assert_eq!(read(r#","judge":null"#).unwrap(), None);
+        for bad in [
+            r#","judge":"me""#,
+            r#","judge":{"oepn":"Why?"}"#,
+            r#","judge":{"open":3}"#,
+        ] {
+            let error = read(bad).unwrap_err().to_string();
+            assert!(
+                error.contains("`judge`: ") && error.contains("leave it out"),
+                "{error}"
+            );
+        }
     }
 }

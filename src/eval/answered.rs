@@ -1,20 +1,22 @@
 //! One answered question: what was asked, what the model wrote, what that is worth.
 
-use super::extract;
-use super::extract::Asked;
-use super::extract::Extracted;
-use super::extract::Form;
-use super::extract::ReadBy;
-use super::extract::Rule;
-use super::extract::Unreadable;
 use super::judge::Verdict;
-use super::official;
 use crate::config::AccuracyRule;
 use crate::config::Extraction;
 use crate::config::QuestionKind;
 use crate::data::Answer;
 use crate::data::JudgeTask;
 use crate::data::Question;
+use crate::data::answer;
+use crate::data::answer::AnswerForm;
+use crate::data::answer::AnswerRule;
+use crate::data::answer::Expected;
+use crate::data::answer::ParsedAnswer;
+use crate::data::answer::ReadBy;
+use crate::data::answer::Unreadable;
+use crate::data::answer::answer_text;
+use crate::data::answer::official;
+use crate::data::answer::option::letter_index;
 use crate::rl::reward;
 use serde::Deserialize;
 use serde::Serialize;
@@ -97,7 +99,7 @@ pub enum Judging {
 
 impl Answered {
     /// What the model wrote to `question`, scored by `rule`.
-    pub fn new(question: &Question, samples: Vec<Sample>, rule: Rule) -> Self {
+    pub fn new(question: &Question, samples: Vec<Sample>, rule: AnswerRule) -> Self {
         let splits = question.splits();
         let mut one = Self {
             id: question.id.clone(),
@@ -116,7 +118,7 @@ impl Answered {
             format: 0.0,
             unreadable: None,
             read_by: None,
-            judge: question.judge_task(),
+            judge: question.judge.clone(),
             judging: Judging::None,
             verdict: None,
         };
@@ -125,28 +127,28 @@ impl Answered {
     }
 
     /// Reads the samples anew and replaces the scores. A caption is whatever is said, and not right before a judge says so.
-    pub fn score(&mut self, rule: Rule) {
+    pub fn score(&mut self, rule: AnswerRule) {
         self.verdict = None;
         let is_caption = self.is_caption();
         let (rule, form) = if is_caption {
-            (Extraction::Strict.into(), Form::Words)
+            (Extraction::Strict.into(), AnswerForm::Words)
         } else {
-            (rule, Form::of(&self.options, &self.solution))
+            (rule, AnswerForm::of(&self.options, &self.solution))
         };
-        let asked = Asked {
+        let expected = Expected {
             question: &self.question,
             form,
             solution: &self.solution,
         };
-        let read: Vec<Extracted> = self
+        let read: Vec<ParsedAnswer> = self
             .samples
             .iter()
-            .map(|sample| extract::extract(rule, &sample.completion, asked))
+            .map(|sample| answer::read(rule, &sample.completion, expected))
             .collect();
-        let chosen = extract::vote(&read).unwrap_or_else(|| Extracted::unread(Unreadable::Empty));
+        let chosen = answer::vote(&read).unwrap_or_else(|| ParsedAnswer::unread(Unreadable::Empty));
         let accuracy = |credit| match chosen.right {
             Some(right) => f64::from(u8::from(right)),
-            None => extract::accuracy(rule, &chosen.answer, &self.solution, form, credit),
+            None => answer::accuracy(rule, &chosen.answer, &self.solution, form, credit),
         };
         (self.exact, self.soft) = if is_caption {
             (0.0, 0.0)
@@ -240,17 +242,14 @@ impl Answered {
 
     /// The right answer without its tags.
     pub fn truth(&self) -> String {
-        reward::answer_text(&self.solution).trim().to_owned()
+        answer_text(&self.solution).to_owned()
     }
 
     /// The right answer in words: `B. rising`, as the question has it.
     pub(super) fn truth_in_words(&self) -> String {
         let truth = self.truth();
-        let index = match truth.as_bytes() {
-            [letter @ b'A'..=b'Z'] => usize::from(letter - b'A'),
-            _ => return truth,
-        };
-        match self.options.get(index) {
+        let option = letter_index(&truth).and_then(|index| self.options.get(index));
+        match option {
             Some(text) => format!("{truth}. {text}"),
             None => truth,
         }
@@ -269,8 +268,8 @@ impl Answered {
 }
 
 /// Whether the benchmark has a language model read what its own rule cannot, or words that are not the right ones.
-fn is_left_to_a_judge(rule: Rule, chosen: &Extracted, form: Form) -> bool {
+fn is_left_to_a_judge(rule: AnswerRule, chosen: &ParsedAnswer, form: AnswerForm) -> bool {
     let has_judge = rule.benchmark.is_some_and(official::has_judge);
-    let is_open = chosen.answer.is_empty() || form == Form::Words;
+    let is_open = chosen.answer.is_empty() || form == AnswerForm::Words;
     rule.extraction == Extraction::Official && has_judge && is_open
 }

@@ -13,7 +13,7 @@ use crate::config::EvalConfig;
 use crate::config::Protocol;
 use crate::config::Wording;
 use crate::data::Question;
-use crate::data::is_option_word;
+use crate::data::answer::option::is_option_word;
 use crate::prompt::Turn;
 use crate::prompt::template::question_text;
 
@@ -169,7 +169,7 @@ fn open_text(question: &str, wording: Wording) -> String {
 pub(super) fn kind_of(question: &Question) -> Kind {
     let task = question.splits().find(|(name, _)| *name == "task");
     match task.map(|(_, task)| task) {
-        Some("captioning") if question.judge_task().is_some() => return Kind::Captioning,
+        Some("captioning") if question.judge.is_some() => return Kind::Captioning,
         Some("caption_matching") => return Kind::Captions,
         _ => {}
     }

@@ -8,15 +8,15 @@ use super::EvalError;
 use super::Scores;
 use super::Settings;
 use super::answered::Answered;
-use super::extract;
-use super::extract::Form;
-use super::extract::ReadBy;
 use super::fingerprint;
 use super::log;
 use super::score;
 use super::write_json;
 use crate::data::JudgeTask;
-use crate::data::choices_in;
+use crate::data::answer::AnswerForm;
+use crate::data::answer::ReadBy;
+use crate::data::answer::option::choices_in;
+use crate::data::answer::strict;
 use client::Asked;
 use client::Client;
 use serde::Deserialize;
@@ -87,12 +87,12 @@ fn words(task: &JudgeTask, answer: &str, truth: &str) -> String {
 
 /// What a reply says. An option other than the right one, and none, are wrong.
 fn verdict(task: &JudgeTask, reply: &str, truth: &str) -> Verdict {
-    let word = extract::read_strictly(reply, Form::Words).answer;
+    let word = strict::read(reply, AnswerForm::Words).answer;
     match task {
         JudgeTask::Caption(_) if word.eq_ignore_ascii_case("none") => Verdict::Wrong,
         JudgeTask::Caption(question) => {
             let options = choices_in(question);
-            let read = extract::read_strictly(reply, Form::Options(&options));
+            let read = strict::read(reply, AnswerForm::Options(&options));
             match read.answer.as_str() {
                 // A judge is to name the option, not to talk of it.
                 _ if read.read_by == ReadBy::Prose => Verdict::Unread,

@@ -15,20 +15,16 @@ pub mod answered;
 pub mod asking;
 mod batches;
 pub mod compare;
-pub mod extract;
 mod fingerprint;
 pub mod grid;
 pub mod judge;
 mod log;
-pub mod official;
-pub mod prose;
 mod protocol;
 pub mod respond;
 pub mod score;
 mod settings;
 mod shard;
 pub mod stored;
-pub mod strict;
 pub mod subtitles;
 pub mod table;
 
@@ -74,7 +70,7 @@ pub enum EvalError {
     /// The evaluation has not come to its end.
     #[error(
         "the evaluation in {} is not finished (it has no scores.json): run it again, it continues where it was, or put its \
-         shards together with --merge",
+         shards together with eval merge",
         path.display()
     )]
     NotFinished {
@@ -127,7 +123,7 @@ pub enum EvalError {
         second: PathBuf,
     },
     /// There is nothing to merge.
-    #[error("{} holds no outputs-I-of-N.jsonl: run `eval --shard I/N --out` with this folder first", path.display())]
+    #[error("{} holds no outputs-I-of-N.jsonl: run `eval run --shard I/N --out` with this folder first", path.display())]
     NoShards {
         /// The folder.
         path: PathBuf,
@@ -178,13 +174,13 @@ pub enum EvalError {
         line: usize,
     },
     /// No answer of the evaluation is for a judge.
-    #[error("the answers in {} are scored by rule: --judge reads captions (tempcompass_captioning) and open answers (mmvu_open)", path.display())]
+    #[error("the answers in {} are scored by rule: eval judge reads captions (tempcompass_captioning) and open answers (mmvu_open)", path.display())]
     NothingToJudge {
         /// The folder.
         path: PathBuf,
     },
     /// Captions that nobody has judged.
-    #[error("the answers in {} are not judged: eval --judge DIR --judge-url URL --judge-model NAME does that", path.display())]
+    #[error("the answers in {} are not judged: eval judge DIR --url URL --model NAME does that", path.display())]
     Unjudged {
         /// The folder.
         path: PathBuf,
@@ -196,7 +192,7 @@ pub enum EvalError {
         path: PathBuf,
     },
     /// The judge was asked in words that are no longer used.
-    #[error("the answers in {} were judged by another version of this program, in other words: judge them again (eval --judge)", path.display())]
+    #[error("the answers in {} were judged by another version of this program, in other words: judge them again (eval judge)", path.display())]
     OtherWords {
         /// The folder.
         path: PathBuf,

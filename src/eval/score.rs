@@ -1,12 +1,12 @@
 //! From answered questions to numbers: means with confidence intervals, by every split, beside the best constant answer.
 
 use super::answered::Answered;
-use super::extract;
-use super::extract::ReadBy;
-use super::extract::Unreadable;
 use crate::config::AccuracyRule;
 use crate::data::Answer;
-use crate::rl::reward;
+use crate::data::answer::ReadBy;
+use crate::data::answer::Unreadable;
+use crate::data::answer::authors;
+use crate::data::answer::per_option;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -149,7 +149,7 @@ fn split(members: &[&Answered]) -> Split {
         soft: accuracy(|one| one.soft),
         exact: accuracy(|one| one.exact),
         format: mean(|one| one.format),
-        per_option: per_option(members),
+        per_option: option_accuracy(members),
         unparsable: reasons.values().sum(),
         unparsable_reasons: reasons,
         exact_of_read: exact_of_read(members),
@@ -189,14 +189,14 @@ fn exact_of_read(members: &[&Answered]) -> Option<f64> {
         .then(|| read.iter().sum::<f64>() / read.len() as f64)
 }
 
-fn per_option(members: &[&Answered]) -> Option<Mean> {
+fn option_accuracy(members: &[&Answered]) -> Option<Mean> {
     if !members.iter().any(|one| one.has_several_right()) {
         return None;
     }
     let values: Vec<(&str, f64)> = members
         .iter()
         .flat_map(|one| {
-            extract::per_option(&one.answer, &one.solution, one.options.len())
+            per_option(&one.answer, &one.solution, one.options.len())
                 .into_iter()
                 .map(|right| (one.video.as_str(), f64::from(u8::from(right))))
         })
@@ -251,7 +251,7 @@ fn best_constant(solutions: &[&str], rule: AccuracyRule) -> Constant {
     for answer in candidates {
         let total: f64 = counts
             .iter()
-            .map(|(solution, count)| *count as f64 * reward::accuracy(&answer, solution, rule))
+            .map(|(solution, count)| *count as f64 * authors::accuracy(&answer, solution, rule))
             .sum();
         let mean = total / solutions.len() as f64;
         if mean > best.mean {

@@ -2,7 +2,6 @@
 
 use super::EvalError;
 use super::asking::Asking;
-use super::extract::Rule;
 use super::fingerprint;
 use super::judge::JudgedBy;
 use super::protocol::ProtocolFile;
@@ -13,6 +12,7 @@ use crate::config::Config;
 use crate::config::Extraction;
 use crate::config::VideoConfig;
 use crate::data::Dataset;
+use crate::data::answer::AnswerRule;
 use crate::video::decoder_version;
 use serde::Deserialize;
 use serde::Deserializer;
@@ -134,9 +134,9 @@ impl Settings {
     }
 
     /// How its answers are read.
-    pub fn rule(&self) -> Rule {
+    pub fn rule(&self) -> AnswerRule {
         let named = self.benchmark.as_deref();
-        Rule {
+        AnswerRule {
             extraction: self.extraction,
             benchmark: named.and_then(Benchmark::named),
         }

@@ -2,10 +2,10 @@
 
 use super::Scores;
 use super::compare::Comparison;
-use super::extract::ReadBy;
 use super::score::Constant;
 use super::score::Mean;
 use super::score::Split;
+use crate::data::answer::ReadBy;
 use std::fmt::Write;
 
 /// A row of a comparison.

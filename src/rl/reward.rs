@@ -1,18 +1,8 @@
 //! What a completion earns: accuracy and format, by the rules of the authors' `src/open_r1/grpo.py`.
-//!
-//! Upstream first asks math-verify, which matters only for numeric answers; here numbers compare as numbers.
 
 use crate::config::{AccuracyRule, RewardConfig};
-use regex::Regex;
+use crate::data::answer::authors;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use std::sync::LazyLock;
-
-const OPEN: &str = "<answer>";
-const CLOSE: &str = "</answer>";
-
-static FORMAT: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(?s)<think>.*?</think>\s*<answer>.*?</answer>[\s!]*$").ok());
 
 /// The parts of one completion's reward, unweighted, each in 0…1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -27,7 +17,7 @@ impl Reward {
     /// Scores a completion's text against `solution` (`<answer>A,C</answer>`, or the bare answer).
     pub fn score(completion: &str, solution: &str, rule: AccuracyRule) -> Self {
         Self {
-            accuracy: accuracy(completion, solution, rule),
+            accuracy: authors::accuracy(completion, solution, rule),
             format: f64::from(u8::from(has_format(completion))),
         }
     }
@@ -38,75 +28,57 @@ impl Reward {
     }
 }
 
-/// Thinking, then an answer, then nothing but space and exclamation marks; neither tag opened twice.
+/// Thinking, then an answer, then nothing but space and exclamation marks; neither tag opened twice. With the tags opened once
+/// each this is the authors' expression `<think>.*?</think>\s*<answer>.*?</answer>[\s!]*$`.
 pub fn has_format(completion: &str) -> bool {
-    let once = |tag| completion.matches(tag).count() <= 1;
+    let once = |tag| completion.matches(tag).count() == 1;
     once("<think>")
-        && once(OPEN)
-        && FORMAT
-            .as_ref()
-            .is_some_and(|format| format.is_match(completion.trim()))
-}
-
-/// What stands inside the first `<answer>` tags, else the whole text; trimmed.
-pub fn answer_text(completion: &str) -> &str {
-    let inside = completion.split_once(OPEN).and_then(|(_, rest)| {
-        let (answer, _) = rest.split_once(CLOSE)?;
-        Some(answer)
-    });
-    inside.unwrap_or(completion).trim()
-}
-
-/// `soft`: |answer| / |truth| for a non-empty subset of the truth, else 0. `exact`: 1 only for the whole truth.
-pub fn accuracy(completion: &str, solution: &str, rule: AccuracyRule) -> f64 {
-    let answer = answer_text(completion);
-    if answer.is_empty() {
-        return 0.0;
-    }
-    let (answer, truth) = (items(answer), items(answer_text(solution)));
-    if !answer.is_subset(&truth) {
-        return 0.0;
-    }
-    match rule {
-        AccuracyRule::Exact if answer.len() < truth.len() => 0.0,
-        _ => answer.len() as f64 / truth.len() as f64,
-    }
-}
-
-/// The items between commas, spaces removed, numbers in one spelling.
-fn items(answer: &str) -> BTreeSet<String> {
-    answer
-        .replace(' ', "")
-        .split(',')
-        .map(|item| {
-            let item = item.trim();
-            match number(item) {
-                Some(value) => value.to_string(),
-                None => item.to_owned(),
-            }
-        })
-        .collect()
-}
-
-/// A decimal number; words that Rust also reads as one (`inf`, `nan`) are not.
-fn number(item: &str) -> Option<f64> {
-    let starts = item.trim_start_matches(['+', '-']);
-    if !starts.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
-        return None;
-    }
-    let value: f64 = item.parse().ok()?;
-    // Adding 0 turns −0 into 0.
-    value.is_finite().then_some(value + 0.0)
+        && completion
+            .split_once("<answer>")
+            .is_some_and(|(before, behind)| {
+                let thought = before.trim_end().strip_suffix("</think>");
+                let answered = behind.trim_end_matches(|c: char| c.is_whitespace() || c == '!');
+                thought.is_some_and(|thought| thought.contains("<think>"))
+                    && answered.ends_with("</answer>")
+                    && !behind.contains("<answer>")
+            })
 }
 
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "exact values are meant")]
 mod tests {
     use super::*;
+    use regex::Regex;
 
-    fn soft(completion: &str, truth: &str) -> f64 {
-        let solution = format!("<answer>{truth}</answer>");
-        accuracy(completion, &solution, AccuracyRule::Soft)
+    #[test]
+    fn format_is_the_authors_expression() {
+        let authors = Regex::new(r"(?s)<think>.*?</think>\s*<answer>.*?</answer>[\s!]*$").unwrap();
+        let pieces = [
+            "<think>",
+            "</think>",
+            "<answer>",
+            "</answer>",
+            " \n",
+            "!",
+            "x",
+        ];
+        let mut seen = [0, 0];
+        // Every text of up to six pieces.
+        for length in 0..=6 {
+            for number in 0..pieces.len().pow(length) {
+                let mut rest = number;
+                let mut text = String::new();
+                for _ in 0..length {
+                    text.push_str(pieces[rest % pieces.len()]);
+                    rest /= pieces.len();
+                }
+                let once = |tag| text.matches(tag).count() <= 1;
+                let wanted = once("<think>") && once("<answer>") && authors.is_match(text.trim());
+                assert_eq!(has_format(&text), wanted, "{text:?}");
+                seen[usize::from(wanted)] += 1;
+            }
+        }
+        assert!(seen[0] > 130_000 && seen[1] > 50, "{seen:?}");
     }
 
     #[test]
@@ -132,56 +104,6 @@ mod tests {
         ] {
             assert!(!has_format(bad), "{bad}");
         }
-    }
-
-    #[test]
-    fn subsets_earn_their_share() {
-        assert_eq!(soft("<answer>A</answer>", "A"), 1.0);
-        assert_eq!(soft("<answer> A , C </answer>", "A,C"), 1.0);
-        assert_eq!(soft("<answer>C</answer>", "A,C"), 0.5);
-        assert_eq!(soft("<answer>C,C</answer>", "A,C"), 0.5);
-        assert_eq!(soft("<answer>A,B</answer>", "A,C"), 0.0);
-        assert_eq!(soft("<answer>A,B,C</answer>", "A,C"), 0.0);
-        assert_eq!(soft("<answer>a</answer>", "A"), 0.0);
-        assert_eq!(soft("<answer>A,</answer>", "A"), 0.0);
-        assert_eq!(soft("<answer>AC</answer>", "A,C"), 0.0);
-    }
-
-    #[test]
-    fn exact_gives_no_share() {
-        let score = |answer| accuracy(answer, "<answer>A,C</answer>", AccuracyRule::Exact);
-        assert_eq!(score("<answer>C,A</answer>"), 1.0);
-        assert_eq!(score("<answer>A</answer>"), 0.0);
-        assert_eq!(score("<answer>A,B,C</answer>"), 0.0);
-    }
-
-    #[test]
-    fn the_first_tags_count_and_else_the_whole_text() {
-        assert_eq!(soft("<answer>B</answer><answer>A</answer>", "A"), 0.0);
-        assert_eq!(soft("A", "A"), 1.0);
-        assert_eq!(soft("The answer is A", "A"), 0.0);
-        assert_eq!(soft("<answer>A", "A"), 0.0);
-        assert_eq!(soft("<answer>\nA\n</answer>", "A"), 1.0);
-        assert_eq!(accuracy("<answer>A</answer>", "A", AccuracyRule::Soft), 1.0);
-    }
-
-    #[test]
-    fn an_empty_answer_never_scores() {
-        assert_eq!(soft("", "A"), 0.0);
-        assert_eq!(soft("<think>a</think><answer> </answer>", "A"), 0.0);
-        assert_eq!(soft("<answer></answer>", ""), 0.0);
-        assert_eq!(soft("<answer>,</answer>", "A"), 0.0);
-    }
-
-    #[test]
-    fn numbers_compare_as_numbers_and_words_do_not() {
-        assert_eq!(soft("<answer>3.0</answer>", "3"), 1.0);
-        assert_eq!(soft("<answer>+.50</answer>", "0.5"), 1.0);
-        assert_eq!(soft("<answer>-0</answer>", "0"), 1.0);
-        assert_eq!(soft("<answer>2, 1.0</answer>", "1,2"), 1.0);
-        assert_eq!(soft("<answer>3.1</answer>", "3"), 0.0);
-        assert_eq!(soft("<answer>inf</answer>", "infinity"), 0.0);
-        assert_eq!(soft("<answer>nan</answer>", "NaN"), 0.0);
     }
 
     #[test]

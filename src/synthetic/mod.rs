@@ -389,6 +389,7 @@ fn worked_line(
         response: Some(response),
         wording: None,
         grounding: None,
+        judge: None,
         extra: serde_json::Map::new(),
     }
 }

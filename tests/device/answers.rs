@@ -36,6 +36,7 @@ fn an_evaluation_has_the_answers_and_scores_of_the_cpu() {
         let videos = format!("data.video_root={}", world().join("world/videos").display());
         let arguments = [
             "eval",
+            "run",
             "--model",
             &model,
             "--out",

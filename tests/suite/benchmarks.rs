@@ -382,7 +382,7 @@ fn tempcompass_loads_in_every_shape() {
     let captioning = Benchmark::TempcompassCaptioning;
     let captions = read(captioning, &folder.path().join("questions"));
     assert_eq!(Some(captions.len()), captioning.published_questions());
-    assert!(captions.iter().all(|one| one.judge_task().is_some()));
+    assert!(captions.iter().all(|one| one.judge.is_some()));
     let copies = read(captioning, &folder.path().join("copies"));
     assert_eq!(sorted(&copies), sorted(&captions));
     let path = folder.path().join("eval_tempcompass.json");

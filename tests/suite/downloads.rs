@@ -330,7 +330,7 @@ fn protocols() {
             "data.questions=q.json".to_owned(),
             "data.on_bad_video=skip".to_owned(),
         ];
-        let mut arguments = vec!["eval", "--dry-run", "--json"];
+        let mut arguments = vec!["eval", "run", "--dry-run", "--json"];
         for setting in &settings {
             arguments.extend(["--set", setting]);
         }

@@ -65,6 +65,7 @@ fn workplace() -> tempfile::TempDir {
 fn evaluate(folder: &Path, out: &str, more: &[&str]) -> Value {
     let mut args = vec![
         "eval",
+        "run",
         "--config",
         "eval.toml",
         "--model",
@@ -145,6 +146,7 @@ fn a_folder_of_another_evaluation_is_refused() {
     evaluate(path, "out", &[]);
     let args = [
         "eval",
+        "run",
         "--config",
         "eval.toml",
         "--model",
@@ -175,6 +177,7 @@ fn a_broken_clip_is_named_or_skipped() {
     std::fs::write(path.join("world/videos").join(video), "no video").unwrap();
     let args = [
         "eval",
+        "run",
         "--config",
         "eval.toml",
         "--model",
@@ -196,19 +199,19 @@ fn finished_scores_stand_side_by_side() {
     let folder = workplace();
     let path = folder.path();
     evaluate(path, "out", &[]);
-    let text = run(path, &["eval", "--table", "base=out", "out/scores.json"]);
+    let text = run(path, &["eval", "table", "base=out", "out/scores.json"]);
     let labels: Vec<&str> = text
         .lines()
         .map(|line| line.split("  ").next().unwrap())
         .collect();
     assert_eq!(labels, ["model", "base", "out", "best constant"]);
-    let markdown = run(path, &["eval", "--table", "base=out", "--markdown"]);
+    let markdown = run(path, &["eval", "table", "base=out", "--markdown"]);
     assert!(
         markdown
             .lines()
             .all(|line| line.starts_with("| ") && line.ends_with(" |"))
     );
-    let output = videothinker(path, &["eval", "--table", "nowhere"]);
+    let output = videothinker(path, &["eval", "table", "nowhere"]);
     assert_eq!(output.status.code(), Some(2));
 }
 
@@ -223,29 +226,26 @@ fn stored_answers_are_scored_and_compared_without_a_model() {
     let path = folder.path();
     let scores = evaluate(path, "out", &[]);
     std::fs::rename(path.join("model"), path.join("moved")).unwrap();
-    let again = scores_of(path, &["eval", "--rescore", "out", "--json"]);
+    let again = scores_of(path, &["eval", "rescore", "out", "--json"]);
     assert_eq!(again, scores);
-    run(
-        path,
-        &["eval", "--rescore", "out", "--extraction", "authors"],
-    );
+    run(path, &["eval", "rescore", "out", "--extraction", "authors"]);
     let authors = std::fs::read_to_string(path.join("out/scores-authors.json")).unwrap();
     let authors: Value = serde_json::from_str(&authors).unwrap();
     assert_eq!(authors["extraction"], "authors");
-    let compared = scores_of(path, &["eval", "--compare", "out", "out", "--json"]);
+    let compared = scores_of(path, &["eval", "compare", "out", "out", "--json"]);
     assert_eq!(compared["splits"]["all"]["questions"], 10);
     assert_eq!(compared["splits"]["all"]["difference"]["mean"], 0.0);
 
     std::fs::rename(path.join("moved"), path.join("model")).unwrap();
     evaluate(path, "other", &["--set", "video.max_frames=10"]);
-    let output = videothinker(path, &["eval", "--compare", "out", "other"]);
+    let output = videothinker(path, &["eval", "compare", "out", "other"]);
     assert_eq!(output.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(
         errors.contains("differ in video.max_frames (8 / 10)"),
         "{errors}"
     );
-    let across = ["eval", "--compare", "out", "other", "--across-protocols"];
+    let across = ["eval", "compare", "out", "other", "--across-protocols"];
     let output = videothinker(path, &across);
     assert!(output.status.success());
     let (text, errors) = (
@@ -268,19 +268,19 @@ fn shards_answer_what_one_process_answers() {
     let path = folder.path();
     let whole = evaluate(path, "whole", &[]);
     evaluate(path, "parts", &["--shard", "2/2"]);
-    let output = videothinker(path, &["eval", "--merge", "parts"]);
+    let output = videothinker(path, &["eval", "merge", "parts"]);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(errors.contains("shard 1-of-2 is not finished"), "{errors}");
     evaluate(path, "parts", &["--shard", "1/2"]);
     assert_eq!(
-        scores_of(path, &["eval", "--merge", "parts", "--json"]),
+        scores_of(path, &["eval", "merge", "parts", "--json"]),
         whole
     );
     let outputs =
         |out: &str| std::fs::read_to_string(path.join(out).join("outputs.jsonl")).unwrap();
     assert_eq!(outputs("parts"), outputs("whole"));
-    let output = videothinker(path, &["eval", "--merge", "parts", "--shard", "1/2"]);
+    let output = videothinker(path, &["eval", "merge", "parts", "--shard", "1/2"]);
     assert_eq!(output.status.code(), Some(2));
 }
 
@@ -304,6 +304,7 @@ fn several_samples_vote() {
         path,
         &[
             "eval",
+            "run",
             "--config",
             "eval.toml",
             "--model",
@@ -411,6 +412,7 @@ fn a_protocol_goes_into_the_score_file() {
         path,
         &[
             "eval",
+            "run",
             "--config",
             "eval.toml",
             "--model",
@@ -467,49 +469,45 @@ fn unfinished_damaged_and_wrong_folders_are_told_apart() {
     damaged("cut", &log, Some(&scores[..scores.len() / 2]));
     damaged("line", &log.replacen("\"id\"", "\"ib\"", 1), Some(&scores));
     for (args, code, wanted) in [
-        (&["--rescore", "nowhere"][..], 2, "no folder nowhere"),
-        (&["--merge", "nowhere"], 2, "no folder nowhere"),
-        (&["--compare", "out", "nowhere"], 2, "no folder nowhere"),
+        (&["rescore", "nowhere"][..], 2, "no folder nowhere"),
+        (&["merge", "nowhere"], 2, "no folder nowhere"),
+        (&["compare", "out", "nowhere"], 2, "no folder nowhere"),
+        (&["rescore", "model"], 1, "name the --out of a finished one"),
+        (&["rescore", "killed"], 1, "it continues where it was"),
         (
-            &["--rescore", "model"],
-            1,
-            "name the --out of a finished one",
-        ),
-        (&["--rescore", "killed"], 1, "it continues where it was"),
-        (
-            &["--compare", "killed", "out"],
+            &["compare", "killed", "out"],
             1,
             "it continues where it was",
         ),
         // Its answers are the only ones there are: nothing may advise to remove them.
-        (&["--merge", "killed"], 1, "holds no outputs-I-of-N.jsonl"),
+        (&["merge", "killed"], 1, "holds no outputs-I-of-N.jsonl"),
         (
-            &["--rescore", "short"],
+            &["rescore", "short"],
             1,
             "9 different answers in 9 lines, scores.json counts 10",
         ),
         (
-            &["--compare", "out", "twice"],
+            &["compare", "out", "twice"],
             1,
             "10 different answers in 11 lines",
         ),
         (
-            &["--rescore", "cut"],
+            &["rescore", "cut"],
             1,
             "cut/scores.json: not what `eval` writes",
         ),
         (
-            &["--rescore", "line"],
+            &["rescore", "line"],
             1,
             "outputs.jsonl:1: not an answered question",
         ),
         (
-            &["--table", "out", "out/scores.json"],
+            &["table", "out", "out/scores.json"],
             2,
             "two rows are called out",
         ),
         (
-            &["--rescore", "out", "--set", "eval.extraction=authors"],
+            &["rescore", "out", "--set", "eval.extraction=authors"],
             2,
             "--set",
         ),
@@ -526,5 +524,77 @@ fn unfinished_damaged_and_wrong_folders_are_told_apart() {
             serde_json::from_str::<Value>(&scores).unwrap(),
             "{name}"
         );
+    }
+}
+
+#[test]
+fn the_flags_of_before_the_verbs_still_work_and_name_them() {
+    let folder = workplace();
+    let path = folder.path();
+    let scores = evaluate(path, "out", &[]);
+    let hinted = |args: &[&str], verb: &str| -> String {
+        let output = videothinker(path, &[&["eval"], args].concat());
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{args:?}: {errors}");
+        assert!(errors.contains(&format!("`eval {verb}")), "{errors}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let run_flags = [
+        "--config",
+        "eval.toml",
+        "--model",
+        "model",
+        "--json",
+        "--out",
+    ];
+    let again = hinted(&[&run_flags[..], &["again"]].concat(), "run --model DIR");
+    assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), scores);
+    for shard in ["1/2", "2/2"] {
+        let args = [&run_flags[..], &["parts", "--shard", shard]].concat();
+        hinted(&args, "run --model DIR");
+    }
+    let merged = hinted(&["--merge", "parts", "--json"], "merge DIR");
+    assert_eq!(serde_json::from_str::<Value>(&merged).unwrap(), scores);
+    let rescored = hinted(&["--json", "--rescore", "out"], "rescore DIR");
+    assert_eq!(serde_json::from_str::<Value>(&rescored).unwrap(), scores);
+    for (old, new, hint) in [
+        (
+            &["--dry-run", "--config", "eval.toml"][..],
+            &["run", "--dry-run", "--config", "eval.toml"][..],
+            "run --dry-run",
+        ),
+        (
+            &["--rescore", "out", "--extraction", "authors"],
+            &["rescore", "out", "--extraction", "authors"],
+            "rescore DIR",
+        ),
+        (
+            &["--compare", "out", "again"],
+            &["compare", "out", "again"],
+            "compare DIR DIR",
+        ),
+        (
+            &["--table", "a=out", "again", "--markdown"],
+            &["table", "a=out", "again", "--markdown"],
+            "table PATH",
+        ),
+        (
+            &["--markdown", "--grid", "a/b=out", "c/b=3"],
+            &["table", "--markdown", "--grid", "a/b=out", "c/b=3"],
+            "table --grid CELL",
+        ),
+    ] {
+        assert_eq!(hinted(old, hint), run(path, &[&["eval"], new].concat()));
+    }
+    for (args, wanted) in [
+        (&["--merge", "parts", "--shard", "1/2"][..], "--shard"),
+        (&["--json"], "say what to do"),
+        (&["--json", "run"], "run"),
+        (&["--rescore", "nowhere"], "no folder nowhere"),
+        (&["--judge", "out"], "--judge-url"),
+    ] {
+        let (status, errors) = fails(path, &[&["eval"], args].concat());
+        assert_eq!(status, 2, "{args:?}: {errors}");
+        assert!(errors.contains(wanted), "{args:?}: {errors}");
     }
 }

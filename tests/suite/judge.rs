@@ -1,4 +1,4 @@
-//! `eval --judge` through the binary, with a server that plays the judge.
+//! `eval judge` through the binary, with a server that plays the judge.
 
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -154,6 +154,7 @@ fn evaluated(benchmark: &str, write: impl Fn(&Path, &str), said: &[&str]) -> tem
         path,
         &[
             "eval",
+            "run",
             "--config",
             "eval.toml",
             "--model",
@@ -188,7 +189,7 @@ fn say(folder: &Path, said: &[&str]) {
         .collect();
     assert_eq!(lines.len(), said.len());
     std::fs::write(&file, lines.concat()).unwrap();
-    run(folder, &["eval", "--rescore", "out"]);
+    run(folder, &["eval", "rescore", "out"]);
 }
 
 fn scores(folder: &Path) -> Value {
@@ -228,11 +229,11 @@ const REPLIES: &[(&str, &str)] = &[
 fn judging<'a>(server: &'a Server, model: &'a str) -> Vec<&'a str> {
     vec![
         "eval",
-        "--judge",
+        "judge",
         "out",
-        "--judge-url",
+        "--url",
         &server.url,
-        "--judge-model",
+        "--model",
         model,
     ]
 }
@@ -249,16 +250,16 @@ fn captions_are_scored_by_a_judge_and_not_before() {
         (&json!(5), &json!(6))
     );
     assert!(all["exact"]["mean"].is_null() && all["soft"]["mean"].is_null());
-    let shown = run(path, &["eval", "--rescore", "out"]);
+    let shown = run(path, &["eval", "rescore", "out"]);
     assert!(
-        shown.contains("unjudged") && shown.contains("--judge-url"),
+        shown.contains("unjudged") && shown.contains("--url"),
         "{shown}"
     );
-    let table = run(path, &["eval", "--table", "base=out"]);
+    let table = run(path, &["eval", "table", "base=out"]);
     assert!(table.contains("unjudged"), "{table}");
-    let said = fails(path, 1, &["eval", "--compare", "out", "out"]);
+    let said = fails(path, 1, &["eval", "compare", "out", "out"]);
     assert!(
-        said.contains("not judged") && said.contains("--judge "),
+        said.contains("not judged") && said.contains("eval judge "),
         "{said}"
     );
 
@@ -304,7 +305,7 @@ fn captions_are_scored_by_a_judge_and_not_before() {
     let text = std::fs::read_to_string(&file).unwrap();
     let hash = judged["judge"]["wording_hash"].as_str().unwrap();
     std::fs::write(&file, text.replace(hash, "0123456789abcdef")).unwrap();
-    let said = fails(path, 1, &["eval", "--rescore", "out"]);
+    let said = fails(path, 1, &["eval", "rescore", "out"]);
     assert!(said.contains("judge them again"), "{said}");
     std::fs::write(&file, text).unwrap();
     let lock = std::fs::File::create(path.join("out/judge.lock")).unwrap();
@@ -315,8 +316,10 @@ fn captions_are_scored_by_a_judge_and_not_before() {
 
     // Nothing is asked twice, and scoring again needs no judge.
     run(path, &judging(&server, "judge-1"));
+    let flags = ["eval", "--judge", "out", "--judge-url", &server.url];
+    run(path, &[&flags[..], &["--judge-model", "judge-1"]].concat());
     assert!(server.asked().is_empty());
-    run(path, &["eval", "--rescore", "out"]);
+    run(path, &["eval", "rescore", "out"]);
     assert_eq!(scores(path), judged);
     // A caption that is new is read anew.
     say(
@@ -366,7 +369,7 @@ fn a_judge_that_refuses_is_explained_and_what_came_is_kept() {
 
     // One that is too long, say, is left unjudged and asked again the next time.
     // Asked one after the other, so that it is not the one whose reply says nothing clear anyway.
-    let one = ["--judge-at-once", "1"];
+    let one = ["--at-once", "1"];
     server.state.lock().unwrap().refusals = VecDeque::from([413]);
     let shown = run(path, &[&judging(&server, "judge-2")[..], &one[..]].concat());
     assert!(shown.contains("nothing clear of 2 answers"), "{shown}");
@@ -388,16 +391,12 @@ fn a_judge_that_refuses_is_explained_and_what_came_is_kept() {
     run(path, &judging(&server, "judge-1"));
     assert_eq!(scores(path)["splits"]["all"]["exact"]["mean"], 2.0 / 6.0);
 
-    let url = ["--judge-url", "localhost", "--judge-model", "m"];
-    let said = fails(path, 1, &[&["eval", "--judge", "out"], &url[..]].concat());
+    let url = ["--url", "localhost", "--model", "m"];
+    let said = fails(path, 1, &[&["eval", "judge", "out"], &url[..]].concat());
     assert!(said.contains("http://localhost:8000/v1"), "{said}");
-    let said = fails(path, 2, &["eval", "--judge", "out"]);
-    assert!(said.contains("--judge-url"), "{said}");
-    let said = fails(
-        path,
-        2,
-        &[&["eval", "--judge", "absent"], &url[..]].concat(),
-    );
+    let said = fails(path, 2, &["eval", "judge", "out"]);
+    assert!(said.contains("--url"), "{said}");
+    let said = fails(path, 2, &[&["eval", "judge", "absent"], &url[..]].concat());
     assert!(said.contains("there is no folder absent"), "{said}");
 }
 
@@ -444,11 +443,11 @@ fn open_answers_are_compared_by_word_or_judged_and_never_both() {
         "{prompt}"
     );
 
-    let said = fails(path, 1, &["eval", "--compare", "other", "out"]);
+    let said = fails(path, 1, &["eval", "compare", "other", "out"]);
     assert!(said.contains("judge (none / "), "{said}");
     let across = [
         "eval",
-        "--compare",
+        "compare",
         "other",
         "out",
         "--across-protocols",
@@ -458,25 +457,22 @@ fn open_answers_are_compared_by_word_or_judged_and_never_both() {
     assert_eq!(pair["splits"]["all"]["only_second_right"], 1);
     copy(path, "out", "second");
     let other_judge = [
-        "--judge",
+        "judge",
         "second",
-        "--judge-url",
+        "--url",
         &server.url,
-        "--judge-model",
+        "--model",
         "judge-2",
     ];
     run(path, &[&["eval"], &other_judge[..]].concat());
-    let said = fails(path, 1, &["eval", "--compare", "out", "second"]);
+    let said = fails(path, 1, &["eval", "compare", "out", "second"]);
     assert!(said.contains("judge.model (judge-1 / judge-2)"), "{said}");
-    let table = run(path, &["eval", "--table", "a=out", "b=second", "c=other"]);
+    let table = run(path, &["eval", "table", "a=out", "b=second", "c=other"]);
     assert!(table.contains("a (judged by judge-1)"), "{table}");
     assert!(table.contains("b (judged by judge-2)"), "{table}");
 
     // By another rule the judge's word does not count.
-    run(
-        path,
-        &["eval", "--rescore", "out", "--extraction", "authors"],
-    );
+    run(path, &["eval", "rescore", "out", "--extraction", "authors"]);
     let text = std::fs::read_to_string(path.join("out/scores-authors.json")).unwrap();
     let authors: Value = serde_json::from_str(&text).unwrap();
     assert!(authors["judge"].is_null() && authors["judge_url"].is_null());
@@ -499,6 +495,7 @@ fn questions_with_rules_need_no_judge() {
         2,
         &[
             "eval",
+            "run",
             "--config",
             "eval.toml",
             "--model",
@@ -541,7 +538,7 @@ fn what_the_benchmarks_own_rule_leaves_open_is_judged() {
     // A prose answer counts as the rule of the evaluation says; the benchmark's own leaves it to a judge.
     let shown = run(
         path,
-        &["eval", "--rescore", "out", "--extraction", "official"],
+        &["eval", "rescore", "out", "--extraction", "official"],
     );
     for part in [
         "2 answers wait for a judge",
@@ -568,6 +565,7 @@ fn what_the_benchmarks_own_rule_leaves_open_is_judged() {
     // Taken up again, or put together from shards, it waits as before.
     let evaluate = [
         "eval",
+        "run",
         "--config",
         "eval.toml",
         "--model",
@@ -583,10 +581,10 @@ fn what_the_benchmarks_own_rule_leaves_open_is_judged() {
             &[&evaluate[..], &["--out", "parts", "--shard", shard]].concat(),
         );
     }
-    let shown = |option: &str| -> Value {
-        serde_json::from_str(&run(path, &["eval", option, "parts", "--json"])).unwrap()
+    let shown = |verb: &str| -> Value {
+        serde_json::from_str(&run(path, &["eval", verb, "parts", "--json"])).unwrap()
     };
-    assert_eq!(shown("--merge")["splits"], shown("--rescore")["splits"]);
+    assert_eq!(shown("merge")["splits"], shown("rescore")["splits"]);
 
     let server = Server::start(
         &[("I see it rise", "Correct"), ("It sinks down", "incorrect")],

@@ -66,6 +66,7 @@ fn evaluate(folder: &Path, out: &str, more: &[&str]) -> Output {
     let model = model.to_str().unwrap();
     let arguments = [
         "eval",
+        "run",
         "--config",
         "eval.toml",
         "--model",

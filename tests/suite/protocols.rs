@@ -115,7 +115,7 @@ fn official_files(folder: &Path) {
     );
 }
 
-/// What `eval --dry-run` says would be asked, by task.
+/// What `eval run --dry-run` says would be asked, by task.
 fn asked(folder: &Path, benchmark: &str, questions: &str, protocol: &str) -> Vec<(String, Value)> {
     let benchmark = format!("eval.benchmark={benchmark}");
     let (questions, protocol) = (
@@ -124,6 +124,7 @@ fn asked(folder: &Path, benchmark: &str, questions: &str, protocol: &str) -> Vec
     );
     let mut args = vec![
         "eval",
+        "run",
         "--dry-run",
         "--json",
         "--set",
@@ -227,7 +228,7 @@ fn a_choice_without_options_is_refused() {
     );
     let dry = |more: &[&str]| {
         let args = [
-            &["eval", "--dry-run", "--set", "data.questions=q.json"],
+            &["eval", "run", "--dry-run", "--set", "data.questions=q.json"],
             more,
         ]
         .concat();
@@ -287,6 +288,7 @@ fn a_begun_answer_frame_positions_and_a_clone_go_into_the_scores() {
         let args = [
             &[
                 "eval",
+                "run",
                 "--model",
                 "model",
                 "--json",
@@ -347,7 +349,7 @@ fn a_begun_answer_frame_positions_and_a_clone_go_into_the_scores() {
     assert_eq!(exact["protocol_file"]["sha256"].as_str().unwrap().len(), 64);
     assert_ne!(exact["wording_hash"], ours["wording_hash"]);
     assert_eq!(exact["wording"], "mvbench (its own words)");
-    let compared = videothinker(path, &["eval", "--compare", "ours", "exact"]);
+    let compared = videothinker(path, &["eval", "compare", "ours", "exact"]);
     let said = String::from_utf8_lossy(&compared.stderr);
     assert!(said.contains("wording_hash"), "{said}");
 }

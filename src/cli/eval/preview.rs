@@ -1,7 +1,7 @@
-//! `eval --dry-run`: what would be asked, as the model reads it, before any weights are loaded.
+//! `eval run --dry-run`: what would be asked, as the model reads it, before any weights are loaded.
 
-use super::model_folder;
-use super::read_askable;
+use super::shared::model_folder;
+use super::shared::read_askable;
 use crate::cli::output;
 use crate::config::BadVideoPolicy;
 use crate::config::Benchmark;
@@ -20,12 +20,12 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Arguments of `eval --dry-run`.
+/// Arguments of `eval run --dry-run`.
 #[derive(Debug, Args)]
 pub(super) struct PreviewArgs {
     /// Print the first question of each kind of task as the model will read it (with --model in its chat template), check
     /// that all can be asked and that their clips exist, and stop; `data check` decodes the clips
-    #[arg(long, conflicts_with_all = ["table", "grid", "rescore", "judge", "merge", "compare", "shard"])]
+    #[arg(long)]
     pub(super) dry_run: bool,
     /// With --dry-run: print so many questions of each kind of task
     #[arg(long, value_name = "N", default_value = "1", requires = "dry_run")]
@@ -65,7 +65,7 @@ struct Shown<'a> {
     solution: &'a str,
     /// What a judge is asked about a caption; the solution is the right answer to that.
     #[serde(skip_serializing_if = "Option::is_none")]
-    judge: Option<String>,
+    judge: Option<&'a str>,
 }
 
 /// Who says what.
@@ -135,10 +135,10 @@ fn describe<'a>(
             },
             prompt,
             solution: &question.solution,
-            judge: question.judge_task().and_then(|task| match task {
-                JudgeTask::Caption(asked) => Some(asked),
-                JudgeTask::Open(_) => None,
-            }),
+            judge: match &question.judge {
+                Some(JudgeTask::Caption(asked)) => Some(asked),
+                Some(JudgeTask::Open(_)) | None => None,
+            },
         })
     };
     let tasks = by_task.into_iter().map(|(task, members)| {

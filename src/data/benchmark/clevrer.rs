@@ -4,6 +4,7 @@
 use super::Found;
 use super::records::Record;
 use crate::data::Question;
+use crate::data::answer::option::letters;
 use crate::data::clevrer::OfficialAnswer;
 use crate::data::clevrer::OfficialQuestion;
 use crate::data::clevrer::OfficialScene;
@@ -37,7 +38,7 @@ fn read_official(
     }
     let id = format!("clevrer/{}/{}", scene.scene_index, question.question_id);
     let mut right = Vec::new();
-    for (choice, letter) in question.choices.iter().zip('A'..='Z') {
+    for (choice, letter) in question.choices.iter().zip(letters()) {
         match choice.answer {
             Some(OfficialAnswer::Correct) => right.push(letter.to_string()),
             Some(OfficialAnswer::Wrong) => {}

@@ -1,13 +1,12 @@
 //! MMVU (`yale-nlp/MMVU`, `data/validation.json`): 625 multiple-choice and 375 open-ended questions, never mixed.
 
 use super::Found;
-use super::record::letter_of;
 use super::record::question;
-use super::record::with_judge;
 use super::record::with_splits;
 use super::records::Record;
 use crate::data::JudgeTask;
 use crate::data::Question;
+use crate::data::answer::option::letter_of;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -108,8 +107,7 @@ pub(super) fn read(
         ..with_splits(read, splits)
     };
     if !multiple_choice {
-        let task = JudgeTask::Open(read.problem.clone());
-        read = with_judge(read, &task)?;
+        read.judge = Some(JudgeTask::Open(read.problem.clone()));
     }
     found.questions.push(read);
     Ok(())
@@ -174,8 +172,8 @@ mod tests {
             ("Which style?", "<answer>Late Gothic</answer>")
         );
         let asked = JudgeTask::Open("Which style?".into());
-        assert_eq!(open[0].judge_task(), Some(asked));
-        assert_eq!(multiple[0].judge_task(), None);
+        assert_eq!(open[0].judge, Some(asked));
+        assert_eq!(multiple[0].judge, None);
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 use super::DataError;
 use super::Question;
+use super::answer::option::letter_index;
+use super::answer::option::letter_of;
 use super::read::with_unique_ids;
 use crate::config::Benchmark;
 use records::Record;
@@ -95,7 +97,7 @@ pub fn question_of(
     let mut question = record::question(problem, options, answer, "".into());
     let choices = question.choices();
     if !choices.is_empty() && !answer.contains("<answer>") {
-        let letter = record::letter_of(answer, &choices)?;
+        let letter = letter_of(answer, &choices)?;
         question.solution = format!("<answer>{letter}</answer>");
     }
     Ok(question)
@@ -192,13 +194,9 @@ fn check(question: &Question) -> Result<(), String> {
         return Err("no clip is named".into());
     }
     let choices = question.choices().len();
-    let is_option = |item: &str| {
-        let letters = 'A'..='Z';
-        let mut known = letters.take(choices);
-        known.any(|letter| item == letter.to_string())
-    };
+    let is_option = |item: &str| letter_index(item).is_some_and(|index| index < choices);
     let answer = question.answer();
-    if choices > 0 && question.judge_task().is_none() && !answer.items().all(is_option) {
+    if choices > 0 && question.judge.is_none() && !answer.items().all(is_option) {
         return Err(format!(
             "the answer `{answer}` is none of the {choices} options"
         ));

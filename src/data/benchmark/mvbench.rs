@@ -4,13 +4,14 @@
 //! second.
 
 use super::Found;
-use super::record::letter_of;
 use super::record::question;
 use super::record::with_splits;
 use super::records::Record;
 use crate::data::Fragment;
 use crate::data::Question;
 use crate::data::Span;
+use crate::data::answer::option::letter_of;
+use crate::data::answer::option::letters;
 use serde_json::Value;
 use std::path::Path;
 use std::path::PathBuf;
@@ -86,13 +87,13 @@ fn read_official(record: &Record, clip_bounds: bool) -> Result<(Question, String
     // The answer is the text of a candidate, which may itself be a letter.
     let same = candidates
         .iter()
-        .zip('A'..='Z')
+        .zip(letters())
         .find(|(text, _)| **text == answer);
     let letter = match same {
         Some((_, letter)) => letter.to_string(),
         None => letter_of(&answer, &candidates)?,
     };
-    let marked = candidates.iter().zip('A'..='Z');
+    let marked = candidates.iter().zip(letters());
     let options = marked
         .map(|(text, letter)| format!("({letter}) {text}"))
         .collect();

@@ -1,9 +1,8 @@
 //! What the benchmarks' records have in common: fields of text, options in several shapes, the Video-R1 family's record.
 
 use super::records::Record;
-use crate::data::JudgeTask;
 use crate::data::Question;
-use crate::data::option_mark;
+use crate::data::answer::option::letters;
 use serde_json::Map;
 use serde_json::Value;
 use std::path::Path;
@@ -29,13 +28,12 @@ impl Record<'_> {
     pub(super) fn options(&self, name: &str) -> Result<Vec<String>, String> {
         let values: Vec<&Value> = match self.fields.get(name) {
             Some(Value::Array(values)) => values.iter().collect(),
-            Some(Value::Object(letters)) => {
-                let named = 'A'..='Z';
-                let listed: Vec<&Value> = named
-                    .map_while(|letter| letters.get(&letter.to_string()))
+            Some(Value::Object(named)) => {
+                let listed: Vec<&Value> = letters()
+                    .map_while(|letter| named.get(&letter.to_string()))
                     .collect();
-                if listed.len() < letters.len() {
-                    let keys: Vec<&str> = letters.keys().map(String::as_str).collect();
+                if listed.len() < named.len() {
+                    let keys: Vec<&str> = named.keys().map(String::as_str).collect();
                     return Err(format!(
                         "the options in `{name}` are not lettered A, B, … without a gap: {}",
                         keys.join(", ")
@@ -120,15 +118,9 @@ pub(super) fn question(
         response: None,
         wording: None,
         grounding: None,
+        judge: None,
         extra: Map::new(),
     }
-}
-
-/// Adds what a judge is asked about its answers.
-pub(super) fn with_judge(mut question: Question, task: &JudgeTask) -> Result<Question, String> {
-    let task = serde_json::to_value(task).map_err(|error| error.to_string())?;
-    question.extra.insert("judge".to_owned(), task);
-    Ok(question)
 }
 
 /// Adds what the question is sorted under; names without a value are left out.
@@ -148,32 +140,6 @@ pub(super) fn with_splits<const N: usize>(
     question
 }
 
-/// The letter of the right option, given as a letter, as a marked option (`B. text`), or as an option's text.
-pub(super) fn letter_of(answer: &str, options: &[String]) -> Result<String, String> {
-    let bare = |text: &str| {
-        let text = option_mark(text).map_or(text, |(_, text)| text);
-        text.trim().trim_end_matches('.').to_lowercase()
-    };
-    let wanted = bare(answer);
-    let same_text = || options.iter().position(|option| bare(option) == wanted);
-    let index = match answer.trim().as_bytes() {
-        [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
-        _ => option_mark(answer)
-            .map(|(index, _)| index)
-            .or_else(same_text),
-    };
-    index
-        .filter(|index| *index < options.len())
-        .and_then(|index| ('A'..='Z').nth(index))
-        .map(String::from)
-        .ok_or_else(|| {
-            format!(
-                "the answer `{answer}` is none of the {} options",
-                options.len()
-            )
-        })
-}
-
 /// What follows `marker` in a path or address, else its file name.
 pub(super) fn path_after(path: &str, marker: &str) -> PathBuf {
     match path.split_once(marker) {
@@ -185,27 +151,6 @@ pub(super) fn path_after(path: &str, marker: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn answers_become_letters() {
-        let options = ["A. red", "blue.", "Caption C: green"].map(String::from);
-        for (answer, letter) in [
-            ("A", Some("A")),
-            ("B. blue", Some("B")),
-            ("Blue", Some("B")),
-            ("Caption C: green", Some("C")),
-            ("green", Some("C")),
-            ("D", None),
-            ("yellow", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                letter_of(answer, &options).ok().as_deref(),
-                letter,
-                "{answer}"
-            );
-        }
-    }
 
     #[test]
     fn paths_are_taken_from_their_marker_on() {

@@ -6,15 +6,14 @@
 //! caption's question is one with options, the pieces of information in it.
 
 use super::Found;
-use super::record::letter_of;
 use super::record::path_after;
 use super::record::question;
-use super::record::with_judge;
 use super::record::with_splits;
 use super::records::Record;
 use crate::data::JudgeTask;
 use crate::data::Question;
-use crate::data::choices_in;
+use crate::data::answer::option::choices_in;
+use crate::data::answer::option::letter_of;
 use serde_json::Value;
 use std::path::Path;
 use std::path::PathBuf;
@@ -169,7 +168,7 @@ fn push(item: &Record, place: Place, tasks: Tasks, found: &mut Found) -> Result<
         };
         let letter = letter_of(&answer, &choices_in(&asked))?;
         read.solution = format!("<answer>{letter}</answer>");
-        read = with_judge(read, &JudgeTask::Caption(asked))?;
+        read.judge = Some(JudgeTask::Caption(asked));
     } else if task == "yes_no" {
         let answer = item.text("answer")?;
         if !["yes", "no"].contains(&answer.trim().to_lowercase().as_str()) {
@@ -286,7 +285,7 @@ mod tests {
         // Judged by the first question about the aspect, whose order of options is another.
         assert_eq!(captions[0].solution, "<answer>B</answer>");
         let asked = "Where does it go?\nA. left\nB. right".to_owned();
-        assert_eq!(captions[0].judge_task(), Some(JudgeTask::Caption(asked)));
+        assert_eq!(captions[0].judge, Some(JudgeTask::Caption(asked)));
         assert_eq!(
             splits(&captions[0])[2],
             ("task and aspect", "captioning direction")
@@ -299,7 +298,7 @@ mod tests {
             .unwrap();
         assert_eq!(caption.solution, "<answer>A</answer>");
         assert_eq!(caption.choices().len(), 2);
-        assert_eq!(caption.judge_task(), None);
+        assert_eq!(caption.judge, None);
         std::fs::remove_file(folder.path().join("multi-choice.json")).unwrap();
         let error = read_benchmark(Benchmark::TempcompassCaptioning, folder.path(), true);
         let error = error.unwrap_err().to_string();

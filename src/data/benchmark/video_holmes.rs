@@ -1,12 +1,12 @@
 //! Video-Holmes (`test_Video-Holmes.json`): seven types of question about 270 short films.
 
 use super::Found;
-use super::record::letter_of;
 use super::record::path_after;
 use super::record::question;
 use super::record::with_splits;
 use super::records::Record;
 use crate::data::Question;
+use crate::data::answer::option::letter_of;
 use std::path::PathBuf;
 
 pub(super) fn read(record: &Record, found: &mut Found) -> Result<(), String> {

@@ -1,11 +1,11 @@
 //! Video-MME: 2,700 questions about 900 clips of three durations, as rows or nested by clip (the official result template).
 
 use super::Found;
-use super::record::letter_of;
 use super::record::question;
 use super::record::with_splits;
 use super::records::Record;
 use crate::data::Question;
+use crate::data::answer::option::letter_of;
 use serde_json::Value;
 use std::path::Path;
 use std::path::PathBuf;

@@ -14,6 +14,7 @@ use crate::config::QuestionKind;
 use crate::data::Answer;
 use crate::data::DataError;
 use crate::data::Question;
+use crate::data::answer::option::letters;
 use crate::data::read_questions;
 use crate::data::write_questions;
 use serde::Serialize;
@@ -150,7 +151,7 @@ fn label_one(
     };
     let right = order
         .iter()
-        .zip('A'..='Z')
+        .zip(letters())
         .filter(|(choice, _)| question.choices[**choice].answer == Some(OfficialAnswer::Correct));
     let right: Vec<String> = right.map(|(_, letter)| letter.to_string()).collect();
     let right = Answer::parse(&right.join(","));

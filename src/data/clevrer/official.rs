@@ -4,6 +4,7 @@
 //! Formats: <http://data.csail.mit.edu/clevrer/README.txt> and the readers of `chuangg/CLEVRER`.
 
 use crate::data::DataError;
+use crate::data::answer::option::letters;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::io::BufReader;
@@ -52,7 +53,7 @@ impl OfficialQuestion {
     /// The same with another text before the options.
     pub(super) fn problem_asking(&self, question: &str) -> String {
         let mut problem = question.to_owned();
-        for (choice, letter) in self.choices.iter().zip('A'..='Z') {
+        for (choice, letter) in self.choices.iter().zip(letters()) {
             problem.push('\n');
             problem.push(letter);
             problem.push_str(". ");

@@ -11,13 +11,19 @@
 //!
 //! Faults of these rules are kept, with one exception: an empty answer, right by MVBench's rule, is wrong here.
 
-use super::extract::Form;
+use super::option::is_option_word;
+use super::option::letter;
+use super::option::letters;
+use super::parsed::AnswerForm;
+use super::parsed::Expected;
+use super::set::CLOSE;
+use super::set::OPEN;
+use super::set::answer_text;
 use crate::config::Benchmark;
-use crate::data::is_option_word;
 
 /// What a benchmark's rule makes of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum Verdict {
     /// An answer in the solution's spelling, and whether the rule takes it for right.
     Read {
         /// A letter, or `yes` or `no`.
@@ -26,38 +32,36 @@ pub(super) enum Reading {
         right: bool,
     },
     /// The rule cannot say.
-    Left,
+    Open,
     /// There is no rule for texts: the strict one reads.
     NoRule,
 }
 
-/// Reads `text` by the rule of `benchmark`. `question` is what was asked, with its options; `truth` the solution without tags.
-pub(super) fn read(
-    benchmark: Benchmark,
-    text: &str,
-    question: &str,
-    form: Form,
-    truth: &str,
-) -> Reading {
+/// Reads `text` by the rule of `benchmark`.
+pub(super) fn read(benchmark: Benchmark, text: &str, expected: Expected) -> Verdict {
     if text.trim().is_empty() {
-        return Reading::Left;
+        return Verdict::Open;
     }
-    match (benchmark, form) {
-        (Benchmark::Tempcompass | Benchmark::TempcompassFlat, Form::YesNo) => {
+    let truth = answer_text(expected.solution);
+    match (benchmark, expected.form) {
+        (Benchmark::Tempcompass | Benchmark::TempcompassFlat, AnswerForm::YesNo) => {
             yes_no(text.replace("</s>", "").trim(), truth)
         }
-        (Benchmark::Tempcompass | Benchmark::TempcompassFlat, Form::Options(_)) => {
-            tempcompass(text.replace("</s>", "").trim(), question, truth)
+        (Benchmark::Tempcompass | Benchmark::TempcompassFlat, AnswerForm::Options(_)) => {
+            let text = text.replace("</s>", "");
+            tempcompass(text.trim(), expected.question, truth)
         }
-        (Benchmark::Mvbench, Form::Options(options)) => mvbench(text.trim(), options.len(), truth),
-        (Benchmark::Videomme, Form::Options(_)) => letter(videomme(text), truth),
-        (Benchmark::VideoHolmes, Form::Options(_)) => letter(video_holmes(text), truth),
-        _ => Reading::NoRule,
+        (Benchmark::Mvbench, AnswerForm::Options(options)) => {
+            mvbench(text.trim(), options.len(), truth)
+        }
+        (Benchmark::Videomme, AnswerForm::Options(_)) => compared(videomme(text), truth),
+        (Benchmark::VideoHolmes, AnswerForm::Options(_)) => compared(video_holmes(text), truth),
+        _ => Verdict::NoRule,
     }
 }
 
 /// Whether the benchmark has a language model read what its rule leaves open.
-pub(super) fn has_judge(benchmark: Benchmark) -> bool {
+pub fn has_judge(benchmark: Benchmark) -> bool {
     matches!(
         benchmark,
         Benchmark::Tempcompass
@@ -67,34 +71,34 @@ pub(super) fn has_judge(benchmark: Benchmark) -> bool {
     )
 }
 
-fn letter(found: Option<char>, truth: &str) -> Reading {
-    found.map_or(Reading::Left, |letter| {
+fn compared(found: Option<char>, truth: &str) -> Verdict {
+    found.map_or(Verdict::Open, |letter| {
         let answer = letter.to_string();
         let right = answer == truth;
-        Reading::Read { answer, right }
+        Verdict::Read { answer, right }
     })
 }
 
-fn yes_no(text: &str, truth: &str) -> Reading {
+fn yes_no(text: &str, truth: &str) -> Verdict {
     let lower = text.to_lowercase();
     let Some(answer) = ["yes", "no"]
         .into_iter()
         .find(|word| lower.starts_with(word))
     else {
-        return Reading::Left;
+        return Verdict::Open;
     };
-    Reading::Read {
+    Verdict::Read {
         answer: answer.to_owned(),
         right: answer == truth,
     }
 }
 
 /// Multiple choice, or caption matching, whose options have a word before their mark.
-fn tempcompass(text: &str, question: &str, truth: &str) -> Reading {
+fn tempcompass(text: &str, question: &str, truth: &str) -> Verdict {
     let options: Vec<&str> = question.trim_end().lines().skip(1).collect();
     let has_word = |line: &&str| line.split(' ').next().is_some_and(is_option_word);
     if !options.is_empty() && options.iter().all(has_word) {
-        return letter(caption_matching(text, &options), truth);
+        return compared(caption_matching(text, &options), truth);
     }
     let whole = options.iter().position(|line| *line == text);
     let marked = || {
@@ -102,11 +106,7 @@ fn tempcompass(text: &str, question: &str, truth: &str) -> Reading {
         let index = "ABCD".find(letter)?;
         (rest.is_empty() || rest.starts_with(['.', ')'])).then_some(index)
     };
-    letter(whole.or_else(marked).and_then(nth_letter), truth)
-}
-
-fn nth_letter(index: usize) -> Option<char> {
-    ('A'..='Z').nth(index)
+    compared(whole.or_else(marked).and_then(letter), truth)
 }
 
 /// An option's line, its sentence or its mark, each by itself. What is compared later has the last word.
@@ -119,7 +119,7 @@ fn caption_matching(text: &str, options: &[&str]) -> Option<char> {
             let mut parts = line.split(": ");
             let (mark, sentence) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
             if matches(line, mark, sentence) {
-                found = nth_letter(index);
+                found = letter(index);
             }
         }
     };
@@ -138,20 +138,20 @@ fn caption_matching(text: &str, options: &[&str]) -> Option<char> {
 
 /// The first word of the first line, behind the bracket that the answer was begun with, against the right option's mark
 /// `(b)`: either may be part of the other.
-fn mvbench(text: &str, options: usize, truth: &str) -> Reading {
+fn mvbench(text: &str, options: usize, truth: &str) -> Verdict {
     let written = text.strip_prefix('(').unwrap_or(text).trim_start();
     let line = written.lines().next().unwrap_or("").to_lowercase();
     let word = format!("({}", line.split(' ').next().unwrap_or(""));
     let undotted = word.replace('.', "");
     if !undotted.contains(|c: char| c.is_alphanumeric()) {
-        return Reading::Left;
+        return Verdict::Open;
     }
     let is = |letter: char| {
         let mark = format!("({})", letter.to_ascii_lowercase());
         mark.contains(&undotted) || word.contains(&mark)
     };
-    let answer = ('A'..='Z').take(options).find(|letter| is(*letter));
-    Reading::Read {
+    let answer = letters().take(options).find(|letter| is(*letter));
+    Verdict::Read {
         answer: answer.map(String::from).unwrap_or_default(),
         right: truth.chars().next().is_some_and(is),
     }
@@ -189,17 +189,17 @@ fn video_holmes(text: &str) -> Option<char> {
         .iter()
         .any(|mark| chosen.contains(mark.as_str()))
     };
-    let letters = || 'A'..='F';
-    letters()
+    let possible = || 'A'..='F';
+    possible()
         .find(marked)
-        .or_else(|| letters().find(|letter| chosen.contains(*letter)))
+        .or_else(|| possible().find(|letter| chosen.contains(*letter)))
 }
 
 /// What stands in the last pair of tags, pairs being found from the front and not overlapping.
 fn last_tagged(text: &str) -> Option<&str> {
     let (mut rest, mut last) = (text, None);
-    while let Some((_, behind)) = rest.split_once("<answer>")
-        && let Some((inside, after)) = behind.split_once("</answer>")
+    while let Some((_, behind)) = rest.split_once(OPEN)
+        && let Some((inside, after)) = behind.split_once(CLOSE)
     {
         last = Some(inside.trim());
         rest = after;
@@ -209,16 +209,15 @@ fn last_tagged(text: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::extract::Asked;
-    use super::super::extract::Rule;
-    use super::super::extract::extract;
+    use super::super::AnswerRule;
+    use super::super::read as read_by;
     use super::*;
     use crate::config::Extraction;
     use crate::data::benchmark::question_of;
     use serde_json::Value;
 
     /// What the benchmarks' own programs say (`scripts/make_golden_rules.py`).
-    const GOLDEN: &str = include_str!("../../tests/golden/benchmark/official_rules.json");
+    const GOLDEN: &str = include_str!("../../../tests/golden/benchmark/official_rules.json");
 
     #[test]
     fn verdicts_are_those_of_the_benchmarks_own_programs() {
@@ -230,18 +229,18 @@ mod tests {
             let question =
                 question_of(text("question").into(), Vec::new(), text("answer")).unwrap();
             let options = question.choices();
-            let asked = Asked {
+            let asked = Expected {
                 question: &question.text(),
-                form: Form::of(&options, &question.solution),
+                form: AnswerForm::of(&options, &question.solution),
                 solution: &question.solution,
             };
-            let rule = Rule {
+            let rule = AnswerRule {
                 extraction: Extraction::Official,
                 benchmark: Some(benchmark),
             };
             for verdict in case["verdicts"].as_array().unwrap() {
                 let (said, wanted) = (verdict[0].as_str().unwrap(), verdict[1].as_str().unwrap());
-                let found = extract(rule, said, asked);
+                let found = read_by(rule, said, asked);
                 let verdict = match found.right {
                     Some(true) => "right",
                     Some(false) => "wrong",

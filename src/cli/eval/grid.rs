@@ -1,6 +1,6 @@
-//! `eval --grid`: evaluations of several models on several benchmarks as one table.
+//! The cells of `eval table --grid`.
 
-use super::BadArgument;
+use crate::cli::BadArgument;
 use crate::eval::Scores;
 use crate::eval::grid::Cell;
 use crate::eval::grid::Value;
@@ -42,10 +42,14 @@ fn cell(entry: &str) -> Result<Cell> {
     let path = Path::new(value);
     let value = if path.exists() {
         Value::Evaluated(Box::new(Scores::read(path)?))
-    } else if let Some(number) = value.parse().ok().filter(|number: &f64| number.is_finite()) {
-        Value::Given(number)
     } else {
-        return Err(bad(&format!("there is nothing at {value}, and it is no number")).into());
+        match value.parse::<f64>() {
+            Ok(number) if number.is_finite() => Value::Given(number),
+            _ => {
+                let problem = format!("there is nothing at {value}, and it is no number");
+                return Err(bad(&problem).into());
+            }
+        }
     };
     Ok(Cell {
         row: row.to_owned(),

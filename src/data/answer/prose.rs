@@ -12,8 +12,8 @@
 //! Of 1,432 published answers to TempCompass's questions with options that its evaluator left to a language model, the strict
 //! rule reads 1,305, 905 of them by this one, and 98 in 100 of these as that language model rated them.
 
-use super::extract::Unreadable;
-use crate::data::is_option_word;
+use super::option::is_option_word;
+use super::parsed::Unreadable;
 use regex::Regex;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -70,7 +70,7 @@ pub(super) fn named_option(text: &str, options: &[String]) -> Result<usize, Unre
     if text.len() > LONGEST {
         return Err(Unreadable::NoTags);
     }
-    let text = Text::new(text);
+    let text = FlatText::new(text);
     let options: Vec<String> = options.iter().map(|option| bare(option)).collect();
     one_of(&announced(&text, &options))
         .or_else(|| {
@@ -91,12 +91,12 @@ fn one_of(named: &BTreeSet<usize>) -> Option<Result<usize, Unreadable>> {
 }
 
 /// A text without emphasis and quotes and with single spaces, as it is and in lower case: places in one are places in the other.
-struct Text {
+struct FlatText {
     cased: String,
     lower: String,
 }
 
-impl Text {
+impl FlatText {
     fn new(text: &str) -> Self {
         let cased = flattened(text);
         let lower = cased.to_ascii_lowercase();
@@ -118,7 +118,7 @@ fn bare(option: &str) -> String {
     option.trim_end_matches(['.', '!', ',', ';']).to_owned()
 }
 
-fn announced(text: &Text, options: &[String]) -> BTreeSet<usize> {
+fn announced(text: &FlatText, options: &[String]) -> BTreeSet<usize> {
     let mut named = BTreeSet::new();
     for announcement in ANNOUNCEMENT.captures_iter(&text.lower) {
         let (Some(whole), Some(between)) = (announcement.get(0), announcement.get(1)) else {
@@ -148,7 +148,7 @@ fn announced(text: &Text, options: &[String]) -> BTreeSet<usize> {
 
 /// The option that stands at a place, by its mark or its text, and how long that is. In a list a letter alone is a mark.
 fn option_at(
-    text: &Text,
+    text: &FlatText,
     place: usize,
     options: &[String],
     in_list: bool,
@@ -251,14 +251,14 @@ fn told(text: &str, options: &[String]) -> Option<BTreeSet<usize>> {
 }
 
 /// Where an option's text stands.
-struct Place {
+struct Occurrence {
     option: usize,
     start: usize,
     end: usize,
 }
 
 /// Where option texts stand as whole words, but not within a longer option's.
-fn occurrences(text: &str, options: &[String]) -> Vec<Place> {
+fn occurrences(text: &str, options: &[String]) -> Vec<Occurrence> {
     let mut places = Vec::new();
     for (option, words) in options.iter().enumerate() {
         if words.chars().filter(|c| c.is_alphanumeric()).count() < SHORTEST_TEXT {
@@ -271,11 +271,11 @@ fn occurrences(text: &str, options: &[String]) -> Vec<Place> {
                 .next_back()
                 .is_none_or(|c| !in_word(c));
             if starts_word && ends_word(text, end) {
-                places.push(Place { option, start, end });
+                places.push(Occurrence { option, start, end });
             }
         }
     }
-    let is_part = |one: &Place| {
+    let is_part = |one: &Occurrence| {
         places.iter().any(|other| {
             other.start <= one.start
                 && one.end <= other.end

@@ -4,7 +4,8 @@
 //! 2. The answer stands between `<answer>` and `</answer>`, in any case of letters. Several must agree; one that is
 //!    opened and never closed makes the whole unreadable. Without tags, all that is written must be an answer, or its
 //!    last line must announce one ("Therefore, the final answer is: C").
-//! 3. Emphasis, quotes, `\boxed{}`, a full stop and words such as "The final answer is:" around it do not count.
+//! 3. Emphasis, quotes, `\boxed{}`, a full stop, a list's mark (`- A`) and words such as "The final answer is:" around it do not
+//!    count; full-width letters and signs (`Ａ`, `（A）`, `A。`) are as good as others.
 //! 4. An answer is an option as it is listed, mark and text; or the text of an option; or letters (`A`, `a`, `(A)`, `A.`, `Option A`, `Option 1`) separated by commas,
 //!    spaces or "and"; or an option's letter with a mark and other text behind it, which must neither be another option's nor
 //!    take it back ("A. No"); or several of these on lines of their own. A single letter is never an option's text.
@@ -14,20 +15,34 @@
 //! 6. Questions without options: `yes` or `no` as the first word without the other one anywhere; else the whole answer,
 //!    compared without regard to case and spaces, numbers as numbers.
 
-use super::extract::Form;
-use super::extract::ReadBy;
-use super::extract::Unreadable;
+use super::option::is_option_word;
+use super::option::letter;
+use super::option::letter_index;
+use super::option::option_mark;
+use super::parsed::AnswerForm;
+use super::parsed::ParsedAnswer;
+use super::parsed::ReadBy;
+use super::parsed::Unreadable;
+use super::parsed::option_count;
 use super::prose;
-use crate::data::Answer;
-use crate::data::is_option_word;
-use crate::data::option_mark;
+use super::set::CLOSE;
+use super::set::OPEN;
+use super::spelling::behind_bullet;
+use super::spelling::half_width;
+use super::spelling::normalised;
+use super::spelling::unwrapped;
 use std::collections::BTreeSet;
 
-const OPEN: &str = "<answer>";
-const CLOSE: &str = "</answer>";
+/// Reads the answer in a text.
+pub fn read(text: &str, form: AnswerForm) -> ParsedAnswer {
+    match read_text(text, form) {
+        Ok((answer, read_by)) => ParsedAnswer::read(answer, read_by),
+        Err(problem) => ParsedAnswer::unread(problem),
+    }
+}
 
-/// Reads the answer in a text, and says where it was found.
-pub(super) fn read_text(text: &str, form: Form) -> Result<(String, ReadBy), Unreadable> {
+/// The answer in a text and where it was found.
+fn read_text(text: &str, form: AnswerForm) -> Result<(String, ReadBy), Unreadable> {
     // Byte positions stay valid: only ASCII letters change.
     let lower = text.to_ascii_lowercase();
     let start = lower
@@ -43,7 +58,12 @@ pub(super) fn read_text(text: &str, form: Form) -> Result<(String, ReadBy), Unre
             return Err(Unreadable::Unclosed);
         };
         let inside = &spoken[begin..begin + length];
-        answers.insert(or_prose(read(inside, form), inside, form, ReadBy::Tags)?);
+        answers.insert(or_prose(
+            read_whole(inside, form),
+            inside,
+            form,
+            ReadBy::Tags,
+        )?);
         rest = begin + length + CLOSE.len();
     }
     let different: BTreeSet<&str> = answers.iter().map(|(answer, _)| answer.as_str()).collect();
@@ -61,49 +81,48 @@ pub(super) fn read_text(text: &str, form: Form) -> Result<(String, ReadBy), Unre
 fn or_prose(
     read: Result<String, Unreadable>,
     text: &str,
-    form: Form,
+    form: AnswerForm,
     read_by: ReadBy,
 ) -> Result<(String, ReadBy), Unreadable> {
     match (read, form) {
-        (Err(problem @ (Unreadable::NoOption | Unreadable::NoTags)), Form::Options(options)) => {
-            match prose::named_option(text, options) {
-                Ok(index) => letter_at(index)
-                    .map(|letter| (letter, ReadBy::Prose))
-                    .ok_or(problem),
-                Err(Unreadable::NoTags) => Err(problem),
-                Err(other) => Err(other),
-            }
-        }
+        (
+            Err(problem @ (Unreadable::NoOption | Unreadable::NoTags)),
+            AnswerForm::Options(options),
+        ) => match prose::named_option(text, options) {
+            Ok(index) => letter(index)
+                .map(|letter| (letter.into(), ReadBy::Prose))
+                .ok_or(problem),
+            Err(Unreadable::NoTags) => Err(problem),
+            Err(other) => Err(other),
+        },
         (read, _) => read.map(|answer| (answer, read_by)),
     }
 }
 
-fn letter_at(index: usize) -> Option<String> {
-    ('A'..='Z').nth(index).map(String::from)
-}
-
 /// An answer without tags: the whole text, or a last line that announces it.
-fn read_untagged(spoken: &str, form: Form) -> Result<String, Unreadable> {
+fn read_untagged(spoken: &str, form: AnswerForm) -> Result<String, Unreadable> {
     let last = spoken.trim_end().lines().last().map(unwrapped);
     let announced = last.filter(|last| without_lead_in(last) != *last);
-    match (read(spoken, form), announced) {
-        (Ok(_), Some(last)) if form == Form::Words => read(last, form),
-        (Err(Unreadable::NoOption), Some(last)) => read(last, form).or(Err(Unreadable::NoTags)),
+    match (read_whole(spoken, form), announced) {
+        (Ok(_), Some(last)) if form == AnswerForm::Words => read_whole(last, form),
+        (Err(Unreadable::NoOption), Some(last)) => {
+            read_whole(last, form).or(Err(Unreadable::NoTags))
+        }
         (Err(Unreadable::NoOption), None) => Err(Unreadable::NoTags),
         (result, _) => result,
     }
 }
 
 /// Reads a text that is an answer and nothing else.
-fn read(text: &str, form: Form) -> Result<String, Unreadable> {
+fn read_whole(text: &str, form: AnswerForm) -> Result<String, Unreadable> {
     let text = without_lead_in(unwrapped(text));
     if text.is_empty() {
         return Err(Unreadable::Empty);
     }
     match form {
-        Form::Options(options) => read_options(text, options),
-        Form::YesNo => read_yes_no(text),
-        Form::Words => Ok(text.to_owned()),
+        AnswerForm::Options(options) => read_options(&half_width(text), options),
+        AnswerForm::YesNo => read_yes_no(text),
+        AnswerForm::Words => Ok(text.to_owned()),
     }
 }
 
@@ -118,14 +137,23 @@ fn read_options(text: &str, options: &[String]) -> Result<String, Unreadable> {
         chosen.insert(index);
     } else {
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            chosen.extend(read_line(unwrapped(line), options)?);
+            chosen.extend(read_entry(unwrapped(line), options)?);
         }
     }
     if chosen.is_empty() {
         return Err(Unreadable::Empty);
     }
-    let letters: Vec<String> = chosen.into_iter().filter_map(letter_at).collect();
+    let letters = chosen.into_iter().filter_map(letter);
+    let letters: Vec<String> = letters.map(String::from).collect();
     Ok(letters.join(","))
+}
+
+/// The options that one line names, which may be an entry of a list.
+fn read_entry(line: &str, options: &[String]) -> Result<Vec<usize>, Unreadable> {
+    match (read_line(line, options), behind_bullet(line)) {
+        (Err(Unreadable::NoOption), Some(entry)) => read_line(entry, options),
+        (read, _) => read,
+    }
 }
 
 /// The options that one line names.
@@ -138,7 +166,7 @@ fn read_line(line: &str, options: &[String]) -> Result<Vec<usize>, Unreadable> {
         let exist = indices.iter().all(|index| *index < count);
         exist.then_some(indices).ok_or(Unreadable::NoOption)
     };
-    let listed = letters(line);
+    let listed = listed_letters(line);
     if let Some([index]) = listed.as_deref() {
         return within(vec![*index]);
     }
@@ -174,7 +202,7 @@ fn is_doubted(text: &str, own: Option<&String>) -> bool {
         words.map(str::to_owned).collect::<Vec<_>>()
     };
     let said = words(text);
-    let own = own.map(|own| words(own)).unwrap_or_default();
+    let own = own.map_or_else(Vec::new, |own| words(&half_width(own)));
     let takes_back = |word: &String| {
         let words = [
             "no",
@@ -208,7 +236,7 @@ fn option_with_text(text: &str, options: &[String]) -> Result<Option<usize>, Unr
 }
 
 /// A list of letters and nothing else: `A, C`, `(a) and (c)`, `Option A`, `Options 1 and 3`.
-fn letters(line: &str) -> Option<Vec<usize>> {
+fn listed_letters(line: &str) -> Option<Vec<usize>> {
     let is_separator = |c: char| c.is_whitespace() || [',', ';', '&'].contains(&c);
     let mut indices = Vec::new();
     let mut named = false;
@@ -243,48 +271,6 @@ fn read_yes_no(text: &str) -> Result<String, Unreadable> {
         _ if yes && no => Err(Unreadable::Contradiction),
         Some(first @ (&"yes" | &"no")) => Ok((*first).to_owned()),
         _ => Err(Unreadable::NoOption),
-    }
-}
-
-pub(super) fn letter_index(text: &str) -> Option<usize> {
-    match text.as_bytes() {
-        [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
-        _ => None,
-    }
-}
-
-pub(super) fn option_count(options: &[String]) -> usize {
-    match options.len() {
-        0 => 26,
-        count => count,
-    }
-}
-
-/// Without what people put around an answer: spaces, emphasis, quotes, formula signs, a full stop.
-fn unwrapped(text: &str) -> &str {
-    const PAIRS: [(&str, &str); 8] = [
-        ("**", "**"),
-        ("*", "*"),
-        ("`", "`"),
-        ("\"", "\""),
-        ("'", "'"),
-        ("$", "$"),
-        ("\\boxed{", "}"),
-        ("\\text{", "}"),
-    ];
-    let mut text = text.trim();
-    loop {
-        let inner = PAIRS
-            .iter()
-            .find_map(|(open, close)| text.strip_prefix(open)?.strip_suffix(close));
-        let next = inner
-            .unwrap_or(text)
-            .trim()
-            .trim_end_matches(['.', '!', ',', ';']);
-        if next == text {
-            return text;
-        }
-        text = next;
     }
 }
 
@@ -324,23 +310,9 @@ fn without_lead_in(text: &str) -> &str {
     text
 }
 
-/// Lower case, single spaces, nothing around it, numbers in one spelling.
-pub(super) fn normalised(text: &str) -> String {
-    let words: Vec<String> = unwrapped(text)
-        .split_whitespace()
-        .map(str::to_lowercase)
-        .collect();
-    let text = words.join(" ");
-    if text.parse::<f64>().is_err() {
-        return text;
-    }
-    Answer::parse(&text).to_string()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::extract::accuracy;
-    use super::super::extract::read_strictly;
+    use super::super::accuracy;
     use super::*;
     use crate::config::AccuracyRule;
     use crate::config::Extraction;
@@ -358,8 +330,8 @@ mod tests {
 
     fn read_as(text: &str) -> Result<String, Unreadable> {
         let options = options();
-        let form = Form::of(&options, "<answer>A</answer>");
-        let extracted = read_strictly(text, form);
+        let form = AnswerForm::of(&options, "<answer>A</answer>");
+        let extracted = read(text, form);
         match extracted.unreadable {
             Some(problem) => {
                 assert!(extracted.answer.is_empty());
@@ -462,8 +434,8 @@ mod tests {
     #[test]
     fn options_that_are_letters_are_told_apart_by_their_marks() {
         let letters = ["c", "a", "t"].map(String::from);
-        let form = Form::of(&letters, "A");
-        let read = |text: &str| read_strictly(text, form).answer;
+        let form = AnswerForm::of(&letters, "A");
+        let read = |text: &str| super::read(text, form).answer;
         for (text, wanted) in [
             ("A", "A"),
             ("(B)", "B"),
@@ -475,26 +447,26 @@ mod tests {
             assert_eq!(read(text), wanted, "{text}");
         }
         let list = ["A", "B", "C", "none", "A, B, and C"].map(String::from);
-        let form = Form::of(&list, "E");
+        let form = AnswerForm::of(&list, "E");
         for text in ["E. A, B, and C", "A, B, and C", "E"] {
-            assert_eq!(read_strictly(text, form).answer, "E", "{text}");
+            assert_eq!(super::read(text, form).answer, "E", "{text}");
         }
     }
 
     #[test]
     fn options_with_one_text_cannot_be_told_apart() {
         let twice = ["same".to_owned(), "Same.".to_owned()];
-        let form = Form::of(&twice, "A");
-        let one = read_strictly("<answer>same</answer>", form);
+        let form = AnswerForm::of(&twice, "A");
+        let one = read("<answer>same</answer>", form);
         assert_eq!(one.unreadable, Some(Unreadable::Contradiction));
-        assert_eq!(read_strictly("B. Same.", form).answer, "B");
+        assert_eq!(read("B. Same.", form).answer, "B");
     }
 
     #[test]
     fn yes_no_and_words() {
         let strict = |text: &str, solution: &str| {
-            let form = Form::of(&[], solution);
-            let one = read_strictly(text, form);
+            let form = AnswerForm::of(&[], solution);
+            let one = read(text, form);
             accuracy(
                 Extraction::Strict.into(),
                 &one.answer,

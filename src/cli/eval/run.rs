@@ -1,0 +1,127 @@
+//! `eval run`: answers a benchmark and scores it.
+
+use super::preview::PreviewArgs;
+use super::preview::preview;
+use super::shared::PrintArgs;
+use super::shared::model_folder;
+use super::shared::read_askable;
+use super::shared::show;
+use crate::cli::BadArgument;
+use crate::cli::ConfigArgs;
+use crate::config::Verb;
+use crate::data::Dataset;
+use crate::data::Question;
+use crate::eval::Evaluation;
+use crate::eval::Settings;
+use crate::eval::Shard;
+use crate::eval::asking::Asking;
+use crate::eval::respond::Respondent;
+use crate::eval::subtitles::Subtitles;
+use crate::train::console::Progress;
+use crate::video::ClipLoader;
+use crate::video::Prefetcher;
+use anyhow::Context;
+use anyhow::Result;
+use clap::Args;
+use std::num::NonZero;
+use std::path::PathBuf;
+
+/// Arguments of `eval run`.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) settings: ConfigArgs,
+    /// The model to ask: a folder or a hub id
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    pub(super) model: Option<String>,
+    #[command(flatten)]
+    pub(super) preview: PreviewArgs,
+    /// Folder for outputs.jsonl and scores.json; an evaluation found there is continued [default: output_dir]
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Answer the I-th of N parts only, into files of its own; `eval merge` puts the parts together
+    #[arg(long, value_name = "I/N", conflicts_with = "dry_run")]
+    pub(super) shard: Option<Shard>,
+    #[command(flatten)]
+    pub(super) print: PrintArgs,
+}
+
+/// Runs `eval run`.
+pub(super) fn run(args: &RunArgs) -> Result<()> {
+    if args.preview.dry_run {
+        // Questions can be looked at before the clips are here.
+        let config = args.settings.load(Verb::Inspect)?;
+        return preview(
+            &config,
+            args.model.as_deref(),
+            args.preview.show,
+            args.print.json,
+        );
+    }
+    match &args.model {
+        Some(model) => evaluate(args, model),
+        None => Err(BadArgument("eval run needs --model DIR".into()).into()),
+    }
+}
+
+fn evaluate(args: &RunArgs, model: &str) -> Result<()> {
+    let config = args.settings.load(Verb::Eval)?;
+    let folder = model_folder(model)?;
+    let questions = read_askable(&config)?;
+    let dataset = Dataset::new(questions, &config.data, config.seed)?;
+    let out = args.out.as_deref().unwrap_or(&config.output_dir);
+    let settings = Settings::new(&config, model, &folder, &dataset)?;
+    for remark in &settings.remarks {
+        tracing::info!("protocol {}: {remark}", settings.protocol);
+    }
+    let (questions, size) = (dataset.questions(), config.eval.batch_size);
+    let evaluation = Evaluation::open(&settings, questions, size, args.shard, out)?;
+    let jobs: Vec<PathBuf> = evaluation
+        .pending()
+        .into_iter()
+        .flatten()
+        .map(|question| question.video.clone())
+        .collect();
+    let progress = Progress::start(evaluation.len() - jobs.len(), evaluation.len());
+    let eval = &config.eval;
+    let respondent = if jobs.is_empty() {
+        None
+    } else {
+        Some(Respondent::load(
+            &folder,
+            &config,
+            eval.temperature,
+            eval.samples,
+        )?)
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let bytes = config.train.prefetch_mib << 20;
+    let loader = ClipLoader::new(&config.video, &config.data).context("data.cache_dir")?;
+    let mut clips = Prefetcher::new(jobs, loader, bytes, threads)?;
+    let asking = Asking::new(eval)?;
+    let subtitles = eval.subtitles.as_deref().map(Subtitles::new);
+    let answer = |batch: &[&Question]| match &respondent {
+        Some(respondent) => respondent.answer_batch(
+            batch,
+            &mut clips,
+            &asking,
+            subtitles.as_ref(),
+            config.data.on_bad_video,
+        ),
+        None => Ok(Vec::new()),
+    };
+    let scores = evaluation.run(dataset.num_skipped(), answer, |running| {
+        let words = running.accuracy.map_or_else(
+            || "questions".to_owned(),
+            |accuracy| format!("questions, {:.1} % right so far", 100.0 * accuracy),
+        );
+        progress.step(running.answered, &words);
+    })?;
+    if let Some(words) = respondent.as_ref().and_then(Respondent::decoding_in_words) {
+        tracing::info!("{words}");
+    }
+    let file = args
+        .shard
+        .map_or_else(|| "scores.json".into(), |shard| shard.scores_file());
+    show(args.print, &scores, &out.join(file))
+}

@@ -55,7 +55,7 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// `hidden [R, H]` (normed, detached), `weight [V, H]`; one target per row.
+    /// `hidden [R, H]` (normed), `weight [V, H]`; one target per row.
     pub fn new(
         hidden: &'a Tensor,
         weight: &'a Tensor,

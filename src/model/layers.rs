@@ -1,8 +1,4 @@
-//! Tensor operations that have a backward pass.
-//!
-//! candle-nn's fused kernels drop gradients without an error (candle issues #2168, #3568, #3569). The operations here
-//! compute their value with those kernels on detached tensors and state the derivative in closed form: `x` and
-//! `x_backward` stand side by side, so that the decoder can run its own backward pass without building a graph.
+//! Tensor operations, each with its derivative beside it: `x` and `x_backward`. Nothing records a graph.
 //!
 //! Shapes: `N` rows, `H` hidden.
 
@@ -12,225 +8,18 @@ use crate::kernels::rotary::Turn;
 use crate::model::attention_cpu;
 use crate::model::few_rows;
 use crate::model::fused_cpu;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, DType, Layout, Result, Shape, Storage, Tensor,
-};
-use std::sync::Mutex;
-
-/// `backward(inputs, upstream)` returns one gradient per input, in order.
-pub(crate) type Backward = Box<dyn Fn(&[&Tensor], &Tensor) -> Result<Vec<Tensor>> + Send + Sync>;
-
-/// An operation whose value is known already and whose derivative has a closed form.
-struct ClosedForm<const N: usize> {
-    value: Mutex<Option<Tensor>>,
-    backward: Backward,
-}
-
-impl<const N: usize> ClosedForm<N> {
-    fn new(value: Tensor, backward: Backward) -> Self {
-        Self {
-            value: Mutex::new(Some(value)),
-            backward,
-        }
-    }
-
-    fn take_value(&self) -> Result<Tensor> {
-        let value = self.value.lock().ok().and_then(|mut value| value.take());
-        match value {
-            Some(value) => value.contiguous(),
-            None => candle_core::bail!("closed-form operation applied twice"),
-        }
-    }
-
-    fn cpu(&self) -> Result<(CpuStorage, Shape)> {
-        let value = self.take_value()?;
-        let (storage, layout) = value.storage_and_layout();
-        match &*storage {
-            Storage::Cpu(cpu) if layout.start_offset() == 0 => {
-                Ok((cpu.clone(), layout.shape().clone()))
-            }
-            Storage::Cpu(_) => candle_core::bail!("closed-form operation: value is a view"),
-            _ => candle_core::bail!("closed-form operation: inputs and value on two devices"),
-        }
-    }
-
-    #[cfg(feature = "cuda")]
-    fn cuda(&self) -> Result<(candle_core::CudaStorage, Shape)> {
-        use candle_core::backend::BackendStorage;
-        let value = self.take_value()?;
-        let (storage, layout) = value.storage_and_layout();
-        match &*storage {
-            Storage::Cuda(cuda) if layout.start_offset() == 0 => {
-                Ok((cuda.try_clone(layout)?, layout.shape().clone()))
-            }
-            Storage::Cuda(_) => candle_core::bail!("closed-form operation: value is a view"),
-            _ => candle_core::bail!("closed-form operation: inputs and value on two devices"),
-        }
-    }
-
-    /// One gradient per input; none where the input needs none.
-    fn gradients(&self, inputs: [&Tensor; N], upstream: &Tensor) -> Result<[Option<Tensor>; N]> {
-        let detached = inputs.map(Tensor::detach);
-        let gradients = (self.backward)(&detached.each_ref(), upstream)?;
-        let mut gradients = gradients.into_iter();
-        Ok(inputs.map(|input| gradients.next().filter(|_| input.track_op())))
-    }
-}
-
-impl CustomOp1 for ClosedForm<1> {
-    fn name(&self) -> &'static str {
-        "closed-form-1"
-    }
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.cpu()
-    }
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        _: &candle_core::CudaStorage,
-        _: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        self.cuda()
-    }
-    fn bwd(&self, a: &Tensor, _: &Tensor, upstream: &Tensor) -> Result<Option<Tensor>> {
-        let [a] = self.gradients([a], upstream)?;
-        Ok(a)
-    }
-}
-
-impl CustomOp2 for ClosedForm<2> {
-    fn name(&self) -> &'static str {
-        "closed-form-2"
-    }
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.cpu()
-    }
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        _: &candle_core::CudaStorage,
-        _: &Layout,
-        _: &candle_core::CudaStorage,
-        _: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        self.cuda()
-    }
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        _: &Tensor,
-        upstream: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [a, b] = self.gradients([a, b], upstream)?;
-        Ok((a, b))
-    }
-}
-
-impl CustomOp3 for ClosedForm<3> {
-    fn name(&self) -> &'static str {
-        "closed-form-3"
-    }
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.cpu()
-    }
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        _: &candle_core::CudaStorage,
-        _: &Layout,
-        _: &candle_core::CudaStorage,
-        _: &Layout,
-        _: &candle_core::CudaStorage,
-        _: &Layout,
-    ) -> Result<(candle_core::CudaStorage, Shape)> {
-        self.cuda()
-    }
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        c: &Tensor,
-        _: &Tensor,
-        upstream: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [a, b, c] = self.gradients([a, b, c], upstream)?;
-        Ok((a, b, c))
-    }
-}
-
-/// `value` as a function of `a` with the given derivative; a plain tensor when nothing is tracked.
-pub(crate) fn closed_form1(value: Tensor, a: &Tensor, backward: Backward) -> Result<Tensor> {
-    if !a.track_op() {
-        return Ok(value);
-    }
-    a.apply_op1(ClosedForm::<1>::new(value, backward))
-}
-
-/// As [`closed_form1`], of two inputs.
-pub(crate) fn closed_form2(
-    value: Tensor,
-    inputs: [&Tensor; 2],
-    backward: Backward,
-) -> Result<Tensor> {
-    if !inputs.iter().any(|input| input.track_op()) {
-        return Ok(value);
-    }
-    inputs[0].apply_op2(inputs[1], ClosedForm::<2>::new(value, backward))
-}
-
-/// As [`closed_form1`], of three inputs.
-pub(crate) fn closed_form3(
-    value: Tensor,
-    inputs: [&Tensor; 3],
-    backward: Backward,
-) -> Result<Tensor> {
-    if !inputs.iter().any(|input| input.track_op()) {
-        return Ok(value);
-    }
-    inputs[0].apply_op3(inputs[1], inputs[2], ClosedForm::<3>::new(value, backward))
-}
+use candle_core::{D, DType, Result, Tensor};
 
 /// `x [N, in] · weightᵀ [in, out] (+ bias [out])` → `[N, out]`.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let value = match few_rows::product(x, weight)? {
         Some(value) => value,
-        None => x.detach().matmul(&weight.detach().t()?)?,
+        None => x.matmul(&weight.t()?)?,
     };
-    let Some(bias) = bias else {
-        let backward: Backward = Box::new(|inputs, upstream| {
-            let upstream = upstream.contiguous()?;
-            Ok(vec![
-                upstream.matmul(inputs[1])?,
-                weight_gradient(&upstream, inputs[0])?,
-            ])
-        });
-        return closed_form2(value, [x, weight], backward);
-    };
-    let value = value.broadcast_add(&bias.detach())?;
-    let backward: Backward = Box::new(|inputs, upstream| {
-        let upstream = upstream.contiguous()?;
-        Ok(vec![
-            upstream.matmul(inputs[1])?,
-            weight_gradient(&upstream, inputs[0])?,
-            sum_rows(&upstream)?,
-        ])
-    });
-    closed_form3(value, [x, weight, bias], backward)
+    match bias {
+        None => Ok(value),
+        Some(bias) => value.broadcast_add(bias),
+    }
 }
 
 /// Gradient `[out, in]` of a linear layer's weight from its upstream `[N, out]` and its input `[N, in]`.
@@ -245,28 +34,17 @@ pub fn sum_rows(x: &Tensor) -> Result<Tensor> {
         .squeeze(0)
 }
 
-/// Whether a kernel takes these inputs, of which it records no graph.
-fn fuses(inputs: &[&Tensor]) -> bool {
-    kernels::applies(inputs[0]) && !inputs.iter().any(|input| input.track_op())
-}
-
 /// RMSNorm over the last dimension: `x / sqrt(mean(x²) + eps) · weight`. Shapes `[N, H]`, `[H]`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    let rows = x.detach().contiguous()?;
+    let rows = x.contiguous()?;
+    if kernels::applies(x) {
+        return kernels::norm::rms_norm(&rows, weight, eps);
+    }
     #[expect(
         clippy::disallowed_methods,
-        reason = "value only; the derivative is given below"
+        reason = "value only; the derivative stands below"
     )]
-    let value = if kernels::applies(x) {
-        kernels::norm::rms_norm(&rows, &weight.detach(), eps)?
-    } else {
-        candle_nn::ops::rms_norm(&rows, &weight.detach(), eps as f32)?
-    };
-    let backward: Backward = Box::new(move |inputs, upstream| {
-        let (dx, dw) = rms_norm_backward(inputs[0], inputs[1], eps, upstream)?;
-        Ok(vec![dx, dw])
-    });
-    closed_form2(value, [x, weight], backward)
+    candle_nn::ops::rms_norm(&rows, weight, eps as f32)
 }
 
 /// `x + addend` and its [`rms_norm`].
@@ -276,7 +54,7 @@ pub fn add_rms_norm(
     weight: &Tensor,
     eps: f64,
 ) -> Result<(Tensor, Tensor)> {
-    if fuses(&[x, addend, weight]) {
+    if kernels::applies(x) {
         return kernels::norm::add_rms_norm(&x.contiguous()?, &addend.contiguous()?, weight, eps);
     }
     let sum = (x + addend)?;
@@ -338,19 +116,13 @@ fn composed_rms_norm_backward(
 
 /// `silu(gate) · up`, elementwise.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    let value = if kernels::applies(gate) {
-        let (gate, up) = (gate.detach().contiguous()?, up.detach().contiguous()?);
-        kernels::swiglu::swiglu(&gate, &up)?
-    } else if attention_cpu::applies(gate) {
-        fused_cpu::swiglu(gate, up)?
-    } else {
-        (gate.detach().silu()? * up.detach())?
-    };
-    let backward: Backward = Box::new(|inputs, upstream| {
-        let (d_gate, d_up) = swiglu_backward(inputs[0], inputs[1], upstream)?;
-        Ok(vec![d_gate, d_up])
-    });
-    closed_form2(value, [gate, up], backward)
+    if kernels::applies(gate) {
+        return kernels::swiglu::swiglu(&gate.contiguous()?, &up.contiguous()?);
+    }
+    if attention_cpu::applies(gate) {
+        return fused_cpu::swiglu(gate, up);
+    }
+    gate.silu()? * up
 }
 
 /// Gradients of [`swiglu`] with respect to `gate` and `up`.
@@ -382,15 +154,10 @@ fn composed_swiglu_backward(
 ///
 /// `x [N, heads · d]`; `cos`, `sin` `[N, d/2]` in f32. The rotation is computed in f32.
 pub fn rotary(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    let value = if kernels::applies(x) {
-        kernels::rotary::rotary(&x.detach().contiguous()?, cos, sin, Turn::Forward)?
-    } else {
-        rotate(&x.detach(), cos, sin)?
-    };
-    let (cos, sin) = (cos.detach(), sin.detach());
-    let backward: Backward =
-        Box::new(move |_, upstream| Ok(vec![rotary_backward(upstream, &cos, &sin)?]));
-    closed_form1(value, x, backward)
+    if kernels::applies(x) {
+        return kernels::rotary::rotary(&x.contiguous()?, cos, sin, Turn::Forward);
+    }
+    rotate(x, cos, sin)
 }
 
 /// Queries and keys of `x [N, H]`: a [`linear`] layer each (weight and bias), then [`rotary`].
@@ -401,7 +168,7 @@ pub fn rotary_projections(
     cos: &Tensor,
     sin: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
-    if fuses(&[x, &query.0, &query.1, &key.0, &key.1]) {
+    if kernels::applies(x) {
         let (q, k) = (linear(x, &query.0, None)?, linear(x, &key.0, None)?);
         let with_bias = |x, bias| Projection {
             x,
@@ -432,17 +199,10 @@ fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
             .reshape((1, rows, width / head_dim, head_dim))?;
     #[expect(
         clippy::disallowed_methods,
-        reason = "value only; the derivative is given by the callers"
+        reason = "value only; the derivative is the opposite turn"
     )]
     let turned = candle_nn::rotary_emb::rope_thd(&heads, cos, sin)?;
     turned.reshape((rows, width))?.to_dtype(x.dtype())
-}
-
-/// A scalar whose gradient with respect to `y` is `upstream`: starts a backward pass in the middle of a network.
-pub fn seed_gradient(y: &Tensor, upstream: Tensor) -> Result<Tensor> {
-    let value = Tensor::zeros((), y.dtype(), y.device())?;
-    let backward: Backward = Box::new(move |_, _| Ok(vec![upstream.clone()]));
-    closed_form1(value, y, backward)
 }
 
 #[cfg(test)]
@@ -484,13 +244,11 @@ mod tests {
             let root = (v[0].sqr()?.mean_keepdim(D::Minus1)? + 1e-2)?.sqrt()?;
             v[0].broadcast_div(&root)?.broadcast_mul(&v[1])
         })?;
-        let tracked = direct(&[x.clone(), weight.clone()], &upstream, |v| {
-            rms_norm(&v[0], &v[1], 1e-2)
-        })?;
+        let closed = rms_norm_backward(&x, &weight, 1e-2, &upstream)?;
         let composed = composed_rms_norm_backward(&x, &weight, 1e-2, &upstream)?;
-        for got in [tracked, vec![composed.0, composed.1]] {
-            close(&got[0], &want[0])?;
-            close(&(&got[1] / 100.0)?, &(&want[1] / 100.0)?)?;
+        for (dx, dw) in [closed, composed] {
+            close(&dx, &want[0])?;
+            close(&(dw / 100.0)?, &(&want[1] / 100.0)?)?;
         }
         Ok(())
     }
@@ -500,11 +258,11 @@ mod tests {
         let inputs = [random((150, 128))?, random((150, 128))?];
         let upstream = random((150, 128))?;
         let want = direct(&inputs, &upstream, |v| v[0].silu()? * v[1].as_tensor())?;
-        let tracked = direct(&inputs, &upstream, |v| swiglu(&v[0], &v[1]))?;
+        let closed = swiglu_backward(&inputs[0], &inputs[1], &upstream)?;
         let composed = composed_swiglu_backward(&inputs[0], &inputs[1], &upstream)?;
-        for got in [tracked, vec![composed.0, composed.1]] {
-            close(&got[0], &want[0])?;
-            close(&got[1], &want[1])?;
+        for (d_gate, d_up) in [closed, composed] {
+            close(&d_gate, &want[0])?;
+            close(&d_up, &want[1])?;
         }
         let value = swiglu(&inputs[0], &inputs[1])?;
         close(&value, &(inputs[0].silu()? * &inputs[1])?)
@@ -526,8 +284,8 @@ mod tests {
         }
         close(&rotary_backward(&turned, &cos, &sin)?, &x)?;
         let upstream = random((3, 16))?;
-        let got = direct(&[x], &upstream, |v| rotary(&v[0], &cos, &sin))?;
-        close(&got[0], &rotary_backward(&upstream, &cos, &sin)?)
+        let want = direct(&[x], &upstream, |v| turned_by_definition(&v[0], &cos, &sin))?;
+        close(&rotary_backward(&upstream, &cos, &sin)?, &want[0])
     }
 
     #[test]
@@ -538,13 +296,23 @@ mod tests {
         let want = direct(&inputs, &upstream, |v| {
             v[0].matmul(&v[1].t()?)?.broadcast_add(&v[2])
         })?;
-        let got = direct(&inputs, &upstream, |v| linear(&v[0], &v[1], Some(&v[2])))?;
-        for (got, want) in got.iter().zip(&want) {
-            close(got, want)?;
-        }
-        let want = direct(&inputs[..2], &upstream, |v| v[0].matmul(&v[1].t()?))?;
-        let got = direct(&inputs[..2], &upstream, |v| linear(&v[0], &v[1], None))?;
-        close(&got[0], &want[0])?;
-        close(&got[1], &want[1])
+        let [x, weight, bias] = &inputs;
+        let value = x.matmul(&weight.t()?)?;
+        close(&linear(x, weight, None)?, &value)?;
+        close(&linear(x, weight, Some(bias))?, &value.broadcast_add(bias)?)?;
+        close(&upstream.matmul(weight)?, &want[0])?;
+        close(&weight_gradient(&upstream, x)?, &want[1])?;
+        close(&sum_rows(&upstream)?, &want[2])
+    }
+
+    /// The pairs `(x_i, x_{i + d/2})` of every head turned, in candle's operations.
+    fn turned_by_definition(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+        let (rows, half) = cos.dims2()?;
+        let heads = x.reshape((rows, (), 2 * half))?;
+        let (a, b) = (heads.narrow(2, 0, half)?, heads.narrow(2, half, half)?);
+        let (cos, sin) = (cos.unsqueeze(1)?, sin.unsqueeze(1)?);
+        let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+        let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+        Tensor::cat(&[first, second], 2)?.reshape(x.shape())
     }
 }

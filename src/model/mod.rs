@@ -51,7 +51,7 @@ use candle_core::Tensor;
 use std::borrow::Borrow;
 use std::path::Path;
 
-/// The network. Its tensors are views of those it was made from: tracked when those are variables.
+/// The network. Its tensors are views of those it was made from.
 #[derive(Debug, Clone)]
 pub struct Qwen25Vl {
     /// What the checkpoint says about it.
@@ -168,7 +168,7 @@ impl Qwen25Vl {
         };
         let table = match table {
             Some(table) => table,
-            None => self.embed_tokens.detach().zeros_like()?,
+            None => self.embed_tokens.zeros_like()?,
         };
         if !rows.is_empty() {
             let (ids, sums) = sums_by_id(&ids, &select(&rows)?)?;

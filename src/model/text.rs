@@ -140,8 +140,7 @@ impl DecoderLayer {
 
     /// The gradient with respect to `x`, given the one with respect to the layer's output.
     ///
-    /// Computes the layer again from its input; each weight's gradient goes to `sink` at once. Call it on a layer
-    /// of detached tensors: nothing here records a graph.
+    /// Computes the layer again from its input; each weight's gradient goes to `sink` at once.
     pub fn backward(
         &self,
         x: &Tensor,

@@ -9,8 +9,6 @@ use crate::kernels::attention::Sequences;
 use crate::model::attention::Heads;
 use crate::model::attention_cpu;
 use crate::model::attention_cpu::Group;
-use crate::model::layers::Backward;
-use crate::model::layers::closed_form1;
 use crate::model::layers::rotary;
 use crate::model::layers::rotary_backward;
 use crate::model::positions::inverse_frequencies;
@@ -112,11 +110,7 @@ impl VisionLayout {
 
     /// Merged rows from window order to the placeholders' order.
     pub(crate) fn to_tokens(&self, merged: &Tensor) -> Result<Tensor> {
-        let value = merged.detach().index_select(&self.token_rank, 0)?;
-        let order = self.token_order.clone();
-        let backward: Backward =
-            Box::new(move |_, upstream| Ok(vec![upstream.index_select(&order, 0)?]));
-        closed_form1(value, merged, backward)
+        merged.index_select(&self.token_rank, 0)
     }
 
     /// Merged rows from the placeholders' order to window order.
@@ -126,19 +120,10 @@ impl VisionLayout {
 
     /// Self-attention inside windows, or inside frames when `full`: `qkv [P, 3·n·d]` → `[P, n·d]`.
     pub(crate) fn attention(&self, qkv: &Tensor, heads: usize, full: bool) -> Result<Tensor> {
-        let (value, saved) = self.attention_saved(&qkv.detach(), heads, full)?;
-        let layout = self.clone();
-        let backward: Backward = Box::new(move |inputs, upstream| {
-            let saved = saved.as_ref();
-            Ok(vec![layout.attention_backward(
-                inputs[0], heads, full, saved, upstream,
-            )?])
-        });
-        closed_form1(value, qkv, backward)
+        Ok(self.attention_saved(qkv, heads, full)?.0)
     }
 
-    /// [`Self::attention`] of a detached tensor, and what spares its backward pass computing it again, where a kernel
-    /// leaves that.
+    /// [`Self::attention`], and what spares its backward pass computing it again, where a kernel leaves that.
     pub(crate) fn attention_saved(
         &self,
         qkv: &Tensor,

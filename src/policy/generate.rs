@@ -129,8 +129,6 @@ struct Row {
 }
 
 /// `config.group_size` completions of each prompt; `seeds[i]` names the draws of `prompts[i]`.
-///
-/// `model` should be a detached view of the policy: nothing here needs candle's graph.
 pub fn generate(
     model: &Qwen25Vl,
     processor: &Processor,

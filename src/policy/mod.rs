@@ -12,16 +12,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub mod bias;
+mod cuda_graph;
 pub mod decode;
 mod device_steps;
 pub mod generate;
 pub mod inputs;
 pub mod logprobs;
 pub mod parallel;
-mod replay;
 pub mod sampler;
 
-pub use replay::GraphUse;
+pub use cuda_graph::GraphUse;
 
 /// Start of the names of the vision tower's tensors.
 const VISION: &str = "visual.";

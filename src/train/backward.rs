@@ -6,7 +6,6 @@
 
 use crate::model::Qwen25Vl;
 use crate::model::head::{BiasRows, CHUNK_BYTES, Head, TokenScores};
-use crate::model::layers::rms_norm_backward;
 use crate::policy::Policy;
 use crate::policy::inputs::PackedInputs;
 use candle_core::{DType, Device, Result, Tensor};
@@ -143,7 +142,8 @@ fn backward_head<T>(
     gradients: &mut Collector,
 ) -> Result<(TokenScores, Tensor, T)> {
     let normed = model.norm(chosen)?;
-    let mut head = Head::new(&normed, &model.head, &inputs.target_ids, bias, CHUNK_BYTES)?;
+    let (ops, weight) = (model.ops(), &model.head);
+    let mut head = Head::new(ops, &normed, weight, &inputs.target_ids, bias, CHUNK_BYTES)?;
     let scores = head.scores()?;
     let (derivatives, objective) = objective(&scores);
     if derivatives.logprob.len() != inputs.num_targets() {
@@ -154,8 +154,7 @@ fn backward_head<T>(
         );
     }
     let (d_normed, d_head) = head.backward(&derivatives.logprob, &derivatives.full_kl)?;
-    let (d_chosen, d_norm) =
-        rms_norm_backward(chosen, &model.norm, model.spec.text.rms_norm_eps, &d_normed)?;
+    let (d_chosen, d_norm) = model.norm_backward(chosen, &d_normed)?;
     let name = if model.spec.tie_word_embeddings {
         Qwen25Vl::EMBEDDING
     } else {

@@ -92,7 +92,7 @@ fn mask(layout: &PackedLayout) -> Result<Tensor> {
         mask[row * rows + keys.start..row * rows + keys.end].fill(0.0);
     };
     let mut start = 0;
-    for group in &layout.groups {
+    for group in layout.groups() {
         let prompt = start..start + group.prompt_len;
         prompt.clone().for_each(|row| see(row, start..row + 1));
         let mut first = prompt.end;

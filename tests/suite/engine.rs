@@ -244,7 +244,7 @@ fn start<'a>(
     rows_per_prompt: &[usize],
     capacity: usize,
 ) -> (Decoding<'a>, Tensor) {
-    let lens = prompts.layout.groups.iter().map(|group| group.prompt_len);
+    let lens = prompts.layout.groups().iter().map(|group| group.prompt_len);
     let size = CacheSize {
         prompts: rows_per_prompt.len(),
         prompt_len: lens.max().unwrap(),

@@ -1,4 +1,4 @@
-//! Compiles `src/kernels/cuda/*.cu` to PTX for feature `cuda`; does nothing without it.
+//! Compiles `src/model/ops/cuda/source/*.cu` to PTX for feature `cuda`; does nothing without it.
 //!
 //! `NVCC` names the compiler (else `nvcc` of the PATH or of `CUDA_HOME`), `CUDA_COMPUTE_CAP` the compute capability
 //! (90 for an H100; else the one that nvidia-smi reports, else 80). PTX of one capability runs on that and on later
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return Ok(());
     }
-    let sources = Path::new("src/kernels/cuda");
+    let sources = Path::new("src/model/ops/cuda/source");
     println!("cargo::rerun-if-changed={}", sources.display());
     for variable in [
         "NVCC",

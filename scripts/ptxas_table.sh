@@ -35,7 +35,7 @@ trap 'rm -rf "$work"' EXIT
 newest_ptx=9.0
 capabilities=(80 90)
 
-for source in src/kernels/cuda/*.cu; do
+for source in src/model/ops/cuda/source/*.cu; do
   name=$(basename "$source" .cu)
   scripts/lib/nvcc_cache.sh --ptx -std=c++17 -O3 -arch compute_80 -o "$work/$name.ptx" "$source"
   version=$(awk '$1 == ".version" { print $2; exit }' "$work/$name.ptx")
@@ -68,7 +68,7 @@ awk '
     if (entry == "decode_rotary") return "digits of 2/pi for angles above 105615 in sinf and cosf; below, it is not touched"
     return ""
   }
-  # Dynamic shared memory as the launches in src/kernels ask for it, at the widths of the 3B (2048; vision 1280).
+  # Dynamic shared memory as the launches in src/model/ops/cuda ask for it, at the widths of the 3B (2048; vision 1280).
   function dynamic(entry) { return entry ~ /^rms_norm_backward_/ ? 4 * 2048 : 0 }
 
   # Blocks that run at once on a multiprocessor: registers are given to a warp by 256, to four warps at a time; a block

@@ -6,7 +6,7 @@
 //! - [`config`]: every setting. [`data`]: [`data::Question`] and the order a run takes them in.
 //! - [`video`]: a clip becomes [`video::VideoPatches`]. [`prompt`]: a question and its clip become a [`prompt::Prompt`].
 //! - [`synthetic`]: the miniature world.
-//! - [`kernels`]: CUDA kernels. [`model`]: the network. [`policy`]: [`policy::Policy`] is trained, [`policy::FrozenModel`] is only read; both write
+//! - [`model`]: the network; [`model::ops`]: what it computes, on CPUs and by CUDA kernels. [`policy`]: [`policy::Policy`] is trained, [`policy::FrozenModel`] is only read; both write
 //!   [`policy::generate::Completion`]s.
 //! - [`rl`]: a completion with its reward and advantage is a [`rl::Rollout`], those of one question are a [`rl::Group`].
 //! - [`dist`]: several processes that train together. [`eval`]: answers and scores. [`train`]: one step, and everything around it. [`cli`]: one file per command.
@@ -25,7 +25,6 @@ pub mod config;
 pub mod data;
 pub mod dist;
 pub mod eval;
-pub mod kernels;
 pub mod model;
 pub mod policy;
 pub mod prompt;

@@ -9,7 +9,7 @@ use super::ProcessGroup;
 use super::Result;
 use super::link::Link;
 use super::sum;
-use crate::kernels::launch::device_address;
+use crate::model::ops::cuda::launch::device_address;
 use candle_core::CudaDevice;
 use candle_core::DType;
 use candle_core::Device;

@@ -1,22 +1,21 @@
 //! The network token by token: prompts once, then one token per row and step.
 
 use crate::model::Qwen25Vl;
-use crate::model::attention::Heads;
 use crate::model::cache::{CacheSize, KvCache};
-use crate::model::head;
+use crate::model::ops::decode::DecodePlan;
 use crate::model::packed::PackedLayout;
 use crate::model::positions::Positions;
 use candle_core::{Result, Tensor};
 
 impl Qwen25Vl {
-    /// Final norm and head: `[N, H]` → [`head::logits`] `[N, V]`.
+    /// Final norm and head: `[N, H]` → logits `[N, V]` in f32, whatever the weights' format.
     pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
-        head::logits(&self.norm(x)?, &self.head)
+        self.ops.logits(&self.norm(x)?, &self.head)
     }
 
     /// An empty cache for this network.
     pub fn cache(&self, size: CacheSize) -> Result<KvCache> {
-        KvCache::new(&self.spec.text, size, self.dtype(), self.device())
+        KvCache::new(self.ops, &self.spec.text, size, self.dtype(), self.device())
     }
 
     /// Prompts packed as `layout` (no completions), once, into free slots of `cache`: the slots, and the outputs
@@ -30,11 +29,11 @@ impl Qwen25Vl {
     ) -> Result<(Vec<usize>, Tensor)> {
         let (cos, sin) = self.rotary(positions)?;
         let slots = cache.reserve(layout)?;
-        let heads = Heads::of(&self.spec.text);
         let mut x = embedded.clone();
         for (layer, cached) in self.layers.iter().zip(cache.layers()) {
             let (y, k, v) = layer.prefill(&x, &cos, &sin, layout)?;
-            cached.store_prompts(&k, &v, layout, &slots, heads)?;
+            let lens = layout.groups().iter().map(|group| group.prompt_len);
+            cached.store_prompts(&k, &v, slots.iter().copied().zip(lens))?;
             x = y;
         }
         Ok((slots, x))
@@ -58,7 +57,7 @@ impl Qwen25Vl {
     }
 
     /// As [`Self::decode`] for kernels, of rows `[B, H]` that are embedded, whose keys lie where `rows [B, 4]` says when the
-    /// work runs (see [`crate::kernels::decode`]). The cache does not count the token.
+    /// work runs (see [`crate::model::ops::cuda::decode`]). The cache does not count the token.
     pub(crate) fn decode_embedded(
         &self,
         mut x: Tensor,
@@ -67,7 +66,7 @@ impl Qwen25Vl {
         cache: &KvCache,
         rows: &Tensor,
     ) -> Result<Tensor> {
-        let plan = cache.plan_of(rows.clone());
+        let plan = DecodePlan::on_device(rows.clone());
         for (layer, cached) in self.layers.iter().zip(cache.layers()) {
             x = layer.decode(&x, cos, sin, cached, &plan)?;
         }

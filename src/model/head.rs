@@ -8,55 +8,30 @@
 //! here shows how much). transformers rounds them to the model's format, so in bf16 its log-probabilities are the
 //! coarser ones.
 
-use crate::kernels;
-use crate::model::head_cpu::CpuChunk;
-use crate::model::head_device::DeviceChunk;
-use crate::model::layers::linear;
-use candle_core::{DType, Result, Tensor};
+pub use crate::model::ops::head::DEVICE_CHUNK;
+pub use crate::model::ops::target_rows::{ReferenceRows, TokenScores};
 
-/// Logits of one chunk may take about this much; those of the bias model as much again.
+use crate::model::ops::Ops;
+use crate::model::ops::head::KeptChunk;
+use crate::model::ops::target_rows::TargetRows;
+use candle_core::{Result, Tensor};
+
+/// Logits of one chunk may take about this much; those of the bias model as much again. On a GPU
+/// [`DEVICE_CHUNK`] times as much.
 pub const CHUNK_BYTES: usize = 48 << 20;
-/// Where kernels work on the logits, a chunk takes this many times more: each pass over the head's weight costs
-/// as much as some hundred rows.
-pub const DEVICE_CHUNK: usize = 16;
-
-/// What the model gives to each target token.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct TokenScores {
-    /// log p(target).
-    pub logprob: Vec<f32>,
-    /// Entropy of the distribution the target was drawn from, in nats.
-    pub entropy: Vec<f32>,
-    /// KL(p ‖ bias model) over the vocabulary; empty without a bias model.
-    pub full_kl: Vec<f32>,
-}
-
-/// The bias model's side of an exact divergence.
-#[derive(Debug, Clone, Copy)]
-pub struct ReferenceRows<'a> {
-    /// Its normed output at the target rows `[R, H']`.
-    pub hidden: &'a Tensor,
-    /// Its head `[V, H']`.
-    pub weight: &'a Tensor,
-}
 
 /// The head over target rows.
 #[derive(Debug)]
 pub struct Head<'a> {
-    pub(super) hidden: &'a Tensor,
-    pub(super) weight: &'a Tensor,
-    pub(super) bias: Option<ReferenceRows<'a>>,
-    pub(super) target_ids: &'a [u32],
-    /// The only chunk, kept for the backward pass when one is all there is.
-    pub(super) kept_on_cpu: Option<CpuChunk>,
-    /// The same where kernels do the work.
-    pub(super) kept_on_device: Option<DeviceChunk>,
-    pub(super) chunk_rows: usize,
+    ops: Ops,
+    rows: TargetRows<'a>,
+    kept: Option<KeptChunk>,
 }
 
 impl<'a> Head<'a> {
-    /// `hidden [R, H]` (normed, detached), `weight [V, H]`; one target per row.
+    /// `hidden [R, H]` (normed), `weight [V, H]`; one target per row.
     pub fn new(
+        ops: Ops,
         hidden: &'a Tensor,
         weight: &'a Tensor,
         target_ids: &'a [u32],
@@ -64,86 +39,43 @@ impl<'a> Head<'a> {
         chunk_bytes: usize,
     ) -> Result<Self> {
         let row_bytes = weight.dim(0)? * size_of::<f32>();
-        let chunk_bytes = if kernels::applies(hidden) {
-            chunk_bytes.saturating_mul(DEVICE_CHUNK)
-        } else {
-            chunk_bytes
-        };
-        Ok(Self {
+        let rows = TargetRows {
             hidden,
             weight,
             bias,
             target_ids,
-            kept_on_cpu: None,
-            kept_on_device: None,
-            chunk_rows: (chunk_bytes / row_bytes).max(1),
+            chunk_rows: (ops.chunk_bytes(chunk_bytes) / row_bytes).max(1),
+        };
+        Ok(Self {
+            ops,
+            rows,
+            kept: None,
         })
     }
 
     /// Log-probability and entropy of every target, and its divergence from the bias model where there is one.
     pub fn scores(&mut self) -> Result<TokenScores> {
-        if kernels::applies(self.hidden) {
-            return self.device_scores();
-        }
-        self.cpu_scores()
+        let (scores, kept) = self.ops.score(&self.rows)?;
+        self.kept = kept;
+        Ok(scores)
     }
 
     /// Gradients `[R, H]` of the hidden rows and `[V, H]` of the weight.
     ///
     /// `d_logprob`, `d_full_kl`: one entry per target; the latter empty when the divergence is not used.
     pub fn backward(self, d_logprob: &[f32], d_full_kl: &[f32]) -> Result<(Tensor, Tensor)> {
-        if kernels::applies(self.hidden) {
-            return self.device_backward(d_logprob, d_full_kl);
-        }
-        self.cpu_backward(d_logprob, d_full_kl)
+        self.ops
+            .score_backward(&self.rows, self.kept, d_logprob, d_full_kl)
     }
-
-    /// The chunks' gradients together.
-    pub(super) fn gradients(
-        &self,
-        d_hidden: &[Tensor],
-        d_weight: Option<Tensor>,
-    ) -> Result<(Tensor, Tensor)> {
-        match d_weight {
-            Some(d_weight) => Ok((
-                Tensor::cat(d_hidden, 0)?,
-                d_weight.to_dtype(self.weight.dtype())?,
-            )),
-            None => Ok((self.hidden.zeros_like()?, self.weight.zeros_like()?)),
-        }
-    }
-}
-
-/// `hidden [R, H] · weightᵀ` → logits `[R, V]`: sums in f32 that are not rounded to the operands' format.
-pub fn logits(hidden: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    if hidden.dtype() == DType::F32 {
-        return linear(hidden, weight, None);
-    }
-    if hidden.device().is_cuda() {
-        return kernels::product::in_f32(hidden, weight);
-    }
-    let (hidden, vocabulary) = (hidden.to_dtype(DType::F32)?, weight.dim(0)?);
-    let parts = (0..vocabulary).step_by(PART).map(|start| {
-        let part = weight.narrow(0, start, PART.min(vocabulary - start))?;
-        linear(&hidden, &part.to_dtype(DType::F32)?, None)
-    });
-    let parts = parts.collect::<Result<Vec<_>>>()?;
-    Tensor::cat(&parts, 1)?.contiguous()
-}
-
-/// Rows of a weight in bf16 that a CPU has in f32 at a time: all of them would be as much as a small model.
-const PART: usize = 4096;
-
-pub(super) fn chunks(rows: usize, chunk_rows: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..rows)
-        .step_by(chunk_rows)
-        .map(move |start| (start, chunk_rows.min(rows - start)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::{DType, Device, Var};
+
+    /// Weight rows that the CPU widens at a time.
+    const PART: u32 = 4096;
 
     fn composed(
         hidden: &Tensor,
@@ -184,7 +116,7 @@ mod tests {
 
         for chunk_bytes in [usize::MAX, 3 * vocabulary * 4, 1] {
             let (h, w) = (hidden.as_detached_tensor(), weight.as_detached_tensor());
-            let mut head = Head::new(&h, &w, &targets, Some(bias), chunk_bytes)?;
+            let mut head = Head::new(Ops::Cpu, &h, &w, &targets, Some(bias), chunk_bytes)?;
             let scores = head.scores()?;
             close(&scores.logprob, &logprob.to_vec1()?);
             close(&scores.full_kl, &divergence.to_vec1()?);
@@ -203,7 +135,7 @@ mod tests {
         let device = Device::Cpu;
         let hidden = Tensor::new(&[[1.0f32]], &device)?;
         let weight = Tensor::new(&[[0.0f32], [300.0], [0.0]], &device)?;
-        let mut head = Head::new(&hidden, &weight, &[2], None, CHUNK_BYTES)?;
+        let mut head = Head::new(Ops::Cpu, &hidden, &weight, &[2], None, CHUNK_BYTES)?;
         let scores = head.scores()?;
         close(&scores.logprob, &[-300.0]);
         close(&scores.entropy, &[0.0]);
@@ -216,9 +148,9 @@ mod tests {
         // 16 + 1/64: between two values of bf16, which are 1/8 apart there.
         let hidden = in_bf16(Tensor::new(&[[4f32, 0.125], [0.0, -1.0]], &Device::Cpu)?)?;
         let first = Tensor::new(&[[4f32, 0.125]], &Device::Cpu)?;
-        let rest = Tensor::arange(0u32, 2 * PART as u32, &Device::Cpu)?.to_dtype(DType::F32)?;
-        let weight = in_bf16(Tensor::cat(&[first, rest.reshape((PART, 2))?], 0)?)?;
-        let got = logits(&hidden, &weight)?.to_vec2::<f32>()?;
+        let rest = Tensor::arange(0u32, 2 * PART, &Device::Cpu)?.to_dtype(DType::F32)?;
+        let weight = in_bf16(Tensor::cat(&[first, rest.reshape((PART as usize, 2))?], 0)?)?;
+        let got = Ops::Cpu.logits(&hidden, &weight)?.to_vec2::<f32>()?;
         assert!((got[0][0] - 16.015_625).abs() < 1e-9);
         let columns = weight.to_dtype(DType::F32)?.t()?.to_vec2::<f32>()?;
         let negative: Vec<f32> = columns[1].iter().map(|x| -x).collect();
@@ -292,6 +224,7 @@ mod tests {
             weight: &other,
         };
         let own = Head::new(
+            Ops::Cpu,
             &hidden,
             &weight,
             &targets,
@@ -299,7 +232,7 @@ mod tests {
             CHUNK_BYTES,
         )?
         .scores()?;
-        let others = Head::new(&hidden, &other, &targets, None, CHUNK_BYTES)?.scores()?;
+        let others = Head::new(Ops::Cpu, &hidden, &other, &targets, None, CHUNK_BYTES)?.scores()?;
 
         // Mean divergence, mean error before and after; of both estimators.
         let [mut mean, mut before, mut after] = [[0.0; 2]; 3];

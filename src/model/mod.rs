@@ -2,30 +2,21 @@
 //!
 //! Shapes: `N` rows, `M` video tokens among them, `P` patches, `H` hidden, `V` vocabulary, `D` head width.
 
-pub mod attention;
-mod attention_cpu;
-mod attention_kernels;
 pub mod cache;
 pub mod checkpoint_error;
 mod config_file;
 pub mod cuda_error;
 pub mod device;
 pub mod export;
-mod few_rows;
-mod fused_cpu;
 pub mod generation;
 pub mod head;
-mod head_cpu;
-mod head_device;
 pub mod hub;
 pub mod int8;
-pub mod layers;
-mod matrix;
 pub mod offload;
+pub mod ops;
 pub mod packed;
 pub mod positions;
 pub mod random;
-pub(crate) mod simd;
 pub mod spec;
 pub mod text;
 pub mod vision;
@@ -33,7 +24,7 @@ pub mod vision_layout;
 pub mod weights;
 
 use crate::model::checkpoint_error::CheckpointError;
-use crate::model::layers::rms_norm;
+use crate::model::ops::Ops;
 use crate::model::packed::PackedLayout;
 use crate::model::positions::Positions;
 use crate::model::positions::rotary_table;
@@ -51,9 +42,10 @@ use candle_core::Tensor;
 use std::borrow::Borrow;
 use std::path::Path;
 
-/// The network. Its tensors are views of those it was made from: tracked when those are variables.
+/// The network. Its tensors are views of those it was made from.
 #[derive(Debug, Clone)]
 pub struct Qwen25Vl {
+    ops: Ops,
     /// What the checkpoint says about it.
     pub spec: Spec,
     /// The vision tower.
@@ -84,12 +76,14 @@ impl Qwen25Vl {
         } else {
             weights.get(Self::HEAD)?
         };
+        let ops = Ops::of(&embed_tokens)?;
         let layers = (0..spec.text.num_layers)
-            .map(|index| DecoderLayer::new(&spec.text, weights, index))
+            .map(|index| DecoderLayer::new(ops, &spec.text, weights, index))
             .collect::<Result<_>>()?;
         Ok(Self {
+            ops,
             spec: spec.clone(),
-            visual: VisionTower::new(&spec.vision, weights)?,
+            visual: VisionTower::new(ops, &spec.vision, weights)?,
             embed_tokens,
             layers,
             norm: weights.get(Self::NORM)?,
@@ -106,6 +100,11 @@ impl Qwen25Vl {
         let spec = Spec::load(folder)?;
         let weights = weights::load(folder, &spec, dtype, device)?;
         Ok(Self::new(&spec, &weights)?)
+    }
+
+    /// Where its operations run.
+    pub fn ops(&self) -> Ops {
+        self.ops
     }
 
     /// Where the weights lie.
@@ -168,7 +167,7 @@ impl Qwen25Vl {
         };
         let table = match table {
             Some(table) => table,
-            None => self.embed_tokens.detach().zeros_like()?,
+            None => self.embed_tokens.zeros_like()?,
         };
         if !rows.is_empty() {
             let (ids, sums) = sums_by_id(&ids, &select(&rows)?)?;
@@ -203,7 +202,15 @@ impl Qwen25Vl {
 
     /// The last RMSNorm `[N, H]` → `[N, H]`.
     pub fn norm(&self, x: &Tensor) -> Result<Tensor> {
-        rms_norm(x, &self.norm, self.spec.text.rms_norm_eps)
+        self.ops
+            .rms_norm(x, &self.norm, self.spec.text.rms_norm_eps)
+    }
+
+    /// Gradients of [`Self::norm`] with respect to `x` and its weight.
+    pub fn norm_backward(&self, x: &Tensor, grad_output: &Tensor) -> Result<(Tensor, Tensor)> {
+        let eps = self.spec.text.rms_norm_eps;
+        self.ops
+            .rms_norm_backward(x, &self.norm, eps, grad_output, None)
     }
 
     /// The clips of a pass on this model's device.

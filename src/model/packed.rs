@@ -3,6 +3,10 @@
 //! A group is a prompt followed by its completions, without padding. Prompt rows attend causally to the
 //! prompt; a completion's rows attend to the whole prompt and causally to themselves, never to a sibling.
 
+use crate::model::ops::attention::AttentionPlan;
+use crate::model::ops::sequences::{Sequence, SequenceLayout};
+use std::sync::OnceLock;
+
 /// Rows of one prompt and the completions that share it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupLayout {
@@ -20,15 +24,65 @@ impl GroupLayout {
 }
 
 /// The groups of one packed tensor `[N, hidden]`, in order.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PackedLayout {
-    /// The groups.
-    pub groups: Vec<GroupLayout>,
+    groups: Vec<GroupLayout>,
+    plan: OnceLock<AttentionPlan>,
 }
 
 impl PackedLayout {
+    /// These groups behind each other.
+    pub fn new(groups: Vec<GroupLayout>) -> Self {
+        Self {
+            groups,
+            plan: OnceLock::new(),
+        }
+    }
+
+    /// Adds a group behind the others.
+    pub fn push(&mut self, group: GroupLayout) {
+        self.groups.push(group);
+        self.plan = OnceLock::new();
+    }
+
+    /// The groups.
+    pub fn groups(&self) -> &[GroupLayout] {
+        &self.groups
+    }
+
     /// All rows (N).
     pub fn num_rows(&self) -> usize {
         self.groups.iter().map(GroupLayout::num_rows).sum()
     }
+
+    /// Who sees whom.
+    pub fn plan(&self) -> &AttentionPlan {
+        self.plan
+            .get_or_init(|| AttentionPlan::new(sequences(&self.groups)))
+    }
+}
+
+/// Prompts and completions; the rows of a group up to its end see its prompt.
+fn sequences(groups: &[GroupLayout]) -> SequenceLayout {
+    let (mut sequences, mut start) = (Vec::new(), 0);
+    for group in groups {
+        let end = start + group.num_rows();
+        let prompt = start..start + group.prompt_len;
+        sequences.push(Sequence {
+            rows: prompt.clone(),
+            before: start..start,
+            seen_until: end,
+        });
+        let mut first = prompt.end;
+        for &len in &group.completion_lens {
+            sequences.push(Sequence {
+                rows: first..first + len,
+                before: prompt.clone(),
+                seen_until: first + len,
+            });
+            first += len;
+        }
+        start = end;
+    }
+    SequenceLayout::causal(sequences)
 }

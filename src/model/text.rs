@@ -2,13 +2,11 @@
 //!
 //! Shapes: `N` packed rows, `H` hidden, `n`/`m` query and key/value heads of width `d`.
 
-use crate::kernels;
-use crate::model::attention::{Heads, attention, attention_backward, attention_saved};
-use crate::model::cache::{DecodePlan, LayerCache};
-use crate::model::layers::{
-    add_rms_norm, linear, rms_norm, rms_norm_backward_add, rotary_backward, rotary_projections,
-    sum_rows, swiglu, swiglu_backward, weight_gradient,
-};
+use crate::model::cache::LayerCache;
+use crate::model::ops::Ops;
+use crate::model::ops::decode::DecodePlan;
+use crate::model::ops::heads::Heads;
+use crate::model::ops::linear::{Affine, sum_rows, weight_gradient};
 use crate::model::packed::PackedLayout;
 use crate::model::spec::TextSpec;
 use crate::model::weights::NamedTensors;
@@ -20,13 +18,14 @@ pub type GradientSink<'a> = dyn FnMut(&str, Tensor) -> Result<()> + 'a;
 /// One decoder layer: attention and MLP, each behind an RMSNorm, each added to its input.
 #[derive(Debug, Clone)]
 pub struct DecoderLayer {
+    ops: Ops,
     prefix: String,
     heads: Heads,
     eps: f64,
     input_norm: Tensor,
-    query: (Tensor, Tensor),
-    key: (Tensor, Tensor),
-    value: (Tensor, Tensor),
+    query: Affine,
+    key: Affine,
+    value: Affine,
     output: Tensor,
     mlp_norm: Tensor,
     gate: Tensor,
@@ -44,16 +43,17 @@ struct Projected {
 
 impl DecoderLayer {
     /// Layer `index` from the checkpoint's tensors (`model.layers.{index}.…`).
-    pub fn new(spec: &TextSpec, weights: &NamedTensors, index: usize) -> Result<Self> {
+    pub fn new(ops: Ops, spec: &TextSpec, weights: &NamedTensors, index: usize) -> Result<Self> {
         let prefix = format!("model.layers.{index}.");
         let get = |name: &str| weights.get(&format!("{prefix}{name}"));
-        let with_bias = |name: &str| -> Result<(Tensor, Tensor)> {
+        let with_bias = |name: &str| -> Result<Affine> {
             Ok((
                 get(&format!("self_attn.{name}.weight"))?,
                 get(&format!("self_attn.{name}.bias"))?,
             ))
         };
         Ok(Self {
+            ops,
             heads: Heads::of(spec),
             eps: spec.rms_norm_eps,
             input_norm: get("input_layernorm.weight")?,
@@ -94,7 +94,9 @@ impl DecoderLayer {
         layout: &PackedLayout,
     ) -> Result<(Tensor, Tensor, Tensor)> {
         let Projected { q, k, v, .. } = self.project(x, cos, sin)?;
-        let attended = attention(&q, &k, &v, self.heads, layout)?;
+        let (attended, _) = self
+            .ops
+            .attention([&q, &k, &v], self.heads, layout.plan())?;
         Ok((self.finish(x, &attended)?, k, v))
     }
 
@@ -107,41 +109,38 @@ impl DecoderLayer {
         cache: &LayerCache,
         plan: &DecodePlan,
     ) -> Result<Tensor> {
-        let attended = if plan.uses_kernels() {
-            let normed = rms_norm(x, &self.input_norm, self.eps)?;
-            let projected = kernels::decode::Projected {
-                q: &linear(&normed, &self.query.0, None)?,
-                k: &linear(&normed, &self.key.0, None)?,
-                v: &linear(&normed, &self.value.0, None)?,
-                biases: [&self.query.1, &self.key.1, &self.value.1],
-            };
-            cache.append_and_attend_projected(&projected, cos, sin, plan)?
-        } else {
-            let Projected { q, k, v, .. } = self.project(x, cos, sin)?;
-            cache.append_and_attend(&q, &k, &v, plan)?
-        };
+        let normed = self.ops.rms_norm(x, &self.input_norm, self.eps)?;
+        let projections = [&self.query, &self.key, &self.value];
+        let attended = self
+            .ops
+            .decode_attention(&normed, projections, cos, sin, cache, plan)?;
         self.finish(x, &attended)
     }
 
     fn project(&self, x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Projected> {
-        let normed = rms_norm(x, &self.input_norm, self.eps)?;
-        let (q, k) = rotary_projections(&normed, &self.query, &self.key, cos, sin)?;
-        let v = linear(&normed, &self.value.0, Some(&self.value.1))?;
+        let normed = self.ops.rms_norm(x, &self.input_norm, self.eps)?;
+        let (q, k) = self
+            .ops
+            .rotary_projections(&normed, &self.query, &self.key, cos, sin)?;
+        let v = self
+            .ops
+            .linear(&normed, &self.value.0, Some(&self.value.1))?;
         Ok(Projected { normed, q, k, v })
     }
 
     fn finish(&self, x: &Tensor, attended: &Tensor) -> Result<Tensor> {
-        let added = linear(attended, &self.output, None)?;
-        let (x, normed) = add_rms_norm(x, &added, &self.mlp_norm, self.eps)?;
-        let gate = linear(&normed, &self.gate, None)?;
-        let up = linear(&normed, &self.up, None)?;
-        x + linear(&swiglu(&gate, &up)?, &self.down, None)?
+        let added = self.ops.linear(attended, &self.output, None)?;
+        let (x, normed) = self.ops.add_rms_norm(x, &added, &self.mlp_norm, self.eps)?;
+        let gate = self.ops.linear(&normed, &self.gate, None)?;
+        let up = self.ops.linear(&normed, &self.up, None)?;
+        x + self
+            .ops
+            .linear(&self.ops.swiglu(&gate, &up)?, &self.down, None)?
     }
 
     /// The gradient with respect to `x`, given the one with respect to the layer's output.
     ///
-    /// Computes the layer again from its input; each weight's gradient goes to `sink` at once. Call it on a layer
-    /// of detached tensors: nothing here records a graph.
+    /// Computes the layer again from its input; each weight's gradient goes to `sink` at once.
     pub fn backward(
         &self,
         x: &Tensor,
@@ -153,9 +152,10 @@ impl DecoderLayer {
     ) -> Result<Tensor> {
         let projected = self.project(x, cos, sin)?;
         let Projected { q, k, v, .. } = &projected;
-        let (attended, saved) = attention_saved(q, k, v, self.heads, layout)?;
-        let added = linear(&attended, &self.output, None)?;
-        let (middle, normed) = add_rms_norm(x, &added, &self.mlp_norm, self.eps)?;
+        let plan = layout.plan();
+        let (attended, saved) = self.ops.attention([q, k, v], self.heads, plan)?;
+        let added = self.ops.linear(&attended, &self.output, None)?;
+        let (middle, normed) = self.ops.add_rms_norm(x, &added, &self.mlp_norm, self.eps)?;
         drop(added);
         let d_middle = self.backward_mlp(&middle, normed, upstream, sink)?;
         drop(middle);
@@ -166,11 +166,22 @@ impl DecoderLayer {
         )?;
         let d_attended = d_middle.matmul(&self.output)?;
         drop(attended);
-        let d_qkv = attention_backward([q, k, v], self.heads, layout, saved.as_ref(), &d_attended)?;
+        let d_qkv = self.ops.attention_backward(
+            [q, k, v],
+            self.heads,
+            plan,
+            saved.as_ref(),
+            &d_attended,
+        )?;
         drop(saved);
         let d_normed = self.backward_projections(&projected.normed, cos, sin, d_qkv, sink)?;
-        let (dx, d_norm) =
-            rms_norm_backward_add(x, &self.input_norm, self.eps, &d_normed, &d_middle)?;
+        let (dx, d_norm) = self.ops.rms_norm_backward(
+            x,
+            &self.input_norm,
+            self.eps,
+            &d_normed,
+            Some(&d_middle),
+        )?;
         self.emit(sink, "input_layernorm.weight", d_norm)?;
         Ok(dx)
     }
@@ -183,11 +194,13 @@ impl DecoderLayer {
         upstream: &Tensor,
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
-        let gate = linear(&normed, &self.gate, None)?;
-        let up = linear(&normed, &self.up, None)?;
-        let d_down = weight_gradient(upstream, &swiglu(&gate, &up)?)?;
+        let gate = self.ops.linear(&normed, &self.gate, None)?;
+        let up = self.ops.linear(&normed, &self.up, None)?;
+        let d_down = weight_gradient(upstream, &self.ops.swiglu(&gate, &up)?)?;
         self.emit(sink, "mlp.down_proj.weight", d_down)?;
-        let (d_gate, d_up) = swiglu_backward(&gate, &up, &upstream.matmul(&self.down)?)?;
+        let (d_gate, d_up) = self
+            .ops
+            .swiglu_backward(&gate, &up, &upstream.matmul(&self.down)?)?;
         drop((gate, up));
         self.emit(
             sink,
@@ -197,8 +210,13 @@ impl DecoderLayer {
         self.emit(sink, "mlp.up_proj.weight", weight_gradient(&d_up, &normed)?)?;
         drop(normed);
         let d_normed = (d_gate.matmul(&self.gate)? + d_up.matmul(&self.up)?)?;
-        let (d_middle, d_norm) =
-            rms_norm_backward_add(middle, &self.mlp_norm, self.eps, &d_normed, upstream)?;
+        let (d_middle, d_norm) = self.ops.rms_norm_backward(
+            middle,
+            &self.mlp_norm,
+            self.eps,
+            &d_normed,
+            Some(upstream),
+        )?;
         self.emit(sink, "post_attention_layernorm.weight", d_norm)?;
         Ok(d_middle)
     }
@@ -212,8 +230,8 @@ impl DecoderLayer {
         (dq, dk, dv): (Tensor, Tensor, Tensor),
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
-        let dq = rotary_backward(&dq, cos, sin)?;
-        let dk = rotary_backward(&dk, cos, sin)?;
+        let dq = self.ops.rotary_backward(&dq, cos, sin)?;
+        let dk = self.ops.rotary_backward(&dk, cos, sin)?;
         let mut d_normed: Option<Tensor> = None;
         for (name, (weight, _), d) in [
             ("q_proj", &self.query, dq),

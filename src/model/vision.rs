@@ -4,15 +4,9 @@
 //! Shapes: `P` patches, `M = P / merge²` merged tokens, `W` the tower's width, `n` heads of width `d`, `H` the decoder's
 //! width. Between `embed` and `merge` the rows lie window by window.
 
-use crate::model::layers::add_rms_norm;
-use crate::model::layers::linear;
-use crate::model::layers::rms_norm;
-use crate::model::layers::rms_norm_backward;
-use crate::model::layers::rms_norm_backward_add;
-use crate::model::layers::sum_rows;
-use crate::model::layers::swiglu;
-use crate::model::layers::swiglu_backward;
-use crate::model::layers::weight_gradient;
+use crate::model::ops::Ops;
+use crate::model::ops::linear::sum_rows;
+use crate::model::ops::linear::weight_gradient;
 use crate::model::spec::VisionSpec;
 use crate::model::text::GradientSink;
 use crate::model::vision_layout::VisionLayout;
@@ -26,15 +20,17 @@ const EPS: f64 = 1e-6;
 
 /// A linear layer with bias; its gradients go by its name.
 #[derive(Debug, Clone)]
-struct Affine {
+struct Projection {
+    ops: Ops,
     name: String,
     weight: Tensor,
     bias: Tensor,
 }
 
-impl Affine {
-    fn new(weights: &NamedTensors, name: String) -> Result<Self> {
+impl Projection {
+    fn new(ops: Ops, weights: &NamedTensors, name: String) -> Result<Self> {
         Ok(Self {
+            ops,
             weight: weights.get(&format!("{name}.weight"))?,
             bias: weights.get(&format!("{name}.bias"))?,
             name,
@@ -42,7 +38,7 @@ impl Affine {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        linear(x, &self.weight, Some(&self.bias))
+        self.ops.linear(x, &self.weight, Some(&self.bias))
     }
 
     /// Gives both gradients to `sink`; returns the gradient with respect to `x`.
@@ -59,30 +55,34 @@ impl Affine {
 /// An RMSNorm; its gradient goes by its name.
 #[derive(Debug, Clone)]
 struct Norm {
+    ops: Ops,
     name: String,
     weight: Tensor,
 }
 
 impl Norm {
-    fn new(weights: &NamedTensors, name: &str) -> Result<Self> {
+    fn new(ops: Ops, weights: &NamedTensors, name: &str) -> Result<Self> {
         let name = format!("{name}.weight");
         Ok(Self {
+            ops,
             weight: weights.get(&name)?,
             name,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        rms_norm(x, &self.weight, EPS)
+        self.ops.rms_norm(x, &self.weight, EPS)
     }
 
     /// `x + addend` and its norm.
     fn add_forward(&self, x: &Tensor, addend: &Tensor) -> Result<(Tensor, Tensor)> {
-        add_rms_norm(x, addend, &self.weight, EPS)
+        self.ops.add_rms_norm(x, addend, &self.weight, EPS)
     }
 
     fn backward(&self, x: &Tensor, upstream: &Tensor, sink: &mut GradientSink) -> Result<Tensor> {
-        let (dx, d_weight) = rms_norm_backward(x, &self.weight, EPS, upstream)?;
+        let (dx, d_weight) = self
+            .ops
+            .rms_norm_backward(x, &self.weight, EPS, upstream, None)?;
         sink(&self.name, d_weight)?;
         Ok(dx)
     }
@@ -95,7 +95,9 @@ impl Norm {
         residual: &Tensor,
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
-        let (dx, d_weight) = rms_norm_backward_add(x, &self.weight, EPS, upstream, residual)?;
+        let (dx, d_weight) =
+            self.ops
+                .rms_norm_backward(x, &self.weight, EPS, upstream, Some(residual))?;
         sink(&self.name, d_weight)?;
         Ok(dx)
     }
@@ -104,24 +106,27 @@ impl Norm {
 /// One block: attention and MLP, each behind an RMSNorm, each added to its input.
 #[derive(Debug, Clone)]
 pub struct VisionBlock {
+    ops: Ops,
     /// Attends to the whole frame instead of a window.
     full: bool,
     heads: usize,
     norm1: Norm,
-    qkv: Affine,
-    proj: Affine,
+    qkv: Projection,
+    proj: Projection,
     norm2: Norm,
-    gate: Affine,
-    up: Affine,
-    down: Affine,
+    gate: Projection,
+    up: Projection,
+    down: Projection,
 }
 
 impl VisionBlock {
     /// Block `index` from the checkpoint's tensors (`visual.blocks.{index}.…`).
-    pub fn new(spec: &VisionSpec, weights: &NamedTensors, index: usize) -> Result<Self> {
-        let affine = |name: &str| Affine::new(weights, format!("visual.blocks.{index}.{name}"));
-        let norm = |name: &str| Norm::new(weights, &format!("visual.blocks.{index}.{name}"));
+    pub fn new(ops: Ops, spec: &VisionSpec, weights: &NamedTensors, index: usize) -> Result<Self> {
+        let affine =
+            |name: &str| Projection::new(ops, weights, format!("visual.blocks.{index}.{name}"));
+        let norm = |name: &str| Norm::new(ops, weights, &format!("visual.blocks.{index}.{name}"));
         Ok(Self {
+            ops,
             full: spec.fullatt_block_indexes.contains(&index),
             heads: spec.num_heads,
             norm1: norm("norm1")?,
@@ -137,9 +142,11 @@ impl VisionBlock {
     /// `x [P, W]` → `[P, W]`.
     pub fn forward(&self, x: &Tensor, layout: &VisionLayout) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.norm1.forward(x)?)?;
-        let attended = layout.attention(&qkv, self.heads, self.full)?;
+        let (attended, _) = layout.attention(self.ops, &qkv, self.heads, self.full)?;
         let (x, normed) = self.norm2.add_forward(x, &self.proj.forward(&attended)?)?;
-        let mixed = swiglu(&self.gate.forward(&normed)?, &self.up.forward(&normed)?)?;
+        let mixed = self
+            .ops
+            .swiglu(&self.gate.forward(&normed)?, &self.up.forward(&normed)?)?;
         x + self.down.forward(&mixed)?
     }
 
@@ -153,12 +160,18 @@ impl VisionBlock {
     ) -> Result<Tensor> {
         let normed1 = self.norm1.forward(x)?;
         let qkv = self.qkv.forward(&normed1)?;
-        let (attended, saved) = layout.attention_saved(&qkv, self.heads, self.full)?;
+        let (attended, saved) = layout.attention(self.ops, &qkv, self.heads, self.full)?;
         let (middle, normed) = self.norm2.add_forward(x, &self.proj.forward(&attended)?)?;
         let d_middle = self.backward_mlp(&middle, normed, upstream, sink)?;
         let d_attended = self.proj.backward(&attended, &d_middle, sink)?;
-        let d_qkv =
-            layout.attention_backward(&qkv, self.heads, self.full, saved.as_ref(), &d_attended)?;
+        let d_qkv = layout.attention_backward(
+            self.ops,
+            &qkv,
+            self.heads,
+            self.full,
+            saved.as_ref(),
+            &d_attended,
+        )?;
         let d_normed = self.qkv.backward(&normed1, &d_qkv, sink)?;
         self.norm1.backward_add(x, &d_normed, &d_middle, sink)
     }
@@ -172,8 +185,10 @@ impl VisionBlock {
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
         let (gate, up) = (self.gate.forward(&normed)?, self.up.forward(&normed)?);
-        let d_mixed = self.down.backward(&swiglu(&gate, &up)?, upstream, sink)?;
-        let (d_gate, d_up) = swiglu_backward(&gate, &up, &d_mixed)?;
+        let d_mixed = self
+            .down
+            .backward(&self.ops.swiglu(&gate, &up)?, upstream, sink)?;
+        let (d_gate, d_up) = self.ops.swiglu_backward(&gate, &up, &d_mixed)?;
         let d_normed = (self.gate.backward(&normed, &d_gate, sink)?
             + self.up.backward(&normed, &d_up, sink)?)?;
         drop(normed);
@@ -185,16 +200,16 @@ impl VisionBlock {
 #[derive(Debug, Clone)]
 struct Merger {
     norm: Norm,
-    first: Affine,
-    second: Affine,
+    first: Projection,
+    second: Projection,
 }
 
 impl Merger {
-    fn new(weights: &NamedTensors) -> Result<Self> {
+    fn new(ops: Ops, weights: &NamedTensors) -> Result<Self> {
         Ok(Self {
-            norm: Norm::new(weights, "visual.merger.ln_q")?,
-            first: Affine::new(weights, "visual.merger.mlp.0".into())?,
-            second: Affine::new(weights, "visual.merger.mlp.2".into())?,
+            norm: Norm::new(ops, weights, "visual.merger.ln_q")?,
+            first: Projection::new(ops, weights, "visual.merger.mlp.0".into())?,
+            second: Projection::new(ops, weights, "visual.merger.mlp.2".into())?,
         })
     }
 
@@ -236,6 +251,7 @@ pub struct VisionTrace {
 /// The tower.
 #[derive(Debug, Clone)]
 pub struct VisionTower {
+    ops: Ops,
     patch_weight: Tensor,
     blocks: Vec<VisionBlock>,
     merger: Merger,
@@ -245,14 +261,15 @@ impl VisionTower {
     const PATCH_WEIGHT: &'static str = "visual.patch_embed.proj.weight";
 
     /// The tower from the checkpoint's tensors (`visual.…`).
-    pub fn new(spec: &VisionSpec, weights: &NamedTensors) -> Result<Self> {
+    pub fn new(ops: Ops, spec: &VisionSpec, weights: &NamedTensors) -> Result<Self> {
         let blocks = (0..spec.depth)
-            .map(|index| VisionBlock::new(spec, weights, index))
+            .map(|index| VisionBlock::new(ops, spec, weights, index))
             .collect::<Result<_>>()?;
         Ok(Self {
+            ops,
             patch_weight: weights.get(Self::PATCH_WEIGHT)?,
             blocks,
-            merger: Merger::new(weights)?,
+            merger: Merger::new(ops, weights)?,
         })
     }
 
@@ -265,7 +282,7 @@ impl VisionTower {
     pub fn embed(&self, pixels: &Tensor, layout: &VisionLayout) -> Result<Tensor> {
         // A convolution whose stride is its kernel is a linear layer.
         let pixels = pixels.to_dtype(self.patch_weight.dtype())?;
-        linear(
+        self.ops.linear(
             &layout.to_windows(&pixels)?,
             &self.patch_weight.flatten_from(1)?,
             None,

@@ -1,26 +1,18 @@
 //! How the patches of clips lie in windows, and attention inside windows or frames.
 //!
-//! Shapes: `P` patches, `M` merged tokens, `n` heads of width `d`; a segment is the set of rows that see each other.
+//! Shapes: `P` patches, `M` merged tokens, `n` heads of width `d`; a window or a frame is a set of rows that see each other.
 
-use crate::kernels;
-use crate::kernels::attention::Attended;
-use crate::kernels::attention::Sequence;
-use crate::kernels::attention::Sequences;
-use crate::model::attention::Heads;
-use crate::model::attention_cpu;
-use crate::model::attention_cpu::Group;
-use crate::model::layers::Backward;
-use crate::model::layers::closed_form1;
-use crate::model::layers::rotary;
-use crate::model::layers::rotary_backward;
+use crate::model::ops::Ops;
+use crate::model::ops::attention::AttentionPlan;
+use crate::model::ops::cuda::attention::Attended;
+use crate::model::ops::heads::Heads;
+use crate::model::ops::sequences::SequenceLayout;
 use crate::model::positions::inverse_frequencies;
 use crate::model::positions::table_from_angles;
 use crate::model::spec::VisionSpec;
-use candle_core::DType;
 use candle_core::Device;
 use candle_core::Result;
 use candle_core::Tensor;
-use std::sync::OnceLock;
 
 /// Base of the tower's rotary frequencies (fixed in the architecture).
 const ROTARY_BASE: f64 = 10_000.0;
@@ -36,19 +28,8 @@ pub struct VisionLayout {
     /// `[P, d/2]` in f32, in window order.
     cos: Tensor,
     sin: Tensor,
-    windows: Segments,
-    frames: Segments,
-}
-
-/// Segments of rows behind each other.
-#[derive(Debug, Clone)]
-struct Segments {
-    /// Length of each.
-    lens: Vec<usize>,
-    /// What the CPU reads.
-    groups: Vec<Group>,
-    /// What the kernels read, once they do.
-    sequences: OnceLock<Sequences>,
+    windows: AttentionPlan,
+    frames: AttentionPlan,
 }
 
 impl VisionLayout {
@@ -90,8 +71,8 @@ impl VisionLayout {
             token_order: Tensor::new(order, device)?,
             cos,
             sin,
-            windows: Segments::new(window_lens),
-            frames: Segments::new(frame_lens),
+            windows: AttentionPlan::new(SequenceLayout::bidirectional(&window_lens)),
+            frames: AttentionPlan::new(SequenceLayout::bidirectional(&frame_lens)),
         })
     }
 
@@ -112,11 +93,7 @@ impl VisionLayout {
 
     /// Merged rows from window order to the placeholders' order.
     pub(crate) fn to_tokens(&self, merged: &Tensor) -> Result<Tensor> {
-        let value = merged.detach().index_select(&self.token_rank, 0)?;
-        let order = self.token_order.clone();
-        let backward: Backward =
-            Box::new(move |_, upstream| Ok(vec![upstream.index_select(&order, 0)?]));
-        closed_form1(value, merged, backward)
+        merged.index_select(&self.token_rank, 0)
     }
 
     /// Merged rows from the placeholders' order to window order.
@@ -124,77 +101,50 @@ impl VisionLayout {
         tokens.index_select(&self.token_order, 0)
     }
 
-    /// Self-attention inside windows, or inside frames when `full`: `qkv [P, 3·n·d]` → `[P, n·d]`.
-    pub(crate) fn attention(&self, qkv: &Tensor, heads: usize, full: bool) -> Result<Tensor> {
-        let (value, saved) = self.attention_saved(&qkv.detach(), heads, full)?;
-        let layout = self.clone();
-        let backward: Backward = Box::new(move |inputs, upstream| {
-            let saved = saved.as_ref();
-            Ok(vec![layout.attention_backward(
-                inputs[0], heads, full, saved, upstream,
-            )?])
-        });
-        closed_form1(value, qkv, backward)
-    }
-
-    /// [`Self::attention`] of a detached tensor, and what spares its backward pass computing it again, where a kernel
-    /// leaves that.
-    pub(crate) fn attention_saved(
+    /// Self-attention inside windows, or inside frames when `full`: `qkv [P, 3·n·d]` → `[P, n·d]`, and what the backward
+    /// pass takes of it.
+    pub(crate) fn attention(
         &self,
+        ops: Ops,
         qkv: &Tensor,
         heads: usize,
         full: bool,
     ) -> Result<(Tensor, Option<Attended>)> {
-        let [q, k, v] = self.rotated(qkv)?;
-        if !kernels::applies(qkv) {
-            let groups = &self.segments(full).groups;
-            let [q, k, v] = [in_f32(&q)?, in_f32(&k)?, in_f32(&v)?];
-            let output = attention_cpu::forward(&q, &k, &v, equal_heads(&q, heads)?, groups)?;
-            return Ok((output.to_dtype(qkv.dtype())?, None));
-        }
-        let sequences = self.segments(full).sequences(&q)?;
-        let attended = sequences.forward(&q, &k, &v, equal_heads(&q, heads)?.into())?;
-        Ok((attended.output.clone(), Some(attended)))
+        let [q, k, v] = self.rotated(ops, qkv)?;
+        ops.attention([&q, &k, &v], equal_heads(&q, heads)?, self.plan(full))
     }
 
-    /// Gradient of [`Self::attention`] with respect to `qkv`; the probabilities are computed again, from what
-    /// [`Self::attention_saved`] left where it did.
+    /// Gradient of [`Self::attention`] with respect to `qkv`.
     pub(crate) fn attention_backward(
         &self,
+        ops: Ops,
         qkv: &Tensor,
         heads: usize,
         full: bool,
         saved: Option<&Attended>,
-        upstream: &Tensor,
+        grad_output: &Tensor,
     ) -> Result<Tensor> {
-        let [q, k, v] = self.rotated(qkv)?;
+        let [q, k, v] = self.rotated(ops, qkv)?;
         let heads = equal_heads(&q, heads)?;
-        let (dq, dk, dv) = if let Some(attended) = saved {
-            let sequences = self.segments(full).sequences(&q)?;
-            let upstream = upstream.contiguous()?;
-            sequences.backward([&q, &k, &v], heads.into(), attended, &upstream)?
-        } else {
-            let groups = &self.segments(full).groups;
-            let [q, k, v] = [in_f32(&q)?, in_f32(&k)?, in_f32(&v)?];
-            attention_cpu::backward(&q, &k, &v, heads, groups, &in_f32(upstream)?)?
-        };
-        let dq = rotary_backward(&dq, &self.cos, &self.sin)?;
-        let dk = rotary_backward(&dk, &self.cos, &self.sin)?;
-        Tensor::cat(&[dq, dk, dv], 1)?.to_dtype(qkv.dtype())
+        let (dq, dk, dv) =
+            ops.attention_backward([&q, &k, &v], heads, self.plan(full), saved, grad_output)?;
+        let dq = ops.rotary_backward(&dq, &self.cos, &self.sin)?;
+        let dk = ops.rotary_backward(&dk, &self.cos, &self.sin)?;
+        Tensor::cat(&[dq, dk, dv], 1)
     }
 
     /// Queries, keys (both turned) and values, each `[P, n·d]`.
-    fn rotated(&self, qkv: &Tensor) -> Result<[Tensor; 3]> {
+    fn rotated(&self, ops: Ops, qkv: &Tensor) -> Result<[Tensor; 3]> {
         let width = qkv.dim(1)? / 3;
         let part = |index: usize| qkv.narrow(1, index * width, width)?.contiguous();
         Ok([
-            rotary(&part(0)?, &self.cos, &self.sin)?,
-            rotary(&part(1)?, &self.cos, &self.sin)?,
+            ops.rotary(&part(0)?, &self.cos, &self.sin)?,
+            ops.rotary(&part(1)?, &self.cos, &self.sin)?,
             part(2)?,
         ])
     }
 
-    fn segments(&self, full: bool) -> &Segments {
+    fn plan(&self, full: bool) -> &AttentionPlan {
         if full { &self.frames } else { &self.windows }
     }
 }
@@ -206,11 +156,6 @@ fn equal_heads(q: &Tensor, heads: usize) -> Result<Heads> {
         num_kv_heads: heads,
         head_dim: q.dim(1)? / heads,
     })
-}
-
-/// As the CPU's attention takes it.
-fn in_f32(x: &Tensor) -> Result<Tensor> {
-    x.to_dtype(DType::F32)
 }
 
 /// Appends one frame of `(rows, columns)` merged tokens window by window: order, window lengths, angles of its patches.
@@ -250,39 +195,4 @@ fn inverse(order: &[u32]) -> Vec<u32> {
         inverse[item as usize] = rank as u32;
     }
     inverse
-}
-
-impl Segments {
-    fn new(lens: Vec<usize>) -> Self {
-        Self {
-            groups: attention_cpu::segments(&lens),
-            lens,
-            sequences: OnceLock::new(),
-        }
-    }
-
-    /// The segments for kernels on tensors like `x`.
-    fn sequences(&self, x: &Tensor) -> Result<Sequences> {
-        if let Some(sequences) = self.sequences.get().filter(|known| known.fit(x)) {
-            return Ok(sequences.clone());
-        }
-        let mut start = 0;
-        let sequences: Vec<Sequence> = self
-            .lens
-            .iter()
-            .map(|&len| {
-                let rows = start..start + len;
-                start = rows.end;
-                Sequence {
-                    before: rows.start..rows.start,
-                    seen_until: rows.end,
-                    rows,
-                }
-            })
-            .collect();
-        let sequences = Sequences::new(&sequences, start, false, x.dtype(), x.device())?;
-        // A layout serves one model: tables for another dtype would be made each time.
-        self.sequences.get_or_init(|| sequences.clone());
-        Ok(sequences)
-    }
 }

@@ -1,15 +1,16 @@
 //! Token-by-token continuation of several prompts as rows of one batch, which rows join and leave at any time.
 
-use crate::kernels::decode::MAX_ROWS;
 use crate::model::Qwen25Vl;
 use crate::model::cache::{CacheSize, KvCache};
+use crate::model::ops::Ops;
+use crate::model::ops::cuda::decode::MAX_ROWS;
 use crate::model::positions::Positions;
 use crate::model::spec::Spec;
+use crate::policy::cuda_graph::{GraphUse, only_a_gpu};
 use crate::policy::device_steps::{DeviceSteps, STEPS_PER_COPY};
 use crate::policy::inputs::PackedInputs;
 use crate::policy::logprobs::video_tokens;
-use crate::policy::replay::{GraphUse, only_a_gpu};
-use crate::policy::sampler::{CompletionSeed, Draw, Sampler};
+use crate::policy::sampler::{CompletionSeed, Draw, Pending, Sampler};
 use candle_core::{Result, Tensor, bail};
 
 /// A running generation: each prompt goes through the model once, its rows share the prompt's keys and values.
@@ -22,17 +23,6 @@ pub struct Decoding<'a> {
     on_device: Option<DeviceSteps>,
     /// Of steps that go through the host.
     without: GraphUse,
-}
-
-/// A row that has drawn a token and is to draw the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pending {
-    /// The token it has drawn.
-    pub token: u32,
-    /// What names its draws.
-    pub seed: CompletionSeed,
-    /// Index of the next token in its completion.
-    pub index: usize,
 }
 
 /// A prompt in the cache, which rows can continue until it is released.
@@ -77,7 +67,7 @@ impl<'a> Decoding<'a> {
         let (slots, output) = model.prefill(&embedded, positions, layout, &mut self.cache)?;
         let mut end = 0;
         let last_rows: Vec<u32> = layout
-            .groups
+            .groups()
             .iter()
             .map(|group| {
                 end += group.num_rows();
@@ -95,6 +85,11 @@ impl<'a> Decoding<'a> {
             })
             .collect();
         Ok((prompts, logits))
+    }
+
+    /// Where the model's operations run.
+    pub fn ops(&self) -> Ops {
+        self.model.ops()
     }
 
     /// What the model's checkpoint says about it.
@@ -162,7 +157,12 @@ impl<'a> Decoding<'a> {
             let seeds: Vec<CompletionSeed> = pending.iter().map(|row| row.seed).collect();
             let indices: Vec<usize> = pending.iter().map(|row| row.index).collect();
             let logits = self.step(&tokens)?;
-            return Ok(vec![sampler.draw_rows(&logits, &seeds, &indices)?]);
+            return Ok(vec![sampler.draw_rows(
+                self.model.ops(),
+                &logits,
+                &seeds,
+                &indices,
+            )?]);
         }
         if pending.len() != self.num_rows() {
             bail!("{} tokens for {} rows", pending.len(), self.num_rows());
@@ -191,13 +191,12 @@ impl<'a> Decoding<'a> {
         self.without.plain += 1;
         if sampler.cuda_graph() && self.without.refused.is_none() {
             let (device, rows) = (self.model.device(), self.cache.size().rows);
-            self.without.refused = Some(if device.is_cuda() {
-                format!(
+            self.without.refused = Some(match self.model.ops() {
+                Ops::Cuda => format!(
                     "{rows} rows in {:?}: it takes {MAX_ROWS} rows at most (sampling.max_rows), in bf16 or f32",
                     self.model.dtype()
-                )
-            } else {
-                only_a_gpu(device)
+                ),
+                Ops::Cpu => only_a_gpu(device),
             });
         }
     }

@@ -4,14 +4,15 @@
 //! the same addresses whatever runs: it can be captured once and replayed, and a row's numbers do not depend on how many
 //! others there are.
 
-use crate::kernels::decode::{IDLE, MAX_ROWS, Steps, embed, rotary};
-use crate::kernels::sampler::{DeviceSampler, NOT_FINITE};
 use crate::model::Qwen25Vl;
-use crate::model::cache::{CachedRow, KvCache};
+use crate::model::cache::KvCache;
+use crate::model::ops::Ops;
+use crate::model::ops::cuda::decode::{IDLE, MAX_ROWS, Steps, embed, rotary};
+use crate::model::ops::cuda::sampler::{DeviceSampler, NOT_FINITE};
+use crate::model::ops::layer_cache::CachedRow;
 use crate::model::positions::inverse_frequencies;
-use crate::policy::decode::Pending;
-use crate::policy::replay::{GraphUse, Replay};
-use crate::policy::sampler::Draw;
+use crate::policy::cuda_graph::{GraphUse, Replay};
+use crate::policy::sampler::{Draw, Pending};
 use candle_core::{DType, Result, Tensor, bail};
 
 /// Tokens of every row between two copies to the host. A row that ends draws on until then, in vain.
@@ -31,7 +32,7 @@ pub(super) struct DeviceSteps {
 impl DeviceSteps {
     /// Whether the rows of `cache` can decode so.
     pub(super) fn take(model: &Qwen25Vl, cache: &KvCache) -> bool {
-        crate::kernels::applies(&model.embed_tokens) && cache.size().rows <= MAX_ROWS
+        model.ops() == Ops::Cuda && cache.size().rows <= MAX_ROWS
     }
 
     /// State for as many rows as `cache` has places. With `graph` a step is captured and replayed, where that works.

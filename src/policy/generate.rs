@@ -9,7 +9,6 @@ use crate::model::cache::CacheSize;
 use crate::model::positions::PositionError;
 use crate::policy::GraphUse;
 use crate::policy::decode::Decoding;
-use crate::policy::decode::Pending;
 use crate::policy::decode::Prefilled;
 use crate::policy::inputs::PackedGroup;
 use crate::policy::inputs::PackedInputs;
@@ -17,6 +16,7 @@ use crate::policy::parallel::passes_at_once;
 use crate::policy::parallel::side_by_side;
 use crate::policy::sampler::CompletionSeed;
 use crate::policy::sampler::Draw;
+use crate::policy::sampler::Pending;
 use crate::policy::sampler::QuestionSeed;
 use crate::policy::sampler::Sampler;
 use crate::prompt::Processor;
@@ -118,7 +118,7 @@ pub fn unobserved(_: NewToken) -> ControlFlow<()> {
 }
 
 /// A completion in the making.
-struct Row {
+struct RunningCompletion {
     prompt: usize,
     completion: usize,
     seed: CompletionSeed,
@@ -129,8 +129,6 @@ struct Row {
 }
 
 /// `config.group_size` completions of each prompt; `seeds[i]` names the draws of `prompts[i]`.
-///
-/// `model` should be a detached view of the policy: nothing here needs candle's graph.
 pub fn generate(
     model: &Qwen25Vl,
     processor: &Processor,
@@ -235,10 +233,10 @@ struct Batch<'a, 'o> {
     /// First prompt that has not gone through the model yet.
     pending: usize,
     /// Rows that have their first token and no place in the batch yet.
-    waiting: VecDeque<Row>,
+    waiting: VecDeque<RunningCompletion>,
     /// Rows of the batch, in its order.
-    running: Vec<Row>,
-    ended: Vec<Row>,
+    running: Vec<RunningCompletion>,
+    ended: Vec<RunningCompletion>,
     /// Rows of each prompt that have not ended.
     open: Vec<usize>,
 }
@@ -286,11 +284,11 @@ impl Batch<'_, '_> {
         let inputs = PackedInputs::new(self.decoding.spec(), &groups)?;
         let (prefilled, logits) = self.decoding.prefill(&inputs)?;
         let size = self.config.group_size;
-        let mut rows: Vec<Row> = which
+        let mut rows: Vec<RunningCompletion> = which
             .zip(&prefilled)
             .flat_map(|(prompt, &prefilled)| {
                 let seed = self.seeds[prompt];
-                (0..size).map(move |completion| Row {
+                (0..size).map(move |completion| RunningCompletion {
                     prompt,
                     completion,
                     seed: seed.completion(completion),
@@ -312,7 +310,7 @@ impl Batch<'_, '_> {
     /// The next tokens of every row of the batch.
     fn step(&mut self) -> Result<(), GenerateError> {
         let mut rows = std::mem::take(&mut self.running);
-        let pending: Vec<Pending> = rows.iter().filter_map(Row::pending).collect();
+        let pending: Vec<Pending> = rows.iter().filter_map(RunningCompletion::pending).collect();
         let left = rows
             .iter()
             .map(|row| self.config.max_new_tokens - row.token_ids.len());
@@ -329,15 +327,25 @@ impl Batch<'_, '_> {
     }
 
     /// Draws the next token of each of `rows` from its row of `logits`.
-    fn draw(&mut self, rows: &mut [Row], logits: &Tensor) -> Result<(), GenerateError> {
+    fn draw(
+        &mut self,
+        rows: &mut [RunningCompletion],
+        logits: &Tensor,
+    ) -> Result<(), GenerateError> {
         let seeds: Vec<CompletionSeed> = rows.iter().map(|row| row.seed).collect();
         let positions: Vec<usize> = rows.iter().map(|row| row.token_ids.len()).collect();
-        let draws = self.sampler.draw_rows(logits, &seeds, &positions)?;
+        let draws = self
+            .sampler
+            .draw_rows(self.decoding.ops(), logits, &seeds, &positions)?;
         self.take(rows, draws)
     }
 
     /// Appends to each of `rows` that has not ended what it drew.
-    fn take(&mut self, rows: &mut [Row], draws: Vec<Draw>) -> Result<(), GenerateError> {
+    fn take(
+        &mut self,
+        rows: &mut [RunningCompletion],
+        draws: Vec<Draw>,
+    ) -> Result<(), GenerateError> {
         for (row, draw) in rows.iter_mut().zip(draws) {
             if row.finish.is_some() {
                 continue;
@@ -352,8 +360,11 @@ impl Batch<'_, '_> {
     }
 
     /// The rows that go on. With its last row a prompt leaves the cache.
-    fn set_ended_aside(&mut self, rows: Vec<Row>) -> Result<Vec<Row>, GenerateError> {
-        let (ended, going): (Vec<Row>, Vec<Row>) =
+    fn set_ended_aside(
+        &mut self,
+        rows: Vec<RunningCompletion>,
+    ) -> Result<Vec<RunningCompletion>, GenerateError> {
+        let (ended, going): (Vec<RunningCompletion>, Vec<RunningCompletion>) =
             rows.into_iter().partition(|row| row.finish.is_some());
         for row in ended {
             self.open[row.prompt] -= 1;
@@ -380,7 +391,7 @@ impl Batch<'_, '_> {
     }
 }
 
-impl Row {
+impl RunningCompletion {
     /// What its next draw needs.
     fn pending(&self) -> Option<Pending> {
         self.token_ids.last().map(|&token| Pending {

@@ -162,7 +162,7 @@ impl PackedInputs {
             completion_lens.push(read);
         }
         self.suffix_targets.push(ranges);
-        self.layout.groups.push(GroupLayout {
+        self.layout.push(GroupLayout {
             prompt_len: group.prefix.len(),
             completion_lens,
         });

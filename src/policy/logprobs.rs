@@ -118,7 +118,8 @@ pub fn score(
     bias: Option<ReferenceRows>,
 ) -> Result<TokenScores> {
     let hidden = target_hidden(model, inputs)?;
-    Head::new(&hidden, &model.head, &inputs.target_ids, bias, CHUNK_BYTES)?.scores()
+    let (ops, head) = (model.ops(), &model.head);
+    Head::new(ops, &hidden, head, &inputs.target_ids, bias, CHUNK_BYTES)?.scores()
 }
 
 #[cfg(test)]

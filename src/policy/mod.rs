@@ -1,4 +1,4 @@
-//! The trainable policy (one storage, tracked and detached views of it) and the frozen model.
+//! The trainable policy (variables, and a model that reads their storage) and the frozen model.
 
 use crate::model::Qwen25Vl;
 use crate::model::checkpoint_error::CheckpointError;
@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+mod cuda_graph;
 pub mod decode;
 mod device_steps;
 pub mod generate;
@@ -18,10 +19,9 @@ pub mod inputs;
 pub mod logprobs;
 pub mod parallel;
 pub mod reference;
-mod replay;
 pub mod sampler;
 
-pub use replay::GraphUse;
+pub use cuda_graph::GraphUse;
 
 /// Start of the names of the vision tower's tensors.
 const VISION: &str = "visual.";
@@ -59,7 +59,7 @@ impl Policy {
                 frozen.insert(name, tensor.detach());
             }
         }
-        let model = Qwen25Vl::new(spec, &views(&vars, &frozen, Var::as_detached_tensor))?;
+        let model = Qwen25Vl::new(spec, &views(&vars, &frozen))?;
         Ok(Self {
             vars,
             frozen,
@@ -67,15 +67,9 @@ impl Policy {
         })
     }
 
-    /// The model over detached views: rollout, scoring and the layer-by-layer backward pass record no graph.
+    /// The model over views of the variables' storage: nothing records a graph.
     pub fn model(&self) -> &Qwen25Vl {
         &self.model
-    }
-
-    /// The model over the variables themselves: candle records a graph (tests compare with it).
-    pub fn tracked(&self) -> Result<Qwen25Vl> {
-        let tensors = views(&self.vars, &self.frozen, |var| var.as_tensor().clone());
-        Qwen25Vl::new(&self.model.spec, &tensors)
     }
 
     /// The trainable tensors by name.
@@ -85,7 +79,7 @@ impl Policy {
 
     /// All tensors by name, for saving.
     pub fn tensors(&self) -> NamedTensors {
-        views(&self.vars, &self.frozen, Var::as_detached_tensor)
+        views(&self.vars, &self.frozen)
     }
 
     /// Whether the vision tower is trained.
@@ -94,19 +88,15 @@ impl Policy {
     }
 }
 
-fn views(
-    vars: &BTreeMap<String, Var>,
-    frozen: &NamedTensors,
-    view: impl Fn(&Var) -> Tensor,
-) -> NamedTensors {
-    vars.iter()
-        .map(|(name, var)| (name.clone(), view(var)))
-        .chain(
-            frozen
-                .iter()
-                .map(|(name, tensor)| (name.to_owned(), tensor.clone())),
-        )
-        .collect()
+/// All tensors by name, over the storage of `vars` and `frozen`.
+fn views(vars: &BTreeMap<String, Var>, frozen: &NamedTensors) -> NamedTensors {
+    let trained = vars
+        .iter()
+        .map(|(name, var)| (name.clone(), var.as_detached_tensor()));
+    let fixed = frozen
+        .iter()
+        .map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+    trained.chain(fixed).collect()
 }
 
 /// A model that is only read. The one that CDPO is measured against is a [`reference::ReferenceModel`].

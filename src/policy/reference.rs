@@ -102,8 +102,8 @@ impl ReferenceModel {
     /// Log-probability and entropy it gives to every target of `inputs`.
     pub fn score(&self, inputs: &PackedInputs) -> Result<TokenScores> {
         let hidden = self.target_hidden(inputs)?;
-        let head = &self.model.head;
-        Head::new(&hidden, head, &inputs.target_ids, None, CHUNK_BYTES)?.scores()
+        let (ops, head) = (self.model.ops(), &self.model.head);
+        Head::new(ops, &hidden, head, &inputs.target_ids, None, CHUNK_BYTES)?.scores()
     }
 
     /// Its normed output `[R, H]` at the target rows, from which [`Self::reference_rows`] makes exact divergences.
@@ -131,10 +131,10 @@ fn place<T>(
 
 impl Layers for ReferenceModel {
     fn each_layer(&self, each: &mut dyn FnMut(&DecoderLayer) -> Result<()>) -> Result<()> {
-        let spec = &self.model.spec.text;
+        let (ops, spec) = (self.model.ops(), &self.model.spec.text);
         let mut index = 0;
         let mut made = |tensors: &NamedTensors| {
-            each(&DecoderLayer::new(spec, tensors, index)?)?;
+            each(&DecoderLayer::new(ops, spec, tensors, index)?)?;
             index += 1;
             Ok(())
         };
@@ -146,10 +146,10 @@ impl Layers for ReferenceModel {
     }
 
     fn each_block(&self, each: &mut dyn FnMut(&VisionBlock) -> Result<()>) -> Result<()> {
-        let spec = &self.model.spec.vision;
+        let (ops, spec) = (self.model.ops(), &self.model.spec.vision);
         let mut index = 0;
         let mut made = |tensors: &NamedTensors| {
-            each(&VisionBlock::new(spec, tensors, index)?)?;
+            each(&VisionBlock::new(ops, spec, tensors, index)?)?;
             index += 1;
             Ok(())
         };

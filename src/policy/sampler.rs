@@ -5,9 +5,9 @@
 
 use crate::config::SamplingConfig;
 use crate::data::fnv::Fnv;
-use crate::kernels;
-use crate::kernels::sampler::DeviceSampler;
-use crate::kernels::sampler::NOT_FINITE;
+use crate::model::ops::Ops;
+use crate::model::ops::cuda::sampler::DeviceSampler;
+use crate::model::ops::cuda::sampler::NOT_FINITE;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rand::RngCore;
 use rand::SeedableRng;
@@ -17,6 +17,17 @@ use std::sync::OnceLock;
 
 /// ChaCha words in one block: each token reads a block of its own.
 const WORDS_PER_BLOCK: u128 = 16;
+
+/// A row that has drawn a token and is to draw the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pending {
+    /// The token it has drawn.
+    pub token: u32,
+    /// What names its draws.
+    pub seed: CompletionSeed,
+    /// Index of the next token in its completion.
+    pub index: usize,
+}
 
 /// Names a question's draws within a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +121,11 @@ impl Sampler {
     }
 
     /// One token per row of `logits` `[B, V]`; `seeds[b]` and `positions[b]` name row b's completion and token index.
+    ///
+    /// `ops`: those of the network that the logits come from.
     pub fn draw_rows(
         &self,
+        ops: Ops,
         logits: &Tensor,
         seeds: &[CompletionSeed],
         positions: &[usize],
@@ -124,7 +138,7 @@ impl Sampler {
                 positions.len()
             );
         }
-        if kernels::applies(logits) {
+        if ops == Ops::Cuda {
             return self.draw_on_device(logits, seeds, positions);
         }
         let values: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
@@ -400,10 +414,13 @@ mod tests {
             .map(|i| QuestionSeed::new(42, 9, "q").completion(i))
             .collect();
         let positions = [0, 4, 4, 11, 700];
-        let together = sampler.draw_rows(&logits, &seeds, &positions).unwrap();
+        let together = sampler
+            .draw_rows(Ops::Cpu, &logits, &seeds, &positions)
+            .unwrap();
         for row in 0..5 {
             let alone = sampler
                 .draw_rows(
+                    Ops::Cpu,
                     &logits.narrow(0, row, 1).unwrap(),
                     &seeds[row..=row],
                     &positions[row..=row],

@@ -6,7 +6,6 @@
 
 use crate::model::Qwen25Vl;
 use crate::model::head::{CHUNK_BYTES, Head, ReferenceRows, TokenScores};
-use crate::model::layers::rms_norm_backward;
 use crate::policy::Policy;
 use crate::policy::inputs::PackedInputs;
 use candle_core::{DType, Device, Result, Tensor};
@@ -130,9 +129,11 @@ fn backward_head<T>(
     gradients: &mut GradientCollector,
 ) -> Result<(TokenScores, Tensor, T)> {
     let normed = model.norm(chosen)?;
+    let (ops, weight) = (model.ops(), &model.head);
     let mut head = Head::new(
+        ops,
         &normed,
-        &model.head,
+        weight,
         &inputs.target_ids,
         reference,
         CHUNK_BYTES,
@@ -147,8 +148,7 @@ fn backward_head<T>(
         );
     }
     let (d_normed, d_head) = head.backward(&derivatives.logprob, &derivatives.full_kl)?;
-    let (d_chosen, d_norm) =
-        rms_norm_backward(chosen, &model.norm, model.spec.text.rms_norm_eps, &d_normed)?;
+    let (d_chosen, d_norm) = model.norm_backward(chosen, &d_normed)?;
     let name = if model.spec.tie_word_embeddings {
         Qwen25Vl::EMBEDDING
     } else {

@@ -13,11 +13,11 @@ use crate::config::Verb;
 use crate::config::VideoConfig;
 use crate::config::Wording;
 use crate::data::Question;
-use crate::kernels;
 use crate::model::cache::CacheSize;
 use crate::model::device::is_cpu;
 use crate::model::hub;
 use crate::model::int8;
+use crate::model::ops::cuda::adamw::BLOCK;
 use crate::model::spec::Spec;
 use crate::policy::generate::cache_size;
 use crate::policy::inputs::PackedInputs;
@@ -70,14 +70,14 @@ impl Load {
             values.max().unwrap_or(0)
         };
         let sum_of_prompts = |part: &PackedInputs| {
-            let groups = part.layout.groups.iter();
+            let groups = part.layout.groups().iter();
             groups.map(|group| group.prompt_len).sum::<usize>()
         };
         let longest_prompt = largest(&|part| {
-            let groups = part.layout.groups.iter();
+            let groups = part.layout.groups().iter();
             groups.map(|group| group.prompt_len).max().unwrap_or(0)
         });
-        let questions = largest(&|part| part.layout.groups.len());
+        let questions = largest(&|part| part.layout.groups().len());
         Self {
             passes: parts.len(),
             rows: largest(&PackedInputs::num_rows),
@@ -306,7 +306,7 @@ fn state_bytes(memory: OptimizerMemory, dtype: DTypeName, trained: u64) -> u64 {
         OptimizerMemory::Full => trained * (2 * F32 + master),
         OptimizerMemory::Host => trained * 3 * F32,
         OptimizerMemory::Compact => {
-            let scales = trained.div_ceil(kernels::adamw::BLOCK as u64) * 2 * F32;
+            let scales = trained.div_ceil(BLOCK as u64) * 2 * F32;
             trained * (2 + low) + scales
         }
     }

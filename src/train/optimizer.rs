@@ -9,8 +9,8 @@
 //! weights return to the device while those of the next one are computed.
 
 use crate::config::{OptimizerConfig, OptimizerMemory, Schedule};
-use crate::kernels;
 use crate::model::offload::Upload;
+use crate::model::ops::cuda as kernels;
 use candle_core::{Device, Result, Tensor, Var, bail};
 use parameter::Parameter;
 use std::collections::BTreeMap;

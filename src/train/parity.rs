@@ -11,8 +11,8 @@ mod near;
 use crate::config::OptimizerConfig;
 use crate::config::OptimizerMemory;
 use crate::config::SamplingConfig;
-use crate::kernels;
-use crate::model::layers;
+use crate::model::ops::Ops;
+use crate::model::ops::cuda::sum_squares::sum_squares;
 use crate::policy::sampler::Draw;
 use crate::policy::sampler::QuestionSeed;
 use crate::policy::sampler::Sampler;
@@ -77,14 +77,14 @@ impl Parity {
 /// Compares every operation on `device`: in f32, and on a GPU in bf16 too.
 pub fn parity(device: &Device, sizes: Sizes) -> Result<Vec<Parity>> {
     let mut found = Vec::new();
-    let by_kernels = kernels::applies(&Tensor::zeros(1, DType::F32, device)?);
-    let dtypes: &[DType] = if by_kernels {
-        &[DType::F32, DType::BF16]
-    } else {
-        &[DType::F32]
+    let ops = Ops::of(&Tensor::zeros(1, DType::F32, device)?)?;
+    let dtypes: &[DType] = match ops {
+        Ops::Cuda => &[DType::F32, DType::BF16],
+        Ops::Cpu => &[DType::F32],
     };
     for &dtype in dtypes {
         let mut probe = Probe {
+            ops,
             device,
             dtype,
             sizes,
@@ -99,7 +99,7 @@ pub fn parity(device: &Device, sizes: Sizes) -> Result<Vec<Parity>> {
         probe.head()?;
         probe.adamw()?;
         probe.attention()?;
-        if by_kernels {
+        if ops == Ops::Cuda {
             probe.windows()?;
             probe.decoding()?;
             probe.sum_squares()?;
@@ -112,6 +112,7 @@ pub fn parity(device: &Device, sizes: Sizes) -> Result<Vec<Parity>> {
 }
 
 struct Probe<'a> {
+    ops: Ops,
     device: &'a Device,
     dtype: DType,
     sizes: Sizes,
@@ -188,12 +189,14 @@ impl Probe<'_> {
         let [x, addend, above] = self.several(&[self.sizes.rows, width])?;
         let weight = self.random(&[width])?;
         let w = weight.near()?;
-        let got = layers::rms_norm(&x.here, &weight.here, EPS)?;
+        let got = self.ops.rms_norm(&x.here, &weight.here, EPS)?;
         let near = Norm::of(&x.near()?)?.times(&w)?.rounded(self.dtype)?;
         let want = normed(&x.exact, &weight.exact)?;
         self.compare("rms_norm", &got, &want, &near)?;
 
-        let (sum, got) = layers::add_rms_norm(&x.here, &addend.here, &weight.here, EPS)?;
+        let (sum, got) = self
+            .ops
+            .add_rms_norm(&x.here, &addend.here, &weight.here, EPS)?;
         // One addition, rounded once: nothing is left to the order.
         let want = (x.exact.to_dtype(DType::F32)? + addend.exact.to_dtype(DType::F32)?)?;
         let want = want.to_dtype(self.dtype)?.to_dtype(DType::F64)?;
@@ -204,8 +207,13 @@ impl Probe<'_> {
 
         let want = gradients(&[&x, &weight], &above, |v| normed(&v[0], &v[1]))?;
         let [near_dx, near_dw] = Norm::of(&x.near()?)?.backward(&w, &above.near()?)?;
-        let (dx, dw) =
-            layers::rms_norm_backward_add(&x.here, &weight.here, EPS, &above.here, &addend.here)?;
+        let (dx, dw) = self.ops.rms_norm_backward(
+            &x.here,
+            &weight.here,
+            EPS,
+            &above.here,
+            Some(&addend.here),
+        )?;
         let want_dx = (&want[0] + &addend.exact)?;
         let near_dx = near_dx.plus(&addend.near()?)?.rounded(self.dtype)?;
         self.compare("rms_norm_backward x", &dx, &want_dx, &near_dx)?;
@@ -227,11 +235,13 @@ impl Probe<'_> {
         let one = Near::exact(&Tensor::ones(1, DType::F64, &Device::Cpu)?)?;
         let sigmoid = one.over(&one.plus(&x.scaled(-1.0)?.exp()?)?)?;
         let silu = x.times(&sigmoid)?;
-        let got = layers::swiglu(&gate.here, &up.here)?;
+        let got = self.ops.swiglu(&gate.here, &up.here)?;
         let want = (gate.exact.silu()? * &up.exact)?;
         let near = silu.times(&u)?.rounded(self.dtype)?;
         self.compare("swiglu", &got, &want, &near)?;
-        let (d_gate, d_up) = layers::swiglu_backward(&gate.here, &up.here, &above.here)?;
+        let (d_gate, d_up) = self
+            .ops
+            .swiglu_backward(&gate.here, &up.here, &above.here)?;
         let want = gradients(&[&gate, &up], &above, |v| v[0].silu()? * v[1].as_tensor())?;
         let slope = sigmoid.plus(&silu.times(&one.minus(&sigmoid)?)?)?;
         let near = d.times(&u)?.times(&slope)?.rounded(self.dtype)?;
@@ -259,7 +269,9 @@ impl Probe<'_> {
             let (weight, bias): &(Pair, Pair) = &projections[at];
             (weight.here.clone(), bias.here.clone())
         };
-        let (q, k) = layers::rotary_projections(&x.here, &here(0), &here(1), &tables.0, &tables.1)?;
+        let (q, k) =
+            self.ops
+                .rotary_projections(&x.here, &here(0), &here(1), &tables.0, &tables.1)?;
         for (kernel, got, (weight, bias)) in [
             ("rotary queries", &q, &projections[0]),
             ("rotary keys", &k, &projections[1]),
@@ -276,7 +288,9 @@ impl Probe<'_> {
             self.compare(kernel, got, &want, &near.rounded(self.dtype)?)?;
         }
         let above = self.random(&[self.sizes.rows, 2 * 2 * half])?;
-        let got = layers::rotary_backward(&above.here, &tables.0, &tables.1)?;
+        let got = self
+            .ops
+            .rotary_backward(&above.here, &tables.0, &tables.1)?;
         let back = sin.neg()?;
         let want = turned(&above.exact, &cos, &back)?;
         let near = near_turned(&above.near()?, &cos, &back)?.rounded(self.dtype)?;
@@ -307,8 +321,8 @@ impl Probe<'_> {
             };
             let sampler = Sampler::new(&config, &[vocabulary - 281, vocabulary - 280]);
             let (got, want) = (
-                sampler.draw_rows(&here, &seeds, &positions)?,
-                sampler.draw_rows(&wide, &seeds, &positions)?,
+                sampler.draw_rows(self.ops, &here, &seeds, &positions)?,
+                sampler.draw_rows(Ops::Cpu, &wide, &seeds, &positions)?,
             );
             let of_ids = |draws: &[Draw]| -> Vec<f64> {
                 draws.iter().map(|draw| f64::from(draw.id)).collect()
@@ -326,7 +340,7 @@ impl Probe<'_> {
 
     fn sum_squares(&mut self) -> Result<()> {
         let [x, y] = self.several(&[self.sizes.rows, WIDTHS[1]])?;
-        let got = kernels::sum_squares::sum_squares([&x.here, &y.here], self.device)?;
+        let got = sum_squares([&x.here, &y.here], self.device)?;
         let got = got.to_vec1::<f64>()?[0];
         let mut want = 0.0;
         for x in [x.exact, y.exact] {

@@ -101,14 +101,14 @@ kernels() {
 
 # checked_kernels NAME SOURCE PTX: kernels of ours, and once more with every access checked.
 checked_kernels() {
-  kernels "$@" -DOWN -DEMULATED -I src/kernels/cuda
-  kernels "checked_$1" "${@:2}" -DOWN -DEMULATED -I src/kernels/cuda -O1 -DCHECK_ACCESS -fsanitize=thread,alignment
+  kernels "$@" -DOWN -DEMULATED -I src/model/ops/cuda/source
+  kernels "checked_$1" "${@:2}" -DOWN -DEMULATED -I src/model/ops/cuda/source -O1 -DCHECK_ACCESS -fsanitize=thread,alignment
 }
 
 # faults.ptx, its library, and the program.
 faults() {
-  made faults.ptx tests/device/kernels/faults.cu src/kernels/cuda/common.cuh -- \
-    "$CUDA_HOME/bin/nvcc" --ptx -std=c++17 -arch compute_80 -I src/kernels/cuda tests/device/kernels/faults.cu
+  made faults.ptx tests/device/kernels/faults.cu src/model/ops/cuda/source/common.cuh -- \
+    "$CUDA_HOME/bin/nvcc" --ptx -std=c++17 -arch compute_80 -I src/model/ops/cuda/source tests/device/kernels/faults.cu
   checked_kernels faults tests/device/kernels/faults.cu "$out/faults.ptx"
   made faults tests/device/faults.cpp -- \
     "$compiler" -std=c++17 -O1 -Wall -Wno-unused-variable -I "$include" tests/device/faults.cpp -L "$out" -l:libcuda.so.1 -lpthread
@@ -129,7 +129,7 @@ for header in cuda_fp16.h cuda_bf16.h cuda_fp8.h cuda.h cuda/std/limits; do
   mkdir -p "$(dirname "$out/made/stub/$header")"
   [ -f "$out/made/stub/$header" ] || : >"$out/made/stub/$header"
 done
-for source in src/kernels/cuda/*.cu; do
+for source in src/model/ops/cuda/source/*.cu; do
   name=$(basename "$source" .cu)
   beside checked_kernels "own_$name" "$source" "$(find_ptx "$name")"
 done

@@ -3,10 +3,11 @@
 use crate::emulator::on_cpu;
 use crate::{close, random};
 use candle_core::{D, DType, Device, Result, Tensor};
-use videothinker::kernels::attention::{HeadCounts, Sequence, Sequences};
-use videothinker::kernels::decode::{Cached, IDLE, Projected, append, attend, rotary};
-use videothinker::model::attention::{Heads, attention_backward, attention_saved};
-use videothinker::model::layers;
+use videothinker::model::ops::Ops;
+use videothinker::model::ops::cuda::attention::{BlockTables, HeadCounts};
+use videothinker::model::ops::cuda::decode::{Cached, IDLE, Projected, append, attend, rotary};
+use videothinker::model::ops::heads::Heads;
+use videothinker::model::ops::sequences::{Sequence, SequenceLayout};
 use videothinker::model::packed::{GroupLayout, PackedLayout};
 
 /// What rounding the weights and slopes of a row to `dtype` allows, and its output.
@@ -27,28 +28,29 @@ fn group(prompt_len: usize, completion_lens: &[usize]) -> GroupLayout {
 
 /// One layout in f32 and bf16: the kernels against the CPU's own implementation.
 fn packed(heads: Heads, groups: &[GroupLayout]) -> Result<()> {
-    let layout = PackedLayout {
-        groups: groups.to_vec(),
-    };
+    let layout = PackedLayout::new(groups.to_vec());
+    let plan = layout.plan();
     let (rows, dim) = (layout.num_rows(), heads.head_dim);
     for dtype in [DType::F32, DType::BF16] {
         let [q, above] = [0; 2].map(|_| random(&[rows, heads.num_heads * dim], dtype).unwrap());
         let [k, v] = [0; 2].map(|_| random(&[rows, heads.num_kv_heads * dim], dtype).unwrap());
         let (got, gradients) = on_cpu(|| -> Result<_> {
-            let (value, saved) = attention_saved(&q, &k, &v, heads, &layout)?;
+            let (ops, qkv) = (Ops::of(&q)?, [&q, &k, &v]);
+            let (value, saved) = ops.attention(qkv, heads, plan)?;
             assert!(saved.is_some(), "the kernels were not used");
             let saved = saved.as_ref();
-            let first = attention_backward([&q, &k, &v], heads, &layout, saved, &above)?;
-            let again = attention_backward([&q, &k, &v], heads, &layout, None, &above)?;
+            let first = ops.attention_backward(qkv, heads, plan, saved, &above)?;
+            let again = ops.attention_backward(qkv, heads, plan, None, &above)?;
             for (first, again) in [(&first.0, &again.0), (&first.1, &again.1)] {
                 close(first, again, 0.0);
             }
             Ok((value, first))
         })?;
         let [q, k, v, above] = [&q, &k, &v, &above].map(wide);
-        let (want, none) = attention_saved(&q, &k, &v, heads, &layout)?;
+        let (ops, qkv) = (Ops::of(&q)?, [&q, &k, &v]);
+        let (want, none) = ops.attention(qkv, heads, plan)?;
         assert!(none.is_none());
-        let wanted = attention_backward([&q, &k, &v], heads, &layout, None, &above)?;
+        let wanted = ops.attention_backward(qkv, heads, plan, None, &above)?;
         close(&got, &want, tolerance(dtype));
         close(&gradients.0, &wanted.0, tolerance(dtype));
         close(&gradients.1, &wanted.1, tolerance(dtype));
@@ -132,19 +134,7 @@ fn windows_go_through_one_launch() -> Result<()> {
     ];
     for (heads, dim, lens) in cases {
         let rows: usize = lens.iter().sum();
-        let mut start = 0;
-        let sequences: Vec<Sequence> = lens
-            .iter()
-            .map(|len| {
-                let rows = start..start + len;
-                start = rows.end;
-                Sequence {
-                    before: rows.start..rows.start,
-                    seen_until: rows.end,
-                    rows,
-                }
-            })
-            .collect();
+        let layout = SequenceLayout::bidirectional(lens);
         let counts = HeadCounts {
             queries: heads,
             keys: heads,
@@ -152,7 +142,7 @@ fn windows_go_through_one_launch() -> Result<()> {
         for dtype in [DType::F32, DType::BF16] {
             let [q, k, v, above] = [0; 4].map(|_| random(&[rows, heads * dim], dtype).unwrap());
             let (attended, gradients) = on_cpu(|| -> Result<_> {
-                let tables = Sequences::new(&sequences, rows, false, dtype, &Device::Cpu)?;
+                let tables = BlockTables::new(&layout, dtype, &Device::Cpu)?;
                 let attended = tables.forward(&q, &k, &v, counts)?;
                 let gradients = tables.backward([&q, &k, &v], counts, &attended, &above)?;
                 Ok((attended, gradients))
@@ -181,13 +171,8 @@ fn what_does_not_fit_is_refused() {
     };
     let of_width = |dim: usize, rows: usize, dtype: DType| {
         on_cpu(|| -> Result<()> {
-            let tables = Sequences::new(
-                std::slice::from_ref(&sequence),
-                3,
-                true,
-                dtype,
-                &Device::Cpu,
-            )?;
+            let layout = SequenceLayout::causal(vec![sequence.clone()]);
+            let tables = BlockTables::new(&layout, dtype, &Device::Cpu)?;
             let q = random(&[rows, 2 * dim], DType::F32)?;
             let k = random(&[rows, dim], DType::F32)?;
             tables.forward(&q, &k, &k, counts).map(|_| ())
@@ -281,8 +266,8 @@ impl Decoding {
         // The twin first: the kernels write to the caches.
         let biased = |x: &Tensor, bias: &Tensor| wide(x).broadcast_add(&wide(bias));
         let (cos, sin) = (angles.cos()?, angles.sin()?);
-        let want_q = layers::rotary(&biased(&q, &q_bias)?, &cos, &sin)?;
-        let want_k = layers::rotary(&biased(&k, &k_bias)?, &cos, &sin)?;
+        let want_q = Ops::Cpu.rotary(&biased(&q, &q_bias)?, &cos, &sin)?;
+        let want_k = Ops::Cpu.rotary(&biased(&k, &k_bias)?, &cos, &sin)?;
         let want_v = biased(&v, &v_bias)?;
         let mut want_caches = caches.each_ref().map(wide);
         for (cache, new) in [(2, &want_k), (3, &want_v)] {

@@ -3,11 +3,11 @@
 use crate::emulator::on_cpu;
 use crate::{DTYPES, bound, close, random, wide};
 use candle_core::{DType, Device, Result, Tensor};
-use videothinker::kernels::norm;
-use videothinker::kernels::rotary::{Projection, Turn, bias_rotary, rotary};
-use videothinker::kernels::sum_squares::sum_squares;
-use videothinker::kernels::swiglu;
-use videothinker::model::layers;
+use videothinker::model::ops::Ops;
+use videothinker::model::ops::cuda::norm;
+use videothinker::model::ops::cuda::rotary::{Projection, Turn, bias_rotary, rotary};
+use videothinker::model::ops::cuda::sum_squares::sum_squares;
+use videothinker::model::ops::cuda::swiglu;
 
 const EPS: f64 = 1e-6;
 
@@ -20,9 +20,9 @@ fn swiglu_is_its_twin() -> Result<()> {
         let [gate, up, above] = [0; 3].map(|_| random(&shape, dtype).unwrap());
         let [wide_gate, wide_up, wide_above] = [wide(&gate)?, wide(&up)?, wide(&above)?];
         let got = on_cpu(|| swiglu::swiglu(&gate, &up))?;
-        close(&got, &layers::swiglu(&wide_gate, &wide_up)?, bound(dtype));
+        close(&got, &Ops::Cpu.swiglu(&wide_gate, &wide_up)?, bound(dtype));
         let (d_gate, d_up) = on_cpu(|| swiglu::swiglu_backward(&gate, &up, &above))?;
-        let want = layers::swiglu_backward(&wide_gate, &wide_up, &wide_above)?;
+        let want = Ops::Cpu.swiglu_backward(&wide_gate, &wide_up, &wide_above)?;
         close(&d_gate, &want.0, bound(dtype));
         close(&d_up, &want.1, bound(dtype));
     }
@@ -38,7 +38,7 @@ fn rms_norm_is_its_twin() -> Result<()> {
         let got = on_cpu(|| norm::rms_norm(&x, &weight, EPS))?;
         close(
             &got,
-            &layers::rms_norm(&wide(&x)?, &wide_weight, EPS)?,
+            &Ops::Cpu.rms_norm(&wide(&x)?, &wide_weight, EPS)?,
             bound(dtype),
         );
 
@@ -47,11 +47,12 @@ fn rms_norm_is_its_twin() -> Result<()> {
         close(&sum, &want, 0.0);
         close(
             &normed,
-            &layers::rms_norm(&wide(&want)?, &wide_weight, EPS)?,
+            &Ops::Cpu.rms_norm(&wide(&want)?, &wide_weight, EPS)?,
             bound(dtype),
         );
 
-        let twin = layers::rms_norm_backward(&wide(&x)?, &wide_weight, EPS, &wide(&above)?)?;
+        let twin =
+            Ops::Cpu.rms_norm_backward(&wide(&x)?, &wide_weight, EPS, &wide(&above)?, None)?;
         let (dx, dw) = on_cpu(|| norm::rms_norm_backward(&x, &weight, EPS, &above, None))?;
         close(&dx, &twin.0, bound(dtype));
         close(&dw, &twin.1, bound(dtype));
@@ -71,7 +72,7 @@ fn more_rows_than_blocks_all_count_in_the_norms_weight() -> Result<()> {
     );
     let weight = random(&[8], DType::F32)?;
     let (dx, dw) = on_cpu(|| norm::rms_norm_backward(&x, &weight, EPS, &above, None))?;
-    let want = layers::rms_norm_backward(&x, &weight, EPS, &above)?;
+    let want = Ops::Cpu.rms_norm_backward(&x, &weight, EPS, &above, None)?;
     close(&dx, &want.0, 1e-5);
     close(&dw, &want.1, 1e-5);
     Ok(())
@@ -95,12 +96,12 @@ fn bias_and_rotary_are_their_twins() -> Result<()> {
         })?;
         for (x, bias, got) in [(&q, &q_bias, got_q), (&k, &k_bias, got_k)] {
             let want = wide(x)?.broadcast_add(&wide(bias)?)?;
-            close(&got, &layers::rotary(&want, &cos, &sin)?, bound(dtype));
+            close(&got, &Ops::Cpu.rotary(&want, &cos, &sin)?, bound(dtype));
         }
         let back = on_cpu(|| rotary(&k, &cos, &sin, Turn::Backward))?;
         close(
             &back,
-            &layers::rotary_backward(&wide(&k)?, &cos, &sin)?,
+            &Ops::Cpu.rotary_backward(&wide(&k)?, &cos, &sin)?,
             bound(dtype),
         );
     }

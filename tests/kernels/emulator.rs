@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use videothinker::kernels::launch::{Argument, Emulator, Grid, Launch, emulated};
+use videothinker::model::ops::cuda::launch::{Argument, Emulator, Grid, Launch, emulated};
 
 /// `emulator.hpp`'s `Request`.
 #[repr(C)]
@@ -72,10 +72,10 @@ fn library(module: &'static str) -> Arc<Mutex<Option<Library>>> {
     Arc::clone(libraries.get_or_insert_default().entry(module).or_default())
 }
 
-/// A file of `src/kernels/cuda`, or of this folder.
+/// A file of `src/model/ops/cuda/source`, or of this folder.
 fn compiled(module: &str, checked: bool) -> usize {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let kernels = root.join("src/kernels/cuda");
+    let kernels = root.join("src/model/ops/cuda/source");
     let mut source = kernels.join(module).with_extension("cu");
     if !source.exists() {
         source = root.join("tests/kernels").join(module).with_extension("cu");

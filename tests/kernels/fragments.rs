@@ -3,7 +3,7 @@
 use crate::emulator::on_cpu;
 use crate::{close, random, wide};
 use candle_core::{DType, Device, Result, Tensor};
-use videothinker::kernels::launch::{Grid, Launch, Module};
+use videothinker::model::ops::cuda::launch::{Grid, Launch, Module};
 
 static MODULE: Module = Module {
     name: "fragments",

@@ -92,6 +92,7 @@ fn ids(groups: &[Vec<Completion>]) -> Vec<&[u32]> {
 #[test]
 fn steps_on_the_device_draw_what_single_steps_draw() {
     let processor = processor();
+    let on_device = on_cpu(|| model(&processor, DType::F32));
     let model = model(&processor, DType::F32);
     // More than one copy to the host, no multiple of them; rows that end early, and rows that are cut off.
     for (temperature, max_rows, max_new_tokens) in [(1.0, 0, 19), (0.8, 4, 10), (0.0, 1, 3)] {
@@ -103,7 +104,7 @@ fn steps_on_the_device_draw_what_single_steps_draw() {
             ..SamplingConfig::default()
         };
         let want = run(&model, &processor, &config, &mut unobserved).unwrap();
-        let got = on_cpu(|| run(&model, &processor, &config, &mut unobserved)).unwrap();
+        let got = on_cpu(|| run(&on_device, &processor, &config, &mut unobserved)).unwrap();
         assert_eq!(ids(&got), ids(&want), "{max_rows} rows");
         for (got, want) in got.iter().flatten().zip(want.iter().flatten()) {
             assert_eq!((got.finish, &got.text), (want.finish, &want.text));
@@ -126,7 +127,7 @@ fn steps_on_the_device_draw_what_single_steps_draw() {
 #[test]
 fn in_bf16_a_completion_does_not_depend_on_its_batch() {
     let processor = processor();
-    let model = model(&processor, DType::BF16);
+    let model = on_cpu(|| model(&processor, DType::BF16));
     let with = |max_rows| {
         let config = SamplingConfig {
             group_size: 2,
@@ -143,7 +144,7 @@ fn in_bf16_a_completion_does_not_depend_on_its_batch() {
 #[test]
 fn the_observer_hears_every_token_once_and_can_stop() {
     let processor = processor();
-    let model = model(&processor, DType::F32);
+    let model = on_cpu(|| model(&processor, DType::F32));
     let config = SamplingConfig {
         group_size: 2,
         max_new_tokens: 12,

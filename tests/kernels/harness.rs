@@ -3,8 +3,8 @@
 use crate::emulator::on_cpu;
 use crate::random;
 use candle_core::{DType, Result};
-use videothinker::kernels::launch::{Grid, Launch, Module, applies};
-use videothinker::kernels::swiglu::swiglu;
+use videothinker::model::ops::cuda::launch::{Grid, Launch, Module, applies};
+use videothinker::model::ops::cuda::swiglu::swiglu;
 
 static MODULE: Module = Module {
     name: "swiglu",

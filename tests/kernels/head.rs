@@ -4,6 +4,7 @@ use crate::emulator::on_cpu;
 use crate::{DTYPES, close, random, wide};
 use candle_core::{DType, Device, Result, Tensor};
 use videothinker::model::head::{CHUNK_BYTES, Head, ReferenceRows, TokenScores};
+use videothinker::model::ops::Ops;
 
 const ROWS: usize = 5;
 const VOCABULARY: usize = 1201;
@@ -41,7 +42,8 @@ impl Case {
             weight: &self.bias_weight,
         });
         let targets = [0, 1200, 7, 600, 7];
-        let mut head = Head::new(&self.hidden, &self.weight, &targets, bias, chunk_bytes)?;
+        let ops = Ops::of(&self.hidden)?;
+        let mut head = Head::new(ops, &self.hidden, &self.weight, &targets, bias, chunk_bytes)?;
         let scores = head.scores()?;
         let d_full_kl: &[f32] = if with_bias {
             &[1.0, 0.1, -0.6, 0.0, 0.9]
@@ -83,7 +85,10 @@ fn the_head_is_its_twin_in_one_chunk_and_in_many() -> Result<()> {
 fn an_unlikely_target_keeps_its_log_probability() -> Result<()> {
     let hidden = Tensor::new(&[[1.0f32]], &Device::Cpu)?;
     let weight = Tensor::new(&[[0.0f32], [300.0], [0.0]], &Device::Cpu)?;
-    let scores = on_cpu(|| Head::new(&hidden, &weight, &[2], None, CHUNK_BYTES)?.scores())?;
+    let scores = on_cpu(|| {
+        let ops = Ops::of(&hidden)?;
+        Head::new(ops, &hidden, &weight, &[2], None, CHUNK_BYTES)?.scores()
+    })?;
     close(&tensor(&scores.logprob), &tensor(&[-300.0]), 1e-6);
     close(&tensor(&scores.entropy), &tensor(&[0.0]), 1e-6);
     Ok(())

@@ -1,19 +1,19 @@
 //! The CUDA kernels, run on the CPU and compared with what they replace.
 //!
-//! The sources in `src/kernels/cuda/` are compiled by the C++ compiler (`CXX`, else `c++`) with `emulator.hpp` in place
-//! of CUDA's headers. Inside [`emulator::on_cpu`] the functions of `videothinker::kernels` run them on CPU tensors, and
-//! so do the model's operations, which outside of it take their own CPU path: the twin. Every launch runs with its
+//! The sources in `src/model/ops/cuda/source/` are compiled by the C++ compiler (`CXX`, else `c++`) with `emulator.hpp` in place
+//! of CUDA's headers. Inside [`emulator::on_cpu`] the functions of `videothinker::model::ops::cuda` run them on CPU tensors,
+//! and a network that is built there has the operations of a GPU; one that is built outside has those of a CPU: the twin. Every launch runs with its
 //! accesses checked, and again in a random order: see [`emulator`].
 //!
 //! To add a kernel:
-//! 1. `src/kernels/cuda/NAME.cu` begins with `#include "common.cuh"` and declares every entry point with
+//! 1. `src/model/ops/cuda/source/NAME.cu` begins with `#include "common.cuh"` and declares every entry point with
 //!    `KERNEL(max_threads, name, parameters…) { … }`, f32 and bf16 variants as `name_f32` and `name_bf16`. Dynamic shared
 //!    memory is `DYNAMIC_SHARED(type, name);`. What the emulator cannot run goes behind `#ifndef EMULATED`, with a plain
 //!    version for the tests.
-//! 2. `src/kernels/NAME.rs` has `static MODULE: Module = module!("NAME")` and one function per kernel, which checks shapes,
+//! 2. `src/model/ops/cuda/NAME.rs` has `static MODULE: Module = module!("NAME")` and one function per kernel, which checks shapes,
 //!    allocates with `unwritten` and ends in `Launch::of_dtype(…)…run(grid)`. Arguments go by position; the emulator
 //!    refuses a wrong number of them and blocks larger than declared.
-//! 3. The operation in `model` (or wherever it is used) takes it where `kernels::applies(x)`.
+//! 3. The operation in `model::ops` takes it in its `Ops::Cuda`.
 //! 4. A test here compares it with the twin; `train::parity` compares it on a GPU.
 
 #![cfg(target_os = "linux")]

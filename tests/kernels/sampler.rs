@@ -5,6 +5,7 @@ use crate::emulator::on_cpu;
 use crate::random;
 use candle_core::{DType, Device, Result, Tensor};
 use videothinker::config::SamplingConfig;
+use videothinker::model::ops::Ops;
 use videothinker::policy::sampler::{CompletionSeed, QuestionSeed, Sampler};
 
 fn config(temperature: f64, top_k: usize, top_p: f64) -> SamplingConfig {
@@ -24,7 +25,10 @@ fn seeds(rows: usize) -> (Vec<CompletionSeed>, Vec<usize>) {
 
 fn same_draws(logits: &Tensor, config: &SamplingConfig, banned: &[u32]) -> Result<Vec<u32>> {
     let (seeds, positions) = seeds(logits.dim(0)?);
-    let draw = || Sampler::new(config, banned).draw_rows(logits, &seeds, &positions);
+    let draw = || {
+        let ops = Ops::of(logits)?;
+        Sampler::new(config, banned).draw_rows(ops, logits, &seeds, &positions)
+    };
     let (got, want) = (on_cpu(draw)?, draw()?);
     for (row, (got, want)) in got.iter().zip(&want).enumerate() {
         let near = (got.logprob - want.logprob).abs() < 2e-6 * want.logprob.abs().max(1.0);
@@ -103,7 +107,7 @@ fn non_finite_logits_are_an_error() {
     let draw = |values: &[f32], banned: &[u32]| {
         let logits = Tensor::new(values, &Device::Cpu)?.unsqueeze(0)?;
         let sampler = Sampler::new(&config(1.0, 0, 1.0), banned);
-        on_cpu(|| sampler.draw_rows(&logits, &seeds, &positions))
+        on_cpu(|| sampler.draw_rows(Ops::Cuda, &logits, &seeds, &positions))
     };
     assert!(draw(&[0.0, f32::NAN], &[]).is_err());
     assert!(draw(&[0.0, f32::INFINITY], &[]).is_err());

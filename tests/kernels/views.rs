@@ -4,14 +4,15 @@ use crate::emulator::on_cpu;
 use crate::{DTYPES, bound, close, random};
 use candle_core::{DType, Device, Result, Tensor};
 use videothinker::config::SamplingConfig;
-use videothinker::kernels::attention::{Attended, HeadCounts, Sequence, Sequences};
-use videothinker::kernels::decode::{Cached, Projected, append, attend};
-use videothinker::kernels::norm::{add_rms_norm, rms_norm, rms_norm_backward};
-use videothinker::kernels::rotary::{Projection, Turn, bias_rotary};
-use videothinker::kernels::sampler::DeviceSampler;
-use videothinker::kernels::sum_squares::sum_squares;
-use videothinker::kernels::swiglu::{swiglu, swiglu_backward};
-use videothinker::kernels::{adamw, head};
+use videothinker::model::ops::cuda::attention::{Attended, BlockTables, HeadCounts};
+use videothinker::model::ops::cuda::decode::{Cached, Projected, append, attend};
+use videothinker::model::ops::cuda::norm::{add_rms_norm, rms_norm, rms_norm_backward};
+use videothinker::model::ops::cuda::rotary::{Projection, Turn, bias_rotary};
+use videothinker::model::ops::cuda::sampler::DeviceSampler;
+use videothinker::model::ops::cuda::sum_squares::sum_squares;
+use videothinker::model::ops::cuda::swiglu::{swiglu, swiglu_backward};
+use videothinker::model::ops::cuda::{adamw, head};
+use videothinker::model::ops::sequences::{Sequence, SequenceLayout};
 
 /// The values of `x` as a view that begins at element `offset` of its storage.
 fn view(x: &Tensor, offset: usize) -> Tensor {
@@ -96,19 +97,13 @@ fn attention_takes_views() -> Result<()> {
         queries: 2,
         keys: 1,
     };
-    let sequence = Sequence {
+    let sequences = SequenceLayout::causal(vec![Sequence {
         rows: 0..5,
         before: 0..0,
         seen_until: 5,
-    };
+    }]);
     for dtype in DTYPES {
-        let packed = Sequences::new(
-            std::slice::from_ref(&sequence),
-            5,
-            true,
-            dtype,
-            &Device::Cpu,
-        )?;
+        let packed = BlockTables::new(&sequences, dtype, &Device::Cpu)?;
         let inputs = [
             random(&[5, 32], dtype)?,
             random(&[5, 16], dtype)?,

@@ -1,5 +1,7 @@
-//! The step engine against itself: packed and separate, recomputed and direct, cached and whole, and finite differences.
+//! The step engine against itself and against autograd: packed and separate, closed and composed, cached and whole, and
+//! finite differences.
 
+use crate::composed::composed_logprob;
 use crate::golden_model::{
     Reference, assert_close, assert_values, bias_model, clip, golden_inputs, pack, policy,
     second_clip, second_prompt,
@@ -9,11 +11,10 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use videothinker::model::Qwen25Vl;
 use videothinker::model::cache::CacheSize;
-use videothinker::model::layers::seed_gradient;
 use videothinker::policy::Policy;
 use videothinker::policy::decode::Decoding;
 use videothinker::policy::inputs::{PackedGroup, PackedInputs, Suffix};
-use videothinker::policy::logprobs::{score, video_tokens};
+use videothinker::policy::logprobs::score;
 use videothinker::train::backward::{Derivatives, GradientPlacement, Gradients, backward};
 
 /// One number per target, large and small, of both signs.
@@ -156,40 +157,27 @@ fn length(x: &Tensor) -> f32 {
 }
 
 #[test]
-fn recomputed_gradients_equal_direct_ones() {
+fn closed_gradients_equal_those_of_autograd() {
     let policy = policy();
     let inputs = golden_inputs(&policy, &Reference::load());
     let coefficients = coefficients(inputs.num_targets());
-    let (_, recomputed) = gradients(&policy, &inputs, &coefficients);
+    let (loss, closed) = gradients(&policy, &inputs, &coefficients);
 
-    let model = policy.tracked().unwrap();
-    let video = video_tokens(policy.model(), &inputs).unwrap();
-    let mut x = model
-        .embed(&inputs.token_ids, &inputs.video_rows, video.as_ref())
-        .unwrap();
-    let (cos, sin) = model.rotary(&inputs.positions).unwrap();
-    for layer in &model.layers {
-        x = layer
-            .forward_packed(&x, &cos, &sin, &inputs.layout)
-            .unwrap();
-    }
-    let rows = Tensor::new(inputs.target_rows.as_slice(), &Device::Cpu).unwrap();
-    let hidden = model.norm(&x.index_select(&rows, 0).unwrap()).unwrap();
-    let logits = hidden.matmul(&model.head.t().unwrap()).unwrap();
-    let targets = Tensor::new(inputs.target_ids.as_slice(), &Device::Cpu).unwrap();
-    let logprob = candle_nn::ops::log_softmax(&logits, 1)
-        .unwrap()
-        .gather(&targets.unsqueeze(1).unwrap(), 1)
-        .unwrap();
-    let upstream = Tensor::new(coefficients, &Device::Cpu).unwrap();
-    let seed = seed_gradient(&logprob, upstream.unsqueeze(1).unwrap()).unwrap();
-    let direct = seed.backward().unwrap();
+    let weights = Tensor::new(coefficients, &Device::Cpu).unwrap();
+    let composed = (composed_logprob(&policy, &inputs).unwrap() * weights).unwrap();
+    let composed = composed.sum_all().unwrap();
+    let value = f64::from(composed.to_scalar::<f32>().unwrap());
+    assert!(
+        (loss - value).abs() < 1e-5 * value.abs(),
+        "{loss} != {value}"
+    );
+    let direct = composed.backward().unwrap();
     let text = policy
         .vars()
         .iter()
         .filter(|(name, _)| !name.starts_with("visual."));
     for (name, var) in text {
-        assert_close(name, &recomputed[name], direct.get(var).unwrap(), 2e-5);
+        assert_close(name, &closed[name], direct.get(var).unwrap(), 2e-5);
     }
 }
 
@@ -262,7 +250,7 @@ fn start<'a>(
     rows_per_prompt: &[usize],
     capacity: usize,
 ) -> (Decoding<'a>, Tensor) {
-    let lens = prompts.layout.groups.iter().map(|group| group.prompt_len);
+    let lens = prompts.layout.groups().iter().map(|group| group.prompt_len);
     let size = CacheSize {
         prompts: rows_per_prompt.len(),
         prompt_len: lens.max().unwrap(),

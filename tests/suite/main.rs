@@ -4,6 +4,7 @@
 
 mod benchmarks;
 mod check;
+mod composed;
 mod corrupt;
 mod decoder_oracle;
 mod device;

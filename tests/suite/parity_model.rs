@@ -92,12 +92,10 @@ fn inputs(
     let rows = video_rows(model, prompt);
     let all: Vec<u32> = prompt.iter().chain(completion).copied().collect();
     let embedded = model.embed(&all, &rows, Some(&features)).unwrap();
-    let packed = PackedLayout {
-        groups: vec![GroupLayout {
-            prompt_len: all.len(),
-            completion_lens: vec![],
-        }],
-    };
+    let packed = PackedLayout::new(vec![GroupLayout {
+        prompt_len: all.len(),
+        completion_lens: vec![],
+    }]);
     (embedded, positions, packed)
 }
 

@@ -4,8 +4,8 @@
     reason = "asynchronous copies between addresses; events keep either side from being used too early"
 )]
 
-use crate::kernels::launch::device_address;
 use crate::model::cuda_error::PAGE_LOCKED;
+use crate::model::ops::cuda::launch::device_address;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaEvent, CudaStream, DriverError, PinnedHostSlice, result,

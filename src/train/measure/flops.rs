@@ -23,7 +23,7 @@ impl Flops {
     /// Of one forward pass over `inputs`.
     pub fn forward(spec: &Spec, inputs: &PackedInputs) -> Self {
         let grids = inputs.videos.iter().map(|video| video.grid_thw);
-        Self::of(spec, grids, &inputs.layout.groups, inputs.num_targets())
+        Self::of(spec, grids, inputs.layout.groups(), inputs.num_targets())
     }
 
     /// As [`Self::forward`], of clips with these grids, groups of these lengths, and so many target rows.

@@ -21,7 +21,7 @@
     reason = "parts of a loop that is compiled for the vector instructions of the CPU at hand"
 )]
 
-pub(super) use crate::kernels::adamw::BLOCK;
+pub(super) use crate::model::ops::cuda::adamw::BLOCK;
 
 /// Bits of an f32 below the three of a code's mantissa.
 const DROPPED: u32 = 20;

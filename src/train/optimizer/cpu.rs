@@ -1,8 +1,8 @@
 //! The AdamW update on a CPU: one pass over a parameter by all cores, nothing allocated.
 
 use super::compact::{self, BLOCK};
-use crate::kernels::adamw::Rates;
-use crate::model::simd::vectorized;
+use crate::model::ops::cuda::adamw::Rates;
+use crate::model::ops::vectorized;
 use candle_core::{
     CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, WithDType, bail,
 };

@@ -5,7 +5,7 @@ use super::compact::{self, BLOCK};
 use super::cpu::{self, Coded};
 use crate::config::{OptimizerConfig, OptimizerMemory};
 use crate::data::fnv::Fnv;
-use crate::kernels::{self, adamw::Rates};
+use crate::model::ops::cuda::{self as kernels, adamw::Rates};
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use half::bf16;
 

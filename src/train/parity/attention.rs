@@ -2,9 +2,10 @@
 
 use super::near::{Near, Sums, UNSEEN};
 use super::{Pair, Probe, gradients, near_turned, turned};
-use crate::kernels::attention::{HeadCounts, Sequence, Sequences};
-use crate::kernels::decode;
-use crate::model::attention::{Heads, attention_backward, attention_saved};
+use crate::model::ops::cuda::attention::{BlockTables, HeadCounts};
+use crate::model::ops::cuda::decode;
+use crate::model::ops::heads::Heads;
+use crate::model::ops::sequences::SequenceLayout;
 use crate::model::packed::{GroupLayout, PackedLayout};
 use candle_core::{D, DType, Device, Result, Tensor};
 
@@ -179,9 +180,7 @@ impl Probe<'_> {
             prompt_len,
             completion_lens: completion_lens.to_vec(),
         };
-        let layout = PackedLayout {
-            groups: vec![group(150, &[70, 1, 33]), group(5, &[3])],
-        };
+        let layout = PackedLayout::new(vec![group(150, &[70, 1, 33]), group(5, &[3])]);
         let rows = layout.num_rows();
         // The sequence of each row, and the last row of the prompt that it continues.
         let starts = [0, 150, 220, 221, 254, 259, rows];
@@ -198,9 +197,12 @@ impl Probe<'_> {
         };
         let [q, above] = self.several(&[rows, TEXT.queries * TEXT_DIM])?;
         let [k, v] = self.several(&[rows, TEXT.keys * TEXT_DIM])?;
-        let (output, saved) = attention_saved(&q.here, &k.here, &v.here, heads, &layout)?;
-        let here = [&q.here, &k.here, &v.here];
-        let (dq, dk, dv) = attention_backward(here, heads, &layout, saved.as_ref(), &above.here)?;
+        let (here, plan) = ([&q.here, &k.here, &v.here], layout.plan());
+        let (output, saved) = self.ops.attention(here, heads, plan)?;
+        let saved = saved.as_ref();
+        let (dq, dk, dv) = self
+            .ops
+            .attention_backward(here, heads, plan, saved, &above.here)?;
         let inputs = [&q, &k, &v];
         self.compare_attention(
             [
@@ -247,20 +249,12 @@ impl Probe<'_> {
     /// Windows of different lengths in one launch.
     pub(super) fn windows(&mut self) -> Result<()> {
         let lens = [64, 64, 16, 1, 100];
-        let mut start = 0;
-        let sequences = lens.map(|len| {
-            let rows = start..start + len;
-            start = rows.end;
-            Sequence {
-                before: rows.start..rows.start,
-                seen_until: rows.end,
-                rows,
-            }
-        });
-        let window = |row: usize| sequences.iter().position(|s| s.rows.contains(&row));
-        let mask = mask(start, |query, key| window(query) == window(key))?;
-        let [q, k, v, above] = self.several(&[start, VISION.queries * VISION_DIM])?;
-        let tables = Sequences::new(&sequences, start, false, self.dtype, self.device)?;
+        let layout = SequenceLayout::bidirectional(&lens);
+        let rows = layout.num_rows();
+        let window = |row: usize| layout.sequences.iter().position(|s| s.rows.contains(&row));
+        let mask = mask(rows, |query, key| window(query) == window(key))?;
+        let [q, k, v, above] = self.several(&[rows, VISION.queries * VISION_DIM])?;
+        let tables = BlockTables::new(&layout, self.dtype, self.device)?;
         let saved = tables.forward(&q.here, &k.here, &v.here, VISION)?;
         let here = [&q.here, &k.here, &v.here];
         let (dq, dk, dv) = tables.backward(here, VISION, &saved, &above.here)?;

@@ -2,8 +2,8 @@
 
 use super::Probe;
 use super::near::{Near, Sums};
-use crate::kernels;
 use crate::model::head::{CHUNK_BYTES, DEVICE_CHUNK, Head, ReferenceRows};
+use crate::model::ops::Ops;
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 const D_LOGPROB: [f32; 6] = [0.3, -1.0, 0.2, 0.7, 0.0, 1.0];
@@ -168,15 +168,14 @@ impl Probe<'_> {
             weight: &bias_weight.here,
         };
         // Four rows of logits.
-        let several = if kernels::applies(&hidden.here) {
-            4 * 4 * vocabulary / DEVICE_CHUNK
-        } else {
-            4 * 4 * vocabulary
+        let several = match self.ops {
+            Ops::Cuda => 4 * 4 * vocabulary / DEVICE_CHUNK,
+            Ops::Cpu => 4 * 4 * vocabulary,
         };
         for (chunk_bytes, chunks) in [(CHUNK_BYTES, vec![rows]), (several, vec![4, rows - 4])] {
             let bounds = bounds(hiddens, weights, self.dtype, &chunks)?;
             let (hidden, weight) = (&hidden.here, &weight.here);
-            let mut head = Head::new(hidden, weight, &targets, Some(bias), chunk_bytes)?;
+            let mut head = Head::new(self.ops, hidden, weight, &targets, Some(bias), chunk_bytes)?;
             let scores = head.scores()?;
             let (d_hidden, d_weight) = head.backward(&D_LOGPROB, &D_FULL_KL)?;
             let got = [scores.logprob, scores.entropy, scores.full_kl];

@@ -1,7 +1,8 @@
 use super::head;
 use super::near::Near;
 use super::*;
-use crate::kernels::attention::HeadCounts;
+use crate::model::ops::Ops;
+use crate::model::ops::cuda::attention::HeadCounts;
 
 #[test]
 fn the_cpu_computes_what_is_defined() {
@@ -19,6 +20,7 @@ fn the_cpu_computes_what_is_defined() {
 fn probed(dtype: DType, body: impl FnOnce(&mut Probe) -> Result<()>) -> Vec<Parity> {
     let mut found = Vec::new();
     let mut probe = Probe {
+        ops: Ops::Cpu,
         device: &Device::Cpu,
         dtype,
         sizes: Sizes::FULL,

@@ -3,7 +3,7 @@
 //! With p the softmax of a row and b the bias model's: ∂ log p(t) / ∂ logits = onehot(t) − p and
 //! ∂ KL(p ‖ b) / ∂ logits = p · (log p − log b − KL). Shapes: `c` rows, `V` vocabulary.
 
-use super::launch::{Grid, Launch, Module, module, unwritten};
+use crate::model::ops::cuda::launch::{Grid, Launch, Module, module, unwritten};
 use candle_core::{DType, Result, Tensor, bail};
 
 static MODULE: Module = module!("head");

@@ -1,16 +1,15 @@
-//! Attention in f32 on a CPU: of packed rows, the same function as in [`super::attention`] without its copies; of the
-//! vision tower's windows and frames; and of decoding rows.
+//! Attention of packed rows in f32: prompts with their completions, and the vision tower's windows and frames.
 //!
 //! Every block of queries reads its keys and values where they lie, and its scores stay in the cache; ragged
-//! completions need no padding. The work of a block or of a group is one rayon task, so results do not depend on the
+//! completions need no padding. The work of a block or of a segment is one rayon task, so results do not depend on the
 //! number of threads.
 
-use crate::model::attention::Heads;
-use crate::model::cache::CachedRow;
-use crate::model::matrix::{Matrix, Target, product, with_slices};
-use crate::model::packed::{GroupLayout, PackedLayout};
-use crate::model::simd::{dot, softmax, vectorized};
-use candle_core::{DType, Result, Tensor};
+use crate::model::ops::cpu::in_f32;
+use crate::model::ops::cpu::matrix::{Matrix, Target, product, with_slices};
+use crate::model::ops::cpu::simd::{dot, softmax, vectorized};
+use crate::model::ops::heads::Heads;
+use crate::model::ops::sequences::{Sequence, SequenceLayout};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -57,87 +56,60 @@ impl Block {
 }
 
 /// Consecutive rows that attend to none but each other.
-#[derive(Debug, Clone)]
-pub(super) struct Group {
+#[derive(Debug, Clone, Default)]
+pub(in crate::model::ops) struct Segment {
     num_rows: usize,
     blocks: Vec<Block>,
 }
 
-/// Prompts with their completions.
-pub(super) fn packed(layout: &PackedLayout) -> Vec<Group> {
-    let mut start = 0;
-    let group = |group: &GroupLayout| {
-        let prompt = start..start + group.prompt_len;
-        let mut blocks = Vec::new();
-        push_causal(&mut blocks, &prompt, start..start);
-        let mut first = prompt.end;
-        for &len in &group.completion_lens {
-            push_causal(&mut blocks, &(first..first + len), prompt.clone());
-            first += len;
+/// The rows of `layout`: a sequence that sees none above it begins a segment.
+pub(in crate::model::ops) fn segments(layout: &SequenceLayout) -> Vec<Segment> {
+    let mut segments: Vec<Segment> = Vec::new();
+    for sequence in &layout.sequences {
+        if sequence.before.is_empty() {
+            segments.push(Segment::default());
         }
-        start = first;
-        Group {
-            num_rows: group.num_rows(),
-            blocks,
+        if let Some(segment) = segments.last_mut() {
+            segment.num_rows += sequence.rows.len();
+            segment.blocks.extend(blocks(sequence, layout.causal));
         }
-    };
-    layout.groups.iter().map(group).collect()
-}
-
-fn push_causal(blocks: &mut Vec<Block>, sequence: &Range<usize>, prompt: Range<usize>) {
-    for start in sequence.clone().step_by(BLOCK_ROWS) {
-        let rows = start..(start + BLOCK_ROWS).min(sequence.end);
-        blocks.push(Block {
-            own: rows.clone(),
-            rows,
-            before: [prompt.clone(), sequence.start..start],
-            causal: true,
-        });
     }
+    segments
 }
 
-/// Segments of these lengths behind each other, whose rows all see each other.
-pub(super) fn segments(lens: &[usize]) -> Vec<Group> {
-    let mut start = 0;
-    let group = |&len: &usize| {
-        let segment = start..start + len;
-        start = segment.end;
-        let blocks = segment.clone().step_by(BLOCK_ROWS).map(|first| Block {
-            rows: first..(first + BLOCK_ROWS).min(segment.end),
-            before: [first..first, first..first],
-            own: segment.clone(),
-            causal: false,
-        });
-        Group {
-            num_rows: len,
-            blocks: blocks.collect(),
+fn blocks(sequence: &Sequence, causal: bool) -> impl Iterator<Item = Block> {
+    let (all, before) = (sequence.rows.clone(), sequence.before.clone());
+    all.clone().step_by(BLOCK_ROWS).map(move |start| {
+        let rows = start..(start + BLOCK_ROWS).min(all.end);
+        let (earlier, own) = if causal {
+            (all.start..start, rows.clone())
+        } else {
+            (start..start, all.clone())
+        };
+        Block {
+            rows,
+            before: [before.clone(), earlier],
+            own,
+            causal,
         }
-    };
-    lens.iter().map(group).collect()
-}
-
-/// Whether this implementation takes these tensors.
-pub(super) fn applies(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32
+    })
 }
 
 /// `q [N, n·d]`, `k`, `v` `[N, m·d]` → `[N, n·d]`.
-pub(super) fn forward(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
+pub(in crate::model::ops) fn forward(
+    [q, k, v]: [&Tensor; 3],
     heads: Heads,
-    groups: &[Group],
+    segments: &[Segment],
 ) -> Result<Tensor> {
-    let shape = q.shape().clone();
+    let (shape, dtype) = (q.shape().clone(), q.dtype());
     let (width, kv_width) = (q.dim(1)?, k.dim(1)?);
-    let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+    let (q, k, v) = (in_f32(q)?, in_f32(k)?, in_f32(v)?);
     let output = with_slices(&[&q, &k, &v], |slices| {
         let [q, k, v] = [slices[0], slices[1], slices[2]];
         let mut output = vec![0f32; q.len()];
         let mut rest = output.as_mut_slice();
         let mut tasks = Vec::new();
-        for block in groups.iter().flat_map(|group| &group.blocks) {
+        for block in segments.iter().flat_map(|segment| &segment.blocks) {
             let (rows, behind) = rest.split_at_mut(block.rows.len() * width);
             rest = behind;
             tasks.push((block, rows));
@@ -152,30 +124,29 @@ pub(super) fn forward(
         });
         output
     })?;
-    Tensor::from_vec(output, shape, &candle_core::Device::Cpu)
+    Tensor::from_vec(output, shape, &candle_core::Device::Cpu)?.to_dtype(dtype)
 }
 
 /// Gradients with respect to `q`, `k`, `v`.
-pub(super) fn backward(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
+pub(in crate::model::ops) fn backward(
+    [q, k, v]: [&Tensor; 3],
     heads: Heads,
-    groups: &[Group],
-    upstream: &Tensor,
+    segments: &[Segment],
+    grad_output: &Tensor,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let (rows, width) = q.dims2()?;
+    let dtype = q.dtype();
     let kv_width = k.dim(1)?;
     let (m, d, r) = (heads.num_kv_heads, heads.head_dim, heads.group_size());
-    let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
-    let upstream = upstream.contiguous()?;
-    // Gradients lie head by head, so that a group's part of a key/value head is one slice.
-    let (dq, dk, dv) = with_slices(&[&q, &k, &v, &upstream], |slices| {
+    let (q, k, v) = (in_f32(q)?, in_f32(k)?, in_f32(v)?);
+    let grad_output = in_f32(grad_output)?;
+    // Gradients lie head by head, so that a segment's part of a key/value head is one slice.
+    let (dq, dk, dv) = with_slices(&[&q, &k, &v, &grad_output], |slices| {
         let inputs = Inputs {
             q: slices[0],
             k: slices[1],
             v: slices[2],
-            upstream: slices[3],
+            grad_output: slices[3],
         };
         let mut gradients = (
             vec![0f32; rows * width],
@@ -189,12 +160,12 @@ pub(super) fn backward(
         );
         let mut tasks = Vec::new();
         for kv_head in 0..m {
-            for group in groups {
-                let (dq, q_behind) = rest.0.split_at_mut(group.num_rows * r * d);
-                let (dk, k_behind) = rest.1.split_at_mut(group.num_rows * d);
-                let (dv, v_behind) = rest.2.split_at_mut(group.num_rows * d);
+            for segment in segments {
+                let (dq, q_behind) = rest.0.split_at_mut(segment.num_rows * r * d);
+                let (dk, k_behind) = rest.1.split_at_mut(segment.num_rows * d);
+                let (dv, v_behind) = rest.2.split_at_mut(segment.num_rows * d);
                 rest = (q_behind, k_behind, v_behind);
-                tasks.push((kv_head, &group.blocks, Gradients { dq, dk, dv }));
+                tasks.push((kv_head, &segment.blocks, Gradients { dq, dk, dv }));
             }
         }
         tasks
@@ -214,107 +185,20 @@ pub(super) fn backward(
         Tensor::from_vec(gradient, (m, rows, width), &candle_core::Device::Cpu)?
             .transpose(0, 1)?
             .contiguous()?
-            .reshape((rows, m * width))
+            .reshape((rows, m * width))?
+            .to_dtype(dtype)
     };
     Ok((unfold(dq, r * d)?, unfold(dk, d)?, unfold(dv, d)?))
-}
-
-/// Keys and values of decoding rows: each attends to its prompt's, then to its own.
-pub(super) struct Cached<'a> {
-    /// `[Q·m, P, d]`
-    pub(super) prompt_k: &'a Tensor,
-    pub(super) prompt_v: &'a Tensor,
-    /// `[R·m·T, d]`
-    pub(super) own_k: &'a Tensor,
-    pub(super) own_v: &'a Tensor,
-    /// P and T.
-    pub(super) prompt_stride: usize,
-    pub(super) own_stride: usize,
-    /// Where each row's keys lie; the token just stored is not counted yet.
-    pub(super) rows: &'a [CachedRow],
-}
-
-/// One query per row: `q [B, n·d]` → `[B, n·d]`.
-pub(super) fn decode(q: &Tensor, cached: &Cached, heads: Heads) -> Result<Tensor> {
-    let shape = q.shape().clone();
-    let width = q.dim(1)?;
-    let q = q.contiguous()?;
-    let tensors = [
-        &q,
-        cached.prompt_k,
-        cached.prompt_v,
-        cached.own_k,
-        cached.own_v,
-    ];
-    let output = with_slices(&tensors, |slices| {
-        let mut output = vec![0f32; slices[0].len()];
-        output
-            .par_chunks_mut(width)
-            .zip(slices[0].par_chunks(width))
-            .zip(cached.rows)
-            .for_each(|((output, q), row)| {
-                decode_row(output, q, heads, |kv_head| {
-                    let head = |of: usize, stride| (of * heads.num_kv_heads + kv_head) * stride;
-                    let prompt = head(row.slot, cached.prompt_stride);
-                    let own = head(row.place, cached.own_stride);
-                    let at = |x: usize, first: usize| {
-                        Matrix::new(slices[x], first * heads.head_dim, heads.head_dim)
-                    };
-                    [
-                        (row.prompt_len, at(1, prompt), at(2, prompt)),
-                        (row.own_len + 1, at(3, own), at(4, own)),
-                    ]
-                });
-            });
-        output
-    })?;
-    Tensor::from_vec(output, shape, &candle_core::Device::Cpu)
-}
-
-/// One row of [`decode`]; `parts` gives a key/value head's (length, keys, values), prompt first.
-fn decode_row<'a>(
-    output: &mut [f32],
-    q: &[f32],
-    heads: Heads,
-    parts: impl Fn(usize) -> [(usize, Matrix<'a>, Matrix<'a>); 2],
-) {
-    let (r, d) = (heads.group_size(), heads.head_dim);
-    for kv_head in 0..heads.num_kv_heads {
-        let parts = parts(kv_head);
-        let keys = parts[0].0 + parts[1].0;
-        let mut scores = vec![0f32; r * keys];
-        let first = kv_head * r * d;
-        let q = Matrix::new(q, first, d);
-        let mut column = 0;
-        for (len, k, _) in parts {
-            let mut target = Target::new(&mut scores, column, keys);
-            product([r, len, d], q, k.transposed(), &mut target, false);
-            column += len;
-        }
-        let scale = heads.scale() as f32;
-        vectorized(|| {
-            for scores in scores.chunks_exact_mut(keys) {
-                softmax(scores, scale);
-            }
-        });
-        let mut column = 0;
-        for (len, _, v) in parts {
-            let weights = Matrix::new(&scores, column, keys);
-            let mut target = Target::new(output, first, d);
-            product([r, d, len], weights, v, &mut target, column > 0);
-            column += len;
-        }
-    }
 }
 
 struct Inputs<'a> {
     q: &'a [f32],
     k: &'a [f32],
     v: &'a [f32],
-    upstream: &'a [f32],
+    grad_output: &'a [f32],
 }
 
-/// One group's gradients of one key/value head: `[rows, r·d]` and twice `[rows, d]`.
+/// One segment's gradients of one key/value head: `[rows, r·d]` and twice `[rows, d]`.
 struct Gradients<'a> {
     dq: &'a mut [f32],
     dk: &'a mut [f32],
@@ -391,7 +275,7 @@ impl HeadView {
         }
     }
 
-    /// Adds a block's gradients; `origin` is the group's first row and this head's index among its siblings.
+    /// Adds a block's gradients; `origin` is the segment's first row and this head's index among its siblings.
     fn backward(
         &self,
         block: &Block,
@@ -403,17 +287,17 @@ impl HeadView {
         let mut weights = vec![0f32; rows * stride];
         self.probabilities(block, inputs.q, inputs.k, &mut weights);
         let mut slopes = vec![0f32; rows * stride];
-        let upstream = self.queries(inputs.upstream, &block.rows);
+        let grad_output = self.queries(inputs.grad_output, &block.rows);
         for (column, keys) in block.keys() {
             let v = self.keys(inputs.v, &keys).transposed();
             let mut target = Target::new(&mut slopes, column, stride);
-            product([rows, keys.len(), dim], upstream, v, &mut target, false);
+            product([rows, keys.len(), dim], grad_output, v, &mut target, false);
             let weights = Matrix::new(&weights, column, stride).transposed();
             let mut target = Target::new(gradients.dv, (keys.start - start) * dim, dim);
             product(
                 [keys.len(), dim, rows],
                 weights,
-                upstream,
+                grad_output,
                 &mut target,
                 true,
             );

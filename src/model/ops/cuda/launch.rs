@@ -22,10 +22,10 @@ pub struct Module {
     pub ptx: &'static str,
 }
 
-/// The [`Module`] of `src/kernels/cuda/{name}.cu`.
+/// The [`Module`] of `src/model/ops/cuda/source/{name}.cu`.
 macro_rules! module {
     ($name:literal) => {
-        $crate::kernels::launch::Module {
+        $crate::model::ops::cuda::launch::Module {
             name: $name,
             #[cfg(feature = "cuda")]
             ptx: include_str!(concat!(env!("OUT_DIR"), "/", $name, ".ptx")),
@@ -250,7 +250,7 @@ fn allow_shared_bytes(
 
 /// Where the first element of `tensor` lies in the memory of `device`.
 ///
-/// The stream orders all work of a device (see [`crate::kernels`]), so no event is waited for or recorded.
+/// The stream orders all work of a device (see [`crate::model::ops::cuda`]), so no event is waited for or recorded.
 #[cfg(feature = "cuda")]
 pub(crate) fn device_address(tensor: &Tensor, device: &candle_core::CudaDevice) -> Result<u64> {
     use candle_core::Storage;
@@ -322,7 +322,7 @@ thread_local! {
     static EMULATOR: RefCell<Option<Emulator>> = const { RefCell::new(None) };
 }
 
-/// Runs `body`, in which this thread's kernels run on the CPU through `emulator` and the model uses them there.
+/// Runs `body`, in which this thread's kernels run on the CPU through `emulator` and a network that is built there uses them.
 pub fn emulated<T>(emulator: &Emulator, body: impl FnOnce() -> T) -> T {
     struct Restore(Option<Emulator>);
     impl Drop for Restore {

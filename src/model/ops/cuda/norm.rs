@@ -1,6 +1,6 @@
 //! RMSNorm, alone or of a sum, and its gradients. Shapes `[N, H]` (or any with H last), `[H]`.
 
-use super::launch::{Grid, Launch, Module, module, unwritten};
+use crate::model::ops::cuda::launch::{Grid, Launch, Module, module, unwritten};
 use candle_core::{D, DType, Result, Tensor, bail};
 
 static MODULE: Module = module!("norm");

@@ -1,7 +1,7 @@
 //! Drawing tokens where the logits are: the draws of the CPU's sampler, up to rounding. Shapes: `B` rows, `V` vocabulary.
 
-use super::launch::{Grid, Launch, Module, module, unwritten};
 use crate::config::SamplingConfig;
+use crate::model::ops::cuda::launch::{Grid, Launch, Module, module, unwritten};
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 static MODULE: Module = module!("sampler");

@@ -3,26 +3,16 @@
 //! No score matrix lies in memory, keys and values are not repeated per query head, and all sequences of a pass go
 //! through one launch. Shapes: `N` rows, `n` query heads of width `d` ≤ 128 that share `m` key/value heads.
 
-use super::launch::{Grid, Launch, Module, aligned, module, unwritten};
+use crate::model::ops::cuda::launch::{Grid, Launch, Module, aligned, module, unwritten};
+use crate::model::ops::heads::Heads;
+use crate::model::ops::sequences::{Sequence, SequenceLayout};
 use candle_core::{DType, Device, Result, Tensor, bail};
-use std::ops::Range;
 
 static MODULE: Module = module!("attention");
 
-/// Consecutive rows that see each other, and what else they see.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequence {
-    /// Its rows.
-    pub rows: Range<usize>,
-    /// Rows that all of them see entirely; they lie before `rows`, or there are none.
-    pub before: Range<usize>,
-    /// One past the last row that sees these rows: the end of `rows`, or of the last sequence with these in its `before`.
-    pub seen_until: usize,
-}
-
 /// Which rows see which, as the kernels read it: made once for all layers and passes over the same rows.
 #[derive(Debug, Clone)]
-pub struct Sequences {
+pub struct BlockTables {
     num_rows: usize,
     causal: bool,
     dtype: DType,
@@ -41,6 +31,15 @@ pub struct HeadCounts {
     pub keys: usize,
 }
 
+impl From<Heads> for HeadCounts {
+    fn from(heads: Heads) -> Self {
+        Self {
+            queries: heads.num_heads,
+            keys: heads.num_kv_heads,
+        }
+    }
+}
+
 /// What a forward pass leaves.
 #[derive(Debug, Clone)]
 pub struct Attended {
@@ -50,23 +49,17 @@ pub struct Attended {
     pub lse: Tensor,
 }
 
-impl Sequences {
-    /// `sequences` cover `num_rows` rows; where `causal`, a row sees of its own sequence itself and what is before.
-    /// `dtype` is that of the tensors to come.
-    pub fn new(
-        sequences: &[Sequence],
-        num_rows: usize,
-        causal: bool,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
+impl BlockTables {
+    /// For tensors of `dtype` whose rows lie as `layout` says.
+    pub fn new(layout: &SequenceLayout, dtype: DType, device: &Device) -> Result<Self> {
+        let (causal, num_rows) = (layout.causal, layout.num_rows());
         let block_rows = block(dtype).rows;
         let (mut queries, mut keys) = (Vec::new(), Vec::new());
         for Sequence {
             rows,
             before,
             seen_until,
-        } in sequences
+        } in &layout.sequences
         {
             for start in rows.clone().step_by(block_rows) {
                 let end = (start + block_rows).min(rows.end);

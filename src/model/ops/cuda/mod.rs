@@ -1,6 +1,6 @@
-//! Kernels of our own, where the stock operations cost launches or passes over memory.
+//! Operations on a GPU: kernels of our own, where the stock operations cost launches or passes over memory.
 //!
-//! Each is written once in CUDA C++ (`src/kernels/cuda/`), compiled by the build script to PTX for the compute
+//! Each is written once in CUDA C++ (`src/model/ops/cuda/source/`), compiled by the build script to PTX for the compute
 //! capability `CUDA_COMPUTE_CAP`, and launched by a function here that takes and returns tensors. Their results are
 //! those of the operations they replace up to rounding: norms, softmax and sums are computed in f32 whatever the
 //! tensors' format. Nothing here records a graph.
@@ -10,6 +10,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub(super) mod chunked_head;
 pub mod decode;
 pub mod head;
 pub mod launch;

@@ -1,24 +1,42 @@
 //! The head on a CPU: a chunk is its logits in f32 and a few numbers per row, and its gradient takes the logits' place.
 
-use crate::model::head::{Head, TokenScores, chunks, logits};
-use crate::model::layers::weight_gradient;
-use crate::model::matrix::{Matrix, Target, wide_product, with_slices};
-use crate::model::simd::{exp, max, sums, vectorized};
+use crate::model::ops::cpu::linear::linear;
+use crate::model::ops::cpu::matrix::{Matrix, Target, wide_product, with_slices};
+use crate::model::ops::cpu::simd::{exp, max, sums, vectorized};
+use crate::model::ops::linear::weight_gradient;
+use crate::model::ops::target_rows::{TargetRows, TokenScores};
 use candle_core::{CpuStorage, DType, InplaceOp1, InplaceOp3, Layout, Result, Tensor, bail};
 use rayon::prelude::*;
 use std::ops::Range;
 
+/// Rows of a weight in bf16 that are in f32 at a time: all of them would be as much as a small model.
+const PART: usize = 4096;
+
+/// `hidden [R, H] · weightᵀ` → `[R, V]` in f32.
+pub(in crate::model::ops) fn logits(hidden: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if hidden.dtype() == DType::F32 {
+        return linear(hidden, weight, None);
+    }
+    let (hidden, vocabulary) = (hidden.to_dtype(DType::F32)?, weight.dim(0)?);
+    let parts = (0..vocabulary).step_by(PART).map(|start| {
+        let part = weight.narrow(0, start, PART.min(vocabulary - start))?;
+        linear(&hidden, &part.to_dtype(DType::F32)?, None)
+    });
+    let parts = parts.collect::<Result<Vec<_>>>()?;
+    Tensor::cat(&parts, 1)?.contiguous()
+}
+
 /// Logits `[c, V]` of some rows in f32, those of the bias model, and what each row comes to.
 #[derive(Debug)]
-pub(super) struct CpuChunk {
+pub(in crate::model::ops) struct Chunk {
     logits: Tensor,
     bias: Option<Tensor>,
-    rows: Vec<Row>,
+    rows: Vec<RowScores>,
 }
 
 /// A row's distribution p, and the bias model's b.
 #[derive(Debug, Clone, Copy, Default)]
-struct Row {
+struct RowScores {
     /// Largest logit, and the logarithm of Σ exp(logit − largest).
     largest: f32,
     log_sum: f32,
@@ -30,7 +48,7 @@ struct Row {
     full_kl: f32,
 }
 
-impl Row {
+impl RowScores {
     fn of(logits: &[f32], bias: Option<&[f32]>, target: usize) -> Self {
         let len = logits.len();
         let largest = max(logits);
@@ -95,95 +113,94 @@ impl Row {
     }
 }
 
-impl Head<'_> {
-    /// As [`Head::scores`].
-    pub(super) fn cpu_scores(&mut self) -> Result<TokenScores> {
-        let rows = self.hidden.dim(0)?;
-        let mut scores = TokenScores::default();
-        for (start, len) in chunks(rows, self.chunk_rows) {
-            let chunk = self.cpu_chunk(start..start + len)?;
+/// As [`crate::model::ops::Ops::score`].
+pub(in crate::model::ops) fn score(rows: &TargetRows) -> Result<(TokenScores, Option<Chunk>)> {
+    let (mut scores, mut kept) = (TokenScores::default(), None);
+    let count = rows.hidden.dim(0)?;
+    for (start, len) in rows.chunks()? {
+        let chunk = Chunk::new(rows, start..start + len)?;
+        scores
+            .logprob
+            .extend(chunk.rows.iter().map(|row| row.logprob));
+        scores
+            .entropy
+            .extend(chunk.rows.iter().map(|row| row.entropy));
+        if chunk.bias.is_some() {
             scores
-                .logprob
-                .extend(chunk.rows.iter().map(|row| row.logprob));
-            scores
-                .entropy
-                .extend(chunk.rows.iter().map(|row| row.entropy));
-            if chunk.bias.is_some() {
-                scores
-                    .full_kl
-                    .extend(chunk.rows.iter().map(|row| row.full_kl));
+                .full_kl
+                .extend(chunk.rows.iter().map(|row| row.full_kl));
+        }
+        kept = (len == count).then_some(chunk);
+    }
+    Ok((scores, kept))
+}
+
+/// As [`crate::model::ops::Ops::score_backward`].
+pub(in crate::model::ops) fn backward(
+    rows: &TargetRows,
+    mut kept: Option<Chunk>,
+    d_logprob: &[f32],
+    d_full_kl: &[f32],
+) -> Result<(Tensor, Tensor)> {
+    let dtype = rows.weight.dtype();
+    let mut d_hidden = Vec::new();
+    let mut d_weight = None;
+    for (start, len) in rows.chunks()? {
+        let range = start..start + len;
+        let chunk = match kept.take() {
+            Some(chunk) => chunk,
+            None => Chunk::new(rows, range.clone())?,
+        };
+        let d_logits = chunk.into_gradient(
+            &rows.target_ids[range.clone()],
+            &d_logprob[range.clone()],
+            d_full_kl.get(range).unwrap_or_default(),
+        )?;
+        let d_logits = d_logits.to_dtype(dtype)?;
+        d_hidden.push(if len == 1 {
+            // A product of one row sums up the whole vocabulary one by one, which costs two digits.
+            let twice = Tensor::cat(&[&d_logits, &d_logits], 0)?;
+            twice.matmul(rows.weight)?.narrow(0, 0, 1)?
+        } else {
+            d_logits.matmul(rows.weight)?
+        });
+        let hidden = rows.hidden.narrow(0, start, len)?;
+        d_weight = Some(match d_weight {
+            Some(sum) if dtype == DType::F32 => {
+                add_weight_gradient(&sum, &d_logits, &hidden.contiguous()?)?;
+                sum
             }
-            self.kept_on_cpu = (len == rows).then_some(chunk);
-        }
-        Ok(scores)
+            sum => add_part(sum, weight_gradient(&d_logits, &hidden)?)?,
+        });
     }
+    rows.gradients(&d_hidden, d_weight)
+}
 
-    /// As [`Head::backward`].
-    pub(super) fn cpu_backward(
-        mut self,
-        d_logprob: &[f32],
-        d_full_kl: &[f32],
-    ) -> Result<(Tensor, Tensor)> {
-        let dtype = self.weight.dtype();
-        let mut d_hidden = Vec::new();
-        let mut d_weight = None;
-        for (start, len) in chunks(self.hidden.dim(0)?, self.chunk_rows) {
-            let range = start..start + len;
-            let chunk = match self.kept_on_cpu.take() {
-                Some(chunk) => chunk,
-                None => self.cpu_chunk(range.clone())?,
-            };
-            let d_logits = chunk.into_gradient(
-                &self.target_ids[range.clone()],
-                &d_logprob[range.clone()],
-                d_full_kl.get(range).unwrap_or_default(),
-            )?;
-            let d_logits = d_logits.to_dtype(dtype)?;
-            d_hidden.push(if len == 1 {
-                // A product of one row sums up the whole vocabulary one by one, which costs two digits.
-                let twice = Tensor::cat(&[&d_logits, &d_logits], 0)?;
-                twice.matmul(self.weight)?.narrow(0, 0, 1)?
-            } else {
-                d_logits.matmul(self.weight)?
-            });
-            let hidden = self.hidden.narrow(0, start, len)?;
-            d_weight = Some(match d_weight {
-                Some(sum) if dtype == DType::F32 => {
-                    add_weight_gradient(&sum, &d_logits, &hidden.contiguous()?)?;
-                    sum
-                }
-                sum => add_part(sum, weight_gradient(&d_logits, &hidden)?)?,
-            });
-        }
-        self.gradients(&d_hidden, d_weight)
-    }
-
-    fn cpu_chunk(&self, range: Range<usize>) -> Result<CpuChunk> {
+impl Chunk {
+    fn new(rows: &TargetRows, range: Range<usize>) -> Result<Self> {
         let of_range = |hidden: &Tensor, weight: &Tensor| {
             logits(&hidden.narrow(0, range.start, range.len())?, weight)
         };
-        let bias = match &self.bias {
+        let bias = match &rows.bias {
             None => None,
             Some(bias) => Some(of_range(bias.hidden, bias.weight)?),
         };
-        let logits = of_range(self.hidden, self.weight)?;
+        let logits = of_range(rows.hidden, rows.weight)?;
         let vocabulary = logits.dim(1)?;
-        let targets = &self.target_ids[range];
+        let targets = &rows.target_ids[range];
         let rows = with_slices(&[&logits, bias.as_ref().unwrap_or(&logits)], |slices| {
             let of_bias = slices[1].par_chunks_exact(vocabulary);
             let rows = slices[0].par_chunks_exact(vocabulary).zip(of_bias);
             rows.zip(targets)
                 .map(|((logits, of_bias), &target)| {
                     let of_bias = bias.is_some().then_some(of_bias);
-                    vectorized(|| Row::of(logits, of_bias, target as usize))
+                    vectorized(|| RowScores::of(logits, of_bias, target as usize))
                 })
                 .collect()
         })?;
-        Ok(CpuChunk { logits, bias, rows })
+        Ok(Self { logits, bias, rows })
     }
-}
 
-impl CpuChunk {
     /// The loss's derivatives with respect to the logits `[c, V]`; `d_full_kl` is empty where the divergence is not used.
     fn into_gradient(
         self,
@@ -310,7 +327,7 @@ mod tests {
         let each = || p.iter().zip(&b);
         let full_kl: f64 = each().map(|(p, b)| p.exp() * (p - b)).sum();
         let entropy: f64 = p.iter().map(|p| -p.exp() * p).sum();
-        let row = vectorized(|| Row::of(&logits, Some(&bias), target));
+        let row = vectorized(|| RowScores::of(&logits, Some(&bias), target));
         for (got, want) in [
             (row.logprob, p[target]),
             (row.entropy, entropy),

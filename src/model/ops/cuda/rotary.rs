@@ -2,7 +2,7 @@
 //!
 //! Shapes: `x [N, heads · d]`, bias `[heads · d]`, `cos`, `sin` `[N, d/2]` in f32.
 
-use super::launch::{Grid, Launch, Module, module, unwritten};
+use crate::model::ops::cuda::launch::{Grid, Launch, Module, module, unwritten};
 use candle_core::{DType, Result, Tensor, bail};
 
 static MODULE: Module = module!("rotary");

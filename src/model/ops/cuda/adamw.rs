@@ -2,7 +2,7 @@
 //!
 //! Its twin, and what the formats mean, is in `train::optimizer`; both give the same bits.
 
-use super::launch::{Grid, Launch, Module, module};
+use crate::model::ops::cuda::launch::{Grid, Launch, Module, module};
 use candle_core::{DType, Result, Tensor, bail};
 
 static MODULE: Module = module!("adamw");

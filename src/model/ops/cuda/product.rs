@@ -22,7 +22,7 @@ pub fn in_f32(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 
 #[cfg(feature = "cuda")]
 mod cuda {
-    use crate::kernels::launch::{device_address, unwritten};
+    use crate::model::ops::cuda::launch::{device_address, unwritten};
     use candle_core::cuda_backend::WrapErr;
     use candle_core::cuda_backend::cudarc::cublas::result::gemm_ex;
     use candle_core::cuda_backend::cudarc::cublas::sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;

@@ -1,6 +1,6 @@
 //! The sum of squares over tensors: the square of a global norm, without a copy to the host per tensor.
 
-use super::launch::{Grid, Launch, Module, module, unwritten};
+use crate::model::ops::cuda::launch::{Grid, Launch, Module, module, unwritten};
 use candle_core::{DType, Device, Result, Tensor};
 use std::borrow::Borrow;
 

@@ -1,6 +1,6 @@
 //! `silu(gate) · up` and its gradients, in one pass each.
 
-use super::launch::{Grid, Launch, Module, module, unwritten};
+use crate::model::ops::cuda::launch::{Grid, Launch, Module, module, unwritten};
 use candle_core::{Result, Tensor, bail};
 
 static MODULE: Module = module!("swiglu");

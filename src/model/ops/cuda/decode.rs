@@ -5,8 +5,10 @@
 //! prompts and `[R·m·T, d]` for what rows add. A row is `[slot, prompt tokens, place, own tokens]` in a table `[B, 4]`
 //! of u32 on the device; the kernels read it there, so a captured launch can be replayed.
 
-use super::attention::{HeadCounts, launch_for, threads};
-use super::launch::{Grid, Launch, Module, aligned, is_aligned, module, unwritten};
+use crate::model::ops::cuda::attention::{HeadCounts, launch_for, threads};
+use crate::model::ops::cuda::launch::{
+    Grid, Launch, Module, aligned, is_aligned, module, unwritten,
+};
 use candle_core::{DType, Result, Tensor, bail};
 
 static MODULE: Module = module!("decode");

@@ -1,4 +1,4 @@
-//! Linear layers of a few rows on a CPU, as a decoding step has them.
+//! Linear layers of a few rows, as a decoding step has them.
 //!
 //! A general matrix product first packs both operands, which for a few rows costs more than the product. Here the weight
 //! is read once, in its own order, and every output is one dot product: a row's result does not depend on the others.
@@ -8,7 +8,7 @@
     reason = "a function that is not inlined keeps the instructions of the narrowest CPU"
 )]
 
-use crate::model::matrix::with_slices;
+use crate::model::ops::cpu::matrix::with_slices;
 use candle_core::{DType, Device, Result, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -24,7 +24,6 @@ const TASK_WEIGHTS: usize = 128 * 1024;
 pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Option<Tensor>> {
     let (rows, inner) = x.dims2()?;
     let applies = (1..=MAX_ROWS).contains(&rows)
-        && x.device().is_cpu()
         && x.dtype() == DType::F32
         && weight.dtype() == DType::F32
         && weight.is_contiguous()

@@ -1,0 +1,19 @@
+//! Operations on a CPU, computed in f32: a network in bf16 is widened on the way in and rounded on the way out.
+//!
+//! Results do not depend on the number of threads or on how wide the CPU's vectors are.
+
+pub(super) mod attention;
+pub(super) mod decode;
+pub(super) mod elementwise;
+mod few_rows;
+pub(super) mod head;
+pub(super) mod linear;
+mod matrix;
+pub(super) mod simd;
+
+use candle_core::{DType, Result, Tensor};
+
+/// As the functions here take their inputs: contiguous, in f32.
+fn in_f32(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::F32)?.contiguous()
+}

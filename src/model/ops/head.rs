@@ -1,0 +1,82 @@
+//! Logits, and scores of targets.
+
+use crate::model::ops::Ops;
+use crate::model::ops::cpu::head as on_cpu;
+use crate::model::ops::cuda::chunked_head as on_cuda;
+use crate::model::ops::target_rows::{TargetRows, TokenScores};
+use candle_core::{Result, Tensor};
+
+/// Where kernels work on the logits, a chunk takes this many times more than on a CPU: each pass over the head's weight
+/// costs as much as some hundred rows.
+pub const DEVICE_CHUNK: usize = 16;
+
+/// What scoring leaves for the backward pass: the only chunk, when one is all there is.
+#[derive(Debug)]
+pub(in crate::model) struct KeptChunk(Kept);
+
+#[derive(Debug)]
+enum Kept {
+    Cpu(on_cpu::Chunk),
+    Cuda(on_cuda::Chunk),
+}
+
+impl Ops {
+    /// `hidden [R, H] · weightᵀ` → logits `[R, V]`: sums in f32 that are not rounded to the operands' format.
+    pub(in crate::model) fn logits(self, hidden: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Cpu => on_cpu::logits(hidden, weight),
+            Self::Cuda => on_cuda::logits(hidden, weight),
+        }
+    }
+
+    /// What a chunk of logits may take where it may take `bytes` on a CPU.
+    pub(in crate::model) fn chunk_bytes(self, bytes: usize) -> usize {
+        match self {
+            Self::Cpu => bytes,
+            Self::Cuda => bytes.saturating_mul(DEVICE_CHUNK),
+        }
+    }
+
+    /// Log-probability and entropy of every target, and its divergence from the bias model where there is one.
+    pub(in crate::model) fn score(
+        self,
+        rows: &TargetRows,
+    ) -> Result<(TokenScores, Option<KeptChunk>)> {
+        match self {
+            Self::Cpu => {
+                let (scores, kept) = on_cpu::score(rows)?;
+                Ok((scores, kept.map(|chunk| KeptChunk(Kept::Cpu(chunk)))))
+            }
+            Self::Cuda => {
+                let (scores, kept) = on_cuda::score(rows)?;
+                Ok((scores, kept.map(|chunk| KeptChunk(Kept::Cuda(chunk)))))
+            }
+        }
+    }
+
+    /// Gradients `[R, H]` of the hidden rows and `[V, H]` of the weight, given those of [`Self::score`].
+    pub(in crate::model) fn score_backward(
+        self,
+        rows: &TargetRows,
+        kept: Option<KeptChunk>,
+        d_logprob: &[f32],
+        d_full_kl: &[f32],
+    ) -> Result<(Tensor, Tensor)> {
+        match self {
+            Self::Cpu => {
+                let kept = kept.and_then(|KeptChunk(kept)| match kept {
+                    Kept::Cpu(chunk) => Some(chunk),
+                    Kept::Cuda(_) => None,
+                });
+                on_cpu::backward(rows, kept, d_logprob, d_full_kl)
+            }
+            Self::Cuda => {
+                let kept = kept.and_then(|KeptChunk(kept)| match kept {
+                    Kept::Cuda(chunk) => Some(chunk),
+                    Kept::Cpu(_) => None,
+                });
+                on_cuda::backward(rows, kept, d_logprob, d_full_kl)
+            }
+        }
+    }
+}

@@ -9,7 +9,8 @@
 //! - [`model`]: the network; [`model::ops`]: what it computes, on CPUs and by CUDA kernels. [`policy`]: [`policy::Policy`] is trained, [`policy::FrozenModel`] is only read; both write
 //!   [`policy::generate::Completion`]s.
 //! - [`rl`]: a completion with its reward and advantage is a [`rl::Rollout`], those of one question are a [`rl::Group`].
-//! - [`dist`]: several processes that train together. [`eval`]: answers and scores. [`train`]: one step, and everything around it. [`cli`]: one file per command.
+//! - [`dist`]: several processes that train together. [`eval`]: answers and scores. [`train`]: one step, and everything around it.
+//! - [`selfcheck`]: what this machine computes and how fast. [`cli`]: one file per command.
 //!
 //! # Glossary
 //!
@@ -29,6 +30,7 @@ pub mod model;
 pub mod policy;
 pub mod prompt;
 pub mod rl;
+pub mod selfcheck;
 pub mod synthetic;
 pub mod train;
 pub mod video;

@@ -12,15 +12,17 @@ use crate::model::Qwen25Vl;
 use crate::model::device;
 use crate::policy::GraphUse;
 use crate::prompt::Processor;
-use crate::train::measure;
-use crate::train::measure::DecodeSpeed;
-use crate::train::measure::Difference;
-use crate::train::measure::LearningSpeed;
-use crate::train::measure::Rates;
-use crate::train::measure::Workload;
-use crate::train::parity;
-use crate::train::parity::Parity;
-use crate::train::parity::Sizes;
+use crate::selfcheck::Workload;
+use crate::selfcheck::kernels::Parity;
+use crate::selfcheck::kernels::Sizes;
+use crate::selfcheck::kernels::parity as compare_kernels;
+use crate::selfcheck::speed::DecodeSpeed;
+use crate::selfcheck::speed::LearningSpeed;
+use crate::selfcheck::speed::decode_speed;
+use crate::selfcheck::speed::learning_speed;
+use crate::selfcheck::step::Difference;
+use crate::selfcheck::step::differences;
+use crate::train::estimate::Rates;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
@@ -166,7 +168,7 @@ pub(super) fn run(args: &DeviceArgs) -> Result<Outcome> {
         What::Rates(settings) => {
             let device = device_of(&settings.load(Verb::Inspect)?)?;
             output::json(&RatesView {
-                device: measure::name_of(&device)?,
+                device: device::name(&device)?,
                 rates: Rates::measure(&device)?,
             })?;
         }
@@ -189,7 +191,7 @@ fn kernels(args: &KernelsArgs) -> Result<Outcome> {
         Sizes::FULL
     };
     let device = device_of(&args.settings.load(Verb::Inspect)?)?;
-    let found = parity::parity(&device, sizes)?;
+    let found = compare_kernels(&device, sizes)?;
     let agrees = found.iter().all(Parity::holds);
     output::json(&KernelsView {
         agrees,
@@ -216,7 +218,7 @@ fn answer(agrees: bool) -> Outcome {
 
 fn parity(args: &ParityArgs) -> Result<Outcome> {
     let device = device_of(&args.settings.load(Verb::Inspect)?)?;
-    let found = measure::differences(&model_folder(&args.model)?, &device)?;
+    let found = differences(&model_folder(&args.model)?, &device)?;
     let agrees = found.all.iter().all(Difference::is_small);
     output::json(&ParityView {
         agrees,
@@ -295,7 +297,7 @@ fn decode(args: &DecodeArgs) -> Result<()> {
     let model = Qwen25Vl::load(&folder, device::dtype(&config.model), &device)?;
     let mut batches = Vec::new();
     for (workload, &(_, cuda_graph)) in workloads.iter().zip(&asked) {
-        batches.push(measure::decode_speed(
+        batches.push(decode_speed(
             &model,
             &processor,
             workload,
@@ -333,7 +335,7 @@ fn train(args: &TrainArgs) -> Result<()> {
     }
     let rates = Rates::measure(&device_of(&config)?)?;
     let folder = model_folder(&args.work.model)?;
-    let speed = measure::learning_speed(
+    let speed = learning_speed(
         &folder,
         &config,
         &workload,

@@ -133,6 +133,18 @@ pub fn is_cpu(config: &ModelConfig) -> bool {
     }
 }
 
+/// What the device is called, for a record.
+///
+/// # Errors
+/// A driver that does not tell.
+pub fn name(device: &Device) -> candle_core::Result<String> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return gpu::name(device);
+    }
+    Ok(if device.is_cpu() { "CPU" } else { "other" }.into())
+}
+
 /// The format of weights and activations.
 pub fn dtype(config: &ModelConfig) -> DType {
     match config.dtype {
@@ -143,6 +155,7 @@ pub fn dtype(config: &ModelConfig) -> DType {
 
 #[cfg(feature = "cuda")]
 mod gpu;
+pub mod memory;
 
 #[cfg(test)]
 mod tests {

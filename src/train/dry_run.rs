@@ -1,7 +1,7 @@
 //! A run that is only checked: everything it needs, what it would do, and what that takes.
 
+use super::estimate::Duration;
 use super::estimate::Memory;
-use super::measure;
 use super::objective_in_words;
 use super::replay;
 use super::starting_point::RunOptions;
@@ -75,7 +75,7 @@ pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions, ranks: usize) 
         "Memory, at the longest prompts and completions:\n{memory}"
     )?;
     if verb.is_rl() {
-        let duration = measure::Duration::in_words(&config, dataset.questions())?;
+        let duration = Duration::in_words(&config, dataset.questions())?;
         writeln!(text, "{duration}")?;
     }
     Ok(text)

@@ -5,7 +5,6 @@ use super::console::Progress;
 use super::data_loader;
 use super::data_loader::DataLoader;
 use super::files::JsonLines;
-use super::measure;
 use super::metrics::MetricsLog;
 use super::metrics::StepMetrics;
 use super::metrics::StepTimings;
@@ -31,6 +30,7 @@ use crate::config::DivergenceGuard;
 use crate::config::Verb;
 use crate::dist::ProcessGroup;
 use crate::model::device;
+use crate::model::device::memory::peak_bytes;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
@@ -281,7 +281,7 @@ impl Run<'_> {
             decoding: config.sampling.cuda_graph.then(|| graph_use.into()),
             ..watch.finish(done.metrics.step)
         };
-        match measure::peak_bytes(self.trainer.device()) {
+        match peak_bytes(self.trainer.device()) {
             Ok(Some(bytes)) => timings.peak_bytes = bytes,
             Ok(None) => {}
             // The step is done, and stands without this number.

@@ -14,7 +14,7 @@
 //!    allocates with `unwritten` and ends in `Launch::of_dtype(…)…run(grid)`. Arguments go by position; the emulator
 //!    refuses a wrong number of them and blocks larger than declared.
 //! 3. The operation in `model::ops` takes it in its `Ops::Cuda`.
-//! 4. A test here compares it with the twin; `train::parity` compares it on a GPU.
+//! 4. A test here compares it with the twin; `selfcheck::kernels` compares it on a GPU.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]

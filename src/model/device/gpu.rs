@@ -6,7 +6,9 @@
 
 use crate::model::cuda_error::Gpu;
 use crate::model::cuda_error::Surroundings;
+use candle_core::CudaDevice;
 use candle_core::Device;
+use candle_core::Error;
 use candle_core::Result;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::CudaContext;
@@ -38,7 +40,7 @@ pub(super) fn open(ordinal: usize) -> Result<Device> {
 
 /// Lets the device's memory pool keep what is freed: by default it gives all back whenever the host waits for the
 /// device, and the next step pays for mapping it again.
-fn keep_freed_memory(cuda: &candle_core::CudaDevice) -> Result<()> {
+fn keep_freed_memory(cuda: &CudaDevice) -> Result<()> {
     let mut threshold = u64::MAX;
     let device = cuda.cuda_stream().context().cu_device();
     // SAFETY: this attribute is a 64-bit number.
@@ -61,6 +63,11 @@ pub(super) fn surroundings() -> Surroundings {
         driver: driver(),
         built_for: env!("KERNELS_BUILT_FOR").to_owned(),
     }
+}
+
+/// What the driver calls it.
+pub(super) fn name(device: &CudaDevice) -> Result<String> {
+    device.cuda_stream().context().name().map_err(Error::wrap)
 }
 
 fn describe(ordinal: i32) -> Option<Gpu> {

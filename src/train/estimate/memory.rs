@@ -3,6 +3,7 @@
 //! Each number counts the tensors that are alive together at one moment of a generation or of `backward`, so it must
 //! follow that code: a test compares the sum with an allocator that counts. On a GPU there is no such test yet.
 
+use super::pass::{Sizes, parameters};
 use crate::config::BiasPlacement;
 use crate::config::Config;
 use crate::config::DTypeName;
@@ -31,12 +32,8 @@ use anyhow::Result;
 use serde::Serialize;
 use std::fmt;
 
-mod sizes;
-
-use sizes::{Sizes, parameters};
-
 /// Bytes of an f32.
-const F32: u64 = size_of::<f32>() as u64;
+pub(super) const F32: u64 = size_of::<f32>() as u64;
 
 /// What a CUDA program takes before its first tensor: context, loaded kernels, cuBLAS with its workspace. An assumption.
 const CUDA_CONTEXT: u64 = 700 << 20;

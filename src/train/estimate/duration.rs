@@ -1,14 +1,15 @@
 //! The time a run takes, from sizes and from what its device just reached: no model is loaded.
 
-use super::card::Card;
-use super::decode::step_bytes;
 use super::flops::Flops;
+use super::gpus::Card;
 use super::rates::Rates;
 use crate::config::{Config, DTypeName, Wording};
 use crate::data::Question;
+use crate::model::Qwen25Vl;
 use crate::model::device::DeviceError;
 use crate::model::packed::GroupLayout;
 use crate::model::spec::Spec;
+use crate::model::weights::expected_shapes;
 use crate::model::{device, hub};
 use crate::prompt::Processor;
 use anyhow::Result;
@@ -128,7 +129,7 @@ impl Duration {
             0 => rows,
             most => most.min(rows),
         };
-        let read = step_bytes(spec, bytes, questions * prompt_len, most * len / 2);
+        let read = decoding_step_bytes(spec, bytes, questions * prompt_len, most * len / 2);
         let read = (rows.div_ceil(most) * len * read) as f64;
         let products = |flops: u64| flops as f64 / (PRODUCTS * rate);
         Self {
@@ -144,6 +145,28 @@ impl Duration {
     pub fn total(&self) -> f64 {
         self.steps as f64 * (self.sampling + self.learning)
     }
+}
+
+/// Bytes that one decoding step must read at `bytes` a value: the decoder's weights and the head once, every key and value
+/// once (those of a prompt for all of its completions together).
+pub fn decoding_step_bytes(
+    spec: &Spec,
+    bytes: usize,
+    prompt_tokens: usize,
+    own_tokens: usize,
+) -> usize {
+    let text = &spec.text;
+    let read = |name: &str| {
+        let is_table_only = name == Qwen25Vl::EMBEDDING && !spec.tie_word_embeddings;
+        !name.starts_with("visual.") && !is_table_only
+    };
+    let weights: usize = expected_shapes(spec)
+        .into_iter()
+        .filter(|(name, _)| read(name))
+        .map(|(_, shape)| shape.elem_count())
+        .sum();
+    let per_token = 2 * text.num_layers * text.num_kv_heads * text.head_dim();
+    (weights + (prompt_tokens + own_tokens) * per_token) * bytes
 }
 
 impl fmt::Display for Duration {
@@ -172,8 +195,10 @@ impl fmt::Display for Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::random::three_billion;
+    use crate::model::random::{three_billion, tiny};
     use crate::model::spec::SpecialTokens;
+    use crate::model::weights::init_weights;
+    use candle_core::{DType, Device};
 
     #[test]
     fn the_papers_run_on_a_card_of_round_numbers() {
@@ -204,5 +229,30 @@ mod tests {
         config.sampling.max_rows = 8;
         let in_turn = Duration::estimate(&spec, &config, bias_in(&config), 200, rates);
         assert!(in_turn.sampling > 1.8 * alone.sampling);
+    }
+
+    #[test]
+    fn a_step_reads_the_decoder_and_the_cache() {
+        let tokens = SpecialTokens {
+            vision_start: 1,
+            vision_end: 2,
+            image_pad: 3,
+            video_pad: 4,
+            eos: vec![5],
+            pad: 6,
+        };
+        let spec = tiny(tokens, 1000);
+        let weights = init_weights(&spec, 0.02, 1, DType::F32, &Device::Cpu).unwrap();
+        let tower = weights
+            .iter()
+            .filter(|(name, _)| name.starts_with("visual."));
+        let tower: usize = tower.map(|(_, tensor)| tensor.elem_count()).sum();
+        let decoder = 4 * (weights.num_values() - tower);
+        assert_eq!(decoding_step_bytes(&spec, 4, 0, 0), decoder);
+        // 2 layers, keys and values, one head of 128.
+        assert_eq!(
+            decoding_step_bytes(&spec, 4, 200, 30),
+            decoder + 4 * 230 * 512
+        );
     }
 }

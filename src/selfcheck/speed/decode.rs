@@ -1,16 +1,16 @@
 //! Tokens a second while completions are sampled, against what reading the weights and the cache allows.
 
-use super::rates::Rates;
-use super::workload::Workload;
-use super::{Share, seconds};
+use super::Share;
 use crate::config::SamplingConfig;
 use crate::model::Qwen25Vl;
-use crate::model::spec::Spec;
-use crate::model::weights::expected_shapes;
 use crate::policy::GraphUse;
 use crate::policy::generate::{generate_counted, unobserved};
 use crate::policy::sampler::QuestionSeed;
 use crate::prompt::{Processor, Prompt};
+use crate::selfcheck::Workload;
+use crate::train::estimate::Rates;
+use crate::train::estimate::decoding_step_bytes;
+use crate::train::estimate::seconds;
 use anyhow::Result;
 use serde::Serialize;
 
@@ -85,7 +85,7 @@ pub fn decode_speed(
     let mean_length = (long + short) / (2 * rows);
     let value = model.dtype().size_in_bytes();
     let cached = prompts.len() * prompt_tokens;
-    let bytes = step_bytes(&model.spec, value, cached, rows * mean_length);
+    let bytes = decoding_step_bytes(&model.spec, value, cached, rows * mean_length);
     Ok(DecodeSpeed {
         rows,
         cuda_graph,
@@ -95,57 +95,4 @@ pub fn decode_speed(
         tokens_per_second: Share::of(measured, rows as f64 * rates.copy / bytes as f64),
         graph_use,
     })
-}
-
-/// Bytes that one decoding step must read at `bytes` a value: the decoder's weights and the head once, every key and value
-/// once (those of a prompt for all of its completions together).
-pub(super) fn step_bytes(
-    spec: &Spec,
-    bytes: usize,
-    prompt_tokens: usize,
-    own_tokens: usize,
-) -> usize {
-    let text = &spec.text;
-    let read = |name: &str| {
-        let is_table_only = name == Qwen25Vl::EMBEDDING && !spec.tie_word_embeddings;
-        !name.starts_with("visual.") && !is_table_only
-    };
-    let weights: usize = expected_shapes(spec)
-        .into_iter()
-        .filter(|(name, _)| read(name))
-        .map(|(_, shape)| shape.elem_count())
-        .sum();
-    let per_token = 2 * text.num_layers * text.num_kv_heads * text.head_dim();
-    (weights + (prompt_tokens + own_tokens) * per_token) * bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::random::tiny;
-    use crate::model::spec::SpecialTokens;
-    use crate::model::weights::init_weights;
-    use candle_core::{DType, Device};
-
-    #[test]
-    fn a_step_reads_the_decoder_and_the_cache() {
-        let tokens = SpecialTokens {
-            vision_start: 1,
-            vision_end: 2,
-            image_pad: 3,
-            video_pad: 4,
-            eos: vec![5],
-            pad: 6,
-        };
-        let spec = tiny(tokens, 1000);
-        let weights = init_weights(&spec, 0.02, 1, DType::F32, &Device::Cpu).unwrap();
-        let tower = weights
-            .iter()
-            .filter(|(name, _)| name.starts_with("visual."));
-        let tower: usize = tower.map(|(_, tensor)| tensor.elem_count()).sum();
-        let decoder = 4 * (weights.num_values() - tower);
-        assert_eq!(step_bytes(&spec, 4, 0, 0), decoder);
-        // 2 layers, keys and values, one head of 128.
-        assert_eq!(step_bytes(&spec, 4, 200, 30), decoder + 4 * 230 * 512);
-    }
 }

@@ -1,6 +1,6 @@
 //! What a device can do: bytes it copies and products it adds up in a second.
 
-use super::seconds;
+use super::timing::seconds;
 use candle_core::{DType, Device, Result, Tensor};
 use serde::Serialize;
 

@@ -1,21 +1,20 @@
 //! Time and memory of a training step's learning half: bias log-probabilities, backward pass, update.
 
-use super::flops::Flops;
-use super::parity::terms;
-use super::rates::Rates;
+use super::Share;
 use super::record;
-use super::workload::Workload;
-use super::{Share, other_bytes, peak_bytes, reset_peak, sorted_times};
 use crate::config::{Config, KlEstimator};
 use crate::model::device;
+use crate::model::device::memory::{other_bytes, peak_bytes, reset_peak};
 use crate::model::head::TokenScores;
 use crate::policy::Policy;
 use crate::policy::inputs::PackedInputs;
 use crate::policy::reference::ReferenceModel;
 use crate::prompt::Processor;
 use crate::rl::loss::policy_loss;
+use crate::selfcheck::Workload;
+use crate::selfcheck::step::terms;
 use crate::train::backward::{Derivatives, GradientPlacement, backward};
-use crate::train::estimate::{Load, Memory};
+use crate::train::estimate::{Flops, Load, Memory, Rates, sorted_seconds};
 use crate::train::metrics::{peak_resident_bytes, resident_bytes};
 use crate::train::optimizer::AdamW;
 use anyhow::{Context, Result};
@@ -65,7 +64,7 @@ struct Times {
 
 impl Times {
     fn of<T>(device: &Device, repeats: usize, work: impl FnMut() -> Result<T>) -> Result<Self> {
-        let sorted = sorted_times(device, repeats, work)?;
+        let sorted = sorted_seconds(device, repeats, work)?;
         Ok(Self {
             median: sorted[sorted.len() / 2],
             range: [sorted[0], sorted[sorted.len() - 1]],

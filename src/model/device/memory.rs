@@ -42,17 +42,14 @@ pub fn other_bytes(device: &Device) -> Result<Option<u64>> {
 }
 
 #[cfg(feature = "cuda")]
-pub(super) use cuda::gpu_name;
-
-#[cfg(feature = "cuda")]
 mod cuda {
+    use candle_core::Result;
     use candle_core::cuda::CudaDevice;
     use candle_core::cuda::WrapErr;
     use candle_core::cuda::cudarc::driver::result::{device, mem_pool};
     use candle_core::cuda::cudarc::driver::sys;
     use candle_core::cuda::cudarc::driver::sys::CUgraphMem_attribute as OfGraphs;
     use candle_core::cuda::cudarc::driver::sys::CUmemPool_attribute as OfPool;
-    use candle_core::{Error, Result};
 
     pub(super) fn peak_bytes(device: &CudaDevice) -> Result<u64> {
         let of_tensors = pool(device, OfPool::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?;
@@ -115,9 +112,5 @@ mod cuda {
                 .w()?;
         }
         Ok(bytes)
-    }
-
-    pub(in super::super) fn gpu_name(device: &CudaDevice) -> Result<String> {
-        device.cuda_stream().context().name().map_err(Error::wrap)
     }
 }

@@ -1,6 +1,5 @@
 //! A small model on a device against the same model on the CPU in f32.
 
-use super::workload::Workload;
 use crate::config::{BiasPlacement, Config, LossKind, SamplingConfig};
 use crate::model::Qwen25Vl;
 use crate::model::head::TokenScores;
@@ -16,6 +15,7 @@ use crate::policy::{FrozenModel, Policy};
 use crate::prompt::{Processor, Prompt};
 use crate::rl::advantage::advantages;
 use crate::rl::loss::{CompletionTerms, LossOutput, policy_loss};
+use crate::selfcheck::Workload;
 use crate::train::backward::{Derivatives, GradientPlacement, Gradients, backward};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};

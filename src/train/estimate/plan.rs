@@ -1,9 +1,9 @@
 //! What a run takes on GPUs that are not here, from their data sheets: its models and questions may be missing too.
 
-use super::estimate::Load;
-use super::estimate::Memory;
-use super::measure::Card;
-use super::measure::Duration;
+use super::duration::Duration;
+use super::gpus::Card;
+use super::memory::Load;
+use super::memory::Memory;
 use crate::config::Config;
 use crate::config::Verb;
 use crate::config::Wording;

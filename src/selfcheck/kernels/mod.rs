@@ -2,7 +2,7 @@
 //!
 //! What an operation is defined to give is composed of candle's plain operations, in f64 on the CPU, from the same values
 //! as rounded to the dtype under test. How far off a result may be follows from the magnitudes of what it is made of
-//! (`parity/near.rs`). On a GPU this checks the kernels, on a CPU their twins.
+//! (`near.rs`). On a GPU this checks the kernels, on a CPU their twins.
 
 mod attention;
 mod head;

@@ -1,6 +1,6 @@
 //! Sizes of what one pass holds at its moments.
 
-use super::{F32, Load};
+use super::memory::{F32, Load};
 use crate::model::head::{CHUNK_BYTES, DEVICE_CHUNK};
 use crate::model::spec::Spec;
 use crate::model::weights::expected_shapes;

@@ -13,15 +13,15 @@ use crate::model::device;
 use crate::policy::GraphUse;
 use crate::prompt::Processor;
 use crate::selfcheck::Workload;
-use crate::selfcheck::kernels::Parity;
-use crate::selfcheck::kernels::Sizes;
-use crate::selfcheck::kernels::parity as compare_kernels;
+use crate::selfcheck::kernels::KernelComparison;
+use crate::selfcheck::kernels::ProblemSizes;
+use crate::selfcheck::kernels::compare_kernels;
 use crate::selfcheck::speed::DecodeSpeed;
 use crate::selfcheck::speed::LearningSpeed;
 use crate::selfcheck::speed::decode_speed;
 use crate::selfcheck::speed::learning_speed;
-use crate::selfcheck::step::Difference;
-use crate::selfcheck::step::differences;
+use crate::selfcheck::step::StepComparison;
+use crate::selfcheck::step::compare_step;
 use crate::train::estimate::Rates;
 use anyhow::Context;
 use anyhow::Result;
@@ -144,7 +144,7 @@ struct ParityView {
     agrees: bool,
     #[serde(flatten)]
     graph_use: GraphUse,
-    differences: Vec<Difference>,
+    differences: Vec<StepComparison>,
 }
 
 /// What `inspect device decode` prints.
@@ -186,13 +186,13 @@ fn device_of(config: &Config) -> Result<Device> {
 
 fn kernels(args: &KernelsArgs) -> Result<Outcome> {
     let sizes = if args.small {
-        Sizes::SMALL
+        ProblemSizes::SMALL
     } else {
-        Sizes::FULL
+        ProblemSizes::FULL
     };
     let device = device_of(&args.settings.load(Verb::Inspect)?)?;
     let found = compare_kernels(&device, sizes)?;
-    let agrees = found.iter().all(Parity::holds);
+    let agrees = found.iter().all(KernelComparison::holds);
     output::json(&KernelsView {
         agrees,
         kernels: found
@@ -218,12 +218,12 @@ fn answer(agrees: bool) -> Outcome {
 
 fn parity(args: &ParityArgs) -> Result<Outcome> {
     let device = device_of(&args.settings.load(Verb::Inspect)?)?;
-    let found = differences(&model_folder(&args.model)?, &device)?;
-    let agrees = found.all.iter().all(Difference::is_small);
+    let found = compare_step(&model_folder(&args.model)?, &device)?;
+    let agrees = found.comparisons.iter().all(StepComparison::holds);
     output::json(&ParityView {
         agrees,
         graph_use: found.graph_use.clone(),
-        differences: found.all,
+        differences: found.comparisons,
     })?;
     // Without a graph its comparison would be of the same with the same; a CPU has none.
     if device.is_cuda() {

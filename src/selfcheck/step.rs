@@ -35,7 +35,7 @@ const BIAS_NOISE: f64 = 0.3;
 
 /// How far apart two computations of one quantity are.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Difference {
+pub struct StepComparison {
     /// The quantity.
     pub what: String,
     /// Number format on the device.
@@ -46,15 +46,15 @@ pub struct Difference {
     pub bound: f64,
 }
 
-impl Difference {
+impl StepComparison {
     /// Whether it is within its bound; a number that is not finite is not.
-    pub fn is_small(&self) -> bool {
+    pub fn holds(&self) -> bool {
         self.max_error <= self.bound
     }
 }
 
 /// What rounding may do to a model of a few layers.
-struct Bounds {
+struct Tolerances {
     dtype: DType,
     name: &'static str,
     logprob: f64,
@@ -67,8 +67,8 @@ struct Bounds {
 
 /// f32: sums in another order. bf16: every activation is rounded to 8 bits (2⁻⁹ of it), a few dozen times in a row;
 /// on a CPU, a tenth to half of these bounds are seen.
-const BOUNDS: [Bounds; 2] = [
-    Bounds {
+const TOLERANCES: [Tolerances; 2] = [
+    Tolerances {
         dtype: DType::F32,
         name: "f32",
         logprob: 1e-3,
@@ -76,7 +76,7 @@ const BOUNDS: [Bounds; 2] = [
         gradients: 1e-3,
         gradient: 1e-2,
     },
-    Bounds {
+    Tolerances {
         dtype: DType::BF16,
         name: "bf16",
         logprob: 0.05,
@@ -86,11 +86,11 @@ const BOUNDS: [Bounds; 2] = [
     },
 ];
 
-/// What [`differences`] finds.
+/// What [`compare_step`] finds.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Differences {
-    /// Each quantity's, in each format.
-    pub all: Vec<Difference>,
+pub struct StepReport {
+    /// Each quantity in each format.
+    pub comparisons: Vec<StepComparison>,
     /// How the decodings ran that were to run from a CUDA graph.
     pub graph_use: GraphUse,
 }
@@ -101,7 +101,7 @@ pub struct Differences {
 ///
 /// # Errors
 /// A folder that is no model.
-pub fn differences(folder: &Path, device: &Device) -> Result<Differences> {
+pub fn compare_step(folder: &Path, device: &Device) -> Result<StepReport> {
     let spec = Spec::load(folder)?;
     let processor = Processor::load(folder)?;
     let rounded = weights::load(folder, &spec, DType::BF16, &Device::Cpu)?;
@@ -110,68 +110,90 @@ pub fn differences(folder: &Path, device: &Device) -> Result<Differences> {
     let inputs = WORKLOAD.packed(&spec, &prompts)?;
     let on_cpu = (DType::F32, &Device::Cpu);
     let weights = [&rounded, &noisy];
-    let reference = Step::of(&spec, weights, &inputs, on_cpu, GradientPlacement::Device)?;
-    let mut found = Vec::new();
+    let reference = CdpoStep::of(&spec, weights, &inputs, on_cpu, GradientPlacement::Device)?;
+    let mut comparisons = Vec::new();
     let mut graph_use = GraphUse::default();
-    for bounds in &BOUNDS {
-        let here = (bounds.dtype, device);
-        let step = Step::of(&spec, weights, &inputs, here, GradientPlacement::Device)?;
-        let through_host = Step::of(&spec, weights, &inputs, here, GradientPlacement::Host)?;
-        let mut add = |what: String, max_error: f64, bound: f64| {
-            found.push(Difference {
-                what,
-                dtype: bounds.name,
-                max_error,
-                bound,
-            });
+    for tolerances in &TOLERANCES {
+        let mut format = FormatCheck {
+            tolerances,
+            comparisons: &mut comparisons,
         };
+        let here = (tolerances.dtype, device);
+        let step = CdpoStep::of(&spec, weights, &inputs, here, GradientPlacement::Device)?;
+        let through_host = CdpoStep::of(&spec, weights, &inputs, here, GradientPlacement::Host)?;
+        format.compare(&step, &reference)?;
+        format.compare_through_host(&through_host, &step)?;
+        let model = Qwen25Vl::new(&spec, &placed(&rounded, tolerances.dtype, device)?)?;
+        let sampled = |cuda_graph| sampled(&model, &processor, &prompts, cuda_graph);
+        let (completions, by_graph) = (sampled(false)?.completions, sampled(true)?);
+        graph_use.add(&by_graph.graph_use);
+        format.compare_completions(&by_graph.completions, &completions);
+        let gap = sampler_gap(&spec, &rounded, &prompts, &completions)?;
+        format.add("sampled log-probability", gap, tolerances.logprob);
+    }
+    Ok(StepReport {
+        comparisons,
+        graph_use,
+    })
+}
+
+/// The comparisons of one format.
+struct FormatCheck<'a> {
+    tolerances: &'a Tolerances,
+    comparisons: &'a mut Vec<StepComparison>,
+}
+
+impl FormatCheck<'_> {
+    fn add(&mut self, what: impl Into<String>, max_error: f64, bound: f64) {
+        self.comparisons.push(StepComparison {
+            what: what.into(),
+            dtype: self.tolerances.name,
+            max_error,
+            bound,
+        });
+    }
+
+    fn compare(&mut self, step: &CdpoStep, reference: &CdpoStep) -> Result<()> {
+        let tolerances = self.tolerances;
         let [own, bias] = [0, 1].map(|i| largest(&step.logprob[i], &reference.logprob[i]));
-        add("log-probability".into(), own, bounds.logprob);
-        add("bias log-probability".into(), bias, bounds.logprob);
-        let expected = reference.loss.loss + reference.response(&step);
+        self.add("log-probability", own, tolerances.logprob);
+        self.add("bias log-probability", bias, tolerances.logprob);
+        let expected = reference.loss.loss + reference.response(step);
         let loss = relative(step.loss.loss, expected);
-        add("CDPO loss".into(), loss, bounds.loss);
+        self.add("CDPO loss", loss, tolerances.loss);
         let (mut all_errors, mut all) = (0.0, 0.0);
         for (name, expected) in &reference.gradients {
             let (error, norm) = distance(step.gradients.get(name), expected)?;
             all_errors += error * error;
             all += norm * norm;
-            add(format!("gradient of {name}"), error / norm, bounds.gradient);
+            let what = format!("gradient of {name}");
+            self.add(what, error / norm, tolerances.gradient);
         }
-        add(
-            "all gradients".into(),
-            (all_errors / all).sqrt(),
-            bounds.gradients,
-        );
-        // The way through host memory changes no bit.
+        let error = (all_errors / all).sqrt();
+        self.add("all gradients", error, tolerances.gradients);
+        Ok(())
+    }
+
+    /// The way through host memory changes no bit.
+    fn compare_through_host(&mut self, through_host: &CdpoStep, step: &CdpoStep) -> Result<()> {
         let bias = largest(&through_host.logprob[1], &step.logprob[1]);
-        add("bias log-probability from host memory".into(), bias, 0.0);
+        self.add("bias log-probability from host memory", bias, 0.0);
         let errors = step.gradients.iter().map(|(name, expected)| {
             let expected = expected.to_device(&Device::Cpu)?;
             Ok(distance(through_host.gradients.get(name), &expected)?.0)
         });
         let errors = errors.collect::<Result<Vec<f64>>>()?;
-        add(
-            "gradients through host memory".into(),
-            errors.iter().sum(),
-            0.0,
-        );
-        let model = Qwen25Vl::new(&spec, &placed(&rounded, bounds.dtype, device)?)?;
-        let completions = sampled(&model, &processor, &prompts, false)?.completions;
-        let by_graph = sampled(&model, &processor, &prompts, true)?;
-        graph_use.add(&by_graph.graph_use);
-        let by_graph = by_graph.completions;
-        let pairs = completions.iter().flatten().zip(by_graph.iter().flatten());
+        self.add("gradients through host memory", errors.iter().sum(), 0.0);
+        Ok(())
+    }
+
+    /// A graph runs the same kernels: it changes no token.
+    fn compare_completions(&mut self, by_graph: &[Vec<Completion>], plain: &[Vec<Completion>]) {
+        let pairs = plain.iter().flatten().zip(by_graph.iter().flatten());
         let changed = pairs.filter(|(a, b)| a.token_ids != b.token_ids).count();
         let what = "completions that a CUDA graph changes";
-        add(what.into(), changed as f64, 0.0);
-        let gap = sampler_gap(&spec, &rounded, &prompts, &completions)?;
-        add("sampled log-probability".into(), gap, bounds.logprob);
+        self.add(what, changed as f64, 0.0);
     }
-    Ok(Differences {
-        all: found,
-        graph_use,
-    })
 }
 
 fn placed(
@@ -196,7 +218,7 @@ fn with_noise(tensors: &NamedTensors) -> candle_core::Result<NamedTensors> {
 }
 
 /// What a CDPO step computes before its update.
-struct Step {
+struct CdpoStep {
     /// Log-probabilities of the policy and of the bias model.
     logprob: [Vec<f32>; 2],
     loss: LossOutput,
@@ -205,25 +227,26 @@ struct Step {
     gradients: Gradients,
 }
 
-impl Step {
-    /// With the gradients in `home`, and the bias model's layers too.
+impl CdpoStep {
+    /// With the gradients in `placement`, and the bias model's layers too.
     fn of(
         spec: &Spec,
         [own, bias]: [&NamedTensors; 2],
         inputs: &PackedInputs,
         (dtype, device): (DType, &Device),
-        home: GradientPlacement,
+        placement: GradientPlacement,
     ) -> Result<Self> {
-        let (waiting, placement) = match home {
+        let (waiting, bias_placement) = match placement {
             GradientPlacement::Device => (device, BiasPlacement::Device),
             GradientPlacement::Host => (&Device::Cpu, BiasPlacement::Host),
         };
-        let bias = ReferenceModel::new(spec, placed(bias, dtype, waiting)?, device, placement)?;
+        let bias =
+            ReferenceModel::new(spec, placed(bias, dtype, waiting)?, device, bias_placement)?;
         let policy = Policy::new(spec, placed(own, dtype, device)?, true)?;
         let bias = bias.score(inputs)?.logprob;
         let config = Config::default();
         let mut without_kl = Vec::new();
-        let pass = backward(&policy, inputs, home, None, |scores| {
+        let pass = backward(&policy, inputs, placement, None, |scores| {
             let terms = terms(inputs, scores, &bias);
             let loss = |kl| policy_loss(&terms, &config.objective, kl, WORKLOAD.completion_tokens);
             without_kl = loss(None).d_logprob;
@@ -371,13 +394,13 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_not_a_number_is_not_small() {
-        let of = |max_error| Difference {
+        let of = |max_error| StepComparison {
             what: String::new(),
             dtype: "f32",
             max_error,
             bound: 1.0,
         };
-        assert!(of(1.0).is_small() && !of(1.1).is_small() && !of(f64::NAN).is_small());
+        assert!(of(1.0).holds() && !of(1.1).holds() && !of(f64::NAN).holds());
         assert!(largest(&[1.0], &[]).is_nan());
         assert!(largest(&[f32::NAN, 1.0], &[0.0, 0.0]).is_nan());
         assert!((largest(&[1.0, -2.0], &[0.5, 1.0]) - 3.0).abs() < 1e-12);

@@ -1,7 +1,8 @@
 //! Attention in training, in windows and in decoding against its definition.
 
-use super::near::{Near, Sums, UNSEEN};
-use super::{Pair, Probe, gradients, near_turned, turned};
+use super::ball::{Accumulation, Ball, UNSEEN};
+use super::layers::{rotated, rotated_ball};
+use super::{KernelCheck, TestTensor, gradients};
 use crate::model::ops::cuda::attention::{BlockTables, HeadCounts};
 use crate::model::ops::cuda::decode;
 use crate::model::ops::heads::Heads;
@@ -22,7 +23,7 @@ const VISION: HeadCounts = HeadCounts {
 const VISION_DIM: usize = 80;
 
 /// `q [B, n·d]` over `k`, `v` `[T, m·d]` with `mask [B, T]` added to the scores, head by head.
-pub(super) fn attended(
+pub(super) fn reference_attention(
     [q, k, v]: [&Tensor; 3],
     heads: HeadCounts,
     mask: &Tensor,
@@ -39,56 +40,61 @@ pub(super) fn attended(
     Tensor::cat(&heads, 1)
 }
 
-/// As [`attended`], in the formats of a kernel for `dtype`: the weights are rounded to it before they are multiplied with
+/// As [`reference_attention`], in the formats of a kernel for `dtype`: the weights are rounded to it before they are multiplied with
 /// the values, and so is the output.
-pub(super) fn near_attended(
-    [q, k, v]: [&Near; 3],
+pub(super) fn attention_ball(
+    [q, k, v]: [&Ball; 3],
     heads: HeadCounts,
     mask: &Tensor,
     dtype: DType,
-) -> Result<Near> {
-    let parts = Parts::of(q, heads)?;
-    let of_head = |head: usize| -> Result<Near> {
+) -> Result<Ball> {
+    let parts = HeadSlices::of(q, heads)?;
+    let of_head = |head: usize| -> Result<Ball> {
         let [q, k, v] = [
             parts.query(q, head)?,
             parts.key(k, head)?,
             parts.key(v, head)?,
         ];
         let (weights, total, _) = parts.weights(&q, &k, mask, dtype)?;
-        let mixed = weights.rounded(dtype)?.matmul(&v, Sums::Product(dtype))?;
+        let mixed = weights
+            .rounded(dtype)?
+            .matmul(&v, Accumulation::MatrixProduct(dtype))?;
         mixed.over(&total)?.rounded(dtype)
     };
-    let all: Vec<Near> = (0..heads.queries).map(of_head).collect::<Result<_>>()?;
-    Near::cat(&all, 1)
+    let all: Vec<Ball> = (0..heads.queries).map(of_head).collect::<Result<_>>()?;
+    Ball::cat(&all, 1)
 }
 
-/// Gradients of [`near_attended`] with respect to its inputs; the weights and their slopes are rounded before they are
+/// Gradients of [`attention_ball`] with respect to its inputs; the weights and their slopes are rounded before they are
 /// multiplied.
-fn near_gradients(
-    [q, k, v]: [&Near; 3],
-    above: &Near,
-    output: &Near,
+fn gradient_balls(
+    [q, k, v]: [&Ball; 3],
+    grad_output: &Ball,
+    output: &Ball,
     heads: HeadCounts,
     mask: &Tensor,
     dtype: DType,
-) -> Result<[Near; 3]> {
-    let parts = Parts::of(q, heads)?;
-    let sums = Sums::Product(dtype);
+) -> Result<[Ball; 3]> {
+    let parts = HeadSlices::of(q, heads)?;
+    let sums = Accumulation::MatrixProduct(dtype);
     let [mut dq, mut dk, mut dv] = [(); 3].map(|()| Vec::new());
     for kv_head in 0..heads.keys {
         // Query heads of a key head add up in f32.
-        let mut sum: Option<[Near; 2]> = None;
+        let mut sum: Option<[Ball; 2]> = None;
         for head in kv_head * parts.group()..(kv_head + 1) * parts.group() {
             let (own_q, own_k, own_v) = (
                 parts.query(q, head)?,
                 parts.key(k, head)?,
                 parts.key(v, head)?,
             );
-            let (own_above, own_output) = (parts.query(above, head)?, parts.query(output, head)?);
+            let (own_grad_output, own_output) =
+                (parts.query(grad_output, head)?, parts.query(output, head)?);
             let (_, total, below) = parts.weights(&own_q, &own_k, mask, dtype)?;
             let weights = below.minus(&total.ln()?)?.exp()?;
-            let along = own_output.times(&own_above)?.sum(1, Sums::Ours)?;
-            let slopes = own_above.matmul(&own_v.t()?, sums)?.minus(&along)?;
+            let along = own_output
+                .times(&own_grad_output)?
+                .sum(1, Accumulation::Kernel)?;
+            let slopes = own_grad_output.matmul(&own_v.t()?, sums)?.minus(&along)?;
             let slopes = weights
                 .times(&slopes)?
                 .scaled(parts.scale())?
@@ -96,7 +102,10 @@ fn near_gradients(
             dq.push(slopes.matmul(&own_k, sums)?.rounded(dtype)?);
             let of_head = [
                 slopes.t()?.matmul(&own_q, sums)?,
-                weights.rounded(dtype)?.t()?.matmul(&own_above, sums)?,
+                weights
+                    .rounded(dtype)?
+                    .t()?
+                    .matmul(&own_grad_output, sums)?,
             ];
             sum = Some(match sum {
                 None => of_head,
@@ -109,18 +118,18 @@ fn near_gradients(
         dk.push(k_sum.rounded(dtype)?);
         dv.push(v_sum.rounded(dtype)?);
     }
-    Ok([Near::cat(&dq, 1)?, Near::cat(&dk, 1)?, Near::cat(&dv, 1)?])
+    Ok([Ball::cat(&dq, 1)?, Ball::cat(&dk, 1)?, Ball::cat(&dv, 1)?])
 }
 
 /// Heads of packed rows.
 #[derive(Clone, Copy)]
-struct Parts {
+struct HeadSlices {
     heads: HeadCounts,
     dim: usize,
 }
 
-impl Parts {
-    fn of(q: &Near, heads: HeadCounts) -> Result<Self> {
+impl HeadSlices {
+    fn of(q: &Ball, heads: HeadCounts) -> Result<Self> {
         let dim = q.value().dim(1)? / heads.queries;
         Ok(Self { heads, dim })
     }
@@ -133,28 +142,28 @@ impl Parts {
         1.0 / (self.dim as f64).sqrt()
     }
 
-    fn query(self, x: &Near, head: usize) -> Result<Near> {
+    fn query(self, x: &Ball, head: usize) -> Result<Ball> {
         x.shaped(|x| x.narrow(1, head * self.dim, self.dim)?.contiguous())
     }
 
     /// Of the key head that query head `head` reads.
-    fn key(self, x: &Near, head: usize) -> Result<Near> {
+    fn key(self, x: &Ball, head: usize) -> Result<Ball> {
         self.query(x, head / self.group())
     }
 
     /// exp(score − largest) of a head, its sum over the keys, and the exponents.
     fn weights(
         self,
-        q: &Near,
-        k: &Near,
+        q: &Ball,
+        k: &Ball,
         mask: &Tensor,
         dtype: DType,
-    ) -> Result<(Near, Near, Near)> {
-        let scores = q.matmul(&k.t()?, Sums::Product(dtype))?;
-        let scores = scores.scaled(self.scale())?.plus(&Near::exact(mask)?)?;
+    ) -> Result<(Ball, Ball, Ball)> {
+        let scores = q.matmul(&k.t()?, Accumulation::MatrixProduct(dtype))?;
+        let scores = scores.scaled(self.scale())?.plus(&Ball::exact(mask)?)?;
         let (below, _) = scores.below_largest()?;
         let weights = below.exp()?;
-        let total = weights.sum(1, Sums::Ours)?;
+        let total = weights.sum(1, Accumulation::Kernel)?;
         Ok((weights, total, below))
     }
 }
@@ -173,7 +182,7 @@ pub(super) fn mask(rows: usize, sees: impl Fn(usize, usize) -> bool) -> Result<T
     Tensor::from_vec(values, (rows, rows), &Device::Cpu)
 }
 
-impl Probe<'_> {
+impl KernelCheck<'_> {
     /// A prompt of several blocks with ragged completions, and a short one.
     pub(super) fn attention(&mut self) -> Result<()> {
         let group = |prompt_len: usize, completion_lens: &[usize]| GroupLayout {
@@ -195,14 +204,14 @@ impl Probe<'_> {
             num_kv_heads: TEXT.keys,
             head_dim: TEXT_DIM,
         };
-        let [q, above] = self.several(&[rows, TEXT.queries * TEXT_DIM])?;
+        let [q, grad_output] = self.several(&[rows, TEXT.queries * TEXT_DIM])?;
         let [k, v] = self.several(&[rows, TEXT.keys * TEXT_DIM])?;
-        let (here, plan) = ([&q.here, &k.here, &v.here], layout.plan());
+        let (here, plan) = ([&q.on_device, &k.on_device, &v.on_device], layout.plan());
         let (output, saved) = self.ops.attention(here, heads, plan)?;
         let saved = saved.as_ref();
-        let (dq, dk, dv) = self
-            .ops
-            .attention_backward(here, heads, plan, saved, &above.here)?;
+        let (dq, dk, dv) =
+            self.ops
+                .attention_backward(here, heads, plan, saved, &grad_output.on_device)?;
         let inputs = [&q, &k, &v];
         self.compare_attention(
             [
@@ -213,7 +222,7 @@ impl Probe<'_> {
             ],
             [&output, &dq, &dk, &dv],
             inputs,
-            &above,
+            &grad_output,
             (TEXT, &mask),
         )
     }
@@ -222,26 +231,26 @@ impl Probe<'_> {
         &mut self,
         names: [&'static str; 4],
         got: [&Tensor; 4],
-        inputs: [&Pair; 3],
-        above: &Pair,
+        inputs: [&TestTensor; 3],
+        grad_output: &TestTensor,
         (heads, mask): (HeadCounts, &Tensor),
     ) -> Result<()> {
-        let want = attended(inputs.map(|input| &input.exact), heads, mask)?;
-        let slopes = gradients(&inputs, above, |v| {
-            attended(
+        let want = reference_attention(inputs.map(|input| &input.exact), heads, mask)?;
+        let slopes = gradients(&inputs, grad_output, |v| {
+            reference_attention(
                 [v[0].as_tensor(), v[1].as_tensor(), v[2].as_tensor()],
                 heads,
                 mask,
             )
         })?;
-        let near = [inputs[0].near()?, inputs[1].near()?, inputs[2].near()?];
-        let near = near.each_ref();
-        let output = near_attended(near, heads, mask, self.dtype)?;
-        let back = near_gradients(near, &above.near()?, &output, heads, mask, self.dtype)?;
+        let ball = [inputs[0].ball()?, inputs[1].ball()?, inputs[2].ball()?];
+        let ball = ball.each_ref();
+        let output = attention_ball(ball, heads, mask, self.dtype)?;
+        let back = gradient_balls(ball, &grad_output.ball()?, &output, heads, mask, self.dtype)?;
         let wanted = [want].into_iter().chain(slopes);
-        let near = [output].into_iter().chain(back);
-        for ((name, got), (want, near)) in names.into_iter().zip(got).zip(wanted.zip(near)) {
-            self.compare(name, got, &want, &near)?;
+        let ball = [output].into_iter().chain(back);
+        for ((name, got), (want, ball)) in names.into_iter().zip(got).zip(wanted.zip(ball)) {
+            self.compare(name, got, &want, &ball)?;
         }
         Ok(())
     }
@@ -253,11 +262,11 @@ impl Probe<'_> {
         let rows = layout.num_rows();
         let window = |row: usize| layout.sequences.iter().position(|s| s.rows.contains(&row));
         let mask = mask(rows, |query, key| window(query) == window(key))?;
-        let [q, k, v, above] = self.several(&[rows, VISION.queries * VISION_DIM])?;
+        let [q, k, v, grad_output] = self.several(&[rows, VISION.queries * VISION_DIM])?;
         let tables = BlockTables::new(&layout, self.dtype, self.device)?;
-        let saved = tables.forward(&q.here, &k.here, &v.here, VISION)?;
-        let here = [&q.here, &k.here, &v.here];
-        let (dq, dk, dv) = tables.backward(here, VISION, &saved, &above.here)?;
+        let saved = tables.forward(&q.on_device, &k.on_device, &v.on_device, VISION)?;
+        let here = [&q.on_device, &k.on_device, &v.on_device];
+        let (dq, dk, dv) = tables.backward(here, VISION, &saved, &grad_output.on_device)?;
         self.compare_attention(
             [
                 "windows",
@@ -267,7 +276,7 @@ impl Probe<'_> {
             ],
             [&saved.output, &dq, &dk, &dv],
             [&q, &k, &v],
-            &above,
+            &grad_output,
             (VISION, &mask),
         )
     }
@@ -298,45 +307,45 @@ impl Probe<'_> {
         )?;
         let rows = Tensor::new(&table, self.device)?;
         let cached = decode::Cached {
-            prompt_k: &prompt_k.here,
-            prompt_v: &prompt_v.here,
-            own_k: &own_k.here,
-            own_v: &own_v.here,
+            prompt_k: &prompt_k.on_device,
+            prompt_v: &prompt_v.on_device,
+            own_k: &own_k.on_device,
+            own_v: &own_v.on_device,
             capacity,
         };
         let projected = decode::Projected {
-            q: &q.here,
-            k: &k.here,
-            v: &v.here,
-            biases: [&q_bias.here, &k_bias.here, &v_bias.here],
+            q: &q.on_device,
+            k: &k.on_device,
+            v: &v.on_device,
+            biases: [&q_bias.on_device, &k_bias.on_device, &v_bias.on_device],
         };
-        let q_turned = decode::append(&projected, &cos, &sin, &cached, TEXT, &rows)?;
-        let output = decode::attend(&q_turned, &cached, TEXT, &rows)?;
+        let q_rotated = decode::append(&projected, &cos, &sin, &cached, TEXT, &rows)?;
+        let output = decode::attend(&q_rotated, &cached, TEXT, &rows)?;
 
         let to_cpu = |x: &Tensor| x.to_device(&Device::Cpu)?.to_dtype(DType::F64);
         self.angles(&positions, &frequencies, [&cos, &sin])?;
         let (cos, sin) = (to_cpu(&cos)?, to_cpu(&sin)?);
-        let biased = |x: &Pair, bias: &Pair| x.exact.broadcast_add(&bias.exact);
-        let near_biased = |x: &Pair, bias: &Pair| x.near()?.plus(&bias.near()?);
+        let biased = |x: &TestTensor, bias: &TestTensor| x.exact.broadcast_add(&bias.exact);
+        let biased_ball = |x: &TestTensor, bias: &TestTensor| x.ball()?.plus(&bias.ball()?);
         let dtype = self.dtype;
-        let near_turned = |x: &Near| near_turned(x, &cos, &sin)?.rounded(dtype);
-        let want_q = turned(&biased(&q, &q_bias)?, &cos, &sin)?;
-        let near_q = near_turned(&near_biased(&q, &q_bias)?)?;
-        self.compare("decode_append queries", &q_turned, &want_q, &near_q)?;
-        let want_k = turned(&biased(&k, &k_bias)?, &cos, &sin)?;
-        let near_k = near_turned(&near_biased(&k, &k_bias)?)?;
+        let rotated_ball = |x: &Ball| rotated_ball(x, &cos, &sin)?.rounded(dtype);
+        let want_q = rotated(&biased(&q, &q_bias)?, &cos, &sin)?;
+        let ball_q = rotated_ball(&biased_ball(&q, &q_bias)?)?;
+        self.compare("decode_append queries", &q_rotated, &want_q, &ball_q)?;
+        let want_k = rotated(&biased(&k, &k_bias)?, &cos, &sin)?;
+        let ball_k = rotated_ball(&biased_ball(&k, &k_bias)?)?;
         let want_v = biased(&v, &v_bias)?;
-        let near_v = near_biased(&v, &v_bias)?.rounded(dtype)?;
+        let ball_v = biased_ball(&v, &v_bias)?.rounded(dtype)?;
         let (new_q, owns) = (
-            to_cpu(&q_turned)?,
-            [to_cpu(&own_k.here)?, to_cpu(&own_v.here)?],
+            to_cpu(&q_rotated)?,
+            [to_cpu(&own_k.on_device)?, to_cpu(&own_v.on_device)?],
         );
         for (row, [slot, prompt_len, place, own_len]) in table.into_iter().enumerate() {
             let [slot, prompt_len, place, own_len] =
                 [slot, prompt_len, place, own_len].map(|value| value as usize);
             // `[m, L, d]` → `[L, m·d]`
             let by_token = |x: &Tensor| x.transpose(0, 1)?.contiguous()?.reshape(((), kv_width));
-            let keys = |prompts: &Pair, owns: &Tensor| -> Result<Tensor> {
+            let keys = |prompts: &TestTensor, owns: &Tensor| -> Result<Tensor> {
                 let prompt = prompts.exact.narrow(0, slot * m, m)?;
                 let own = owns.reshape((b, m, capacity, TEXT_DIM))?.get(place)?;
                 let own = by_token(&own.narrow(1, 0, own_len + 1)?)?;
@@ -344,20 +353,20 @@ impl Probe<'_> {
             };
             let (all_k, all_v) = (keys(&prompt_k, &owns[0])?, keys(&prompt_v, &owns[1])?);
             let last = prompt_len + own_len;
-            for (name, all, want, near) in [
-                ("decode_append keys", &all_k, &want_k, &near_k),
-                ("decode_append values", &all_v, &want_v, &near_v),
+            for (name, all, want, ball) in [
+                ("decode_append keys", &all_k, &want_k, &ball_k),
+                ("decode_append values", &all_v, &want_v, &ball_v),
             ] {
-                let near = near.shaped(|x| x.get(row))?;
-                self.compare(name, &all.get(last)?, &want.get(row)?, &near)?;
+                let ball = ball.shaped(|x| x.get(row))?;
+                self.compare(name, &all.get(last)?, &want.get(row)?, &ball)?;
             }
             let mask = Tensor::zeros((1, last + 1), DType::F64, &Device::Cpu)?;
             let q = new_q.narrow(0, row, 1)?;
             let inputs = [&q, &all_k, &all_v];
-            let want = attended(inputs, TEXT, &mask)?;
-            let near = [Near::exact(&q)?, Near::exact(&all_k)?, Near::exact(&all_v)?];
-            let near = near_attended(near.each_ref(), TEXT, &mask, dtype)?;
-            self.compare("decode_attention", &output.narrow(0, row, 1)?, &want, &near)?;
+            let want = reference_attention(inputs, TEXT, &mask)?;
+            let ball = [Ball::exact(&q)?, Ball::exact(&all_k)?, Ball::exact(&all_v)?];
+            let ball = attention_ball(ball.each_ref(), TEXT, &mask, dtype)?;
+            self.compare("decode_attention", &output.narrow(0, row, 1)?, &want, &ball)?;
         }
         Ok(())
     }
@@ -368,15 +377,15 @@ impl Probe<'_> {
         let column = Tensor::from_vec(column, (positions.len(), 1), &Device::Cpu)?;
         let row: Vec<f64> = frequencies.iter().map(|&f| f64::from(f)).collect();
         let row = Tensor::from_vec(row, (1, frequencies.len()), &Device::Cpu)?;
-        let angles = Near::exact(&column)?.times(&Near::exact(&row)?)?;
+        let angles = Ball::exact(&column)?.times(&Ball::exact(&row)?)?;
         let [want_cos, want_sin] = [angles.value().cos()?, angles.value().sin()?];
         for (name, got, want) in [
             ("decode_rotary cos", got[0], want_cos),
             ("decode_rotary sin", got[1], want_sin),
         ] {
             // Slopes of at most 1, and a function that is off by two units in the last place.
-            let near = Near::with(want.clone(), angles.off(), 4.0)?;
-            self.compare(name, got, &want, &near)?;
+            let ball = Ball::with(want.clone(), angles.radius(), 4.0)?;
+            self.compare(name, got, &want, &ball)?;
         }
         Ok(())
     }

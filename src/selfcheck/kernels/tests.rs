@@ -1,49 +1,54 @@
+use super::ball::Accumulation;
+use super::ball::Ball;
 use super::head;
-use super::near::Near;
+use super::layers::{rotated, rotated_ball};
 use super::*;
 use crate::model::ops::Ops;
 use crate::model::ops::cuda::attention::HeadCounts;
 
 #[test]
 fn the_cpu_computes_what_is_defined() {
-    for sizes in [Sizes::FULL, Sizes::SMALL] {
-        let found = parity(&Device::Cpu, sizes).unwrap();
+    for sizes in [ProblemSizes::FULL, ProblemSizes::SMALL] {
+        let found = compare_kernels(&Device::Cpu, sizes).unwrap();
         assert!(found.len() > 20, "{}", found.len());
-        for parity in found {
-            assert!(parity.holds(), "{parity:?}");
+        for comparison in found {
+            assert!(comparison.holds(), "{comparison:?}");
             // The largest is of a sum over all rows; one that nothing reaches would see nothing.
-            assert!(parity.bound < 1e-2, "{parity:?}");
+            assert!(comparison.bound < 1e-2, "{comparison:?}");
         }
     }
 }
 
-fn probed(dtype: DType, body: impl FnOnce(&mut Probe) -> Result<()>) -> Vec<Parity> {
+fn checked(
+    dtype: DType,
+    body: impl FnOnce(&mut KernelCheck) -> Result<()>,
+) -> Vec<KernelComparison> {
     let mut found = Vec::new();
-    let mut probe = Probe {
+    let mut check = KernelCheck {
         ops: Ops::Cpu,
         device: &Device::Cpu,
         dtype,
-        sizes: Sizes::FULL,
+        sizes: ProblemSizes::FULL,
         generator: ChaCha8Rng::seed_from_u64(1),
         found: &mut found,
     };
-    body(&mut probe).unwrap();
+    body(&mut check).unwrap();
     found
 }
 
 #[test]
 fn errors_and_missing_values_are_seen() {
-    let found = probed(DType::F32, |probe| {
-        probe.compare_values("same", &[1.0, -20.0], &[1.0, -20.0], &[0.0, 0.0]);
-        probe.compare_values("near", &[1.0, -20.1], &[1.0, -20.0], &[0.0, 0.2]);
-        probe.compare_values("far", &[1.0, -20.1], &[1.0, -20.0], &[0.2, 0.05]);
-        probe.compare_values("off 0", &[1.5, 1e-9], &[1.0, 0.0], &[1.0, 0.0]);
-        probe.compare_values("not a number", &[f64::NAN], &[1.0], &[9.0]);
-        probe.compare_values("no bound", &[1.0], &[1.0], &[]);
-        probe.compare_values("fewer", &[1.0], &[1.0, 1.0], &[9.0, 9.0]);
+    let found = checked(DType::F32, |check| {
+        check.compare_values("same", &[1.0, -20.0], &[1.0, -20.0], &[0.0, 0.0]);
+        check.compare_values("near", &[1.0, -20.1], &[1.0, -20.0], &[0.0, 0.2]);
+        check.compare_values("far", &[1.0, -20.1], &[1.0, -20.0], &[0.2, 0.05]);
+        check.compare_values("off 0", &[1.5, 1e-9], &[1.0, 0.0], &[1.0, 0.0]);
+        check.compare_values("not a number", &[f64::NAN], &[1.0], &[9.0]);
+        check.compare_values("no bound", &[1.0], &[1.0], &[]);
+        check.compare_values("fewer", &[1.0], &[1.0, 1.0], &[9.0, 9.0]);
         Ok(())
     });
-    let holds: Vec<bool> = found.iter().map(Parity::holds).collect();
+    let holds: Vec<bool> = found.iter().map(KernelComparison::holds).collect();
     assert_eq!(holds, [true, true, false, false, false, false, false]);
     assert!((found[2].max_error - 0.1).abs() < 1e-9);
     assert!((found[2].bound - 0.05).abs() < 1e-9);
@@ -52,9 +57,9 @@ fn errors_and_missing_values_are_seen() {
 #[test]
 fn bounds_of_something_else_are_refused() {
     let values = Tensor::new(&[1f64, 2.0], &Device::Cpu).unwrap();
-    let near = Near::exact(&values).unwrap();
-    assert!(near.bounds_of(&values).is_ok());
-    assert!(near.bounds_of(&(&values + 1e-6).unwrap()).is_err());
+    let ball = Ball::exact(&values).unwrap();
+    assert!(ball.bounds_of(&values).is_ok());
+    assert!(ball.bounds_of(&(&values + 1e-6).unwrap()).is_err());
 }
 
 /// Ways to add up the products of two columns as devices do.
@@ -131,28 +136,28 @@ fn in_format(x: &Tensor, dtype: DType) -> Result<Tensor> {
     x.to_dtype(dtype)?.to_dtype(DType::F64)
 }
 
-/// The rows and columns of a probe's head, the derivatives of its logits, what is defined and what is allowed.
+/// The rows and columns of a check's head, the derivatives of its logits, what is defined and what is allowed.
 struct HeadCase {
     d_logits: Tensor,
     weight: Tensor,
     want: Tensor,
-    near: Near,
+    ball: Ball,
 }
 
-fn head_case(probe: &mut Probe) -> Result<HeadCase> {
-    let [hidden, bias_hidden] = probe.several(&[6, 4])?;
-    let [weight, bias_weight] = probe.several(&[151_936, 4])?;
+fn head_case(check: &mut KernelCheck) -> Result<HeadCase> {
+    let [hidden, bias_hidden] = check.several(&[6, 4])?;
+    let [weight, bias_weight] = check.several(&[151_936, 4])?;
     let (hiddens, weights) = (
         [&hidden.exact, &bias_hidden.exact],
         [&weight.exact, &bias_weight.exact],
     );
-    let want = head::defined(hiddens, weights)?.d_hidden;
-    let bounds = head::bounds(hiddens, weights, probe.dtype, &[6])?;
+    let want = head::reference(hiddens, weights)?.d_hidden;
+    let bounds = head::bounds(hiddens, weights, check.dtype, &[6])?;
     Ok(HeadCase {
         d_logits: bounds.d_logits.value().clone(),
         weight: weight.exact,
         want,
-        near: bounds.d_hidden,
+        ball: bounds.d_hidden,
     })
 }
 
@@ -161,8 +166,8 @@ fn head_case(probe: &mut Probe) -> Result<HeadCase> {
 fn the_heads_sum_holds_in_any_order_and_misses_nothing() {
     for dtype in [DType::F32, DType::BF16] {
         let mut held = 0;
-        let found = probed(dtype, |probe| {
-            let case = head_case(probe)?;
+        let found = checked(dtype, |check| {
+            let case = head_case(check)?;
             let d_logits = in_format(&case.d_logits, dtype)?;
             let orders: &[Order] = if dtype == DType::F32 {
                 &ORDERS
@@ -171,7 +176,7 @@ fn the_heads_sum_holds_in_any_order_and_misses_nothing() {
             };
             for &order in orders {
                 let got = in_format(&product(&d_logits, &case.weight, order)?, dtype)?;
-                probe.compare("in order", &got, &case.want, &case.near)?;
+                check.compare("in order", &got, &case.want, &case.ball)?;
                 held += 1;
             }
             let columns = |from: usize, len: usize| {
@@ -198,46 +203,46 @@ fn the_heads_sum_holds_in_any_order_and_misses_nothing() {
             }
             for (name, wrong) in wrong {
                 let got = in_format(&product(&wrong, &case.weight, Order::Parts(4096))?, dtype)?;
-                probe.compare(name, &got, &case.want, &case.near)?;
+                check.compare(name, &got, &case.want, &case.ball)?;
             }
             Ok(())
         });
         let (right, wrong) = found.split_at(held);
-        assert!(right.iter().all(Parity::holds), "{right:?}");
-        assert!(!wrong.iter().any(Parity::holds), "{wrong:?}");
+        assert!(right.iter().all(KernelComparison::holds), "{right:?}");
+        assert!(!wrong.iter().any(KernelComparison::holds), "{wrong:?}");
     }
 }
 
-/// Products that are stored before a bias is added and halves are turned, and what goes wrong there.
+/// Products that are stored before a bias is added and halves are rotated, and what goes wrong there.
 #[test]
 fn rotary_projections_hold_as_rounded_and_miss_nothing() {
     let dtype = DType::BF16;
-    let found = probed(dtype, |probe| {
-        let x = probe.random(&[300, 16])?;
+    let found = checked(dtype, |check| {
+        let x = check.random(&[300, 16])?;
         let unrounded: Vec<f32> = (0..256 * 16)
-            .map(|_| probe.generator.random_range(-1.7..1.7))
+            .map(|_| check.generator.random_range(-1.7..1.7))
             .collect();
         let unrounded = Tensor::from_vec(unrounded, (256, 16), &Device::Cpu)?;
         let weight = in_format(&unrounded, dtype)?;
-        let bias = probe.random(&[256])?.exact;
-        let angles = probe.random(&[300, 64])?.exact;
+        let bias = check.random(&[256])?.exact;
+        let angles = check.random(&[300, 64])?.exact;
         let (cos, sin) = (angles.cos()?, angles.sin()?);
-        let sums = Sums::Product(dtype);
-        let stored = x.near()?.matmul(&Near::exact(&weight)?.t()?, sums)?;
-        let stored = stored.rounded(dtype)?.plus(&Near::exact(&bias)?)?;
-        let near = near_turned(&stored, &cos, &sin)?.rounded(dtype)?;
+        let sums = Accumulation::MatrixProduct(dtype);
+        let stored = x.ball()?.matmul(&Ball::exact(&weight)?.t()?, sums)?;
+        let stored = stored.rounded(dtype)?.plus(&Ball::exact(&bias)?)?;
+        let ball = rotated_ball(&stored, &cos, &sin)?.rounded(dtype)?;
         let as_defined = |weight: &Tensor, bias: &Tensor| {
             let product = x.exact.matmul(&weight.t()?)?;
-            turned(&product.broadcast_add(bias)?, &cos, &sin)
+            rotated(&product.broadcast_add(bias)?, &cos, &sin)
         };
         let want = as_defined(&weight, &bias)?;
         let on_device = |weight: &Tensor, bias: &Tensor, order: Order| {
             let stored = in_format(&product(&x.exact, &weight.t()?, order)?, dtype)?;
-            in_format(&turned(&stored.broadcast_add(bias)?, &cos, &sin)?, dtype)
+            in_format(&rotated(&stored.broadcast_add(bias)?, &cos, &sin)?, dtype)
         };
         for order in [Order::Chain, Order::Pairs, Order::TensorCores] {
             let got = on_device(&weight, &bias, order)?;
-            probe.compare("in order", &got, &want, &near)?;
+            check.compare("in order", &got, &want, &ball)?;
         }
         let swapped = Tensor::cat(&[weight.narrow(0, 128, 128)?, weight.narrow(0, 0, 128)?], 0)?;
         let short = Tensor::cat(
@@ -261,16 +266,16 @@ fn rotary_projections_hold_as_rounded_and_miss_nothing() {
             ),
             ("turned back", {
                 let product = x.exact.matmul(&weight.t()?)?.broadcast_add(&bias)?;
-                turned(&product, &cos, &sin.neg()?)?
+                rotated(&product, &cos, &sin.neg()?)?
             }),
         ] {
-            probe.compare(name, &got, &want, &near)?;
+            check.compare(name, &got, &want, &ball)?;
         }
         Ok(())
     });
     let (right, wrong) = found.split_at(3);
-    assert!(right.iter().all(Parity::holds), "{right:?}");
-    assert!(!wrong.iter().any(Parity::holds), "{wrong:?}");
+    assert!(right.iter().all(KernelComparison::holds), "{right:?}");
+    assert!(!wrong.iter().any(KernelComparison::holds), "{wrong:?}");
 }
 
 /// Two query heads of a key head, rounded where the kernels round, and what goes wrong there.
@@ -281,14 +286,15 @@ fn attention_holds_as_rounded_and_misses_nothing() {
         keys: 2,
     };
     for dtype in [DType::F32, DType::BF16] {
-        let found = probed(dtype, |probe| {
+        let found = checked(dtype, |check| {
             let (rows, dim) = (40, 16);
-            let q = probe.random(&[rows, 4 * dim])?;
-            let [k, v] = probe.several(&[rows, 2 * dim])?;
+            let q = check.random(&[rows, 4 * dim])?;
+            let [k, v] = check.several(&[rows, 2 * dim])?;
             let mask = attention::mask(rows, |query, key| key <= query)?;
-            let want = attention::attended([&q.exact, &k.exact, &v.exact], heads, &mask)?;
-            let near = [q.near()?, k.near()?, v.near()?];
-            let near = attention::near_attended(near.each_ref(), heads, &mask, dtype)?;
+            let want =
+                attention::reference_attention([&q.exact, &k.exact, &v.exact], heads, &mask)?;
+            let ball = [q.ball()?, k.ball()?, v.ball()?];
+            let ball = attention::attention_ball(ball.each_ref(), heads, &mask, dtype)?;
             let on_device = |q: &Tensor, k: &Tensor, v: &Tensor, mask: &Tensor| -> Result<Tensor> {
                 let of_head = |head: usize| -> Result<Tensor> {
                     let part = |x: &Tensor, head: usize| x.narrow(1, head * dim, dim)?.contiguous();
@@ -308,7 +314,7 @@ fn attention_holds_as_rounded_and_misses_nothing() {
                 Tensor::cat(&heads, 1)
             };
             let got = on_device(&q.exact, &k.exact, &v.exact, &mask)?;
-            probe.compare("right", &got, &want, &near)?;
+            check.compare("right", &got, &want, &ball)?;
             let swap = |x: &Tensor| Tensor::cat(&[x.narrow(1, dim, dim)?, x.narrow(1, 0, dim)?], 1);
             let sees_less =
                 attention::mask(rows, |query, key| key == query || (key < query && key != 3))?;
@@ -335,11 +341,11 @@ fn attention_holds_as_rounded_and_misses_nothing() {
                     )?,
                 ),
             ] {
-                probe.compare(name, &got, &want, &near)?;
+                check.compare(name, &got, &want, &ball)?;
             }
             Ok(())
         });
         assert!(found[0].holds(), "{found:?}");
-        assert!(!found[1..].iter().any(Parity::holds), "{found:?}");
+        assert!(!found[1..].iter().any(KernelComparison::holds), "{found:?}");
     }
 }

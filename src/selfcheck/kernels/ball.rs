@@ -1,7 +1,7 @@
-//! What rounding may do to a result: each value with the most that a computation in f32, rounded where its definition
-//! says so, can be off it.
+//! What rounding may do to a result, in ball arithmetic: each value is a ball, whose radius is the most that a computation
+//! in f32, rounded where its definition says so, can be off it.
 //!
-//! An operation is composed of [`Near`] values in f64, and each step adds what it can contribute (a running error
+//! An operation is composed of [`Ball`] values in f64, and each step adds what it can contribute (a running error
 //! analysis; Higham, Accuracy and Stability of Numerical Algorithms, 3.3). So a bound follows the magnitudes of the very
 //! numbers that are added up: a product of size 20 that is rounded to bf16 may be off by 1/16, one of size 0.1 by 1/2500.
 
@@ -14,16 +14,16 @@ const BF16: f64 = 1.0 / (1 << 8) as f64;
 const TINY: f64 = 1e-37;
 /// Terms that our own kernels, and what takes their place on a CPU, add up in a row: longer sums are sums of parts.
 const IN_A_ROW: usize = 320;
-/// Standard errors, as it were: see [`Sums::Product`].
+/// Standard errors, as it were: see [`Accumulation::MatrixProduct`].
 const CONFIDENCE: f64 = 8.0;
 /// Stands for −∞ in scores: its exponential is 0, its differences are numbers.
 pub(super) const UNSEEN: f64 = -1e4;
 
 /// Who adds.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Sums {
+pub(super) enum Accumulation {
     /// Our kernels, in f32: as a product, but never more than [`IN_A_ROW`] terms in one sum of a sum of sums.
-    Ours,
+    Kernel,
     /// A matrix product of this format, whose order of sums nobody states.
     ///
     /// In f32 each addition is rounded to nearest and the errors are as often up as down, whatever the order: after n
@@ -32,41 +32,41 @@ pub(super) enum Sums {
     /// probability, n u Σ|terms|, would be 50 times that: too wide to see a part of a sum left out. Tensor cores, which
     /// take bf16, cut off where they align some products to add them, so that their errors have a sign: there it must be
     /// n u, a few units for every eight products.
-    Product(DType),
+    MatrixProduct(DType),
 }
 
-impl Sums {
+impl Accumulation {
     /// Relative to Σ|terms|.
     fn growth(self, terms: usize) -> f64 {
         let rounded_to_nearest = |n: f64| n.min(CONFIDENCE * n.sqrt()) * F32;
         let n = terms as f64;
         match self {
-            Self::Ours => rounded_to_nearest(n.min(IN_A_ROW as f64)),
-            Self::Product(DType::F32) => rounded_to_nearest(n),
-            Self::Product(_) => (n + CONFIDENCE) * F32,
+            Self::Kernel => rounded_to_nearest(n.min(IN_A_ROW as f64)),
+            Self::MatrixProduct(DType::F32) => rounded_to_nearest(n),
+            Self::MatrixProduct(_) => (n + CONFIDENCE) * F32,
         }
     }
 }
 
 /// Values, and how far off each may be.
 #[derive(Debug, Clone)]
-pub(super) struct Near {
+pub(super) struct Ball {
     value: Tensor,
-    off: Tensor,
+    radius: Tensor,
 }
 
-impl Near {
+impl Ball {
     /// What a computation starts from.
     pub(super) fn exact(values: &Tensor) -> Result<Self> {
         let value = values.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-        let off = value.zeros_like()?;
-        Ok(Self { value, off })
+        let radius = value.zeros_like()?;
+        Ok(Self { value, radius })
     }
 
-    /// `value` after a step: `off` is what its inputs bring, `units` roundings of f32 come to it.
-    pub(super) fn with(value: Tensor, off: &Tensor, units: f64) -> Result<Self> {
-        let off = ((off + (value.abs()? + off)? * (units * F32))? + TINY)?;
-        Ok(Self { value, off })
+    /// `value` after a step: `radius` is what its inputs bring, `units` roundings of f32 come to it.
+    pub(super) fn with(value: Tensor, radius: &Tensor, units: f64) -> Result<Self> {
+        let radius = ((radius + (value.abs()? + radius)? * (units * F32))? + TINY)?;
+        Ok(Self { value, radius })
     }
 
     /// As they are, for other values that the same computation gives: those of an independent definition.
@@ -81,26 +81,26 @@ impl Near {
         if most.is_nan() || most > 1e-9 {
             bail!("a bound is of values that are {most:e} apart from the ones compared");
         }
-        Ok(&self.off)
+        Ok(&self.radius)
     }
 
     pub(super) fn value(&self) -> &Tensor {
         &self.value
     }
 
-    pub(super) fn off(&self) -> &Tensor {
-        &self.off
+    pub(super) fn radius(&self) -> &Tensor {
+        &self.radius
     }
 
     fn magnitude(&self) -> Result<Tensor> {
-        self.value.abs()? + &self.off
+        self.value.abs()? + &self.radius
     }
 
     /// Another view or choice of the same values.
     pub(super) fn shaped(&self, shape: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Ok(Self {
             value: shape(&self.value)?,
-            off: shape(&self.off)?,
+            radius: shape(&self.radius)?,
         })
     }
 
@@ -112,19 +112,19 @@ impl Near {
         };
         Ok(Self {
             value: all(Self::value)?,
-            off: all(Self::off)?,
+            radius: all(Self::radius)?,
         })
     }
 
     /// Rounded to `dtype` where a result, or one on the way, is stored so.
     pub(super) fn rounded(&self, dtype: DType) -> Result<Self> {
         let units = if dtype == DType::F32 { 0.0 } else { BF16 / F32 };
-        Self::with(self.value.clone(), &self.off, units)
+        Self::with(self.value.clone(), &self.radius, units)
     }
 
     pub(super) fn plus(&self, other: &Self) -> Result<Self> {
-        let off = self.off.broadcast_add(&other.off)?;
-        Self::with(self.value.broadcast_add(&other.value)?, &off, 1.0)
+        let radius = self.radius.broadcast_add(&other.radius)?;
+        Self::with(self.value.broadcast_add(&other.value)?, &radius, 1.0)
     }
 
     pub(super) fn minus(&self, other: &Self) -> Result<Self> {
@@ -135,7 +135,7 @@ impl Near {
     fn shaped_value(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
         Ok(Self {
             value: f(&self.value)?,
-            off: self.off.clone(),
+            radius: self.radius.clone(),
         })
     }
 
@@ -146,23 +146,23 @@ impl Near {
     }
 
     pub(super) fn scaled(&self, by: f64) -> Result<Self> {
-        Self::with((&self.value * by)?, &(&self.off * by.abs())?, 1.0)
+        Self::with((&self.value * by)?, &(&self.radius * by.abs())?, 1.0)
     }
 
     /// `self / other`, which is far from 0.
     pub(super) fn over(&self, other: &Self) -> Result<Self> {
         let value = self.value.broadcast_div(&other.value)?;
-        let off = self
-            .off
-            .broadcast_add(&value.abs()?.broadcast_mul(&other.off)?)?;
-        let least = (other.value.abs()? - &other.off)?;
-        Self::with(value, &off.broadcast_div(&least)?, 2.0)
+        let radius = self
+            .radius
+            .broadcast_add(&value.abs()?.broadcast_mul(&other.radius)?)?;
+        let least = (other.value.abs()? - &other.radius)?;
+        Self::with(value, &radius.broadcast_div(&least)?, 2.0)
     }
 
     /// 1 / √self of positive values.
     pub(super) fn inverse_root(&self) -> Result<Self> {
         let value = self.value.sqrt()?.recip()?;
-        let least = (&self.value - &self.off)?.sqrt()?.recip()?;
+        let least = (&self.value - &self.radius)?.sqrt()?.recip()?;
         Self::with(value.clone(), &(least - value)?, 4.0)
     }
 
@@ -171,33 +171,33 @@ impl Near {
     pub(super) fn exp(&self) -> Result<Self> {
         let value = self.value.exp()?;
         let units = ((self.value.abs()? * 2.0)? + 4.0)?;
-        let off = ((self.off.exp()? - 1.0)? + (units * F32)?)?;
-        Self::with(value.clone(), &(value * off)?, 0.0)
+        let radius = ((self.radius.exp()? - 1.0)? + (units * F32)?)?;
+        Self::with(value.clone(), &(value * radius)?, 0.0)
     }
 
     /// ln(self) of positive values.
     pub(super) fn ln(&self) -> Result<Self> {
-        let least = (&self.value - &self.off)?;
+        let least = (&self.value - &self.radius)?;
         let value = self.value.log()?;
-        Self::with(value, &((&self.off / least)? + 2.0 * F32)?, 4.0)
+        Self::with(value, &((&self.radius / least)? + 2.0 * F32)?, 4.0)
     }
 
     /// Σ along `dim`, which stays with length 1.
-    pub(super) fn sum(&self, dim: usize, sums: Sums) -> Result<Self> {
+    pub(super) fn sum(&self, dim: usize, sums: Accumulation) -> Result<Self> {
         let terms = self.value.dim(dim)?;
-        let off = self.off.sum_keepdim(dim)?;
+        let radius = self.radius.sum_keepdim(dim)?;
         let by_order = (self.magnitude()?.sum_keepdim(dim)? * sums.growth(terms))?;
-        Self::with(self.value.sum_keepdim(dim)?, &(off + by_order)?, 0.0)
+        Self::with(self.value.sum_keepdim(dim)?, &(radius + by_order)?, 0.0)
     }
 
     /// The matrix product.
-    pub(super) fn matmul(&self, other: &Self, sums: Sums) -> Result<Self> {
+    pub(super) fn matmul(&self, other: &Self, sums: Accumulation) -> Result<Self> {
         let product = |a: &Tensor, b: &Tensor| a.contiguous()?.matmul(&b.contiguous()?);
         let terms = self.value.dim(D::Minus1)?;
         let most = product(&self.magnitude()?, &other.magnitude()?)?;
         let least = product(&self.value.abs()?, &other.value.abs()?)?;
-        let off = ((&most - least)? + (most * (sums.growth(terms) + F32))?)?;
-        Self::with(product(&self.value, &other.value)?, &off, 0.0)
+        let radius = ((&most - least)? + (most * (sums.growth(terms) + F32))?)?;
+        Self::with(product(&self.value, &other.value)?, &radius, 0.0)
     }
 
     pub(super) fn t(&self) -> Result<Self> {

@@ -6,7 +6,7 @@ use super::eval::model_folder;
 use super::output;
 use crate::config::Verb;
 use crate::config::Wording;
-use crate::eval::respond::Respondent;
+use crate::eval::responder::Responder;
 use crate::policy::generate::Finish;
 use crate::prompt::tokenizer::TextStream;
 use crate::video;
@@ -65,12 +65,12 @@ pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
     };
     let folder = model_folder(&args.model)?;
     let (_, patches) = video::load_patches(&args.video, &config.video)?;
-    let respondent = Respondent::load(&folder, &config, temperature, 1)?;
-    let processor = respondent.processor();
+    let responder = Responder::load(&folder, &config, temperature, 1)?;
+    let processor = responder.processor();
     let prompt = processor.prompt(&args.question, args.wording, Some(patches))?;
     let mut stream = TextStream::new(processor.tokenizer());
     let mut shown = Ok(());
-    let completion = respondent.answer(&prompt, &args.question, &mut |token| {
+    let completion = responder.answer(&prompt, &args.question, &mut |token| {
         if args.json {
             return ControlFlow::Continue(());
         }
@@ -86,7 +86,7 @@ pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
     });
     shown?;
     let completion = completion?;
-    if let Some(words) = respondent.decoding_in_words() {
+    if let Some(words) = responder.decoding_in_words() {
         tracing::info!("{words}");
     }
     if args.json {

@@ -8,8 +8,8 @@ use crate::data::answer::AnswerRule;
 use crate::data::answer::ReadBy;
 use crate::data::answer::Unreadable;
 use crate::data::benchmark;
-use crate::eval::answered::Answered;
-use crate::eval::answered::Sample;
+use crate::eval::prediction::Prediction;
+use crate::eval::prediction::Sample;
 use anyhow::Context;
 use anyhow::Result;
 use clap::Args;
@@ -127,7 +127,7 @@ fn score(given: Given, rule: AnswerRule) -> Result<Line> {
         truncated: false,
         tokens: 0,
     };
-    let one = Answered::new(&question, vec![sample], rule);
+    let one = Prediction::new(&question, vec![sample], rule);
     Ok(Line {
         exact: one.exact,
         soft: one.soft,

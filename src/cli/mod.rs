@@ -55,7 +55,7 @@ enum Command {
     /// Make the miniature world; turn official CLEVRER files into questions; check clips and budgets
     Data(data::DataArgs),
     /// Answer a benchmark and score it; merge, rescore, judge or compare finished evaluations
-    Eval(eval::EvalArgs),
+    Eval(Box<eval::EvalArgs>),
     /// Ask one question about one clip
     Ask(ask::AskArgs),
     /// What the model sees and thinks, as JSON: for debugging and for comparison with other implementations
@@ -163,7 +163,7 @@ pub fn run() -> Result<Outcome> {
         Command::TrainBias(args) => training::bias(&args),
         Command::TrainCdpo(args) => training::cdpo(&args),
         Command::Data(args) => data::run(&args),
-        Command::Eval(args) => eval::run(args),
+        Command::Eval(args) => eval::run(*args),
         Command::Ask(args) => ask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Estimate(args) => estimate::run(&args),

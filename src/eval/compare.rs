@@ -1,19 +1,19 @@
 //! Two evaluations of the same questions, paired question by question.
 
-use super::EvalError;
-use super::Scores;
-use super::answered::Answered;
+use super::error::EvalError;
 use super::judge;
 use super::log;
+use super::prediction::Prediction;
 use super::score;
-use super::score::Mean;
+use super::score::MeanEstimate;
+use super::score_file::ScoreFile;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What one split says about two evaluations.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Paired {
+pub struct PairedScores {
     /// Questions that both answered.
     pub questions: usize,
     /// Accuracy of the first (exact).
@@ -21,9 +21,9 @@ pub struct Paired {
     /// Accuracy of the second (exact).
     pub second: f64,
     /// Second less first, with its 95 % interval from the pairs, clustered by clip.
-    pub difference: Mean,
+    pub difference: MeanEstimate,
     /// Second less first with partial credit.
-    pub soft_difference: Mean,
+    pub soft_difference: MeanEstimate,
     /// Questions that only the first got right.
     pub only_first_right: usize,
     /// Questions that only the second got right.
@@ -42,7 +42,7 @@ pub struct Comparison {
     /// Questions that only one of the two answered; they are not compared.
     pub unpaired: usize,
     /// By split.
-    pub splits: BTreeMap<String, Paired>,
+    pub splits: BTreeMap<String, PairedScores>,
 }
 
 /// Compares the evaluations in two folders. Unless told `across_protocols`, conditions that differ are an error.
@@ -51,21 +51,21 @@ pub fn compare(
     second: &Path,
     across_protocols: bool,
 ) -> Result<Comparison, EvalError> {
-    let (a, b) = (Scores::read(first)?, Scores::read(second)?);
+    let (a, b) = (ScoreFile::read(first)?, ScoreFile::read(second)?);
     let differences = a.settings.differences(&b.settings)?;
     if !differences.is_empty() && !across_protocols {
         return Err(EvalError::NotComparable { differences });
     }
-    let mut answered = log::read_finished(first, &a)?;
+    let mut predictions = log::read_finished(first, &a)?;
     let mut others = log::read_finished(second, &b)?;
-    for (out, scores, answered) in [(first, &a, &mut answered), (second, &b, &mut others)] {
-        judge::score_all(out, scores, answered)?;
-        if score::is_unknown(answered.iter()) {
+    for (out, scores, predictions) in [(first, &a, &mut predictions), (second, &b, &mut others)] {
+        judge::score_all(out, scores, predictions)?;
+        if score::is_unknown(predictions.iter()) {
             return Err(EvalError::Unjudged {
                 path: out.to_owned(),
             });
         }
-        let waiting = answered.iter().filter(|one| one.is_unjudged()).count();
+        let waiting = predictions.iter().filter(|one| one.is_unjudged()).count();
         if waiting > 0 {
             tracing::warn!(
                 "{}: {waiting} answers wait for a judge and count as wrong",
@@ -73,7 +73,7 @@ pub fn compare(
             );
         }
     }
-    let splits = pair(&answered, &others);
+    let splits = pair(&predictions, &others);
     let paired = splits.get("all").map_or(0, |all| all.questions);
     if paired == 0 {
         return Err(EvalError::NothingInCommon {
@@ -85,18 +85,18 @@ pub fn compare(
         first: a.settings.model,
         second: b.settings.model,
         differences,
-        unpaired: answered.len() + others.len() - 2 * paired,
+        unpaired: predictions.len() + others.len() - 2 * paired,
         splits,
     })
 }
 
-fn pair(answered: &[Answered], others: &[Answered]) -> BTreeMap<String, Paired> {
-    let by_id: BTreeMap<&str, &Answered> =
+fn pair(predictions: &[Prediction], others: &[Prediction]) -> BTreeMap<String, PairedScores> {
+    let by_id: BTreeMap<&str, &Prediction> =
         others.iter().map(|one| (one.id.as_str(), one)).collect();
-    score::group(answered)
+    score::by_split(predictions)
         .into_iter()
         .filter_map(|(name, members)| {
-            let pairs: Vec<(&Answered, &Answered)> = members
+            let pairs: Vec<(&Prediction, &Prediction)> = members
                 .into_iter()
                 .filter_map(|one| Some((one, *by_id.get(one.id.as_str())?)))
                 .collect();
@@ -105,17 +105,17 @@ fn pair(answered: &[Answered], others: &[Answered]) -> BTreeMap<String, Paired> 
         .collect()
 }
 
-fn paired(pairs: &[(&Answered, &Answered)]) -> Paired {
+fn paired(pairs: &[(&Prediction, &Prediction)]) -> PairedScores {
     let count = pairs.len() as f64;
-    let difference = |value: fn(&Answered) -> f64| {
+    let difference = |value: fn(&Prediction) -> f64| {
         score::clustered_mean(
             pairs
                 .iter()
                 .map(|(a, b)| (a.video.as_str(), value(b) - value(a))),
         )
     };
-    let right = |one: &Answered| one.exact > 0.5;
-    Paired {
+    let right = |one: &Prediction| one.exact > 0.5;
+    PairedScores {
         questions: pairs.len(),
         first: pairs.iter().map(|(a, _)| a.exact).sum::<f64>() / count,
         second: pairs.iter().map(|(_, b)| b.exact).sum::<f64>() / count,
@@ -130,7 +130,7 @@ fn paired(pairs: &[(&Answered, &Answered)]) -> Paired {
 mod tests {
     use super::*;
 
-    fn answered(scores: &[f64], video: impl Fn(usize) -> String) -> Vec<Answered> {
+    fn predictions(scores: &[f64], video: impl Fn(usize) -> String) -> Vec<Prediction> {
         let numbered = scores.iter().enumerate();
         numbered
             .map(|(index, exact)| {
@@ -146,8 +146,8 @@ mod tests {
     #[test]
     fn pairs_are_compared_question_by_question() {
         let own = |index: usize| index.to_string();
-        let first = answered(&[1.0, 0.0, 1.0, 0.0], own);
-        let second = answered(&[1.0, 1.0, 0.0, 1.0, 1.0], own);
+        let first = predictions(&[1.0, 0.0, 1.0, 0.0], own);
+        let second = predictions(&[1.0, 1.0, 0.0, 1.0, 1.0], own);
         let splits = pair(&first, &second);
         assert_eq!(splits.keys().collect::<Vec<_>>(), ["all", "inferential"]);
         let all = &splits["all"];
@@ -162,10 +162,10 @@ mod tests {
 
     #[test]
     fn equal_answers_leave_no_doubt_and_clips_count_once() {
-        let first = answered(&[1.0, 0.0, 1.0, 0.0], |_| "one".into());
+        let first = predictions(&[1.0, 0.0, 1.0, 0.0], |_| "one".into());
         let splits = pair(&first, &first);
         assert_eq!(splits["all"].difference.half_width, None);
-        let apart = answered(&[1.0, 0.0], |index| index.to_string());
+        let apart = predictions(&[1.0, 0.0], |index| index.to_string());
         let same = pair(&apart, &apart)["all"].difference;
         assert!(same.mean.abs() < 1e-12 && same.half_width.unwrap().abs() < 1e-12);
     }

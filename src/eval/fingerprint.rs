@@ -1,11 +1,12 @@
 //! Short fingerprints of a model's weights and of an evaluation's settings.
 
-use super::EvalError;
+use super::error::EvalError;
 use crate::config::Config;
 use crate::config::Extraction;
 use crate::config::QuestionOrder;
 use crate::data::Question;
 use crate::data::fnv::Fnv;
+use std::ffi::OsStr;
 use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
@@ -35,7 +36,7 @@ pub(super) fn of_weights(folder: &Path) -> Result<String, EvalError> {
     files.sort();
     let mut hash = Fnv::default();
     for path in files {
-        hash.add(path.file_name().unwrap_or_default().as_encoded_bytes());
+        hash.add(file_name(&path));
         add_file(&path, &mut hash).map_err(|error| failed(&path, error))?;
     }
     Ok(hash.hex())
@@ -68,15 +69,20 @@ pub(super) fn of_text(text: &str) -> String {
 pub(super) fn of_questions(questions: &[Question]) -> String {
     let mut hash = Fnv::default();
     for question in questions {
-        let (text, clip) = (question.text(), question.video.file_name());
+        let text = question.text();
         let parts = [question.id.as_str(), &text, &question.solution];
         for part in parts.map(str::as_bytes) {
             hash.add(&part.len().to_le_bytes());
             hash.add(part);
         }
-        hash.add(clip.unwrap_or_default().as_encoded_bytes());
+        hash.add(file_name(&question.video));
     }
     hash.hex()
+}
+
+/// The last part of a path; nothing where it has none, as in `..`.
+fn file_name(path: &Path) -> &[u8] {
+    path.file_name().map_or(&[], OsStr::as_encoded_bytes)
 }
 
 /// Of every setting that changes an answer or a score, and of the questions' own fingerprint.

@@ -1,41 +1,41 @@
 //! Several models on several benchmarks as one table, as papers print it.
 
-use super::EvalError;
-use super::Scores;
-use super::table::Style;
+use super::error::EvalError;
+use super::score_file::ScoreFile;
+use super::table::TableStyle;
 use super::table::accuracy;
 use super::table::render;
 use std::collections::BTreeMap;
 
 /// What stands in a cell.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub enum CellValue {
     /// An evaluation: exactly right answers with their 95 % interval.
-    Evaluated(Box<Scores>),
+    Evaluated(Box<ScoreFile>),
     /// A number from elsewhere, such as a published one, %.
     Given(f64),
 }
 
 /// A cell of the table.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cell {
+pub struct GridCell {
     /// Its row: a model.
     pub row: String,
     /// Its column: a benchmark.
     pub column: String,
     /// What it shows.
-    pub value: Value,
+    pub value: CellValue,
 }
 
 /// What makes cells of one column incomparable: the column, two of its rows and the settings that differ.
 ///
 /// # Errors
 /// Settings that cannot be written.
-pub fn incomparable(cells: &[Cell]) -> Result<Vec<String>, EvalError> {
+pub fn incomparable(cells: &[GridCell]) -> Result<Vec<String>, EvalError> {
     let mut found = Vec::new();
-    let mut firsts: BTreeMap<&str, (&str, &Scores)> = BTreeMap::new();
+    let mut firsts: BTreeMap<&str, (&str, &ScoreFile)> = BTreeMap::new();
     for cell in cells {
-        let Value::Evaluated(scores) = &cell.value else {
+        let CellValue::Evaluated(scores) = &cell.value else {
             continue;
         };
         let (row, first) = firsts.entry(&cell.column).or_insert((&cell.row, scores));
@@ -52,7 +52,7 @@ pub fn incomparable(cells: &[Cell]) -> Result<Vec<String>, EvalError> {
 }
 
 /// Rows and columns in the order in which they are first named; a dash where there is no cell.
-pub fn grid(cells: &[Cell], style: Style) -> String {
+pub fn grid(cells: &[GridCell], style: TableStyle) -> String {
     let mut rows: Vec<&str> = Vec::new();
     let mut columns: Vec<&str> = Vec::new();
     for cell in cells {
@@ -77,7 +77,7 @@ pub fn grid(cells: &[Cell], style: Style) -> String {
     render(&lines, style)
 }
 
-impl Value {
+impl CellValue {
     fn show(&self) -> String {
         match self {
             Self::Given(number) => format!("{number:.1}"),
@@ -101,10 +101,10 @@ mod tests {
 
     #[test]
     fn rows_and_columns_keep_their_order() {
-        let cell = |row: &str, column: &str, number| Cell {
+        let cell = |row: &str, column: &str, number| GridCell {
             row: row.into(),
             column: column.into(),
-            value: Value::Given(number),
+            value: CellValue::Given(number),
         };
         let cells = [
             cell("base", "CLEVRER", 44.7),
@@ -112,10 +112,10 @@ mod tests {
             cell("CDPO", "CLEVRER", 79.1),
         ];
         assert_eq!(
-            grid(&cells, Style::Text),
+            grid(&cells, TableStyle::Text),
             "model  CLEVRER  MMVU\nbase      44.7  52.8\nCDPO      79.1     –\n"
         );
-        let markdown = grid(&cells, Style::Markdown);
+        let markdown = grid(&cells, TableStyle::Markdown);
         assert!(markdown.contains("| --- | ---: | ---: |"), "{markdown}");
     }
 }

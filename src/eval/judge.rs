@@ -4,21 +4,20 @@
 //! in `judgements.jsonl`: a judging that was interrupted goes on where it was, and scoring again needs no judge. A reply that
 //! says neither leaves its answer unjudged, which never counts as right.
 
-use super::EvalError;
-use super::Scores;
-use super::Settings;
-use super::answered::Answered;
+use super::error::EvalError;
+use super::files::write_json;
 use super::fingerprint;
 use super::log;
+use super::prediction::JudgeVerdict;
+use super::prediction::Prediction;
 use super::score;
-use super::write_json;
-use crate::data::JudgeTask;
-use crate::data::answer::AnswerForm;
-use crate::data::answer::ReadBy;
-use crate::data::answer::option::choices_in;
-use crate::data::answer::strict;
-use client::Asked;
+use super::score_file::ScoreFile;
+use super::settings::Settings;
 use client::Client;
+use client::JudgeResponse;
+use prompt::JudgedBy;
+use prompt::verdict;
+use prompt::words;
 use serde::Deserialize;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -33,79 +32,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
 pub mod client;
-
-/// What a judge says of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is right.
-    Right,
-    /// It is wrong.
-    Wrong,
-    /// The reply says neither.
-    Unread,
-}
-
-/// Which judge, in `scores.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JudgedBy {
-    /// Its name at the endpoint.
-    pub model: String,
-    /// A fingerprint of the words it is asked in.
-    pub wording_hash: String,
-}
-
-impl JudgedBy {
-    fn of(model: &str) -> Self {
-        let tasks = [
-            JudgeTask::Caption(String::new()),
-            JudgeTask::Open(String::new()),
-        ];
-        let words = tasks.map(|task| words(&task, "", ""));
-        Self {
-            model: model.to_owned(),
-            wording_hash: fingerprint::of_text(&words.join("\u{0}")),
-        }
-    }
-}
-
-/// What the judge reads; TempCompass's and MMVU's procedures in our own words.
-fn words(task: &JudgeTask, answer: &str, truth: &str) -> String {
-    match task {
-        JudgeTask::Caption(question) => format!(
-            "Here is what somebody wrote about a video, and a question about that video. Which option agrees with the text? Go by \
-                 the text alone. If it says nothing that tells the options apart, the reply is: none\n\n\
-                 Text:\n{answer}\n\nQuestion:\n{question}\n\nReply with one option's letter, or none, and with nothing else."
-        ),
-        JudgeTask::Open(question) => format!(
-            "Somebody answered a question about a video. Does the answer mean the same as the right answer? Other words, spellings and \
-                 units, or more detail, are no fault; another thing, number or claim is.\n\n\
-                 Question:\n{question}\n\nRight answer:\n{truth}\n\nAnswer:\n{answer}\n\nReply with the word correct or incorrect, and with \
-                 nothing else."
-        ),
-    }
-}
-
-/// What a reply says. An option other than the right one, and none, are wrong.
-fn verdict(task: &JudgeTask, reply: &str, truth: &str) -> Verdict {
-    let word = strict::read(reply, AnswerForm::Words).answer;
-    match task {
-        JudgeTask::Caption(_) if word.eq_ignore_ascii_case("none") => Verdict::Wrong,
-        JudgeTask::Caption(question) => {
-            let options = choices_in(question);
-            let read = strict::read(reply, AnswerForm::Options(&options));
-            match read.answer.as_str() {
-                // A judge is to name the option, not to talk of it.
-                _ if read.read_by == ReadBy::Prose => Verdict::Unread,
-                "" => Verdict::Unread,
-                letter if letter == truth => Verdict::Right,
-                _ => Verdict::Wrong,
-            }
-        }
-        JudgeTask::Open(_) if word.eq_ignore_ascii_case("correct") => Verdict::Right,
-        JudgeTask::Open(_) if word.eq_ignore_ascii_case("incorrect") => Verdict::Wrong,
-        JudgeTask::Open(_) => Verdict::Unread,
-    }
-}
+pub(super) mod prompt;
 
 /// A line of `judgements.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,40 +48,38 @@ struct Judgement {
 }
 
 /// An answer that a judge is to read.
-struct Case<'a> {
+struct JudgeCase<'a> {
     id: &'a str,
     prompt: String,
     prompt_hash: String,
 }
 
-impl<'a> Case<'a> {
+impl<'a> JudgeCase<'a> {
     /// `None` where there is nothing to judge: no task, or no answer, which is wrong.
-    fn of(answered: &'a Answered) -> Option<Self> {
-        let (task, text) = (answered.judge_task()?, answered.judged_text());
+    fn of(prediction: &'a Prediction) -> Option<Self> {
+        let (task, text) = (prediction.judge_task()?, prediction.judged_text());
         if text.is_empty() {
             return None;
         }
-        let prompt = words(&task, text, &answered.truth_in_words());
+        let prompt = words(&task, text, &prediction.truth_in_words());
         Some(Self {
-            id: &answered.id,
+            id: &prediction.id,
             prompt_hash: fingerprint::of_text(&prompt),
             prompt,
         })
     }
-}
 
-impl Case<'_> {
     /// Logs a reply; returns why there is none.
     fn record(
         &self,
-        asked: Asked,
+        response: JudgeResponse,
         client: &Client,
         judgements: &mut log::Log,
         path: &Path,
     ) -> Result<Option<String>, EvalError> {
-        let reply = match asked {
-            Asked::Reply(reply) => reply,
-            Asked::Refused(reason) => {
+        let reply = match response {
+            JudgeResponse::Reply(reply) => reply,
+            JudgeResponse::Refused(reason) => {
                 tracing::warn!("{}: the judge does not take it: {reason}", self.id);
                 return Ok(Some(reason));
             }
@@ -174,7 +99,7 @@ impl Case<'_> {
 }
 
 /// Replies by question id and fingerprint of what was asked.
-type Replies = BTreeMap<(String, String), String>;
+type JudgeReplies = BTreeMap<(String, String), String>;
 
 /// Has the stored answers of the folder `out` judged, `at_once` at a time, and writes `scores.json` anew. `progress` is told of
 /// the replies that have come and how many are due.
@@ -187,14 +112,14 @@ pub fn judge(
     client: &Client,
     at_once: usize,
     progress: impl FnMut(usize, usize),
-) -> Result<(Scores, PathBuf), EvalError> {
-    let before = Scores::read(out)?;
-    let mut answered = log::read_finished(out, &before)?;
+) -> Result<(ScoreFile, PathBuf), EvalError> {
+    let before = ScoreFile::read(out)?;
+    let mut predictions = log::read_finished(out, &before)?;
     // The judge reads what the rule takes for the answer, or leaves open.
-    for one in &mut answered {
+    for one in &mut predictions {
         one.score(before.settings.rule());
     }
-    if answered.iter().all(|one| one.judge_task().is_none()) {
+    if predictions.iter().all(|one| one.judge_task().is_none()) {
         return Err(EvalError::NothingToJudge {
             path: out.to_owned(),
         });
@@ -203,10 +128,10 @@ pub fn judge(
     let _lock = lock(out)?;
     let replies = replies(&path, &client.model)?;
     let is_new =
-        |case: &Case| !replies.contains_key(&(case.id.to_owned(), case.prompt_hash.clone()));
-    let cases: Vec<Case> = answered
+        |case: &JudgeCase| !replies.contains_key(&(case.id.to_owned(), case.prompt_hash.clone()));
+    let cases: Vec<JudgeCase> = predictions
         .iter()
-        .filter_map(Case::of)
+        .filter_map(JudgeCase::of)
         .filter(is_new)
         .collect();
     let (new, refused) = ask_all(&cases, client, at_once, &path, progress)?;
@@ -217,7 +142,7 @@ pub fn judge(
             reason,
         });
     }
-    let scores = Scores {
+    let scores = ScoreFile {
         settings: Settings {
             judge: Some(JudgedBy::of(&client.model)),
             ..before.settings
@@ -225,9 +150,9 @@ pub fn judge(
         judge_url: Some(client.shown_url()),
         ..before
     };
-    score_all(out, &scores, &mut answered)?;
-    let scores = Scores {
-        splits: score::splits(&answered),
+    score_all(out, &scores, &mut predictions)?;
+    let scores = ScoreFile {
+        splits: score::splits(&predictions),
         ..scores
     };
     let path = out.join("scores.json");
@@ -238,10 +163,10 @@ pub fn judge(
 /// Scores answers by the rule of `scores`, and those that its judge, if any, is for by what that has said of them.
 pub(super) fn score_all(
     out: &Path,
-    scores: &Scores,
-    answered: &mut [Answered],
+    scores: &ScoreFile,
+    predictions: &mut [Prediction],
 ) -> Result<(), EvalError> {
-    for one in answered.iter_mut() {
+    for one in predictions.iter_mut() {
         one.score(scores.settings.rule());
     }
     let Some(judge) = &scores.settings.judge else {
@@ -253,13 +178,15 @@ pub(super) fn score_all(
         });
     }
     let replies = replies(&log_of(out), &judge.model)?;
-    for one in answered {
+    for one in predictions {
         let Some(task) = one.judge_task() else {
             continue;
         };
-        let verdict = Case::of(one).map_or(Verdict::Wrong, |case| {
+        let verdict = JudgeCase::of(one).map_or(JudgeVerdict::Wrong, |case| {
             let reply = replies.get(&(case.id.to_owned(), case.prompt_hash));
-            reply.map_or(Verdict::Unread, |reply| verdict(&task, reply, &one.truth()))
+            reply.map_or(JudgeVerdict::Unread, |reply| {
+                verdict(&task, reply, &one.truth())
+            })
         });
         one.set_verdict(verdict);
     }
@@ -288,9 +215,9 @@ fn log_of(out: &Path) -> PathBuf {
 }
 
 /// What `judge` has replied so far.
-fn replies(path: &Path, judge: &str) -> Result<Replies, EvalError> {
+fn replies(path: &Path, judge: &str) -> Result<JudgeReplies, EvalError> {
     if !path.exists() {
-        return Ok(Replies::new());
+        return Ok(JudgeReplies::new());
     }
     let lines: Vec<Judgement> = log::read(path)?;
     Ok(lines
@@ -303,7 +230,7 @@ fn replies(path: &Path, judge: &str) -> Result<Replies, EvalError> {
 /// Asks about every case, several at once; replies are logged as they come. What fails for all questions ends it, one that is
 /// refused is left out. Returns how many replies came, and why the last refused one was.
 fn ask_all(
-    cases: &[Case],
+    cases: &[JudgeCase],
     client: &Client,
     at_once: usize,
     path: &Path,
@@ -329,8 +256,9 @@ fn ask_all(
         }
         drop(sender);
         let (mut replies, mut refused, mut failure) = (0, None, None);
-        for (done, (case, asked)) in receiver.into_iter().enumerate() {
-            match asked.and_then(|asked| case.record(asked, client, &mut judgements, path)) {
+        for (done, (case, response)) in receiver.into_iter().enumerate() {
+            match response.and_then(|response| case.record(response, client, &mut judgements, path))
+            {
                 Ok(None) => replies += 1,
                 Ok(reason) => refused = reason,
                 Err(error) => {
@@ -346,60 +274,4 @@ fn ask_all(
             None => Ok((replies, refused)),
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reply_is_a_verdict_or_none() {
-        let caption = JudgeTask::Caption("Where to?\nA. left\nB. right".into());
-        for (reply, want) in [
-            ("A", Verdict::Right),
-            (" a. ", Verdict::Right),
-            ("(A) left", Verdict::Right),
-            ("<think>B? no</think>\n\nA", Verdict::Right),
-            ("Answer: left", Verdict::Right),
-            ("B", Verdict::Wrong),
-            ("right.", Verdict::Wrong),
-            ("A, B", Verdict::Wrong),
-            ("None.", Verdict::Wrong),
-            ("C", Verdict::Unread),
-            ("The text says that it goes left", Verdict::Unread),
-            ("<think>A", Verdict::Unread),
-            ("", Verdict::Unread),
-        ] {
-            assert_eq!(verdict(&caption, reply, "A"), want, "{reply:?}");
-        }
-        let open = JudgeTask::Open("Which style?".into());
-        for (reply, want) in [
-            ("correct", Verdict::Right),
-            ("**Correct.**", Verdict::Right),
-            ("<think>incorrect?</think>correct", Verdict::Right),
-            ("Incorrect", Verdict::Wrong),
-            ("not correct", Verdict::Unread),
-            ("", Verdict::Unread),
-        ] {
-            assert_eq!(verdict(&open, reply, "Gothic"), want, "{reply:?}");
-        }
-    }
-
-    #[test]
-    fn the_judge_reads_the_answer_and_for_open_questions_the_truth() {
-        let caption = words(
-            &JudgeTask::Caption("Where to?\nA. left".into()),
-            "It rolls.",
-            "A",
-        );
-        assert!(caption.contains("It rolls.") && caption.contains("A. left"));
-        let open = words(
-            &JudgeTask::Open("Which style?".into()),
-            "Baroque",
-            "Late Gothic",
-        );
-        for part in ["Which style?", "Baroque", "Late Gothic"] {
-            assert!(open.contains(part), "{open}");
-        }
-    }
 }

@@ -1,9 +1,9 @@
 //! `outputs.jsonl`, a line per answered question, and `judgements.jsonl`, one per reply of a judge: appended as they come,
 //! readable after a kill at any moment.
 
-use super::EvalError;
-use super::Scores;
-use super::answered::Answered;
+use super::error::EvalError;
+use super::prediction::Prediction;
+use super::score_file::ScoreFile;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
@@ -28,11 +28,11 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, EvalError
 }
 
 /// The answers of a finished evaluation: those that its scores are about, each once.
-pub(super) fn read_finished(out: &Path, scores: &Scores) -> Result<Vec<Answered>, EvalError> {
+pub(super) fn read_finished(out: &Path, scores: &ScoreFile) -> Result<Vec<Prediction>, EvalError> {
     let path = out.join("outputs.jsonl");
-    let answered: Vec<Answered> = read(&path)?;
-    let ids: BTreeSet<&str> = answered.iter().map(|one| one.id.as_str()).collect();
-    let (found, lines, scored) = (ids.len(), answered.len(), scores.questions_answered);
+    let predictions: Vec<Prediction> = read(&path)?;
+    let ids: BTreeSet<&str> = predictions.iter().map(|one| one.id.as_str()).collect();
+    let (found, lines, scored) = (ids.len(), predictions.len(), scores.questions_answered);
     if found != lines || found != scored {
         return Err(EvalError::OtherAnswers {
             path,
@@ -41,7 +41,7 @@ pub(super) fn read_finished(out: &Path, scores: &Scores) -> Result<Vec<Answered>
             scored,
         });
     }
-    Ok(answered)
+    Ok(predictions)
 }
 
 /// Length of the lines that have their end.
@@ -78,14 +78,14 @@ impl Log {
             Err(error) => return Err(failed(error)),
         };
         let whole = whole_lines(&bytes);
-        let answered = parse(path, &bytes[..whole])?;
+        let predictions = parse(path, &bytes[..whole])?;
         let file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(path)
             .map_err(failed)?;
         file.set_len(whole as u64).map_err(failed)?;
-        Ok((Self { file }, answered))
+        Ok((Self { file }, predictions))
     }
 
     /// Appends a line in one write.

@@ -1,6 +1,6 @@
 //! From answered questions to numbers: means with confidence intervals, by every split, beside the best constant answer.
 
-use super::answered::Answered;
+use super::prediction::Prediction;
 use crate::config::AccuracyRule;
 use crate::data::Answer;
 use crate::data::answer::ReadBy;
@@ -19,7 +19,7 @@ const MAX_LETTERS: usize = 8;
 
 /// A mean over questions and its 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Mean {
+pub struct MeanEstimate {
     /// The mean; not a number (`null`) where no answer is judged.
     #[serde(deserialize_with = "number_or_null")]
     pub mean: f64,
@@ -27,7 +27,7 @@ pub struct Mean {
     pub half_width: Option<f64>,
 }
 
-impl Mean {
+impl MeanEstimate {
     /// Of what nobody knows.
     const UNKNOWN: Self = Self {
         mean: f64::NAN,
@@ -46,7 +46,7 @@ fn is_zero(count: &usize) -> bool {
 
 /// The constant answer that scores best on the evaluated questions: what a model gets without looking.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Constant {
+pub struct ConstantAnswer {
     /// The answer, such as `A` or `A,B`.
     pub answer: String,
     /// Its mean score.
@@ -55,20 +55,20 @@ pub struct Constant {
 
 /// The scores of one set of questions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Split {
+pub struct SplitScores {
     /// Questions.
     pub questions: usize,
     /// Different clips among them.
     pub videos: usize,
     /// Accuracy with partial credit.
-    pub soft: Mean,
+    pub soft: MeanEstimate,
     /// Accuracy without.
-    pub exact: Mean,
+    pub exact: MeanEstimate,
     /// Share of completions in the demanded format.
-    pub format: Mean,
+    pub format: MeanEstimate,
     /// Accuracy over single options, where questions have several right ones (CLEVRER's per-option measure).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub per_option: Option<Mean>,
+    pub per_option: Option<MeanEstimate>,
     /// Questions without a readable answer.
     pub unparsable: usize,
     /// Why, and how many each.
@@ -92,23 +92,23 @@ pub struct Split {
     /// Mean length in tokens.
     pub mean_tokens: f64,
     /// The best constant answer under the soft rule.
-    pub best_constant_soft: Constant,
+    pub best_constant_soft: ConstantAnswer,
     /// The best constant answer under the exact rule.
-    pub best_constant_exact: Constant,
+    pub best_constant_exact: ConstantAnswer,
 }
 
 /// Scores by split: `all`, each question kind that occurs, and `name/value` for what the source sorts questions under.
-pub fn splits(answered: &[Answered]) -> BTreeMap<String, Split> {
-    group(answered)
+pub fn splits(predictions: &[Prediction]) -> BTreeMap<String, SplitScores> {
+    by_split(predictions)
         .into_iter()
         .map(|(name, members)| (name, split(&members)))
         .collect()
 }
 
 /// The members of each split.
-pub(super) fn group(answered: &[Answered]) -> BTreeMap<String, Vec<&Answered>> {
-    let mut groups: BTreeMap<String, Vec<&Answered>> = BTreeMap::new();
-    for one in answered {
+pub(super) fn by_split(predictions: &[Prediction]) -> BTreeMap<String, Vec<&Prediction>> {
+    let mut groups: BTreeMap<String, Vec<&Prediction>> = BTreeMap::new();
+    for one in predictions {
         let kind = one.kind.map(|kind| kind.as_str().to_owned());
         let others = one
             .splits
@@ -121,14 +121,20 @@ pub(super) fn group(answered: &[Answered]) -> BTreeMap<String, Vec<&Answered>> {
     groups
 }
 
-fn split(members: &[&Answered]) -> Split {
+fn split(members: &[&Prediction]) -> SplitScores {
     let videos: BTreeSet<&str> = members.iter().map(|one| one.video.as_str()).collect();
-    let mean = |value: fn(&Answered) -> f64| {
+    let mean = |value: fn(&Prediction) -> f64| {
         clustered_mean(members.iter().map(|one| (one.video.as_str(), value(one))))
     };
     let unjudged = members.iter().filter(|one| one.is_unjudged()).count();
     let unknown = is_unknown(members.iter().copied());
-    let accuracy = |value| if unknown { Mean::UNKNOWN } else { mean(value) };
+    let accuracy = |value| {
+        if unknown {
+            MeanEstimate::UNKNOWN
+        } else {
+            mean(value)
+        }
+    };
     let mut reasons = BTreeMap::new();
     for reason in members.iter().filter_map(|one| one.unreadable) {
         *reasons.entry(reason).or_default() += 1;
@@ -143,7 +149,7 @@ fn split(members: &[&Answered]) -> Split {
         .iter()
         .filter(|one| one.verdict.is_none() && !one.is_caption());
     let solutions: Vec<&str> = by_rule.map(|one| one.solution.as_str()).collect();
-    Split {
+    SplitScores {
         questions: members.len(),
         videos: videos.len(),
         soft: accuracy(|one| one.soft),
@@ -169,7 +175,7 @@ fn split(members: &[&Answered]) -> Split {
 }
 
 /// Whether answers wait for a judge and nothing else is decided: there is no accuracy then.
-pub(super) fn is_unknown<'a>(members: impl IntoIterator<Item = &'a Answered>) -> bool {
+pub(super) fn is_unknown<'a>(members: impl IntoIterator<Item = &'a Prediction>) -> bool {
     let (mut waiting, mut decided) = (false, false);
     for one in members {
         waiting |= one.is_unjudged();
@@ -179,7 +185,7 @@ pub(super) fn is_unknown<'a>(members: impl IntoIterator<Item = &'a Answered>) ->
 }
 
 /// Exact accuracy of the answers that could be read, where some could not.
-fn exact_of_read(members: &[&Answered]) -> Option<f64> {
+fn exact_of_read(members: &[&Prediction]) -> Option<f64> {
     let read: Vec<f64> = members
         .iter()
         .filter(|one| one.is_decided())
@@ -189,7 +195,7 @@ fn exact_of_read(members: &[&Answered]) -> Option<f64> {
         .then(|| read.iter().sum::<f64>() / read.len() as f64)
 }
 
-fn option_accuracy(members: &[&Answered]) -> Option<Mean> {
+fn option_accuracy(members: &[&Prediction]) -> Option<MeanEstimate> {
     if !members.iter().any(|one| one.has_several_right()) {
         return None;
     }
@@ -208,7 +214,7 @@ fn option_accuracy(members: &[&Answered]) -> Option<Mean> {
 ///
 /// With residuals e = x − mean summed per clip, SE² = C/(C − 1) · Σ_clips (Σ e)² / n² for C clips and n questions
 /// (the ratio estimator of a cluster sample; for one question per clip it is the ordinary standard error).
-pub fn clustered_mean<'a>(values: impl Iterator<Item = (&'a str, f64)>) -> Mean {
+pub fn clustered_mean<'a>(values: impl Iterator<Item = (&'a str, f64)>) -> MeanEstimate {
     let values: Vec<(&str, f64)> = values.collect();
     let count = values.len() as f64;
     let mean = values.iter().map(|(_, value)| value).sum::<f64>() / count;
@@ -221,13 +227,13 @@ pub fn clustered_mean<'a>(values: impl Iterator<Item = (&'a str, f64)>) -> Mean 
         let squares: f64 = residuals.values().map(|sum| sum * sum).sum();
         NORMAL_95 * (clusters / (clusters - 1.0) * squares).sqrt() / count
     });
-    Mean { mean, half_width }
+    MeanEstimate { mean, half_width }
 }
 
 /// The constant answer with the best mean score; among equals the shortest, then the first in the alphabet.
 ///
 /// Up to [`MAX_LETTERS`] different answer parts every subset of them is tried, beyond that the single parts and the solutions.
-fn best_constant(solutions: &[&str], rule: AccuracyRule) -> Constant {
+fn best_constant(solutions: &[&str], rule: AccuracyRule) -> ConstantAnswer {
     // Thousands of questions have few different solutions: each is scored once.
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for solution in solutions {
@@ -244,7 +250,7 @@ fn best_constant(solutions: &[&str], rule: AccuracyRule) -> Constant {
         .map(|parts| parts.into_iter().collect::<Vec<_>>().join(","))
         .collect();
     candidates.sort_by_key(String::len);
-    let mut best = Constant {
+    let mut best = ConstantAnswer {
         answer: String::new(),
         mean: 0.0,
     };
@@ -255,7 +261,7 @@ fn best_constant(solutions: &[&str], rule: AccuracyRule) -> Constant {
             .sum();
         let mean = total / solutions.len() as f64;
         if mean > best.mean {
-            best = Constant { answer, mean };
+            best = ConstantAnswer { answer, mean };
         }
     }
     best
@@ -283,21 +289,21 @@ fn candidates(truths: &[BTreeSet<String>]) -> BTreeSet<BTreeSet<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answered::Judging;
-    use super::super::answered::Sample;
+    use super::super::prediction::JudgeNeed;
+    use super::super::prediction::Sample;
     use super::*;
     use crate::config::Extraction;
     use crate::config::QuestionKind;
     use crate::data::Question;
 
-    fn answered(
+    fn prediction(
         id: usize,
         video: &str,
         kind: QuestionKind,
         solution: &str,
         scores: (f64, f64),
-    ) -> Answered {
-        Answered {
+    ) -> Prediction {
+        Prediction {
             id: format!("q{id}"),
             video: video.into(),
             kind: Some(kind),
@@ -317,7 +323,7 @@ mod tests {
             question: "Why?".into(),
             read_by: Some(ReadBy::Tags),
             judge: None,
-            judging: Judging::None,
+            judge_need: JudgeNeed::None,
             verdict: None,
         }
     }
@@ -377,7 +383,7 @@ mod tests {
             truncated: false,
             tokens: 1,
         });
-        let mut one = Answered::new(&question, samples.to_vec(), Extraction::Strict.into());
+        let mut one = Prediction::new(&question, samples.to_vec(), Extraction::Strict.into());
         assert_eq!((one.answer.as_str(), one.exact), ("B", 1.0));
         one.score(Extraction::Authors.into());
         assert_eq!((one.answer.as_str(), one.exact), ("A", 0.0));
@@ -390,10 +396,10 @@ mod tests {
     fn splits_by_kind_and_counts() {
         use QuestionKind::{Inferential, Observational};
         let all = [
-            answered(0, "a", Observational, "A", (1.0, 1.0)),
-            answered(1, "a", Observational, "A,B", (0.0, 0.5)),
-            answered(2, "b", Inferential, "C", (0.0, 0.0)),
-            answered(3, "c", Inferential, "A", (1.0, 1.0)),
+            prediction(0, "a", Observational, "A", (1.0, 1.0)),
+            prediction(1, "a", Observational, "A,B", (0.0, 0.5)),
+            prediction(2, "b", Inferential, "C", (0.0, 0.0)),
+            prediction(3, "c", Inferential, "A", (1.0, 1.0)),
         ];
         let splits = splits(&all);
         assert_eq!(

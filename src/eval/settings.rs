@@ -1,12 +1,12 @@
 //! The conditions of an evaluation: two with equal settings give equal scores.
 
-use super::EvalError;
-use super::asking::Asking;
+use super::error::EvalError;
+use super::files::read_json;
+use super::files::write_json;
 use super::fingerprint;
-use super::judge::JudgedBy;
+use super::judge::prompt::JudgedBy;
+use super::prompt_format::PromptFormat;
 use super::protocol::ProtocolFile;
-use super::read_json;
-use super::write_json;
 use crate::config::Benchmark;
 use crate::config::Config;
 use crate::config::Extraction;
@@ -100,7 +100,7 @@ impl Settings {
     ) -> Result<Self, EvalError> {
         let eval = &config.eval;
         let questions_hash = fingerprint::of_questions(dataset.questions());
-        let asking = Asking::new(eval)?;
+        let format = PromptFormat::new(eval)?;
         Ok(Self {
             model: model.to_owned(),
             weights: fingerprint::of_weights(model_dir)?,
@@ -111,16 +111,16 @@ impl Settings {
                 .protocol
                 .map_or("own", |protocol| protocol.as_str())
                 .to_owned(),
-            protocol_file: asking.file().cloned(),
-            remarks: asking.remarks(),
+            protocol_file: format.file().cloned(),
+            remarks: format.remarks(),
             questions: config.data.questions.clone(),
             config_hash: fingerprint::of_config(config, &questions_hash)?,
             questions_hash,
             questions_asked: dataset.len(),
             questions_published: eval.benchmark.and_then(Benchmark::published_questions),
             subset: subset(config),
-            wording: asking.name(),
-            wording_hash: asking.hash(),
+            wording: format.name(),
+            wording_hash: format.hash(),
             extraction: eval.extraction,
             samples: eval.samples,
             temperature: eval.temperature,

@@ -1,15 +1,15 @@
 //! Evaluations that are finished: scored anew without a model, or put together from their shards.
 
-use super::EvalError;
-use super::Scores;
-use super::answered::Answered;
+use super::error::EvalError;
+use super::files::read_json;
+use super::files::write_json;
 use super::judge;
 use super::log;
-use super::read_json;
+use super::prediction::Prediction;
 use super::score;
+use super::score_file::ScoreFile;
 use super::settings::Settings;
 use super::shard::Shard;
-use super::write_json;
 use crate::config::Extraction;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,9 +17,12 @@ use std::path::PathBuf;
 
 /// Scores the stored answers of the folder `out` anew, by its own rule or by `extraction`, and returns where the scores
 /// were written: `scores.json` for its own rule, `scores-RULE.json` for another.
-pub fn rescore(out: &Path, extraction: Option<Extraction>) -> Result<(Scores, PathBuf), EvalError> {
-    let before = Scores::read(out)?;
-    let mut answered = log::read_finished(out, &before)?;
+pub fn rescore(
+    out: &Path,
+    extraction: Option<Extraction>,
+) -> Result<(ScoreFile, PathBuf), EvalError> {
+    let before = ScoreFile::read(out)?;
+    let mut predictions = log::read_finished(out, &before)?;
     let own = Settings::read(out)?.extraction;
     let rule = extraction.unwrap_or(own);
     if rule == Extraction::Official && before.settings.rule().benchmark.is_none() {
@@ -29,7 +32,7 @@ pub fn rescore(out: &Path, extraction: Option<Extraction>) -> Result<(Scores, Pa
     }
     // What a judge has said of answers read by one rule says nothing of those read by another.
     let judge = before.settings.judge.clone().filter(|_| rule == own);
-    let mut scores = Scores {
+    let mut scores = ScoreFile {
         judge_url: before.judge_url.filter(|_| judge.is_some()),
         settings: Settings {
             extraction: rule,
@@ -38,8 +41,8 @@ pub fn rescore(out: &Path, extraction: Option<Extraction>) -> Result<(Scores, Pa
         },
         ..before
     };
-    judge::score_all(out, &scores, &mut answered)?;
-    scores.splits = score::splits(&answered);
+    judge::score_all(out, &scores, &mut predictions)?;
+    scores.splits = score::splits(&predictions);
     let name = if rule == own {
         "scores.json".to_owned()
     } else {
@@ -51,45 +54,45 @@ pub fn rescore(out: &Path, extraction: Option<Extraction>) -> Result<(Scores, Pa
 }
 
 /// Puts the finished shards in the folder `out` together: `outputs.jsonl` and `scores.json` as one process writes them.
-pub fn merge(out: &Path) -> Result<Scores, EvalError> {
+pub fn merge(out: &Path) -> Result<ScoreFile, EvalError> {
     let shards = find_shards(out)?;
     let settings = Settings::read(out)?;
     let whole = out.join("outputs.jsonl");
     if whole.exists() {
         return Err(EvalError::Merged { path: whole });
     }
-    let (mut answered, mut lines) = (Vec::<Answered>::new(), Vec::<u8>::new());
+    let (mut predictions, mut lines) = (Vec::<Prediction>::new(), Vec::<u8>::new());
     let (mut skipped, mut missing) = (0, 0);
     for shard in shards {
         let path = out.join(shard.scores_file());
         if !path.exists() {
             return Err(EvalError::Unfinished { path, shard });
         }
-        let scores: Scores = read_json(&path)?;
+        let scores: ScoreFile = read_json(&path)?;
         skipped += scores.questions_skipped;
         missing = scores.questions_missing;
         let path = out.join(shard.outputs_file());
-        answered.extend(log::read::<Answered>(&path)?);
+        predictions.extend(log::read::<Prediction>(&path)?);
         lines.extend(std::fs::read(&path).map_err(|source| EvalError::File { path, source })?);
     }
-    for one in &mut answered {
+    for one in &mut predictions {
         one.score(settings.rule());
     }
-    let ids: BTreeSet<&str> = answered.iter().map(|one| one.id.as_str()).collect();
+    let ids: BTreeSet<&str> = predictions.iter().map(|one| one.id.as_str()).collect();
     let found = ids.len() + skipped;
-    if ids.len() < answered.len() || found != settings.questions_asked {
+    if ids.len() < predictions.len() || found != settings.questions_asked {
         return Err(EvalError::Incomplete {
             path: out.to_owned(),
             found,
             asked: settings.questions_asked,
         });
     }
-    let scores = Scores {
+    let scores = ScoreFile {
         judge_url: None,
-        questions_answered: answered.len(),
+        questions_answered: predictions.len(),
         questions_skipped: skipped,
         questions_missing: missing,
-        splits: score::splits(&answered),
+        splits: score::splits(&predictions),
         settings,
     };
     let failed = |source| EvalError::File {

@@ -1,6 +1,6 @@
 //! What is said in a clip while its sampled frames are seen, from SubRip files (`.srt`).
 
-use super::EvalError;
+use super::error::EvalError;
 use crate::video::Clip;
 use std::path::Path;
 use std::path::PathBuf;
@@ -30,10 +30,10 @@ impl Subtitles {
     /// What is said at the moments of the frames taken from a clip, one cue a line, each once. Nothing where the folder
     /// has no file for the clip: some clips are silent.
     pub fn at(&self, video: &Path, clip: &Clip) -> Result<String, EvalError> {
-        let path = self
-            .folder
-            .join(video.file_stem().unwrap_or_default())
-            .with_extension("srt");
+        let Some(name) = video.file_stem() else {
+            return Ok(String::new());
+        };
+        let path = self.folder.join(name).with_extension("srt");
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),

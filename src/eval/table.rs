@@ -1,25 +1,24 @@
 //! Scores as a table for people: one model by question kind, or several models side by side.
 
-use super::Scores;
 use super::compare::Comparison;
-use super::score::Constant;
-use super::score::Mean;
-use super::score::Split;
+use super::score::ConstantAnswer;
+use super::score::MeanEstimate;
+use super::score::SplitScores;
+use super::score_file::ScoreFile;
 use crate::data::answer::ReadBy;
-use std::fmt::Write;
 
 /// A row of a comparison.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub struct TableRow {
     /// What the row is called.
     pub label: String,
     /// What it shows.
-    pub scores: Scores,
+    pub scores: ScoreFile,
 }
 
 /// How a table is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub enum TableStyle {
     /// Aligned columns.
     Text,
     /// A Markdown table.
@@ -28,7 +27,7 @@ pub enum Style {
 
 /// Models side by side: accuracy (exactly the right options) by question kind with 95 % intervals, format rate, and below
 /// the best constant answers of the same questions.
-pub fn comparison(rows: &[Row], style: Style) -> String {
+pub fn comparison(rows: &[TableRow], style: TableStyle) -> String {
     let mut lines = vec![
         [
             "model",
@@ -75,7 +74,7 @@ pub fn comparison(rows: &[Row], style: Style) -> String {
 }
 
 /// One model: a line per split.
-pub fn details(scores: &Scores, style: Style) -> String {
+pub fn details(scores: &ScoreFile, style: TableStyle) -> String {
     let mut lines = vec![
         [
             "questions",
@@ -110,7 +109,7 @@ pub fn details(scores: &Scores, style: Style) -> String {
 }
 
 /// Who has read the answers, the shares, and between what the accuracy lies while some wait for a judge; a line each.
-pub fn how_read(scores: &Scores) -> String {
+pub fn how_read(scores: &ScoreFile) -> String {
     let Some(all) = scores.splits.get("all") else {
         return String::new();
     };
@@ -148,7 +147,7 @@ pub fn how_read(scores: &Scores) -> String {
 }
 
 /// Two evaluations, paired: a line per split with the difference in exact accuracy and its 95 % interval.
-pub fn paired(comparison: &Comparison, style: Style) -> String {
+pub fn paired(comparison: &Comparison, style: TableStyle) -> String {
     let head = [
         "questions",
         "n",
@@ -175,11 +174,11 @@ pub fn paired(comparison: &Comparison, style: Style) -> String {
     render(&lines, style)
 }
 
-fn cell(scores: &Scores, name: &str, show: impl Fn(&Split) -> String) -> String {
+fn cell(scores: &ScoreFile, name: &str, show: impl Fn(&SplitScores) -> String) -> String {
     scores.splits.get(name).map_or_else(|| "–".into(), show)
 }
 
-fn constant(best: &Constant) -> String {
+fn constant(best: &ConstantAnswer) -> String {
     if best.answer.is_empty() {
         return "–".into();
     }
@@ -187,7 +186,7 @@ fn constant(best: &Constant) -> String {
 }
 
 /// Exact accuracy; while answers wait for a judge, between what it lies.
-pub(super) fn accuracy(split: &Split) -> String {
+pub(super) fn accuracy(split: &SplitScores) -> String {
     match split.bounds {
         Some([low, high]) if !split.exact.mean.is_nan() => {
             format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high)
@@ -197,7 +196,7 @@ pub(super) fn accuracy(split: &Split) -> String {
 }
 
 /// A mean with its interval; without one where all values are equal, which says nothing about others.
-pub(super) fn percent(mean: Mean) -> String {
+pub(super) fn percent(mean: MeanEstimate) -> String {
     if mean.mean.is_nan() {
         return "unjudged".into();
     }
@@ -209,7 +208,7 @@ pub(super) fn percent(mean: Mean) -> String {
 }
 
 /// Lays out cells; the first line is the head, the first column is text, the others are numbers.
-pub(super) fn render(lines: &[Vec<String>], style: Style) -> String {
+pub(super) fn render(lines: &[Vec<String>], style: TableStyle) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let width = |column: usize| {
         lines
@@ -235,16 +234,15 @@ pub(super) fn render(lines: &[Vec<String>], style: Style) -> String {
                 }
             })
             .collect();
-        // Writing to a String cannot fail.
-        let _ = match style {
-            Style::Text => writeln!(text, "{}", cells.join("  ").trim_end()),
-            Style::Markdown => writeln!(text, "| {} |", cells.join(" | ")),
+        text += &match style {
+            TableStyle::Text => format!("{}\n", cells.join("  ").trim_end()),
+            TableStyle::Markdown => format!("| {} |\n", cells.join(" | ")),
         };
-        if index == 0 && style == Style::Markdown {
+        if index == 0 && style == TableStyle::Markdown {
             let rule: Vec<&str> = (0..columns)
                 .map(|column| if column == 0 { "---" } else { "---:" })
                 .collect();
-            let _ = writeln!(text, "| {} |", rule.join(" | "));
+            text += &format!("| {} |\n", rule.join(" | "));
         }
     }
     text
@@ -254,7 +252,7 @@ pub(super) fn render(lines: &[Vec<String>], style: Style) -> String {
 mod tests {
     use super::*;
 
-    fn row(label: &str, exact: f64) -> Row {
+    fn row(label: &str, exact: f64) -> TableRow {
         let split = serde_json::json!({
             "questions": 8, "videos": 4,
             "soft": {"mean": 0.875, "half_width": null},
@@ -272,7 +270,7 @@ mod tests {
             "video": {}, "questions_answered": 8, "questions_skipped": 0,
             "splits": {"all": split, "inferential": split},
         });
-        Row {
+        TableRow {
             label: label.into(),
             scores: serde_json::from_value(scores).unwrap(),
         }
@@ -282,13 +280,13 @@ mod tests {
     fn models_stand_side_by_side() {
         let rows = [row("base", 0.6), row("CDPO", 0.75)];
         assert_eq!(
-            comparison(&rows, Style::Text),
+            comparison(&rows, TableStyle::Text),
             "model          observational  inferential         all  format  questions\n\
              base                       –   60.0 ± 5.1  60.0 ± 5.1   100.0          8\n\
              CDPO                       –   75.0 ± 5.1  75.0 ± 5.1   100.0          8\n\
              best constant              –   50.0 (A,B)  50.0 (A,B)\n"
         );
-        let markdown = comparison(&rows[..1], Style::Markdown);
+        let markdown = comparison(&rows[..1], TableStyle::Markdown);
         assert_eq!(
             markdown.lines().nth(1),
             Some("| --- | ---: | ---: | ---: | ---: | ---: |")
@@ -303,7 +301,7 @@ mod tests {
             split.exact.mean = f64::NAN;
             split.best_constant_exact.answer.clear();
         }
-        let text = comparison(&[waiting], Style::Text);
+        let text = comparison(&[waiting], TableStyle::Text);
         assert!(text.contains("unjudged") && !text.contains("NaN"), "{text}");
         assert!(
             text.contains("best constant") && text.contains('–'),
@@ -313,7 +311,7 @@ mod tests {
 
     #[test]
     fn one_model_by_kind_with_everything_last() {
-        let text = details(&row("base", 0.6).scores, Style::Text);
+        let text = details(&row("base", 0.6).scores, TableStyle::Text);
         let first: Vec<&str> = text
             .lines()
             .map(|line| line.split(' ').next().unwrap())

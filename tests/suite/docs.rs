@@ -387,7 +387,7 @@ fn command_lines(text: &str) -> Vec<String> {
 /// Checks that a command and all its flags exist.
 fn check_command(line: &str) {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let nested = ["data", "inspect"].contains(&words[0]);
+    let nested = ["data", "eval", "inspect"].contains(&words[0]);
     let verb = &words[..if nested { 2 } else { 1 }];
     let help = help(verb);
     for flag in words
@@ -418,6 +418,7 @@ fn every_command_of_the_program_is_in_the_readme() {
     for (parent, prefix) in [
         (&[][..], ""),
         (&["data"][..], "data "),
+        (&["eval"][..], "eval "),
         (&["inspect"][..], "inspect "),
     ] {
         let text = help(parent);

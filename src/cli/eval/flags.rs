@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 /// The flags of `eval` without a verb.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct OldFlags {
     #[arg(long, hide = true)]
     config: Option<PathBuf>,
@@ -69,11 +70,20 @@ impl OldFlags {
     /// # Errors
     /// They stand for none.
     pub(super) fn into_verb(self) -> Result<EvalVerb> {
+        let (old, new, verb) = self.translated()?;
+        tracing::warn!(
+            "`eval {old}` is written `eval {new}` now; the next version knows only that"
+        );
+        Ok(verb)
+    }
+
+    /// How the flags are written, how the verb is, and the verb.
+    fn translated(self) -> Result<(&'static str, &'static str, EvalVerb)> {
         let print = PrintArgs {
             markdown: self.markdown,
             json: self.json,
         };
-        let (old, new, verb) = if self.dry_run || self.model.is_some() {
+        Ok(if self.dry_run || self.model.is_some() {
             let args = RunArgs {
                 settings: ConfigArgs {
                     config: self.config,
@@ -146,10 +156,6 @@ impl OldFlags {
         } else {
             let problem = "say what to do: eval run, merge, rescore, judge, compare or table";
             return Err(BadArgument(problem.into()).into());
-        };
-        tracing::warn!(
-            "`eval {old}` is written `eval {new}` now; the next version knows only that"
-        );
-        Ok(verb)
+        })
     }
 }

@@ -1,16 +1,16 @@
 //! The cells of `eval table --grid`.
 
 use crate::cli::BadArgument;
-use crate::eval::Scores;
-use crate::eval::grid::Cell;
-use crate::eval::grid::Value;
+use crate::eval::ScoreFile;
+use crate::eval::grid::CellValue;
+use crate::eval::grid::GridCell;
 use crate::eval::grid::incomparable;
 use anyhow::Result;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The cells of all `entries`, each once; cells of a column that cannot be compared are warned of.
-pub(super) fn cells(entries: &[String]) -> Result<Vec<Cell>> {
+pub(super) fn cells(entries: &[String]) -> Result<Vec<GridCell>> {
     let cells = entries
         .iter()
         .map(|entry| cell(entry))
@@ -30,7 +30,7 @@ pub(super) fn cells(entries: &[String]) -> Result<Vec<Cell>> {
 }
 
 /// `ROW/COLUMN=PATH`, or a number in the place of a path.
-fn cell(entry: &str) -> Result<Cell> {
+fn cell(entry: &str) -> Result<GridCell> {
     let bad = |why: &str| BadArgument(format!("--grid {entry}: {why}"));
     let (label, value) = entry
         .split_once('=')
@@ -41,17 +41,17 @@ fn cell(entry: &str) -> Result<Cell> {
         .ok_or_else(|| bad("name row and column, as in MODEL/BENCHMARK=PATH"))?;
     let path = Path::new(value);
     let value = if path.exists() {
-        Value::Evaluated(Box::new(Scores::read(path)?))
+        CellValue::Evaluated(Box::new(ScoreFile::read(path)?))
     } else {
         match value.parse::<f64>() {
-            Ok(number) if number.is_finite() => Value::Given(number),
+            Ok(number) if number.is_finite() => CellValue::Given(number),
             _ => {
                 let problem = format!("there is nothing at {value}, and it is no number");
                 return Err(bad(&problem).into());
             }
         }
     };
-    Ok(Cell {
+    Ok(GridCell {
         row: row.to_owned(),
         column: column.to_owned(),
         value,
@@ -69,7 +69,7 @@ mod tests {
             (&*given.row, &*given.column),
             ("GRPO (published)", "CLEVRER")
         );
-        assert_eq!(given.value, Value::Given(64.9));
+        assert_eq!(given.value, CellValue::Given(64.9));
         for (entry, wanted) in [
             ("base", "MODEL/BENCHMARK=PATH"),
             ("base=1", "row and column"),

@@ -12,7 +12,7 @@ use crate::data::JudgeTask;
 use crate::data::Question;
 use crate::data::draw;
 use crate::data::locate;
-use crate::eval::asking::Asking;
+use crate::eval::prompt_format::PromptFormat;
 use crate::prompt::Processor;
 use anyhow::Result;
 use clap::Args;
@@ -42,24 +42,24 @@ struct Preview<'a> {
     wording_hash: String,
     extraction: &'static str,
     remarks: Vec<String>,
-    tasks: Vec<Task<'a>>,
+    tasks: Vec<PreviewTask<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct Task<'a> {
+struct PreviewTask<'a> {
     #[serde(rename = "task")]
     name: String,
     questions: usize,
     /// The first of them.
-    first: Vec<Shown<'a>>,
+    first: Vec<PreviewQuestion<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct Shown<'a> {
+struct PreviewQuestion<'a> {
     id: &'a str,
     video: PathBuf,
     #[serde(flatten)]
-    turn: Said,
+    turn: PreviewTurn,
     /// All of it in the model's chat template; only with a model.
     prompt: Option<String>,
     solution: &'a str,
@@ -70,7 +70,7 @@ struct Shown<'a> {
 
 /// Who says what.
 #[derive(Debug, Serialize)]
-struct Said {
+struct PreviewTurn {
     system: Option<String>,
     user: String,
     answer_begun: String,
@@ -86,11 +86,11 @@ pub(super) fn preview(
 ) -> Result<()> {
     let mut questions = draw(read_askable(config)?, &config.data, config.seed)?;
     locate(&mut questions, &config.data)?;
-    let asking = Asking::new(&config.eval)?;
+    let format = PromptFormat::new(&config.eval)?;
     let processor = model
         .map(|model| anyhow::Ok(Processor::load(&model_folder(model)?)?))
         .transpose()?;
-    let shown = describe(config, &questions, &asking, processor.as_ref(), count)?;
+    let shown = describe(config, &questions, &format, processor.as_ref(), count)?;
     if json {
         output::json(&shown)?;
     } else {
@@ -110,7 +110,7 @@ pub(super) fn preview(
 fn describe<'a>(
     config: &Config,
     questions: &'a [Question],
-    asking: &Asking,
+    format: &PromptFormat,
     processor: Option<&Processor>,
     count: usize,
 ) -> Result<Preview<'a>> {
@@ -120,15 +120,15 @@ fn describe<'a>(
     }
     let subtitles = config.eval.subtitles.as_ref();
     let said = subtitles.map(|_| "(what is said around the clip's frames)");
-    let show = |question: &&'a Question| -> Result<Shown<'a>> {
-        let turn = asking.put(question, said)?.turn;
+    let show = |question: &&'a Question| -> Result<PreviewQuestion<'a>> {
+        let turn = format.apply(question, said).turn;
         let prompt = processor
             .map(|processor| processor.text_of(&turn))
             .transpose()?;
-        Ok(Shown {
+        Ok(PreviewQuestion {
             id: &question.id,
             video: config.data.video_root.join(&question.video),
-            turn: Said {
+            turn: PreviewTurn {
                 system: turn.system,
                 user: turn.user,
                 answer_begun: turn.begun,
@@ -142,7 +142,7 @@ fn describe<'a>(
         })
     };
     let tasks = by_task.into_iter().map(|(task, members)| {
-        Ok(Task {
+        Ok(PreviewTask {
             name: task,
             questions: members.len(),
             first: members
@@ -152,16 +152,16 @@ fn describe<'a>(
                 .collect::<Result<_>>()?,
         })
     });
-    let tasks = tasks.collect::<Result<Vec<Task>>>()?;
+    let tasks = tasks.collect::<Result<Vec<PreviewTask>>>()?;
     let eval = &config.eval;
     Ok(Preview {
         questions: questions.len(),
         questions_published: eval.benchmark.and_then(Benchmark::published_questions),
         protocol: eval.protocol.map_or("own", |protocol| protocol.as_str()),
-        wording: asking.name(),
-        wording_hash: asking.hash(),
+        wording: format.name(),
+        wording_hash: format.hash(),
         extraction: eval.extraction.as_str(),
-        remarks: asking.remarks(),
+        remarks: format.remarks(),
         tasks,
     })
 }
@@ -213,7 +213,7 @@ fn in_words(shown: &Preview) -> String {
     text
 }
 
-fn one_in_words(question: &Shown) -> String {
+fn one_in_words(question: &PreviewQuestion) -> String {
     let mut text = format!("clip: {}\n", question.video.display());
     if let Some(prompt) = &question.prompt {
         text.push_str(&format!("--- the model reads\n{prompt}\n"));

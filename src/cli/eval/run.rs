@@ -14,8 +14,8 @@ use crate::data::Question;
 use crate::eval::Evaluation;
 use crate::eval::Settings;
 use crate::eval::Shard;
-use crate::eval::asking::Asking;
-use crate::eval::respond::Respondent;
+use crate::eval::prompt_format::PromptFormat;
+use crate::eval::responder::Responder;
 use crate::eval::subtitles::Subtitles;
 use crate::train::console::Progress;
 use crate::video::ClipLoader;
@@ -84,10 +84,10 @@ fn evaluate(args: &RunArgs, model: &str) -> Result<()> {
         .collect();
     let progress = Progress::start(evaluation.len() - jobs.len(), evaluation.len());
     let eval = &config.eval;
-    let respondent = if jobs.is_empty() {
+    let responder = if jobs.is_empty() {
         None
     } else {
-        Some(Respondent::load(
+        Some(Responder::load(
             &folder,
             &config,
             eval.temperature,
@@ -98,13 +98,13 @@ fn evaluate(args: &RunArgs, model: &str) -> Result<()> {
     let bytes = config.train.prefetch_mib << 20;
     let loader = ClipLoader::new(&config.video, &config.data).context("data.cache_dir")?;
     let mut clips = Prefetcher::new(jobs, loader, bytes, threads)?;
-    let asking = Asking::new(eval)?;
+    let format = PromptFormat::new(eval)?;
     let subtitles = eval.subtitles.as_deref().map(Subtitles::new);
-    let answer = |batch: &[&Question]| match &respondent {
-        Some(respondent) => respondent.answer_batch(
+    let answer = |batch: &[&Question]| match &responder {
+        Some(responder) => responder.answer_batch(
             batch,
             &mut clips,
-            &asking,
+            &format,
             subtitles.as_ref(),
             config.data.on_bad_video,
         ),
@@ -117,7 +117,7 @@ fn evaluate(args: &RunArgs, model: &str) -> Result<()> {
         );
         progress.step(running.answered, &words);
     })?;
-    if let Some(words) = respondent.as_ref().and_then(Respondent::decoding_in_words) {
+    if let Some(words) = responder.as_ref().and_then(Responder::decoding_in_words) {
         tracing::info!("{words}");
     }
     let file = args

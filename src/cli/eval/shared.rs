@@ -8,9 +8,9 @@ use crate::data::DataError;
 use crate::data::Question;
 use crate::data::benchmark;
 use crate::data::read_questions;
-use crate::eval::Scores;
+use crate::eval::ScoreFile;
 use crate::eval::table;
-use crate::eval::table::Style;
+use crate::eval::table::TableStyle;
 use crate::model::hub;
 use anyhow::Result;
 use clap::Args;
@@ -30,11 +30,11 @@ pub(super) struct PrintArgs {
 
 impl PrintArgs {
     /// How tables are written.
-    pub(super) fn style(self) -> Style {
+    pub(super) fn style(self) -> TableStyle {
         if self.markdown {
-            Style::Markdown
+            TableStyle::Markdown
         } else {
-            Style::Text
+            TableStyle::Text
         }
     }
 }
@@ -85,7 +85,7 @@ pub(super) fn read_askable(config: &Config) -> Result<Vec<Question>, DataError> 
 }
 
 /// Prints scores and says where they are.
-pub(super) fn show(print: PrintArgs, scores: &Scores, path: &Path) -> Result<()> {
+pub(super) fn show(print: PrintArgs, scores: &ScoreFile, path: &Path) -> Result<()> {
     if print.json {
         return output::json(scores);
     }

@@ -4,10 +4,10 @@ use super::grid::cells;
 use super::shared::PrintArgs;
 use crate::cli::BadArgument;
 use crate::cli::output;
-use crate::eval::Scores;
+use crate::eval::ScoreFile;
 use crate::eval::grid::grid;
 use crate::eval::table;
-use crate::eval::table::Row;
+use crate::eval::table::TableRow;
 use anyhow::Result;
 use clap::Args;
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ pub(super) fn run(args: &TableArgs) -> Result<()> {
         .rows
         .iter()
         .map(|entry| row(entry))
-        .collect::<Result<Vec<Row>>>()?;
+        .collect::<Result<Vec<TableRow>>>()?;
     check_rows(&rows)?;
     if args.print.json {
         let scores: serde_json::Map<String, serde_json::Value> = rows
@@ -48,7 +48,7 @@ pub(super) fn run(args: &TableArgs) -> Result<()> {
 }
 
 /// No label stands twice; a row that cannot be compared with the first is warned of.
-fn check_rows(rows: &[Row]) -> Result<()> {
+fn check_rows(rows: &[TableRow]) -> Result<()> {
     let mut labels = BTreeSet::new();
     if let Some(twice) = rows.iter().find(|row| !labels.insert(&row.label)) {
         let label = &twice.label;
@@ -73,7 +73,7 @@ fn check_rows(rows: &[Row]) -> Result<()> {
 }
 
 /// `LABEL=PATH`, or a path, whose folder's name is then the label.
-fn row(entry: &str) -> Result<Row> {
+fn row(entry: &str) -> Result<TableRow> {
     let (label, path) = match entry.split_once('=') {
         Some((label, path)) if !Path::new(entry).exists() => (label.to_owned(), Path::new(path)),
         _ => {
@@ -92,8 +92,8 @@ fn row(entry: &str) -> Result<Row> {
         let problem = format!("{entry}: there is nothing at {}", path.display());
         return Err(BadArgument(problem).into());
     }
-    Ok(Row {
+    Ok(TableRow {
         label,
-        scores: Scores::read(path)?,
+        scores: ScoreFile::read(path)?,
     })
 }

@@ -17,7 +17,7 @@
 use crate::config::AccuracyRule;
 use crate::config::Benchmark;
 use crate::config::Extraction;
-use official::Verdict;
+use official::RuleVerdict;
 use option::letters;
 use spelling::normalised;
 
@@ -67,20 +67,20 @@ pub fn read(rule: AnswerRule, text: &str, expected: Expected) -> ParsedAnswer {
 }
 
 fn read_officially(benchmark: Option<Benchmark>, text: &str, expected: Expected) -> ParsedAnswer {
-    let verdict = benchmark.map_or(Verdict::NoRule, |benchmark| {
+    let verdict = benchmark.map_or(RuleVerdict::NoRule, |benchmark| {
         official::read(benchmark, text, expected)
     });
     match verdict {
-        Verdict::Read { answer, .. } if answer.is_empty() => {
+        RuleVerdict::Read { answer, .. } if answer.is_empty() => {
             ParsedAnswer::unread(Unreadable::NoMatch)
         }
-        Verdict::Read { answer, right } => ParsedAnswer {
+        RuleVerdict::Read { answer, right } => ParsedAnswer {
             right: Some(right),
             ..ParsedAnswer::read(answer, ReadBy::BenchmarkRule)
         },
-        Verdict::Open if text.trim().is_empty() => ParsedAnswer::unread(Unreadable::Empty),
-        Verdict::Open => ParsedAnswer::unread(Unreadable::NoMatch),
-        Verdict::NoRule => strict::read(text, expected.form),
+        RuleVerdict::Open if text.trim().is_empty() => ParsedAnswer::unread(Unreadable::Empty),
+        RuleVerdict::Open => ParsedAnswer::unread(Unreadable::NoMatch),
+        RuleVerdict::NoRule => strict::read(text, expected.form),
     }
 }
 

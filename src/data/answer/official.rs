@@ -23,7 +23,7 @@ use crate::config::Benchmark;
 
 /// What a benchmark's rule makes of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RuleVerdict {
     /// An answer in the solution's spelling, and whether the rule takes it for right.
     Read {
         /// A letter, or `yes` or `no`.
@@ -38,9 +38,9 @@ pub(super) enum Verdict {
 }
 
 /// Reads `text` by the rule of `benchmark`.
-pub(super) fn read(benchmark: Benchmark, text: &str, expected: Expected) -> Verdict {
+pub(super) fn read(benchmark: Benchmark, text: &str, expected: Expected) -> RuleVerdict {
     if text.trim().is_empty() {
-        return Verdict::Open;
+        return RuleVerdict::Open;
     }
     let truth = answer_text(expected.solution);
     match (benchmark, expected.form) {
@@ -56,7 +56,7 @@ pub(super) fn read(benchmark: Benchmark, text: &str, expected: Expected) -> Verd
         }
         (Benchmark::Videomme, AnswerForm::Options(_)) => compared(videomme(text), truth),
         (Benchmark::VideoHolmes, AnswerForm::Options(_)) => compared(video_holmes(text), truth),
-        _ => Verdict::NoRule,
+        _ => RuleVerdict::NoRule,
     }
 }
 
@@ -71,30 +71,30 @@ pub fn has_judge(benchmark: Benchmark) -> bool {
     )
 }
 
-fn compared(found: Option<char>, truth: &str) -> Verdict {
-    found.map_or(Verdict::Open, |letter| {
+fn compared(found: Option<char>, truth: &str) -> RuleVerdict {
+    found.map_or(RuleVerdict::Open, |letter| {
         let answer = letter.to_string();
         let right = answer == truth;
-        Verdict::Read { answer, right }
+        RuleVerdict::Read { answer, right }
     })
 }
 
-fn yes_no(text: &str, truth: &str) -> Verdict {
+fn yes_no(text: &str, truth: &str) -> RuleVerdict {
     let lower = text.to_lowercase();
     let Some(answer) = ["yes", "no"]
         .into_iter()
         .find(|word| lower.starts_with(word))
     else {
-        return Verdict::Open;
+        return RuleVerdict::Open;
     };
-    Verdict::Read {
+    RuleVerdict::Read {
         answer: answer.to_owned(),
         right: answer == truth,
     }
 }
 
 /// Multiple choice, or caption matching, whose options have a word before their mark.
-fn tempcompass(text: &str, question: &str, truth: &str) -> Verdict {
+fn tempcompass(text: &str, question: &str, truth: &str) -> RuleVerdict {
     let options: Vec<&str> = question.trim_end().lines().skip(1).collect();
     let has_word = |line: &&str| line.split(' ').next().is_some_and(is_option_word);
     if !options.is_empty() && options.iter().all(has_word) {
@@ -138,20 +138,20 @@ fn caption_matching(text: &str, options: &[&str]) -> Option<char> {
 
 /// The first word of the first line, behind the bracket that the answer was begun with, against the right option's mark
 /// `(b)`: either may be part of the other.
-fn mvbench(text: &str, options: usize, truth: &str) -> Verdict {
+fn mvbench(text: &str, options: usize, truth: &str) -> RuleVerdict {
     let written = text.strip_prefix('(').unwrap_or(text).trim_start();
     let line = written.lines().next().unwrap_or("").to_lowercase();
     let word = format!("({}", line.split(' ').next().unwrap_or(""));
     let undotted = word.replace('.', "");
     if !undotted.contains(|c: char| c.is_alphanumeric()) {
-        return Verdict::Open;
+        return RuleVerdict::Open;
     }
     let is = |letter: char| {
         let mark = format!("({})", letter.to_ascii_lowercase());
         mark.contains(&undotted) || word.contains(&mark)
     };
     let answer = letters().take(options).find(|letter| is(*letter));
-    Verdict::Read {
+    RuleVerdict::Read {
         answer: answer.map(String::from).unwrap_or_default(),
         right: truth.chars().next().is_some_and(is),
     }

@@ -1,6 +1,6 @@
 //! Asking a chat model over HTTP.
 
-use crate::eval::EvalError;
+use crate::eval::error::EvalError;
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::atomic::AtomicBool;
@@ -26,7 +26,7 @@ pub struct Client {
 }
 
 #[derive(Deserialize)]
-struct Reply {
+struct ChatCompletion {
     choices: Vec<Choice>,
 }
 
@@ -40,9 +40,9 @@ struct Message {
     content: Option<String>,
 }
 
-/// What the judge has made of one question.
+/// What the judge has made of one prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(super) enum JudgeResponse {
     /// It replied.
     Reply(String),
     /// It does not take this one (too long, say), or answers it with something else than a reply.
@@ -51,14 +51,14 @@ pub(super) enum Asked {
 
 /// What one attempt came to.
 enum Attempt {
-    Done(Asked),
-    Again(Again),
+    Done(JudgeResponse),
+    Retry(Retry),
     /// No question will be answered.
     Never(String),
 }
 
 /// Why an attempt may go well next time.
-struct Again {
+struct Retry {
     reason: String,
     /// How long the server wants to be left alone.
     wait: Option<Duration>,
@@ -66,7 +66,7 @@ struct Again {
     only_this: bool,
 }
 
-impl Again {
+impl Retry {
     fn all(reason: String) -> Self {
         Self {
             reason,
@@ -91,8 +91,7 @@ impl Client {
     pub fn new(url: &str, model: &str, key: Option<String>) -> Result<Self, EvalError> {
         let url = url.trim_end_matches('/');
         if !url.starts_with("http://") && !url.starts_with("https://") {
-            let shown = url.rsplit('@').next().unwrap_or_default();
-            return Err(not_an_address(shown));
+            return Err(not_an_address(behind_name(url)));
         }
         if url.parse::<Uri>().is_err() {
             return Err(not_an_address(&without_secrets(url)));
@@ -120,24 +119,24 @@ impl Client {
     ///
     /// # Errors
     /// [`EvalError::Judge`] where other questions would fare no better.
-    pub(super) fn ask(&self, prompt: &str, stop: &AtomicBool) -> Result<Asked, EvalError> {
+    pub(super) fn ask(&self, prompt: &str, stop: &AtomicBool) -> Result<JudgeResponse, EvalError> {
         let mut pause = self.pause;
         let mut attempts = 1;
         loop {
-            let again = match self.attempt(prompt) {
+            let retry = match self.attempt(prompt) {
                 Attempt::Done(asked) => return Ok(asked),
                 Attempt::Never(reason) => return Err(self.failed(reason)),
-                Attempt::Again(again) => again,
+                Attempt::Retry(retry) => retry,
             };
-            let reason = again.reason;
+            let reason = retry.reason;
             if attempts == ATTEMPTS || stop.load(Ordering::Relaxed) {
-                return if again.only_this {
-                    Ok(Asked::Refused(reason))
+                return if retry.only_this {
+                    Ok(JudgeResponse::Refused(reason))
                 } else {
                     Err(self.failed(format!("{reason} (attempt {attempts})")))
                 };
             }
-            let wait = again.wait.map_or(pause, |wait| wait.min(PATIENCE));
+            let wait = retry.wait.map_or(pause, |wait| wait.min(PATIENCE));
             tracing::debug!("{}: {reason}; again in {wait:?}", self.shown_url());
             sleep(wait, stop);
             pause *= 2;
@@ -165,15 +164,15 @@ impl Client {
         let mut response = match request.send_json(&body) {
             Ok(response) => response,
             Err(error @ ureq::Error::HostNotFound) => return Attempt::Never(error.to_string()),
-            Err(error) => return Attempt::Again(Again::all(error.to_string())),
+            Err(error) => return Attempt::Retry(Retry::all(error.to_string())),
         };
         let status = response.status();
         if status == StatusCode::OK {
-            return match response.body_mut().read_json::<Reply>() {
-                Ok(Reply { choices }) => read(choices),
+            return match response.body_mut().read_json::<ChatCompletion>() {
+                Ok(ChatCompletion { choices }) => read(choices),
                 Err(error) => {
                     let reason = format!("not a chat completion: {error}");
-                    Attempt::Again(Again::only_this(reason))
+                    Attempt::Retry(Retry::only_this(reason))
                 }
             };
         }
@@ -181,7 +180,10 @@ impl Client {
             .headers()
             .get(header::RETRY_AFTER)
             .and_then(seconds);
-        let said = response.body_mut().read_to_string().unwrap_or_default();
+        let said = response
+            .body_mut()
+            .read_to_string()
+            .unwrap_or_else(|error| format!("its reason cannot be read: {error}"));
         let said: String = said.trim().chars().take(200).collect();
         // Some servers repeat what they were sent.
         let said = match &self.key {
@@ -200,19 +202,22 @@ impl Client {
             404 => Attempt::Never(format!(
                 "{status}: no /chat/completions there, or no model {model}; the address mostly ends with /v1 ({said})"
             )),
-            408 | 429 | 500.. => Attempt::Again(Again {
+            408 | 429 | 500.. => Attempt::Retry(Retry {
                 wait,
-                ..Again::all(format!("{status} ({said})"))
+                ..Retry::all(format!("{status} ({said})"))
             }),
-            _ => Attempt::Done(Asked::Refused(format!("{status} ({said})"))),
+            _ => Attempt::Done(JudgeResponse::Refused(format!("{status} ({said})"))),
         }
     }
 }
 
 fn read(choices: Vec<Choice>) -> Attempt {
     match choices.into_iter().next() {
-        Some(choice) => Attempt::Done(Asked::Reply(choice.message.content.unwrap_or_default())),
-        None => Attempt::Again(Again::only_this(
+        Some(choice) => Attempt::Done(match choice.message.content {
+            Some(reply) => JudgeResponse::Reply(reply),
+            None => JudgeResponse::Refused("a chat completion without content".into()),
+        }),
+        None => Attempt::Retry(Retry::only_this(
             "a chat completion without a choice".into(),
         )),
     }
@@ -245,13 +250,17 @@ fn not_an_address(shown: &str) -> EvalError {
 
 /// An address without name, password and query.
 fn without_secrets(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let url = url.split_once(['?', '#']).map_or(url, |(url, _)| url);
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = host.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}{path}")
+    format!("{scheme}://{}{path}", behind_name(host))
+}
+
+/// Without the name and password that an address may begin with.
+fn behind_name(address: &str) -> &str {
+    address.rsplit_once('@').map_or(address, |(_, host)| host)
 }
 
 #[cfg(test)]
@@ -316,7 +325,7 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             let attempt = client.refused(status, "", None);
-            assert_eq!(matches!(attempt, Attempt::Again(_)), again, "{status}");
+            assert_eq!(matches!(attempt, Attempt::Retry(_)), again, "{status}");
         }
     }
 
@@ -337,12 +346,12 @@ mod tests {
             let _ = std::io::copy(&mut stream, &mut std::io::sink());
         });
         let client = Client::new(&url, "m", None).unwrap();
-        let Attempt::Again(again) = client.attempt("?") else {
+        let Attempt::Retry(retry) = client.attempt("?") else {
             panic!("429 may pass");
         };
         server.join().unwrap();
-        assert!(!again.only_this && again.reason.contains("429"));
-        again.wait
+        assert!(!retry.only_this && retry.reason.contains("429"));
+        retry.wait
     }
 
     #[test]
@@ -352,6 +361,20 @@ mod tests {
         assert_eq!(wait_for(""), None);
         let date = "Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n";
         assert_eq!(wait_for(date), None);
+    }
+
+    #[test]
+    fn a_completion_without_content_is_no_reply() {
+        let said = |content: Option<&str>| {
+            let content = content.map(str::to_owned);
+            let message = Message { content };
+            match read(vec![Choice { message }]) {
+                Attempt::Done(response) => response,
+                Attempt::Retry(_) | Attempt::Never(_) => panic!("it is a completion"),
+            }
+        };
+        assert_eq!(said(Some("A")), JudgeResponse::Reply("A".into()));
+        assert!(matches!(said(None), JudgeResponse::Refused(_)));
     }
 
     #[test]

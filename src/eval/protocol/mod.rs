@@ -4,10 +4,10 @@
 //! Sentences are read from a clone of its repository where `eval.protocol_from` names one ([`source`]); without it they are
 //! our own, which is said in the scores.
 
-use super::EvalError;
 use crate::config::Benchmark;
 use crate::config::EvalConfig;
 use crate::config::Protocol;
+use crate::eval::error::EvalError;
 use serde::Deserialize;
 use serde::Serialize;
 use source::Source;
@@ -27,7 +27,7 @@ pub struct ProtocolFile {
 
 /// How options are marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Marks {
+pub(super) enum OptionMarks {
     /// `A. …`, a line each.
     Dots,
     /// `(A) …`, a line each.
@@ -38,7 +38,7 @@ pub(super) enum Marks {
     Inline,
 }
 
-impl Marks {
+impl OptionMarks {
     /// The options with their marks.
     pub(super) fn put(self, options: &[String]) -> String {
         let marked = options
@@ -56,7 +56,7 @@ impl Marks {
 
 /// What kind of answer a question of a protocol wants: each is asked for in words of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TaskKind {
     /// Options, one right.
     Choice,
     /// Captions of which one is right (TempCompass).
@@ -71,7 +71,7 @@ pub(super) enum Kind {
     Open,
 }
 
-impl Kind {
+impl TaskKind {
     pub(super) const ALL: [Self; 6] = [
         Self::Choice,
         Self::Captions,
@@ -82,7 +82,8 @@ impl Kind {
     ];
 }
 
-/// What stands around one kind of question.
+/// What stands around one kind of question. Its `Debug` text is part of `wording_hash`: a change of it would make stored
+/// evaluations others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Words {
     /// The system's message; absent: the chat template's own.
@@ -90,7 +91,7 @@ pub(super) struct Words {
     /// What the user says; `{question}` and, where they stand apart from it, `{options}`.
     pub(super) text: String,
     /// How options that stand apart are marked.
-    pub(super) marks: Marks,
+    pub(super) marks: OptionMarks,
     /// What the assistant's answer is begun with.
     pub(super) prefix: &'static str,
     /// The end of that, which is read with the answer.
@@ -98,7 +99,7 @@ pub(super) struct Words {
 }
 
 impl Words {
-    fn user(text: impl Into<String>, marks: Marks) -> Self {
+    fn user(text: impl Into<String>, marks: OptionMarks) -> Self {
         Self {
             system: None,
             text: text.into(),
@@ -115,6 +116,8 @@ pub(super) struct ProtocolWords {
     protocol: Protocol,
     benchmark: Option<Benchmark>,
     exact: Option<Source>,
+    /// What stands around a question of each kind; none for kinds that the protocol asks as `eval.wording` does.
+    by_kind: Vec<(TaskKind, Words)>,
 }
 
 impl ProtocolWords {
@@ -123,7 +126,7 @@ impl ProtocolWords {
         let Some(protocol) = config.protocol else {
             return Ok(None);
         };
-        let words = Self {
+        let mut words = Self {
             protocol,
             benchmark: config.benchmark,
             exact: config
@@ -131,14 +134,18 @@ impl ProtocolWords {
                 .as_deref()
                 .map(|clone| Source::find(clone, protocol, config.benchmark))
                 .transpose()?,
+            by_kind: Vec::new(),
         };
-        for kind in Kind::ALL {
-            let text = words.of(kind)?.map(|words| words.text);
-            if let (Some(text), Some(source)) = (text, &words.exact)
-                && !text.contains("{question}")
+        for kind in TaskKind::ALL {
+            let Some(of_kind) = words.read(kind)? else {
+                continue;
+            };
+            if let Some(source) = &words.exact
+                && !of_kind.text.contains("{question}")
             {
                 return Err(source.lacks("{question}"));
             }
+            words.by_kind.push((kind, of_kind));
         }
         Ok(Some(words))
     }
@@ -149,7 +156,12 @@ impl ProtocolWords {
     }
 
     /// What stands around a question of this kind; `None` where the protocol asks as `eval.wording` does.
-    pub(super) fn of(&self, kind: Kind) -> Result<Option<Words>, EvalError> {
+    pub(super) fn of(&self, kind: TaskKind) -> Option<&Words> {
+        let mut known = self.by_kind.iter();
+        known.find(|(of, _)| *of == kind).map(|(_, words)| words)
+    }
+
+    fn read(&self, kind: TaskKind) -> Result<Option<Words>, EvalError> {
         if self.protocol == Protocol::Authors {
             return self
                 .exact
@@ -183,18 +195,18 @@ impl ProtocolWords {
 }
 
 /// `QUESTION_TEMPLATE` and `TYPE_TEMPLATE` of the authors' `eval_bench.py`. What has options is multiple choice there.
-fn authors(source: &Source, kind: Kind) -> Result<Words, EvalError> {
+fn authors(source: &Source, kind: TaskKind) -> Result<Words, EvalError> {
     let around = source.text("QUESTION_TEMPLATE")?;
     let wanted = source.entry(
         "TYPE_TEMPLATE",
         match kind {
-            Kind::Choice | Kind::Captions => "multiple choice",
-            Kind::Number => "numerical",
-            Kind::YesNo | Kind::Captioning | Kind::Open => "free-form",
+            TaskKind::Choice | TaskKind::Captions => "multiple choice",
+            TaskKind::Number => "numerical",
+            TaskKind::YesNo | TaskKind::Captioning | TaskKind::Open => "free-form",
         },
     )?;
     let text = around.replace("{Question}", "{question}") + &wanted;
-    Ok(Words::user(text, Marks::Dots))
+    Ok(Words::user(text, OptionMarks::Dots))
 }
 
 /// `infer_mvbench` of `mvbench.ipynb`: the system's text stands before the question too, and the answer is begun.
@@ -212,7 +224,7 @@ fn mvbench(exact: Option<&Source>) -> Result<Words, EvalError> {
     Ok(Words {
         text: format!("{system}Question: {{question}}\nOptions:\n{{options}}{last}"),
         system: Some(system.trim_end().to_owned()),
-        marks: Marks::Brackets,
+        marks: OptionMarks::Brackets,
         prefix: "Best option:(",
         read_with: "(",
     })
@@ -229,7 +241,7 @@ fn videomme(exact: Option<&Source>) -> Result<Words, EvalError> {
                  {question}\n{options}\nAnswer:"
             .to_owned(),
     };
-    Ok(Words::user(text, Marks::Dots))
+    Ok(Words::user(text, OptionMarks::Dots))
 }
 
 /// What stands before the question with subtitles, and the rest, which is all without them.
@@ -259,12 +271,12 @@ fn video_holmes(exact: Option<&Source>) -> Result<Words, EvalError> {
                  {options}. Answer:"
             .to_owned(),
     };
-    Ok(Words::user(text, Marks::Inline))
+    Ok(Words::user(text, OptionMarks::Inline))
 }
 
 /// `MULTI_CHOICE_COT_PROMPT` and `OPEN_ENDED_COT_PROMPT` of MMVU's `constant.py`, Python's `string.Template`s.
-fn mmvu(exact: Option<&Source>, kind: Kind) -> Result<Words, EvalError> {
-    let has_options = matches!(kind, Kind::Choice | Kind::Captions);
+fn mmvu(exact: Option<&Source>, kind: TaskKind) -> Result<Words, EvalError> {
+    let has_options = matches!(kind, TaskKind::Choice | TaskKind::Captions);
     let text = match (exact, has_options) {
         (Some(source), true) => template(&source.text("MULTI_CHOICE_COT_PROMPT")?),
         (Some(source), false) => template(&source.text("OPEN_ENDED_COT_PROMPT")?),
@@ -275,7 +287,7 @@ fn mmvu(exact: Option<&Source>, kind: Kind) -> Result<Words, EvalError> {
                           Therefore, the final answer is: $ANSWER, where $ANSWER is the answer itself."
             .to_owned(),
     };
-    Ok(Words::user(text, Marks::Colons))
+    Ok(Words::user(text, OptionMarks::Colons))
 }
 
 /// A `string.Template` with our names.
@@ -287,18 +299,23 @@ fn template(text: &str) -> String {
 }
 
 /// `answer_prompt` of TempCompass' `run_*.py`, behind the question, which has its options.
-fn tempcompass(exact: Option<&Source>, kind: Kind) -> Result<Words, EvalError> {
+fn tempcompass(exact: Option<&Source>, kind: TaskKind) -> Result<Words, EvalError> {
     let last = match (exact, kind) {
-        (Some(source), Kind::YesNo) => source.entry("answer_prompt", "yes_no")?,
-        (Some(source), Kind::Captions) => source.entry("answer_prompt", "caption_matching")?,
-        (Some(source), Kind::Choice) => source.entry("answer_prompt", "multi-choice")?,
+        (Some(source), TaskKind::YesNo) => source.entry("answer_prompt", "yes_no")?,
+        (Some(source), TaskKind::Captions) => source.entry("answer_prompt", "caption_matching")?,
+        (Some(source), TaskKind::Choice) => source.entry("answer_prompt", "multi-choice")?,
         (Some(source), _) => source.entry("answer_prompt", "captioning")?,
-        (None, Kind::YesNo) => "\nAnswer yes or no:".to_owned(),
-        (None, Kind::Choice | Kind::Captions) => "\nGive the best option, nothing else:".to_owned(),
+        (None, TaskKind::YesNo) => "\nAnswer yes or no:".to_owned(),
+        (None, TaskKind::Choice | TaskKind::Captions) => {
+            "\nGive the best option, nothing else:".to_owned()
+        }
         // These questions end with what is to be written.
         (None, _) => String::new(),
     };
-    Ok(Words::user(format!("{{question}}{last}"), Marks::Dots))
+    Ok(Words::user(
+        format!("{{question}}{last}"),
+        OptionMarks::Dots,
+    ))
 }
 
 /// How a protocol differs from what its own program does: a line each in the scores.
@@ -412,17 +429,17 @@ mod tests {
         ProtocolWords::new(&config).unwrap().unwrap()
     }
 
-    fn text(words: &ProtocolWords, kind: Kind) -> String {
-        words.of(kind).unwrap().unwrap().text
+    fn text(words: &ProtocolWords, kind: TaskKind) -> String {
+        words.of(kind).unwrap().text.clone()
     }
 
     #[test]
     fn options_are_marked_as_the_benchmark_does() {
         let options = ["red", "blue"].map(String::from);
-        assert_eq!(Marks::Dots.put(&options), "A. red\nB. blue");
-        assert_eq!(Marks::Brackets.put(&options), "(A) red\n(B) blue");
-        assert_eq!(Marks::Colons.put(&options), "A: red\nB: blue");
-        assert_eq!(Marks::Inline.put(&options), "A: red, B: blue");
+        assert_eq!(OptionMarks::Dots.put(&options), "A. red\nB. blue");
+        assert_eq!(OptionMarks::Brackets.put(&options), "(A) red\n(B) blue");
+        assert_eq!(OptionMarks::Colons.put(&options), "A: red\nB: blue");
+        assert_eq!(OptionMarks::Inline.put(&options), "A: red, B: blue");
     }
 
     #[test]
@@ -440,11 +457,11 @@ mod tests {
         );
         let authors = words(Protocol::Authors, Benchmark::Mmvu, Some(clone.path()));
         assert_eq!(
-            text(&authors, Kind::Choice),
+            text(&authors, TaskKind::Choice),
             "{question}\nMull it over. One letter."
         );
         assert_eq!(
-            text(&authors, Kind::Open),
+            text(&authors, TaskKind::Open),
             "{question}\nMull it over. Words."
         );
         assert_eq!(authors.file().unwrap().file, "src/eval/eval_bench.py");
@@ -453,7 +470,7 @@ mod tests {
         let notebook = serde_json::json!({"cells": [{"cell_type": "code", "source": [cell]}]});
         write("video_chat2/mvbench.ipynb", &notebook.to_string());
         let mvbench = words(Protocol::Official, Benchmark::Mvbench, Some(clone.path()));
-        let found = mvbench.of(Kind::Choice).unwrap().unwrap();
+        let found = mvbench.of(TaskKind::Choice).unwrap();
         assert_eq!(
             found.text,
             "Look.\nQuestion: {question}\nOptions:\n{options}\nBest one."
@@ -468,10 +485,10 @@ mod tests {
         );
         let mmvu = words(Protocol::Official, Benchmark::Mmvu, Some(clone.path()));
         assert_eq!(
-            text(&mmvu, Kind::Choice),
+            text(&mmvu, TaskKind::Choice),
             "\nQ: {question}\n{options}\nEnd: $LETTER"
         );
-        assert_eq!(text(&mmvu, Kind::Open), "Q: {question}");
+        assert_eq!(text(&mmvu, TaskKind::Open), "Q: {question}");
 
         write(
             "README.md",
@@ -479,7 +496,7 @@ mod tests {
         );
         let videomme = words(Protocol::Official, Benchmark::Videomme, Some(clone.path()));
         assert_eq!(
-            text(&videomme, Kind::Choice),
+            text(&videomme, TaskKind::Choice),
             "Pick one.\n{question}\n{options}\nIt is:"
         );
         assert_eq!(
@@ -497,7 +514,7 @@ mod tests {
             Some(clone.path()),
         );
         assert_eq!(
-            text(&holmes, Kind::Choice),
+            text(&holmes, TaskKind::Choice),
             "Q: {question}. O: {options}. A:"
         );
 
@@ -511,14 +528,17 @@ mod tests {
             Benchmark::Tempcompass,
             Some(clone.path()),
         );
-        assert_eq!(text(&tempcompass, Kind::YesNo), "{question}\nYes or no:");
-        assert_eq!(text(&tempcompass, Kind::Captioning), "{question}");
+        assert_eq!(
+            text(&tempcompass, TaskKind::YesNo),
+            "{question}\nYes or no:"
+        );
+        assert_eq!(text(&tempcompass, TaskKind::Captioning), "{question}");
     }
 
     #[test]
     fn without_a_clone_the_order_is_kept_and_the_words_are_said_to_be_ours() {
         let mvbench = words(Protocol::Official, Benchmark::Mvbench, None);
-        let found = mvbench.of(Kind::Choice).unwrap().unwrap();
+        let found = mvbench.of(TaskKind::Choice).unwrap();
         assert!(
             found
                 .text

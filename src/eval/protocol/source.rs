@@ -5,7 +5,7 @@ use super::python;
 use super::shown;
 use crate::config::Benchmark;
 use crate::config::Protocol;
-use crate::eval::EvalError;
+use crate::eval::error::EvalError;
 use sha2::Digest;
 use sha2::Sha256;
 use std::path::Path;
@@ -98,6 +98,7 @@ impl Source {
             source,
         };
         let bytes = std::fs::read(&path).map_err(failed)?;
+        // A `clone` that is the file itself has nothing within.
         let within = path
             .strip_prefix(clone)
             .ok()
@@ -164,10 +165,17 @@ fn cells(content: &str) -> Option<String> {
 
 /// A file of this name in `folder` or in folders below it, the first by name.
 fn below(folder: &Path, name: &std::ffi::OsStr, depth: usize) -> Option<PathBuf> {
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
+    let read = std::fs::read_dir(folder).and_then(|entries| {
+        let paths = entries.map(|entry| Ok(entry?.path()));
+        paths.collect::<std::io::Result<Vec<PathBuf>>>()
+    });
+    let mut entries = match read {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::warn!("{}: not searched: {error}", folder.display());
+            return None;
+        }
+    };
     entries.sort();
     let here = entries
         .iter()

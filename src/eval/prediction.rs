@@ -1,6 +1,5 @@
 //! One answered question: what was asked, what the model wrote, what that is worth.
 
-use super::judge::Verdict;
 use crate::config::AccuracyRule;
 use crate::config::Extraction;
 use crate::config::QuestionKind;
@@ -33,9 +32,12 @@ pub struct Sample {
     pub tokens: usize,
 }
 
+/// What a model wrote to the questions of a batch; `None` where the clip is to be skipped.
+pub type BatchReplies = Vec<Option<Vec<Sample>>>;
+
 /// One answered question with its scores: a line of `outputs.jsonl`. It holds all that scoring needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Answered {
+pub struct Prediction {
     /// The question's id.
     pub id: String,
     /// Its clip as named in the question file; questions about one clip are not independent.
@@ -79,15 +81,26 @@ pub struct Answered {
     pub judge: Option<JudgeTask>,
     /// What a judge is for.
     #[serde(skip)]
-    pub judging: Judging,
+    pub judge_need: JudgeNeed,
     /// What a judge has said; its replies are in a file of their own.
     #[serde(skip)]
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<JudgeVerdict>,
+}
+
+/// What a judge says of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JudgeVerdict {
+    /// It is right.
+    Right,
+    /// It is wrong.
+    Wrong,
+    /// The reply says neither.
+    Unread,
 }
 
 /// What a judge has to say about an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Judging {
+pub enum JudgeNeed {
     /// Nothing: a rule decides.
     #[default]
     None,
@@ -97,7 +110,7 @@ pub enum Judging {
     Needed,
 }
 
-impl Answered {
+impl Prediction {
     /// What the model wrote to `question`, scored by `rule`.
     pub fn new(question: &Question, samples: Vec<Sample>, rule: AnswerRule) -> Self {
         let splits = question.splits();
@@ -119,7 +132,7 @@ impl Answered {
             unreadable: None,
             read_by: None,
             judge: question.judge.clone(),
-            judging: Judging::None,
+            judge_need: JudgeNeed::None,
             verdict: None,
         };
         one.score(rule);
@@ -155,21 +168,21 @@ impl Answered {
         } else {
             (accuracy(AccuracyRule::Exact), accuracy(AccuracyRule::Soft))
         };
-        self.judging = if is_caption {
+        self.judge_need = if is_caption {
             if chosen.answer.is_empty() {
-                Judging::None
+                JudgeNeed::None
             } else {
-                Judging::Needed
+                JudgeNeed::Needed
             }
         } else if rule.extraction != Extraction::Official {
             match self.judge {
-                Some(_) => Judging::Optional,
-                None => Judging::None,
+                Some(_) => JudgeNeed::Optional,
+                None => JudgeNeed::None,
             }
         } else if self.exact < 0.5 && is_left_to_a_judge(rule, &chosen, form) && self.has_words() {
-            Judging::Needed
+            JudgeNeed::Needed
         } else {
-            Judging::None
+            JudgeNeed::None
         };
         self.answer = chosen.answer;
         self.unreadable = chosen.unreadable;
@@ -180,8 +193,8 @@ impl Answered {
     }
 
     /// Replaces the scores by a judge's.
-    pub fn set_verdict(&mut self, verdict: Verdict) {
-        let right = f64::from(u8::from(verdict == Verdict::Right));
+    pub fn set_verdict(&mut self, verdict: JudgeVerdict) {
+        let right = f64::from(u8::from(verdict == JudgeVerdict::Right));
         (self.exact, self.soft) = (right, right);
         self.verdict = Some(verdict);
     }
@@ -189,25 +202,25 @@ impl Answered {
     /// Whether nobody can say if it is right: what waits for a judge, or an answer whose judge said nothing clear.
     pub fn is_unjudged(&self) -> bool {
         match self.verdict {
-            None => self.judging == Judging::Needed,
-            Some(verdict) => verdict == Verdict::Unread,
+            None => self.judge_need == JudgeNeed::Needed,
+            Some(verdict) => verdict == JudgeVerdict::Unread,
         }
     }
 
     /// Whether a rule or a judge has read it and says if it is right.
     pub fn is_decided(&self) -> bool {
         match self.verdict {
-            None => self.judging != Judging::Needed && !self.answer.is_empty(),
-            Some(verdict) => verdict != Verdict::Unread,
+            None => self.judge_need != JudgeNeed::Needed && !self.answer.is_empty(),
+            Some(verdict) => verdict != JudgeVerdict::Unread,
         }
     }
 
     /// Who has read it.
     pub fn reader(&self) -> ReadBy {
         match self.verdict {
-            Some(Verdict::Right | Verdict::Wrong) => ReadBy::Judge,
-            Some(Verdict::Unread) => ReadBy::Nobody,
-            None if self.judging == Judging::Needed => ReadBy::Nobody,
+            Some(JudgeVerdict::Right | JudgeVerdict::Wrong) => ReadBy::Judge,
+            Some(JudgeVerdict::Unread) => ReadBy::Nobody,
+            None if self.judge_need == JudgeNeed::Needed => ReadBy::Nobody,
             None => self.read_by.unwrap_or(ReadBy::Nobody),
         }
     }
@@ -215,7 +228,7 @@ impl Answered {
     /// What a judge is asked about it, if it is for one: as the benchmark says, or whether it means the right answer where the
     /// benchmark's own rule leaves that open.
     pub fn judge_task(&self) -> Option<JudgeTask> {
-        if self.judging == Judging::None {
+        if self.judge_need == JudgeNeed::None {
             return None;
         }
         let left = || {
@@ -227,7 +240,7 @@ impl Answered {
 
     /// What a judge reads: the answer, or all that is written where no rule finds one.
     pub fn judged_text(&self) -> &str {
-        if !self.answer.is_empty() || self.judging != Judging::Needed {
+        if !self.answer.is_empty() || self.judge_need != JudgeNeed::Needed {
             return &self.answer;
         }
         self.samples

@@ -1,11 +1,11 @@
 //! What the model is asked: the question with its options, and the words of a protocol around them.
 
-use super::EvalError;
+use super::error::EvalError;
 use super::fingerprint;
-use super::protocol::Kind;
-use super::protocol::Marks;
+use super::protocol::OptionMarks;
 use super::protocol::ProtocolFile;
 use super::protocol::ProtocolWords;
+use super::protocol::TaskKind;
 use super::protocol::Words;
 use super::protocol::remarks;
 use crate::config::Benchmark;
@@ -22,23 +22,23 @@ const QUESTION: &str = "{question}";
 /// What stands for the options in a template that has them apart.
 const OPTIONS: &str = "{options}";
 
-/// How questions are put.
+/// How questions are formatted.
 #[derive(Debug, Clone)]
-pub struct Asking {
+pub struct PromptFormat {
     config: EvalConfig,
     words: Option<ProtocolWords>,
 }
 
 /// A question as it is put to the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Put {
+pub struct FormattedPrompt {
     /// What is said before the model goes on.
     pub turn: Turn,
     /// The end of the words that the answer is begun with, which is read with it.
     pub read_with: &'static str,
 }
 
-impl Asking {
+impl PromptFormat {
     /// As `[eval]` says.
     ///
     /// # Errors
@@ -51,9 +51,9 @@ impl Asking {
     }
 
     /// The whole of what is asked. What is `said` in the clip stands in front.
-    pub fn put(&self, question: &Question, said: Option<&str>) -> Result<Put, EvalError> {
-        let words = self.words_of(question)?;
-        let text = match &words {
+    pub fn apply(&self, question: &Question, said: Option<&str>) -> FormattedPrompt {
+        let words = self.words_of(question);
+        let text = match words {
             Some(words) if words.text.contains(OPTIONS) => {
                 let options = words.marks.put(&question.choices());
                 filled(&words.text, question.stem(), &options)
@@ -67,14 +67,14 @@ impl Asking {
             (Some(said), Some(before)) => before.replace("{subtitles}", said) + &text,
             (Some(said), None) => format!("What is said in the video:\n{said}\n\n{text}"),
         };
-        Ok(Put {
+        FormattedPrompt {
             turn: Turn {
-                system: words.as_ref().and_then(|words| words.system.clone()),
+                system: words.and_then(|words| words.system.clone()),
                 user: text,
-                begun: words.as_ref().map_or("", |words| words.prefix).to_owned(),
+                begun: words.map_or("", |words| words.prefix).to_owned(),
             },
             read_with: words.map_or("", |words| words.read_with),
-        })
+        }
     }
 
     /// The name of the words around the question: a wording's, `template`, or whose own they are.
@@ -83,9 +83,10 @@ impl Asking {
             (Protocol::Authors, _) => Some("authors".to_owned()),
             (Protocol::Official, benchmark) => Some(benchmark?.as_str().to_owned()),
         };
-        let by_protocol = self.words.as_ref().is_some_and(|words| {
-            words.file().is_some() || matches!(words.of(Kind::Choice), Ok(Some(_)))
-        });
+        let by_protocol = self
+            .words
+            .as_ref()
+            .is_some_and(|words| words.file().is_some() || words.of(TaskKind::Choice).is_some());
         match (&self.config.template, whose()) {
             (Some(_), _) => "template".into(),
             (None, Some(whose)) if by_protocol => match self.file() {
@@ -101,14 +102,13 @@ impl Asking {
         let mut words: Vec<String> = [
             question_text(QUESTION, self.config.wording),
             open_text(QUESTION, self.config.wording),
+            // None is as good as an empty one, which the settings refuse.
             self.config.template.clone().unwrap_or_default(),
         ]
         .into();
-        for kind in Kind::ALL {
-            let of_kind = self.words.as_ref().map(|words| words.of(kind));
-            if let Some(Ok(Some(of_kind))) = of_kind {
-                words.push(format!("{of_kind:?}"));
-            }
+        for kind in TaskKind::ALL {
+            let of_kind = self.words.as_ref().and_then(|words| words.of(kind));
+            words.extend(of_kind.map(|of_kind| format!("{of_kind:?}")));
         }
         fingerprint::of_text(&words.join("\u{0}"))
     }
@@ -124,10 +124,10 @@ impl Asking {
         remarks(&self.config, self.words.as_ref())
     }
 
-    fn words_of(&self, question: &Question) -> Result<Option<Words>, EvalError> {
+    fn words_of(&self, question: &Question) -> Option<&Words> {
         match &self.words {
-            Some(words) if self.config.template.is_none() => words.of(kind_of(question)),
-            _ => Ok(None),
+            Some(words) if self.config.template.is_none() => words.of(task_kind(question)),
+            _ => None,
         }
     }
 
@@ -166,19 +166,19 @@ fn open_text(question: &str, wording: Wording) -> String {
 }
 
 /// What kind of answer a question wants.
-pub(super) fn kind_of(question: &Question) -> Kind {
+pub(super) fn task_kind(question: &Question) -> TaskKind {
     let task = question.splits().find(|(name, _)| *name == "task");
     match task.map(|(_, task)| task) {
-        Some("captioning") if question.judge.is_some() => return Kind::Captioning,
-        Some("caption_matching") => return Kind::Captions,
+        Some("captioning") if question.judge.is_some() => return TaskKind::Captioning,
+        Some("caption_matching") => return TaskKind::Captions,
         _ => {}
     }
     if question.choices().is_empty() {
         let answer = question.answer().to_string().to_lowercase();
         return match question.problem_type.as_deref() {
-            _ if answer == "yes" || answer == "no" => Kind::YesNo,
-            Some("numerical" | "regression") => Kind::Number,
-            _ => Kind::Open,
+            _ if answer == "yes" || answer == "no" => TaskKind::YesNo,
+            Some("numerical" | "regression") => TaskKind::Number,
+            _ => TaskKind::Open,
         };
     }
     let first_option = question.problem.lines().nth(1);
@@ -186,9 +186,9 @@ pub(super) fn kind_of(question: &Question) -> Kind {
         .and_then(|line| line.split(' ').next())
         .is_some_and(is_option_word);
     if has_word {
-        Kind::Captions
+        TaskKind::Captions
     } else {
-        Kind::Choice
+        TaskKind::Choice
     }
 }
 
@@ -206,7 +206,7 @@ fn authors_layout(question: &Question, benchmark: Option<Benchmark>) -> String {
     {
         return question.problem.clone();
     }
-    let listed = Marks::Dots.put(&options);
+    let listed = OptionMarks::Dots.put(&options);
     if benchmark == Some(Benchmark::VideoHolmes) {
         return format!("{} \n{listed}", question.problem);
     }
@@ -231,9 +231,9 @@ mod tests {
             ..EvalConfig::default()
         };
         change(&mut config);
-        let asking = Asking::new(&config).unwrap();
-        let put = asking.put(question, None).unwrap();
-        (put.turn.user, asking.name(), asking.hash())
+        let format = PromptFormat::new(&config).unwrap();
+        let formatted = format.apply(question, None);
+        (formatted.turn.user, format.name(), format.hash())
     }
 
     #[test]
@@ -299,21 +299,21 @@ mod tests {
             wording: Wording::None,
             ..EvalConfig::default()
         };
-        let put = Asking::new(&config)
+        let formatted = PromptFormat::new(&config)
             .unwrap()
-            .put(&question(""), None)
-            .unwrap();
+            .apply(&question(""), None);
         assert!(
-            put.turn
+            formatted
+                .turn
                 .user
                 .contains("Question: Why?\nOptions:\n(A) x\n(B) y\n"),
-            "{put:?}"
+            "{formatted:?}"
         );
         assert_eq!(
-            (put.turn.begun.as_str(), put.read_with),
+            (formatted.turn.begun.as_str(), formatted.read_with),
             ("Best option:(", "(")
         );
-        assert!(put.turn.system.is_some());
+        assert!(formatted.turn.system.is_some());
     }
 
     #[test]
@@ -325,12 +325,12 @@ mod tests {
 
     #[test]
     fn what_is_said_stands_in_front() {
-        let asking = Asking::new(&EvalConfig {
+        let format = PromptFormat::new(&EvalConfig {
             wording: Wording::None,
             ..EvalConfig::default()
         })
         .unwrap();
-        let text = |said| asking.put(&question(""), Some(said)).unwrap().turn.user;
+        let text = |said| format.apply(&question(""), Some(said)).turn.user;
         assert!(
             text("hello\nthere").starts_with("What is said in the video:\nhello\nthere\n\nWhy?")
         );

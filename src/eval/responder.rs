@@ -4,9 +4,9 @@ use crate::config::BadVideoPolicy;
 use crate::config::Config;
 use crate::config::SamplingConfig;
 use crate::data::Question;
-use crate::eval::Replies;
-use crate::eval::answered::Sample;
-use crate::eval::asking::Asking;
+use crate::eval::prediction::BatchReplies;
+use crate::eval::prediction::Sample;
+use crate::eval::prompt_format::PromptFormat;
 use crate::eval::subtitles::Subtitles;
 use crate::model::Qwen25Vl;
 use crate::model::device;
@@ -32,7 +32,7 @@ use std::sync::PoisonError;
 
 /// A frozen model with its processor, and how it is asked.
 #[derive(Debug)]
-pub struct Respondent {
+pub struct Responder {
     model: FrozenModel,
     processor: Processor,
     sampling: SamplingConfig,
@@ -40,7 +40,7 @@ pub struct Respondent {
     graph_use: Mutex<GraphUse>,
 }
 
-impl Respondent {
+impl Responder {
     /// Loads the model folder; `samples` completions per prompt are sampled as `config.sampling` says, at `temperature`.
     pub fn load(folder: &Path, config: &Config, temperature: f64, samples: usize) -> Result<Self> {
         let device = device::device(&config.model)?;
@@ -120,10 +120,10 @@ impl Respondent {
         &self,
         batch: &[&Question],
         clips: &mut Prefetcher,
-        asking: &Asking,
+        prompt_format: &PromptFormat,
         subtitles: Option<&Subtitles>,
         on_bad_video: BadVideoPolicy,
-    ) -> Result<Replies> {
+    ) -> Result<BatchReplies> {
         let mut asked: Vec<(usize, Prompt)> = Vec::with_capacity(batch.len());
         let mut read_with = Vec::with_capacity(batch.len());
         for (index, question) in batch.iter().enumerate() {
@@ -133,13 +133,13 @@ impl Respondent {
             let said = subtitles
                 .map(|subtitles| subtitles.at(&question.video, &clip))
                 .transpose()?;
-            let put = asking.put(question, said.as_deref())?;
+            let formatted = prompt_format.apply(question, said.as_deref());
             let prompt = self
                 .processor
-                .prompt_of(&put.turn, Some(video))
+                .prompt_of(&formatted.turn, Some(video))
                 .with_context(|| format!("question {}", question.id))?;
             asked.push((index, prompt));
-            read_with.push(put.read_with);
+            read_with.push(formatted.read_with);
         }
         let prompts: Vec<&Prompt> = asked.iter().map(|(_, prompt)| prompt).collect();
         let ids: Vec<&str> = asked

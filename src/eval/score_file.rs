@@ -1,0 +1,49 @@
+//! `scores.json`: what an evaluation came to.
+
+use super::error::EvalError;
+use super::files::read_json;
+use super::score::SplitScores;
+use super::settings::Settings;
+use serde::Deserialize;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// `scores.json`: the result of an evaluation and the conditions it holds under.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoreFile {
+    /// The conditions.
+    #[serde(flatten)]
+    pub settings: Settings,
+    /// Where the judge was, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge_url: Option<String>,
+    /// Questions answered.
+    pub questions_answered: usize,
+    /// Questions left out because their clip cannot be used (`data.on_bad_video = "skip"`).
+    pub questions_skipped: usize,
+    /// Questions left out because their clip does not exist (likewise).
+    #[serde(default)]
+    pub questions_missing: usize,
+    /// The scores of `all` questions, of each kind and of what else they are sorted under.
+    pub splits: BTreeMap<String, SplitScores>,
+}
+
+impl ScoreFile {
+    /// Reads a `scores.json`, named by itself or by its folder.
+    pub fn read(path: &Path) -> Result<Self, EvalError> {
+        if !path.is_dir() {
+            return read_json(path);
+        }
+        let file = path.join("scores.json");
+        if file.exists() {
+            return read_json(&file);
+        }
+        let path = path.to_owned();
+        Err(if path.join("settings.json").exists() {
+            EvalError::NotFinished { path }
+        } else {
+            EvalError::NotAnEvaluation { path }
+        })
+    }
+}

@@ -12,7 +12,7 @@ pub use crate::model::ops::head::DEVICE_CHUNK;
 pub use crate::model::ops::target_rows::{ReferenceRows, TokenScores};
 
 use crate::model::ops::Ops;
-use crate::model::ops::head::KeptChunk;
+use crate::model::ops::head::Scorer;
 use crate::model::ops::target_rows::TargetRows;
 use candle_core::{Result, Tensor};
 
@@ -23,9 +23,8 @@ pub const CHUNK_BYTES: usize = 48 << 20;
 /// The head over target rows.
 #[derive(Debug)]
 pub struct Head<'a> {
-    ops: Ops,
     rows: TargetRows<'a>,
-    kept: Option<KeptChunk>,
+    scorer: Scorer,
 }
 
 impl<'a> Head<'a> {
@@ -47,25 +46,21 @@ impl<'a> Head<'a> {
             chunk_rows: (ops.chunk_bytes(chunk_bytes) / row_bytes).max(1),
         };
         Ok(Self {
-            ops,
             rows,
-            kept: None,
+            scorer: Scorer::new(ops),
         })
     }
 
     /// Log-probability and entropy of every target, and its divergence from the bias model where there is one.
     pub fn scores(&mut self) -> Result<TokenScores> {
-        let (scores, kept) = self.ops.score(&self.rows)?;
-        self.kept = kept;
-        Ok(scores)
+        self.scorer.score(&self.rows)
     }
 
     /// Gradients `[R, H]` of the hidden rows and `[V, H]` of the weight.
     ///
     /// `d_logprob`, `d_full_kl`: one entry per target; the latter empty when the divergence is not used.
     pub fn backward(self, d_logprob: &[f32], d_full_kl: &[f32]) -> Result<(Tensor, Tensor)> {
-        self.ops
-            .score_backward(&self.rows, self.kept, d_logprob, d_full_kl)
+        self.scorer.backward(&self.rows, d_logprob, d_full_kl)
     }
 }
 

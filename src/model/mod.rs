@@ -151,7 +151,7 @@ impl Qwen25Vl {
         &self,
         token_ids: &[u32],
         video_rows: &[u32],
-        upstream: &Tensor,
+        grad_output: &Tensor,
         table: Option<Tensor>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let mut is_video = vec![false; token_ids.len()];
@@ -163,7 +163,7 @@ impl Qwen25Vl {
             .collect();
         let ids: Vec<u32> = rows.iter().map(|&row| token_ids[row as usize]).collect();
         let select = |rows: &[u32]| -> Result<Tensor> {
-            upstream.index_select(&Tensor::new(rows, self.device())?, 0)
+            grad_output.index_select(&Tensor::new(rows, self.device())?, 0)
         };
         let table = match table {
             Some(table) => table,

@@ -15,8 +15,8 @@ const ALIGNMENT: usize = 128;
 /// The tensors of one layer behind each other in host memory.
 #[derive(Debug)]
 pub struct HostLayer {
-    memory: Memory,
-    parts: Vec<Part>,
+    memory: HostMemory,
+    parts: Vec<TensorSpan>,
     /// Values, what lies between the tensors included.
     len: usize,
     dtype: DType,
@@ -24,14 +24,14 @@ pub struct HostLayer {
 
 /// Where a tensor lies in its layer.
 #[derive(Debug, Clone)]
-struct Part {
+struct TensorSpan {
     name: String,
     start: usize,
     shape: Shape,
 }
 
 #[derive(Debug)]
-enum Memory {
+enum HostMemory {
     /// Flat, on the CPU.
     Plain(Tensor),
     #[cfg(feature = "cuda")]
@@ -44,7 +44,7 @@ impl HostLayer {
         let (mut parts, mut flat) = (Vec::new(), Vec::new());
         let mut start = 0;
         for (name, tensor) in tensors {
-            parts.push(Part {
+            parts.push(TensorSpan {
                 name,
                 start,
                 shape: tensor.shape().clone(),
@@ -61,15 +61,15 @@ impl HostLayer {
             dtype: flat.dtype(),
             memory: match device {
                 #[cfg(feature = "cuda")]
-                Device::Cuda(device) => Memory::Pinned(cuda::Pinned::holding(&flat, device)?),
-                _ => Memory::Plain(flat),
+                Device::Cuda(device) => HostMemory::Pinned(cuda::Pinned::holding(&flat, device)?),
+                _ => HostMemory::Plain(flat),
             },
         })
     }
 
     /// The layer's tensors as views of `slot`, into which it was copied.
     fn views(&self, slot: &Tensor) -> Result<NamedTensors> {
-        let view = |part: &Part| {
+        let view = |part: &TensorSpan| {
             let values = slot.narrow(0, part.start, part.shape.elem_count())?;
             Ok((part.name.clone(), values.reshape(&part.shape)?))
         };
@@ -129,9 +129,9 @@ impl Copies {
     /// Copies `layer` to the beginning of `slot` once the work queued so far is done.
     fn start(&mut self, layer: &HostLayer, slot: &Tensor) -> Result<()> {
         match (self, &layer.memory) {
-            (Self::Immediate, Memory::Plain(flat)) => slot.slice_set(flat, 0, 0),
+            (Self::Immediate, HostMemory::Plain(flat)) => slot.slice_set(flat, 0, 0),
             #[cfg(feature = "cuda")]
-            (Self::Queued(copies), Memory::Pinned(pinned)) => copies.start(pinned, slot),
+            (Self::Queued(copies), HostMemory::Pinned(pinned)) => copies.start(pinned, slot),
             #[cfg(feature = "cuda")]
             _ => bail!("a layer in memory of another device"),
         }
@@ -149,13 +149,13 @@ impl Copies {
 
 /// A tensor whose values are known to be complete when the work queued before is.
 #[derive(Debug)]
-pub struct Departing {
+pub struct PendingDownload {
     tensor: Tensor,
     #[cfg(feature = "cuda")]
     ready: Option<candle_core::cuda_backend::cudarc::driver::CudaEvent>,
 }
 
-impl Departing {
+impl PendingDownload {
     /// Notes where the work on `tensor` stands; to be called where that work is queued.
     pub fn new(tensor: &Tensor) -> Result<Self> {
         let tensor = tensor.contiguous()?;
@@ -176,16 +176,16 @@ pub struct Download {
 
 impl Download {
     /// The tensor in host memory, once it is there.
-    pub fn fetch(&mut self, departing: Departing) -> Result<Tensor> {
-        match (departing.tensor.device(), departing.tensor.dtype()) {
-            (Device::Cpu, _) => Ok(departing.tensor),
+    pub fn fetch(&mut self, pending: PendingDownload) -> Result<Tensor> {
+        match (pending.tensor.device(), pending.tensor.dtype()) {
+            (Device::Cpu, _) => Ok(pending.tensor),
             #[cfg(feature = "cuda")]
             (Device::Cuda(device), DType::BF16 | DType::F32) => {
                 let download = match &mut self.cuda {
                     Some(download) => download,
                     none => none.insert(cuda::Download::new(device)?),
                 };
-                download.fetch(&departing.tensor, departing.ready.as_ref())
+                download.fetch(&pending.tensor, pending.ready.as_ref())
             }
             (_, dtype) => bail!("gradients of {dtype:?} do not go to host memory"),
         }

@@ -147,7 +147,7 @@ impl DecoderLayer {
         cos: &Tensor,
         sin: &Tensor,
         layout: &PackedLayout,
-        upstream: &Tensor,
+        grad_output: &Tensor,
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
         let projected = self.project(x, cos, sin)?;
@@ -157,7 +157,7 @@ impl DecoderLayer {
         let added = self.ops.linear(&attended, &self.output, None)?;
         let (middle, normed) = self.ops.add_rms_norm(x, &added, &self.mlp_norm, self.eps)?;
         drop(added);
-        let d_middle = self.backward_mlp(&middle, normed, upstream, sink)?;
+        let d_middle = self.backward_mlp(&middle, normed, grad_output, sink)?;
         drop(middle);
         self.emit(
             sink,
@@ -191,16 +191,16 @@ impl DecoderLayer {
         &self,
         middle: &Tensor,
         normed: Tensor,
-        upstream: &Tensor,
+        grad_output: &Tensor,
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
         let gate = self.ops.linear(&normed, &self.gate, None)?;
         let up = self.ops.linear(&normed, &self.up, None)?;
-        let d_down = weight_gradient(upstream, &self.ops.swiglu(&gate, &up)?)?;
+        let d_down = weight_gradient(grad_output, &self.ops.swiglu(&gate, &up)?)?;
         self.emit(sink, "mlp.down_proj.weight", d_down)?;
-        let (d_gate, d_up) = self
-            .ops
-            .swiglu_backward(&gate, &up, &upstream.matmul(&self.down)?)?;
+        let (d_gate, d_up) =
+            self.ops
+                .swiglu_backward(&gate, &up, &grad_output.matmul(&self.down)?)?;
         drop((gate, up));
         self.emit(
             sink,
@@ -215,7 +215,7 @@ impl DecoderLayer {
             &self.mlp_norm,
             self.eps,
             &d_normed,
-            Some(upstream),
+            Some(grad_output),
         )?;
         self.emit(sink, "post_attention_layernorm.weight", d_norm)?;
         Ok(d_middle)

@@ -42,13 +42,18 @@ impl Projection {
     }
 
     /// Gives both gradients to `sink`; returns the gradient with respect to `x`.
-    fn backward(&self, x: &Tensor, upstream: &Tensor, sink: &mut GradientSink) -> Result<Tensor> {
+    fn backward(
+        &self,
+        x: &Tensor,
+        grad_output: &Tensor,
+        sink: &mut GradientSink,
+    ) -> Result<Tensor> {
         sink(
             &format!("{}.weight", self.name),
-            weight_gradient(upstream, x)?,
+            weight_gradient(grad_output, x)?,
         )?;
-        sink(&format!("{}.bias", self.name), sum_rows(upstream)?)?;
-        upstream.matmul(&self.weight)
+        sink(&format!("{}.bias", self.name), sum_rows(grad_output)?)?;
+        grad_output.matmul(&self.weight)
     }
 }
 
@@ -79,10 +84,15 @@ impl Norm {
         self.ops.add_rms_norm(x, addend, &self.weight, EPS)
     }
 
-    fn backward(&self, x: &Tensor, upstream: &Tensor, sink: &mut GradientSink) -> Result<Tensor> {
+    fn backward(
+        &self,
+        x: &Tensor,
+        grad_output: &Tensor,
+        sink: &mut GradientSink,
+    ) -> Result<Tensor> {
         let (dx, d_weight) = self
             .ops
-            .rms_norm_backward(x, &self.weight, EPS, upstream, None)?;
+            .rms_norm_backward(x, &self.weight, EPS, grad_output, None)?;
         sink(&self.name, d_weight)?;
         Ok(dx)
     }
@@ -91,13 +101,13 @@ impl Norm {
     fn backward_add(
         &self,
         x: &Tensor,
-        upstream: &Tensor,
+        grad_output: &Tensor,
         residual: &Tensor,
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
         let (dx, d_weight) =
             self.ops
-                .rms_norm_backward(x, &self.weight, EPS, upstream, Some(residual))?;
+                .rms_norm_backward(x, &self.weight, EPS, grad_output, Some(residual))?;
         sink(&self.name, d_weight)?;
         Ok(dx)
     }
@@ -155,14 +165,14 @@ impl VisionBlock {
         &self,
         x: &Tensor,
         layout: &VisionLayout,
-        upstream: &Tensor,
+        grad_output: &Tensor,
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
         let normed1 = self.norm1.forward(x)?;
         let qkv = self.qkv.forward(&normed1)?;
         let (attended, saved) = layout.attention(self.ops, &qkv, self.heads, self.full)?;
         let (middle, normed) = self.norm2.add_forward(x, &self.proj.forward(&attended)?)?;
-        let d_middle = self.backward_mlp(&middle, normed, upstream, sink)?;
+        let d_middle = self.backward_mlp(&middle, normed, grad_output, sink)?;
         let d_attended = self.proj.backward(&attended, &d_middle, sink)?;
         let d_qkv = layout.attention_backward(
             self.ops,
@@ -181,18 +191,19 @@ impl VisionBlock {
         &self,
         middle: &Tensor,
         normed: Tensor,
-        upstream: &Tensor,
+        grad_output: &Tensor,
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
         let (gate, up) = (self.gate.forward(&normed)?, self.up.forward(&normed)?);
         let d_mixed = self
             .down
-            .backward(&self.ops.swiglu(&gate, &up)?, upstream, sink)?;
+            .backward(&self.ops.swiglu(&gate, &up)?, grad_output, sink)?;
         let (d_gate, d_up) = self.ops.swiglu_backward(&gate, &up, &d_mixed)?;
         let d_normed = (self.gate.backward(&normed, &d_gate, sink)?
             + self.up.backward(&normed, &d_up, sink)?)?;
         drop(normed);
-        self.norm2.backward_add(middle, &d_normed, upstream, sink)
+        self.norm2
+            .backward_add(middle, &d_normed, grad_output, sink)
     }
 }
 
@@ -225,9 +236,16 @@ impl Merger {
         self.second.forward(&self.hidden(x)?.1.gelu_erf()?)
     }
 
-    fn backward(&self, x: &Tensor, upstream: &Tensor, sink: &mut GradientSink) -> Result<Tensor> {
+    fn backward(
+        &self,
+        x: &Tensor,
+        grad_output: &Tensor,
+        sink: &mut GradientSink,
+    ) -> Result<Tensor> {
         let (joined, hidden) = self.hidden(x)?;
-        let d_active = self.second.backward(&hidden.gelu_erf()?, upstream, sink)?;
+        let d_active = self
+            .second
+            .backward(&hidden.gelu_erf()?, grad_output, sink)?;
         let d_hidden = (d_active * gelu_slope(&hidden)?)?;
         let d_joined = self.first.backward(&joined, &d_hidden, sink)?;
         self.norm.backward(x, &d_joined.reshape(x.shape())?, sink)
@@ -323,7 +341,7 @@ impl VisionTower {
         pixels: &Tensor,
         layout: &VisionLayout,
         mut trace: VisionTrace,
-        upstream: &Tensor,
+        grad_output: &Tensor,
         sink: &mut GradientSink,
     ) -> Result<()> {
         let Some(last) = trace.inputs.pop() else {
@@ -331,7 +349,7 @@ impl VisionTower {
         };
         let mut gradient =
             self.merger
-                .backward(&last, &layout.tokens_to_windows(upstream)?, sink)?;
+                .backward(&last, &layout.tokens_to_windows(grad_output)?, sink)?;
         drop(last);
         for block in self.blocks.iter().rev() {
             let Some(input) = trace.inputs.pop() else {

@@ -151,7 +151,7 @@ impl<'a> Decoding<'a> {
         sampler: &Sampler,
         most: usize,
     ) -> Result<Vec<Vec<Draw>>> {
-        if !DeviceSteps::take(self.model, &self.cache) {
+        if !DeviceSteps::supports(self.model, &self.cache) {
             self.note_step_without_graph(sampler);
             let tokens: Vec<u32> = pending.iter().map(|row| row.token).collect();
             let seeds: Vec<CompletionSeed> = pending.iter().map(|row| row.seed).collect();

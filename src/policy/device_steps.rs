@@ -31,7 +31,7 @@ pub(super) struct DeviceSteps {
 
 impl DeviceSteps {
     /// Whether the rows of `cache` can decode so.
-    pub(super) fn take(model: &Qwen25Vl, cache: &KvCache) -> bool {
+    pub(super) fn supports(model: &Qwen25Vl, cache: &KvCache) -> bool {
         model.ops() == Ops::Cuda && cache.size().rows <= MAX_ROWS
     }
 

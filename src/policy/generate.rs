@@ -118,7 +118,7 @@ pub fn unobserved(_: NewToken) -> ControlFlow<()> {
 }
 
 /// A completion in the making.
-struct RunningCompletion {
+struct CompletionState {
     prompt: usize,
     completion: usize,
     seed: CompletionSeed,
@@ -233,10 +233,10 @@ struct Batch<'a, 'o> {
     /// First prompt that has not gone through the model yet.
     pending: usize,
     /// Rows that have their first token and no place in the batch yet.
-    waiting: VecDeque<RunningCompletion>,
+    waiting: VecDeque<CompletionState>,
     /// Rows of the batch, in its order.
-    running: Vec<RunningCompletion>,
-    ended: Vec<RunningCompletion>,
+    running: Vec<CompletionState>,
+    ended: Vec<CompletionState>,
     /// Rows of each prompt that have not ended.
     open: Vec<usize>,
 }
@@ -284,11 +284,11 @@ impl Batch<'_, '_> {
         let inputs = PackedInputs::new(self.decoding.spec(), &groups)?;
         let (prefilled, logits) = self.decoding.prefill(&inputs)?;
         let size = self.config.group_size;
-        let mut rows: Vec<RunningCompletion> = which
+        let mut rows: Vec<CompletionState> = which
             .zip(&prefilled)
             .flat_map(|(prompt, &prefilled)| {
                 let seed = self.seeds[prompt];
-                (0..size).map(move |completion| RunningCompletion {
+                (0..size).map(move |completion| CompletionState {
                     prompt,
                     completion,
                     seed: seed.completion(completion),
@@ -310,7 +310,7 @@ impl Batch<'_, '_> {
     /// The next tokens of every row of the batch.
     fn step(&mut self) -> Result<(), GenerateError> {
         let mut rows = std::mem::take(&mut self.running);
-        let pending: Vec<Pending> = rows.iter().filter_map(RunningCompletion::pending).collect();
+        let pending: Vec<Pending> = rows.iter().filter_map(CompletionState::pending).collect();
         let left = rows
             .iter()
             .map(|row| self.config.max_new_tokens - row.token_ids.len());
@@ -327,11 +327,7 @@ impl Batch<'_, '_> {
     }
 
     /// Draws the next token of each of `rows` from its row of `logits`.
-    fn draw(
-        &mut self,
-        rows: &mut [RunningCompletion],
-        logits: &Tensor,
-    ) -> Result<(), GenerateError> {
+    fn draw(&mut self, rows: &mut [CompletionState], logits: &Tensor) -> Result<(), GenerateError> {
         let seeds: Vec<CompletionSeed> = rows.iter().map(|row| row.seed).collect();
         let positions: Vec<usize> = rows.iter().map(|row| row.token_ids.len()).collect();
         let draws = self
@@ -343,7 +339,7 @@ impl Batch<'_, '_> {
     /// Appends to each of `rows` that has not ended what it drew.
     fn take(
         &mut self,
-        rows: &mut [RunningCompletion],
+        rows: &mut [CompletionState],
         draws: Vec<Draw>,
     ) -> Result<(), GenerateError> {
         for (row, draw) in rows.iter_mut().zip(draws) {
@@ -362,9 +358,9 @@ impl Batch<'_, '_> {
     /// The rows that go on. With its last row a prompt leaves the cache.
     fn set_ended_aside(
         &mut self,
-        rows: Vec<RunningCompletion>,
-    ) -> Result<Vec<RunningCompletion>, GenerateError> {
-        let (ended, going): (Vec<RunningCompletion>, Vec<RunningCompletion>) =
+        rows: Vec<CompletionState>,
+    ) -> Result<Vec<CompletionState>, GenerateError> {
+        let (ended, going): (Vec<CompletionState>, Vec<CompletionState>) =
             rows.into_iter().partition(|row| row.finish.is_some());
         for row in ended {
             self.open[row.prompt] -= 1;
@@ -391,7 +387,7 @@ impl Batch<'_, '_> {
     }
 }
 
-impl RunningCompletion {
+impl CompletionState {
     /// What its next draw needs.
     fn pending(&self) -> Option<Pending> {
         self.token_ids.last().map(|&token| Pending {

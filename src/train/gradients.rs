@@ -3,7 +3,7 @@
 //! The global norm needs every gradient before the first weight moves, so with [`GradientPlacement::Host`] they wait for it in host
 //! memory, in the weights' format; at most 12 of them are on the device.
 
-use crate::model::offload::{Departing, Download};
+use crate::model::offload::{Download, PendingDownload};
 use crate::train::optimizer::Gradients;
 use candle_core::{Result, Tensor, bail};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -34,7 +34,7 @@ pub(crate) enum GradientCollector {
 /// A thread that copies.
 #[derive(Debug)]
 pub(crate) struct GradientCopier {
-    sender: SyncSender<(String, Departing)>,
+    sender: SyncSender<(String, PendingDownload)>,
     thread: JoinHandle<Result<Gradients>>,
 }
 
@@ -43,7 +43,7 @@ impl GradientCollector {
         match placement {
             GradientPlacement::Device => Self::Here(Gradients::new()),
             GradientPlacement::Host => {
-                let (sender, receiver) = sync_channel::<(String, Departing)>(IN_FLIGHT);
+                let (sender, receiver) = sync_channel::<(String, PendingDownload)>(IN_FLIGHT);
                 let thread = std::thread::spawn(move || {
                     let (mut download, mut gradients) = (Download::default(), Gradients::new());
                     for (name, gradient) in receiver {
@@ -61,7 +61,7 @@ impl GradientCollector {
         match self {
             Self::Here(gradients) => insert(gradients, name.to_owned(), gradient),
             Self::Away(copier) => {
-                let gradient = Departing::new(&gradient)?;
+                let gradient = PendingDownload::new(&gradient)?;
                 match copier.sender.send((name.to_owned(), gradient)) {
                     Ok(()) => Ok(()),
                     // The thread has stopped; it knows why.

@@ -10,14 +10,14 @@ use candle_core::{Result, Tensor};
 /// costs as much as some hundred rows.
 pub const DEVICE_CHUNK: usize = 16;
 
-/// What scoring leaves for the backward pass: the only chunk, when one is all there is.
+/// Scores targets, forward and backward. In between it keeps the only chunk of logits, when one is all there is.
 #[derive(Debug)]
-pub(in crate::model) struct KeptChunk(Kept);
+pub(in crate::model) struct Scorer(Kept);
 
 #[derive(Debug)]
 enum Kept {
-    Cpu(on_cpu::Chunk),
-    Cuda(on_cuda::Chunk),
+    Cpu(Option<on_cpu::Chunk>),
+    Cuda(Option<on_cuda::Chunk>),
 }
 
 impl Ops {
@@ -36,47 +36,34 @@ impl Ops {
             Self::Cuda => bytes.saturating_mul(DEVICE_CHUNK),
         }
     }
+}
+
+impl Scorer {
+    pub(in crate::model) fn new(ops: Ops) -> Self {
+        Self(match ops {
+            Ops::Cpu => Kept::Cpu(None),
+            Ops::Cuda => Kept::Cuda(None),
+        })
+    }
 
     /// Log-probability and entropy of every target, and its divergence from the bias model where there is one.
-    pub(in crate::model) fn score(
-        self,
-        rows: &TargetRows,
-    ) -> Result<(TokenScores, Option<KeptChunk>)> {
-        match self {
-            Self::Cpu => {
-                let (scores, kept) = on_cpu::score(rows)?;
-                Ok((scores, kept.map(|chunk| KeptChunk(Kept::Cpu(chunk)))))
-            }
-            Self::Cuda => {
-                let (scores, kept) = on_cuda::score(rows)?;
-                Ok((scores, kept.map(|chunk| KeptChunk(Kept::Cuda(chunk)))))
-            }
+    pub(in crate::model) fn score(&mut self, rows: &TargetRows) -> Result<TokenScores> {
+        match &mut self.0 {
+            Kept::Cpu(kept) => on_cpu::score(rows, kept),
+            Kept::Cuda(kept) => on_cuda::score(rows, kept),
         }
     }
 
-    /// Gradients `[R, H]` of the hidden rows and `[V, H]` of the weight, given those of [`Self::score`].
-    pub(in crate::model) fn score_backward(
+    /// Gradients `[R, H]` of the hidden rows and `[V, H]` of the weight, given those of what [`Self::score`] returns.
+    pub(in crate::model) fn backward(
         self,
         rows: &TargetRows,
-        kept: Option<KeptChunk>,
         d_logprob: &[f32],
         d_full_kl: &[f32],
     ) -> Result<(Tensor, Tensor)> {
-        match self {
-            Self::Cpu => {
-                let kept = kept.and_then(|KeptChunk(kept)| match kept {
-                    Kept::Cpu(chunk) => Some(chunk),
-                    Kept::Cuda(_) => None,
-                });
-                on_cpu::backward(rows, kept, d_logprob, d_full_kl)
-            }
-            Self::Cuda => {
-                let kept = kept.and_then(|KeptChunk(kept)| match kept {
-                    Kept::Cuda(chunk) => Some(chunk),
-                    Kept::Cpu(_) => None,
-                });
-                on_cuda::backward(rows, kept, d_logprob, d_full_kl)
-            }
+        match self.0 {
+            Kept::Cpu(kept) => on_cpu::backward(rows, kept, d_logprob, d_full_kl),
+            Kept::Cuda(kept) => on_cuda::backward(rows, kept, d_logprob, d_full_kl),
         }
     }
 }

@@ -113,9 +113,12 @@ impl RowScores {
     }
 }
 
-/// As [`crate::model::ops::Ops::score`].
-pub(in crate::model::ops) fn score(rows: &TargetRows) -> Result<(TokenScores, Option<Chunk>)> {
-    let (mut scores, mut kept) = (TokenScores::default(), None);
+/// What the targets get; `kept` is the only chunk, where one is all there is.
+pub(in crate::model::ops) fn score(
+    rows: &TargetRows,
+    kept: &mut Option<Chunk>,
+) -> Result<TokenScores> {
+    let mut scores = TokenScores::default();
     let count = rows.hidden.dim(0)?;
     for (start, len) in rows.chunks()? {
         let chunk = Chunk::new(rows, start..start + len)?;
@@ -130,12 +133,12 @@ pub(in crate::model::ops) fn score(rows: &TargetRows) -> Result<(TokenScores, Op
                 .full_kl
                 .extend(chunk.rows.iter().map(|row| row.full_kl));
         }
-        kept = (len == count).then_some(chunk);
+        *kept = (len == count).then_some(chunk);
     }
-    Ok((scores, kept))
+    Ok(scores)
 }
 
-/// As [`crate::model::ops::Ops::score_backward`].
+/// Gradients of the hidden rows and of the weight.
 pub(in crate::model::ops) fn backward(
     rows: &TargetRows,
     mut kept: Option<Chunk>,

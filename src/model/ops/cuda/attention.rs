@@ -116,33 +116,33 @@ impl BlockTables {
         [q, k, v]: [&Tensor; 3],
         heads: HeadCounts,
         attended: &Attended,
-        upstream: &Tensor,
+        grad_output: &Tensor,
     ) -> Result<(Tensor, Tensor, Tensor)> {
         let dim = self.check(q, k, v, heads)?;
-        if upstream.shape() != q.shape() || upstream.dtype() != q.dtype() {
+        if grad_output.shape() != q.shape() || grad_output.dtype() != q.dtype() {
             bail!(
                 "attention: the gradient of the output has {:?}",
-                upstream.shape()
+                grad_output.shape()
             );
         }
-        let (q, k, v, upstream) = (
+        let (q, k, v, grad_output) = (
             &aligned(q)?,
             &aligned(k)?,
             &aligned(v)?,
-            &aligned(upstream)?,
+            &aligned(grad_output)?,
         );
         let (rows, device) = (self.num_rows, q.device());
         let delta = unwritten((rows, heads.queries), DType::F32, device)?;
         Launch::of_dtype(&MODULE, "attention_row_products", q.dtype())?
             .tensor(&attended.output)
-            .tensor(upstream)
+            .tensor(grad_output)
             .tensor(&delta)
             .size(delta.elem_count())
             .size(dim)
             .run(Grid::covering(delta.elem_count() * 32, 256))?;
         let inputs = |name: &str| -> Result<Launch> {
             let launch = self.launch(name, dim)?;
-            let launch = launch.tensor(q).tensor(k).tensor(v).tensor(upstream);
+            let launch = launch.tensor(q).tensor(k).tensor(v).tensor(grad_output);
             Ok(launch.tensor(&attended.lse).tensor(&delta))
         };
 

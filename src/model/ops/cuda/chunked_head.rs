@@ -25,32 +25,33 @@ pub(in crate::model::ops) fn logits(hidden: &Tensor, weight: &Tensor) -> Result<
     }
 }
 
-/// As [`crate::model::ops::Ops::score`], with one copy to the host for all chunks.
-pub(in crate::model::ops) fn score(rows: &TargetRows) -> Result<(TokenScores, Option<Chunk>)> {
+/// What the targets get, with one copy to the host for all chunks; `kept` is the only chunk, where one is all there is.
+pub(in crate::model::ops) fn score(
+    rows: &TargetRows,
+    kept: &mut Option<Chunk>,
+) -> Result<TokenScores> {
     let count = rows.hidden.dim(0)?;
     let (mut logprob, mut entropy, mut full_kl) = (Vec::new(), Vec::new(), Vec::new());
-    let mut kept = None;
     for (start, len) in rows.chunks()? {
         let chunk = Chunk::new(rows, start, len)?;
         logprob.push(chunk.scores.logprob()?);
         entropy.push(chunk.scores.entropy()?);
         full_kl.extend(chunk.scores.full_kl()?);
-        kept = (len == count).then_some(chunk);
+        *kept = (len == count).then_some(chunk);
     }
     if logprob.is_empty() {
-        return Ok((TokenScores::default(), None));
+        return Ok(TokenScores::default());
     }
     let all: Vec<Tensor> = [logprob, entropy, full_kl].concat();
     let mut values = Tensor::cat(&all, 0)?.to_vec1::<f32>()?.into_iter();
-    let scores = TokenScores {
+    Ok(TokenScores {
         logprob: values.by_ref().take(count).collect(),
         entropy: values.by_ref().take(count).collect(),
         full_kl: values.collect(),
-    };
-    Ok((scores, kept))
+    })
 }
 
-/// As [`crate::model::ops::Ops::score_backward`].
+/// Gradients of the hidden rows and of the weight.
 pub(in crate::model::ops) fn backward(
     rows: &TargetRows,
     mut kept: Option<Chunk>,

@@ -53,10 +53,10 @@ pub fn rms_norm_backward(
     x: &Tensor,
     weight: &Tensor,
     eps: f64,
-    upstream: &Tensor,
+    grad_output: &Tensor,
     residual: Option<&Tensor>,
 ) -> Result<(Tensor, Tensor)> {
-    let width = check(weight, &[Some(x), Some(upstream), residual])?;
+    let width = check(weight, &[Some(x), Some(grad_output), residual])?;
     let rows = x.elem_count() / width;
     let blocks = rows.min(BACKWARD_BLOCKS);
     let dx = unwritten(x.shape(), x.dtype(), x.device())?;
@@ -65,7 +65,7 @@ pub fn rms_norm_backward(
     Launch::of_dtype(&MODULE, "rms_norm_backward", x.dtype())?
         .tensor(x)
         .tensor(weight)
-        .tensor(upstream)
+        .tensor(grad_output)
         .optional(residual)
         .tensor(&dx)
         .tensor(&parts)

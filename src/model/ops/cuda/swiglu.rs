@@ -22,15 +22,19 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 }
 
 /// Gradients of [`swiglu`] with respect to `gate` and `up`.
-pub fn swiglu_backward(gate: &Tensor, up: &Tensor, upstream: &Tensor) -> Result<(Tensor, Tensor)> {
+pub fn swiglu_backward(
+    gate: &Tensor,
+    up: &Tensor,
+    grad_output: &Tensor,
+) -> Result<(Tensor, Tensor)> {
     check(gate, up)?;
-    check(gate, upstream)?;
+    check(gate, grad_output)?;
     let d_gate = unwritten(gate.shape(), gate.dtype(), gate.device())?;
     let d_up = unwritten(gate.shape(), gate.dtype(), gate.device())?;
     Launch::of_dtype(&MODULE, "swiglu_backward", gate.dtype())?
         .tensor(gate)
         .tensor(up)
-        .tensor(upstream)
+        .tensor(grad_output)
         .tensor(&d_gate)
         .tensor(&d_up)
         .size(gate.elem_count())

@@ -154,7 +154,7 @@ __device__ void forward(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *outpu
 }
 
 template <int DIM>
-__device__ void backward_queries(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *upstream, const float *lse,
+__device__ void backward_queries(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *grad_output, const float *lse,
                                  const float *delta, bf16 *dq, const int *blocks, Shape shape) {
   constexpr int KEYS = 32, STRIDE = DIM + 8;
   __align__(16) __shared__ bf16 tiles[BLOCK_ROWS * STRIDE];
@@ -171,7 +171,7 @@ __device__ void backward_queries(const bf16 *q, const bf16 *k, const bf16 *v, co
     __syncthreads();
   };
   fragments(queries, q);
-  fragments(above, upstream);
+  fragments(above, grad_output);
   float of_row[2], along[2];
   for (int row = 0; row < 2; row++) {
     // Rows behind the block are computed as its last one and not stored.
@@ -216,7 +216,7 @@ __device__ void backward_queries(const bf16 *q, const bf16 *k, const bf16 *v, co
 
 // dk and dv of one query head: [group, rows, kv_heads * dim].
 template <int DIM>
-__device__ void backward_keys(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *upstream, const float *lse,
+__device__ void backward_keys(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *grad_output, const float *lse,
                               const float *delta, float *dk, float *dv, const int *blocks, Shape shape) {
   constexpr int QUERIES = 16, STRIDE = DIM + 8;
   __align__(16) __shared__ bf16 k_tile[BLOCK_ROWS * STRIDE];
@@ -236,7 +236,7 @@ __device__ void backward_keys(const bf16 *q, const bf16 *k, const bf16 *v, const
   C k_sums[DIM / 8] = {}, v_sums[DIM / 8] = {};
   for (int query = block.query_start; query < block.query_end; query += QUERIES) {
     Rows<bf16> q_rows = {q, query, block.query_end, shape.heads, head, shape.dim};
-    Rows<bf16> above_rows = {upstream, query, block.query_end, shape.heads, head, shape.dim};
+    Rows<bf16> above_rows = {grad_output, query, block.query_end, shape.heads, head, shape.dim};
     load_tile<QUERIES>(q_tile, STRIDE, DIM, shape.dim, threadIdx.x, blockDim.x, q_rows);
     load_tile<QUERIES>(above_tile, STRIDE, DIM, shape.dim, threadIdx.x, blockDim.x, above_rows);
     if (threadIdx.x < QUERIES) {
@@ -350,7 +350,7 @@ __device__ void forward(const float *q, const float *k, const float *v, float *o
 }
 
 template <int DIM>
-__device__ void backward_queries(const float *q, const float *k, const float *v, const float *upstream,
+__device__ void backward_queries(const float *q, const float *k, const float *v, const float *grad_output,
                                  const float *lse, const float *delta, float *dq, const int *blocks, Shape shape) {
   constexpr int STRIDE = DIM + 1;
   __shared__ float q_tile[QUAD_ROWS * STRIDE], k_tile[QUAD_ROWS * STRIDE], v_tile[QUAD_ROWS * STRIDE];
@@ -359,7 +359,7 @@ __device__ void backward_queries(const float *q, const float *k, const float *v,
   int head = blockIdx.y, kv_head = head / shape.group(), quad = threadIdx.x / 4, part = threadIdx.x % 4;
   int row = min(block.start + quad, block.end - 1);
   Rows<float> q_rows = {q, block.start, block.end, shape.heads, head, shape.dim};
-  Rows<float> above_rows = {upstream, block.start, block.end, shape.heads, head, shape.dim};
+  Rows<float> above_rows = {grad_output, block.start, block.end, shape.heads, head, shape.dim};
   load_tile<QUAD_ROWS>(q_tile, STRIDE, DIM, shape.dim, threadIdx.x, blockDim.x, q_rows);
   load_tile<QUAD_ROWS>(above_tile, STRIDE, DIM, shape.dim, threadIdx.x, blockDim.x, above_rows);
   float of_row = lse[row * shape.heads + head] * LOG2E, along = delta[row * shape.heads + head];
@@ -393,7 +393,7 @@ __device__ void backward_queries(const float *q, const float *k, const float *v,
 }
 
 template <int DIM>
-__device__ void backward_keys(const float *q, const float *k, const float *v, const float *upstream, const float *lse,
+__device__ void backward_keys(const float *q, const float *k, const float *v, const float *grad_output, const float *lse,
                               const float *delta, float *dk, float *dv, const int *blocks, Shape shape) {
   constexpr int STRIDE = DIM + 1;
   __shared__ float q_tile[QUAD_ROWS * STRIDE], k_tile[QUAD_ROWS * STRIDE], v_tile[QUAD_ROWS * STRIDE];
@@ -409,7 +409,7 @@ __device__ void backward_keys(const float *q, const float *k, const float *v, co
   float k_sums[DIM / 4] = {}, v_sums[DIM / 4] = {};
   for (int query = block.query_start; query < block.query_end; query += QUAD_ROWS) {
     Rows<float> q_rows = {q, query, block.query_end, shape.heads, head, shape.dim};
-    Rows<float> above_rows = {upstream, query, block.query_end, shape.heads, head, shape.dim};
+    Rows<float> above_rows = {grad_output, query, block.query_end, shape.heads, head, shape.dim};
     load_tile<QUAD_ROWS>(q_tile, STRIDE, DIM, shape.dim, threadIdx.x, blockDim.x, q_rows);
     load_tile<QUAD_ROWS>(above_tile, STRIDE, DIM, shape.dim, threadIdx.x, blockDim.x, above_rows);
     __syncthreads();
@@ -440,13 +440,13 @@ __device__ void backward_keys(const float *q, const float *k, const float *v, co
 
 // ---- both ----
 
-// delta[row, head] = Σ output · upstream over the head, one warp each: what the softmax's slope subtracts.
-template <class T> __device__ void row_products(const T *output, const T *upstream, float *delta, int count, int dim) {
+// delta[row, head] = Σ output · grad_output over the head, one warp each: what the softmax's slope subtracts.
+template <class T> __device__ void row_products(const T *output, const T *grad_output, float *delta, int count, int dim) {
   int index = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
   bool exists = index < count;
   float sum = 0.0f;
   for (int i = threadIdx.x % 32; exists && i < dim; i += 32)
-    sum += to_float(output[(long long)index * dim + i]) * to_float(upstream[(long long)index * dim + i]);
+    sum += to_float(output[(long long)index * dim + i]) * to_float(grad_output[(long long)index * dim + i]);
   sum = warp_sum(sum);
   if (exists && threadIdx.x % 32 == 0) delta[index] = sum;
 }
@@ -469,13 +469,13 @@ template <class T> __device__ void sum_parts(const float *parts, T *sum, int num
          const int *blocks, SHAPE_PARAMETERS) {                                                                       \
     attention::forward<DIM>(q, k, v, output, lse, blocks, SHAPE);                                                                \
   }                                                                                                                   \
-  KERNEL(threads, attention_backward_queries_##T##_##DIM, const T *q, const T *k, const T *v, const T *upstream,      \
+  KERNEL(threads, attention_backward_queries_##T##_##DIM, const T *q, const T *k, const T *v, const T *grad_output,   \
          const float *lse, const float *delta, T *dq, const int *blocks, SHAPE_PARAMETERS) {                          \
-    attention::backward_queries<DIM>(q, k, v, upstream, lse, delta, dq, blocks, SHAPE);                                          \
+    attention::backward_queries<DIM>(q, k, v, grad_output, lse, delta, dq, blocks, SHAPE);                                       \
   }                                                                                                                   \
-  KERNEL(threads, attention_backward_keys_##T##_##DIM, const T *q, const T *k, const T *v, const T *upstream,         \
+  KERNEL(threads, attention_backward_keys_##T##_##DIM, const T *q, const T *k, const T *v, const T *grad_output,      \
          const float *lse, const float *delta, float *dk, float *dv, const int *blocks, SHAPE_PARAMETERS) {           \
-    attention::backward_keys<DIM>(q, k, v, upstream, lse, delta, dk, dv, blocks, SHAPE);                                         \
+    attention::backward_keys<DIM>(q, k, v, grad_output, lse, delta, dk, dv, blocks, SHAPE);                                      \
   }
 
 using f32 = float;
@@ -485,11 +485,11 @@ KERNELS(bf16, 128, 128)
 KERNELS(f32, 64, 32)
 KERNELS(f32, 64, 128)
 
-KERNEL(256, attention_row_products_f32, const float *output, const float *upstream, float *delta, int count, int dim) {
-  attention::row_products(output, upstream, delta, count, dim);
+KERNEL(256, attention_row_products_f32, const float *output, const float *grad_output, float *delta, int count, int dim) {
+  attention::row_products(output, grad_output, delta, count, dim);
 }
-KERNEL(256, attention_row_products_bf16, const bf16 *output, const bf16 *upstream, float *delta, int count, int dim) {
-  attention::row_products(output, upstream, delta, count, dim);
+KERNEL(256, attention_row_products_bf16, const bf16 *output, const bf16 *grad_output, float *delta, int count, int dim) {
+  attention::row_products(output, grad_output, delta, count, dim);
 }
 KERNEL(256, attention_sum_parts_f32, const float *parts, float *sum, int number, long long count) {
   attention::sum_parts(parts, sum, number, count);

@@ -27,13 +27,13 @@ __device__ void forward(const T *x, const T *addend, const T *weight, T *sum, T 
 
 // Rows blockIdx.x, blockIdx.x + gridDim.x, ...: writes dx (+ the residual's gradient) and the block's part of dw.
 template <class T, int N>
-__device__ void backward(const T *x, const T *weight, const T *upstream, const T *residual, T *dx, float *dw, float *dw_parts,
+__device__ void backward(const T *x, const T *weight, const T *grad_output, const T *residual, T *dx, float *dw, float *dw_parts,
                          int rows, int width, float eps) {
   using P = Pack<T, N>;
   for (int i = threadIdx.x; i < width / N; i += blockDim.x)
     for (int n = 0; n < N; n++) dw[i * N + n] = 0.0f;
   for (long long row = blockIdx.x; row < rows; row += gridDim.x) {
-    const P *xs = (const P *)(x + row * width), *us = (const P *)(upstream + row * width), *ws = (const P *)weight;
+    const P *xs = (const P *)(x + row * width), *us = (const P *)(grad_output + row * width), *ws = (const P *)weight;
     float squares = 0.0f, along = 0.0f;
     for (int i = threadIdx.x; i < width / N; i += blockDim.x) {
       P a = xs[i], u = us[i], w = ws[i];
@@ -79,12 +79,12 @@ template <class T> __device__ void add_parts(const float *parts, T *sum, int cou
       forward<T, WIDE<T>>(x + row, added, weight, kept, y + row, width, eps);                                        \
     else forward<T, 1>(x + row, added, weight, kept, y + row, width, eps);                                           \
   }                                                                                                                  \
-  KERNEL(256, rms_norm_backward_##suffix, const T *x, const T *weight, const T *upstream, const T *residual, T *dx,  \
+  KERNEL(256, rms_norm_backward_##suffix, const T *x, const T *weight, const T *grad_output, const T *residual, T *dx, \
          float *dw_parts, int rows, int width, float eps) {                                                          \
     DYNAMIC_SHARED(float, dw);                                                                                       \
-    if (packs(width, x, weight, upstream, residual, dx))                                                             \
-      backward<T, WIDE<T>>(x, weight, upstream, residual, dx, dw, dw_parts, rows, width, eps);                       \
-    else backward<T, 1>(x, weight, upstream, residual, dx, dw, dw_parts, rows, width, eps);                          \
+    if (packs(width, x, weight, grad_output, residual, dx))                                                          \
+      backward<T, WIDE<T>>(x, weight, grad_output, residual, dx, dw, dw_parts, rows, width, eps);                    \
+    else backward<T, 1>(x, weight, grad_output, residual, dx, dw, dw_parts, rows, width, eps);                       \
   }                                                                                                                  \
   KERNEL(256, rms_norm_weight_##suffix, const float *parts, T *dw, int count, int width) {                           \
     add_parts(parts, dw, count, width);                                                                              \

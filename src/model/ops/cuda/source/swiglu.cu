@@ -16,10 +16,10 @@ template <class T, int N> __device__ void forward(const T *gate, const T *up, T 
 }
 
 template <class T, int N>
-__device__ void backward(const T *gate, const T *up, const T *upstream, T *d_gate, T *d_up, long long count) {
+__device__ void backward(const T *gate, const T *up, const T *grad_output, T *d_gate, T *d_up, long long count) {
   using P = Pack<T, N>;
   for (long long i = global_index(); i < count / N; i += global_stride()) {
-    P g = ((const P *)gate)[i], u = ((const P *)up)[i], above = ((const P *)upstream)[i], dg, du;
+    P g = ((const P *)gate)[i], u = ((const P *)up)[i], above = ((const P *)grad_output)[i], dg, du;
     for (int n = 0; n < N; n++) {
       float x = to_float(g.at[n]), slope = sigmoid(x), silu = x * slope, d = to_float(above.at[n]);
       du.at[n] = from_float<T>(d * silu);
@@ -35,11 +35,11 @@ __device__ void backward(const T *gate, const T *up, const T *upstream, T *d_gat
     if (packs(count, gate, up, output)) forward<T, WIDE<T>>(gate, up, output, count);                           \
     else forward<T, 1>(gate, up, output, count);                                                                \
   }                                                                                                             \
-  KERNEL(256, swiglu_backward_##suffix, const T *gate, const T *up, const T *upstream, T *d_gate, T *d_up,      \
+  KERNEL(256, swiglu_backward_##suffix, const T *gate, const T *up, const T *grad_output, T *d_gate, T *d_up,   \
          long long count) {                                                                                     \
-    if (packs(count, gate, up, upstream, d_gate, d_up))                                                         \
-      backward<T, WIDE<T>>(gate, up, upstream, d_gate, d_up, count);                                            \
-    else backward<T, 1>(gate, up, upstream, d_gate, d_up, count);                                               \
+    if (packs(count, gate, up, grad_output, d_gate, d_up))                                                      \
+      backward<T, WIDE<T>>(gate, up, grad_output, d_gate, d_up, count);                                         \
+    else backward<T, 1>(gate, up, grad_output, d_gate, d_up, count);                                            \
   }
 
 SWIGLU(float, f32)

@@ -172,7 +172,7 @@ def rope_index(model, ids, grids, seconds):
 
 
 def grpo_loss(logprobs, bias_logprobs):
-    """DESIGN section 3 with on-policy ratios; `bias_logprobs` None is plain GRPO. Also the per-token k3."""
+    """The CDPO loss with on-policy ratios; `bias_logprobs` None is plain GRPO. Also the per-token k3."""
     losses, divergences = [], []
     for advantage, logprob, index in zip(ADVANTAGES, logprobs, range(len(logprobs))):
         ratio = torch.exp(logprob - logprob.detach())

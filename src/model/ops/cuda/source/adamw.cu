@@ -6,7 +6,7 @@ namespace {
 __device__ inline float times(float a, float b) { return __fmul_rn(a, b); }
 __device__ inline float plus(float a, float b) { return __fadd_rn(a, b); }
 
-// See kernels::adamw::Rates.
+// See model::ops::cuda::adamw::Rates.
 struct Rates {
   float scale, first, keep_second, second, keep, size, correction, epsilon;
 };

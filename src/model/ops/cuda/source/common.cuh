@@ -7,8 +7,8 @@
 #include <cuda_bf16.h>
 #include <stdint.h>
 
-// An entry point for at most `threads` threads a block; its arguments are those of a kernels::launch::Launch. The 1 lets
-// a block have all registers: by itself the compiler aims at two blocks of 1024 on some chips and spills.
+// An entry point for at most `threads` threads a block; its arguments are those of a launch::Launch (the Rust side). The 1
+// lets a block have all registers: by itself the compiler aims at two blocks of 1024 on some chips and spills.
 #define KERNEL(threads, name, ...) extern "C" __global__ void __launch_bounds__(threads, 1) name(__VA_ARGS__)
 // `type *name`: the dynamic shared memory that the launch asked for.
 #define DYNAMIC_SHARED(type, name)                    \

@@ -55,7 +55,7 @@ require_rust() {
     . "$HOME/.cargo/env"
   fi
   if ! command -v cargo >/dev/null 2>&1; then
-    echo "Rust is missing. Install it from https://rustup.rs (version 1.89 or later), then run this again." >&2
+    echo "Rust is missing. Install it from https://rustup.rs (version 1.94 or later), then run this again." >&2
     return 1
   fi
 }

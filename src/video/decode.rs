@@ -2,7 +2,7 @@
 //!
 //! Every packet is sent with its position in the file as time stamp, so that a decoded frame says which
 //! packet it came from, in any container. Packets that are not wanted are decoded only if others may refer to them, those of
-//! H.264 only if wanted ones do ([`super::references`]).
+//! H.264 only if wanted ones do ([`super::h264`]).
 //! When a frame does not come out, or the decoder reports damage, the clip is decoded again from the start,
 //! nothing skipped. A decoder has one thread, so that concealment of damage stays the same; clips are decoded side by
 //! side, and so are the groups of pictures of one long clip, which do not depend on each other.
@@ -11,9 +11,9 @@ mod output;
 
 use crate::video::VideoError;
 use crate::video::ffmpeg;
+use crate::video::h264::{self, Unneeded};
 use crate::video::index::PacketIndex;
 use crate::video::packets::{Indexed, PacketFile, Packets, Patience};
-use crate::video::references::{References, Unneeded};
 use crate::video::rotation::Rotation;
 use ffmpeg_next::{Error, Packet, codec, decoder};
 use output::Output;
@@ -52,7 +52,7 @@ pub(super) struct Reader {
     /// All packets, when they fit in memory.
     kept: Option<Vec<Packet>>,
     index: PacketIndex,
-    references: Option<References>,
+    h264: Option<h264::Track>,
     fps: f64,
     promised: usize,
     picture: Picture,
@@ -76,11 +76,7 @@ impl Reader {
     ) -> Result<Self, VideoError> {
         let patience = Patience::new(path, stop);
         let mut file = PacketFile::open(&patience)?;
-        let Indexed {
-            kept,
-            index,
-            references,
-        } = file.index()?;
+        let Indexed { kept, index, h264 } = file.index()?;
         if index.total_frames() == 0 {
             return Err(patience.undecodable("the video track holds no frames"));
         }
@@ -106,7 +102,7 @@ impl Reader {
             file,
             kept,
             index,
-            references,
+            h264,
             fps,
             promised,
             picture,
@@ -138,7 +134,7 @@ impl Reader {
         sink: Sink,
     ) -> Result<(usize, bool), VideoError> {
         let mut decoder = self.new_decoder()?;
-        let unneeded = skip.then(|| unneeded(self.references.as_ref(), ranges, &wanted));
+        let unneeded = skip.then(|| unneeded(self.h264.as_ref(), ranges, &wanted));
         let mut packets = match &mut self.kept {
             Some(kept) => Packets::Kept {
                 first: 0,
@@ -166,7 +162,7 @@ impl Reader {
             .map(|_| self.new_decoder())
             .collect::<Result<Vec<_>, _>>()?;
         let (patience, picture) = (&self.patience, self.picture);
-        let unneeded = &unneeded(self.references.as_ref(), &shares.concat(), wanted);
+        let unneeded = &unneeded(self.h264.as_ref(), &shares.concat(), wanted);
         let sources = sources(self.kept.as_deref_mut(), shares, &self.file)?;
         // A frame waits here until the one before it is taken, so that memory stays bounded.
         let (sender, receiver) = mpsc::sync_channel::<(usize, Vec<u8>)>(shares.len());
@@ -268,12 +264,12 @@ impl Source for Reader {
 
 /// What need not be decoded in `ranges` for the packets wanted.
 fn unneeded<'a>(
-    references: Option<&'a References>,
+    track: Option<&'a h264::Track>,
     ranges: &[Range<usize>],
     wanted: &BTreeMap<i64, usize>,
 ) -> Unneeded<'a> {
     let targets = wanted.keys().map(|&key| key as usize).collect();
-    Unneeded::new(references, ranges, &targets)
+    track.map_or_else(Unneeded::default, |track| track.unneeded(ranges, &targets))
 }
 
 /// Runs of ranges with about the same number of packets, one for each of up to `threads` threads.
@@ -396,7 +392,7 @@ mod tests {
         let wanted: BTreeMap<i64, usize> = indices.iter().map(key).collect();
         let targets = wanted.keys().map(|&key| key as usize).collect();
         let ranges = reader.index.ranges(&targets);
-        let unneeded = unneeded(reader.references.as_ref(), &ranges, &wanted);
+        let unneeded = unneeded(reader.h264.as_ref(), &ranges, &wanted);
         let positions = ranges.iter().cloned().flatten();
         let unneeded = positions.filter(|&i| unneeded.contains(i)).count();
         let mut wrong = Vec::new();

@@ -26,7 +26,6 @@ mod loader;
 mod packets;
 mod patches;
 pub mod plan;
-mod references;
 pub mod resize;
 mod rotation;
 mod version;

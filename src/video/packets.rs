@@ -2,9 +2,8 @@
 
 use crate::video::VideoError;
 use crate::video::ffmpeg;
-use crate::video::h264::Framing;
+use crate::video::h264;
 use crate::video::index::{PacketIndex, PacketInfo};
-use crate::video::references::References;
 use ffmpeg_next::format::context::Input;
 use ffmpeg_next::{Error, Packet, media};
 use std::path::{Path, PathBuf};
@@ -103,8 +102,8 @@ pub(super) struct Indexed {
     /// The packets, when they fit in memory.
     pub(super) kept: Option<Vec<Packet>>,
     pub(super) index: PacketIndex,
-    /// Of H.264, where it can be said.
-    pub(super) references: Option<References>,
+    /// Of an H.264 track.
+    pub(super) h264: Option<h264::Track>,
 }
 
 /// What the packets say, one after the other.
@@ -112,30 +111,27 @@ struct Found {
     infos: Vec<PacketInfo>,
     /// In a container that can go to its packets.
     places: Option<Vec<Place>>,
-    /// Of H.264.
-    framing: Option<Framing>,
-    references: Option<References>,
+    /// Of an H.264 track.
+    h264: Option<h264::Track>,
 }
 
 impl Found {
     fn add(&mut self, packet: &Packet) {
         let data = packet.data().unwrap_or_default();
-        let begins_alone = |framing: Framing| framing.begins_alone(data);
+        let begins_alone = |track: &h264::Track| track.begins_alone(data);
         self.infos.push(PacketInfo {
             pts: packet.pts(),
             duration: packet.duration(),
-            key: packet.is_key() && self.framing.is_none_or(begins_alone),
+            key: packet.is_key() && self.h264.as_ref().is_none_or(begins_alone),
             hidden: ffmpeg::is_hidden(packet),
         });
         match (&mut self.places, Place::of(packet)) {
             (Some(places), Some(place)) if place.offset >= 0 => places.push(place),
             _ => self.places = None,
         }
-        // What comes beside a packet can change how it is read.
-        let is_plain = packet.side_data().next().is_none();
-        let add = |known: &mut References| known.add(data).filter(|()| is_plain);
-        if self.references.as_mut().and_then(add).is_none() {
-            self.references = None;
+        if let Some(track) = &mut self.h264 {
+            // What comes beside a packet can change how it is read.
+            track.add(data, packet.side_data().next().is_none());
         }
     }
 }
@@ -192,12 +188,11 @@ impl PacketFile {
     pub(super) fn index(&mut self) -> Result<Indexed, VideoError> {
         let name = self.input.format().name().to_owned();
         let has_places = INDEXED.iter().any(|known| name.starts_with(known));
-        let h264 = ffmpeg::h264_record(&self.track()?);
+        let record = ffmpeg::h264_record(&self.track()?);
         let mut found = Found {
             infos: Vec::new(),
             places: has_places.then(Vec::new),
-            framing: h264.as_deref().map(Framing::new),
-            references: h264.as_deref().and_then(References::new),
+            h264: record.as_deref().map(h264::Track::new),
         };
         let kept = index_packets(&mut self.input, self.stream, &self.patience, &mut found)?;
         self.next = found.infos.len();
@@ -205,7 +200,7 @@ impl PacketFile {
         Ok(Indexed {
             kept,
             index: PacketIndex::new(found.infos),
-            references: found.references,
+            h264: found.h264,
         })
     }
 

@@ -3,8 +3,8 @@
 use super::{Picture, Sink};
 use crate::video::VideoError;
 use crate::video::ffmpeg::{Chroma, ToRgb};
+use crate::video::h264::Unneeded;
 use crate::video::packets::{Packets, Patience};
-use crate::video::references::Unneeded;
 use crate::video::rotation::Rotation;
 use ffmpeg_next::decoder::{self, Conceal};
 use ffmpeg_next::{Discard, Error, Packet, frame};
@@ -81,7 +81,8 @@ impl<'a> Output<'a> {
                     Discard::Default
                 });
                 let unneeded = self.unneeded;
-                let mut headers = unneeded.and_then(|known| known.headers_of(position, packet));
+                let headers = unneeded.and_then(|known| known.headers_of(position, packet.data()?));
+                let mut headers = headers.map(|data| Packet::copy(&data));
                 // A picture of headers alone would be concealed as damaged.
                 decoder.conceal(if headers.is_some() {
                     Conceal::empty()

@@ -1,9 +1,10 @@
-//! The bits of an H.264 unit.
+//! The bits of a NAL unit.
 
 /// Pictures in a list at most.
 pub(super) const MAX_ENTRIES: usize = 32;
+
 /// The bits of a unit, less the bytes that keep start codes out of it (7.3.1).
-pub(super) struct Bits<'a> {
+pub(super) struct BitReader<'a> {
     data: &'a [u8],
     /// The next byte.
     next: usize,
@@ -12,7 +13,7 @@ pub(super) struct Bits<'a> {
     left: u32,
 }
 
-impl<'a> Bits<'a> {
+impl<'a> BitReader<'a> {
     pub(super) fn new(data: &'a [u8]) -> Self {
         Self {
             data,
@@ -47,7 +48,7 @@ impl<'a> Bits<'a> {
     }
 
     /// An Exp-Golomb code, `ue(v)` of 9.1.
-    pub(super) fn count(&mut self) -> Option<u32> {
+    pub(super) fn ue(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while !self.flag()? {
             zeros += 1;
@@ -59,8 +60,8 @@ impl<'a> Bits<'a> {
     }
 
     /// A signed one, `se(v)`.
-    pub(super) fn signed(&mut self) -> Option<i64> {
-        let code = i64::from(self.count()?);
+    pub(super) fn se(&mut self) -> Option<i64> {
+        let code = i64::from(self.ue()?);
         Some(if code % 2 == 1 {
             (code + 1) / 2
         } else {
@@ -70,14 +71,14 @@ impl<'a> Bits<'a> {
 
     /// The bits of a number, of which four less are written.
     pub(super) fn width(&mut self) -> Option<u32> {
-        Some(self.count()?)
+        Some(self.ue()?)
             .filter(|&bits| bits <= 12)
             .map(|bits| bits + 4)
     }
 
     /// The length of a list, of which one less is written.
     pub(super) fn entries(&mut self) -> Option<usize> {
-        Some(self.count()? as usize + 1).filter(|&entries| entries <= MAX_ENTRIES)
+        Some(self.ue()? as usize + 1).filter(|&entries| entries <= MAX_ENTRIES)
     }
 }
 
@@ -89,8 +90,8 @@ mod tests {
     fn numbers_are_read_and_bytes_against_start_codes_passed_over() {
         // 1 | 010 | 011 | 00100 | 00101, then 16 bits of zeros around the byte 3.
         let data = [0b1010_0110, 0b0100_0010, 0b1000_0000, 0, 0, 3, 0, 0x80];
-        let bits = &mut Bits::new(&data);
-        let counts: Vec<u32> = (0..5).map(|_| bits.count().unwrap()).collect();
+        let bits = &mut BitReader::new(&data);
+        let counts: Vec<u32> = (0..5).map(|_| bits.ue().unwrap()).collect();
         assert_eq!(counts, [0, 1, 2, 3, 4]);
         assert_eq!(bits.position(), 17);
         assert_eq!(bits.number(7), Some(0));
@@ -99,9 +100,9 @@ mod tests {
             (bits.position(), bits.number(8)),
             (8 * data.len() - 7, None)
         );
-        let signed = |byte: u8| Bits::new(&[byte]).signed();
+        let signed = |byte: u8| BitReader::new(&[byte]).se();
         let codes = [0b1000_0000, 0b0100_0000, 0b0110_0000, 0b0010_0000];
         assert_eq!(codes.map(signed), [Some(0), Some(1), Some(-1), Some(2)]);
-        assert_eq!(Bits::new(&[0; 9]).count(), None);
+        assert_eq!(BitReader::new(&[0; 9]).ue(), None);
     }
 }

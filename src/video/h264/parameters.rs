@@ -1,6 +1,6 @@
-//! What an H.264 track says once about its pictures: sequence and picture parameter sets.
+//! Sequence and picture parameter sets: what a track says once about its pictures (ITU-T H.264, 7.3.2.1 and 7.3.2.2).
 
-use super::bits::{Bits, MAX_ENTRIES};
+use super::bits::{BitReader, MAX_ENTRIES};
 
 /// High, High 10, High 4:2:2, High 4:4:4 Predictive, CAVLC 4:4:4.
 const HIGH_PROFILES: [u32; 5] = [100, 110, 122, 244, 44];
@@ -9,7 +9,7 @@ const LOW_PROFILES: [u32; 2] = [66, 77];
 
 /// A sequence parameter set.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::video) struct Sequence {
+pub(super) struct Sps {
     pub(super) id: u32,
     pub(super) has_chroma: bool,
     pub(super) frame_num_bits: u32,
@@ -17,19 +17,19 @@ pub(in crate::video) struct Sequence {
     pub(super) max_references: usize,
 }
 
-impl Sequence {
+impl Sps {
     /// Frame numbers count up to here, exclusive.
-    pub(in crate::video) fn frame_nums(&self) -> i64 {
+    pub(super) fn frame_nums(&self) -> i64 {
         1 << self.frame_num_bits
     }
 
     /// The low part of a picture's place in display order counts up to here, exclusive.
-    pub(in crate::video) fn orders(&self) -> i64 {
+    pub(super) fn orders(&self) -> i64 {
         1 << self.order_bits
     }
 
     /// Pictures kept for reference at most.
-    pub(in crate::video) fn max_references(&self) -> usize {
+    pub(super) fn max_references(&self) -> usize {
         self.max_references.max(1)
     }
 }
@@ -37,32 +37,32 @@ impl Sequence {
 /// A picture parameter set.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "these are flags of a format")]
-pub(super) struct Parameters {
+pub(super) struct Pps {
     pub(super) id: u32,
     pub(super) sequence: u32,
     pub(super) has_order_delta: bool,
-    pub(super) is_arithmetic: bool,
+    pub(super) is_cabac: bool,
     pub(super) has_deblocking: bool,
     pub(super) active: [usize; 2],
     /// Whether slices of kinds P and B say weights.
-    pub(super) weighs_p: bool,
-    pub(super) weighs_b: bool,
+    pub(super) weights_p: bool,
+    pub(super) weights_b: bool,
     pub(super) has_redundant: bool,
 }
 
-impl Sequence {
-    pub(super) fn read(bits: &mut Bits) -> Option<Self> {
+impl Sps {
+    pub(super) fn read(bits: &mut BitReader) -> Option<Self> {
         let profile = bits.number(8)?;
         bits.number(16)?; // constraint flags, level_idc
-        let id = bits.count()?;
+        let id = bits.ue()?;
         let mut chroma = 1;
         if HIGH_PROFILES.contains(&profile) {
-            chroma = bits.count()?;
+            chroma = bits.ue()?;
             if chroma == 3 && bits.flag()? {
                 return None; // separate_colour_plane_flag
             }
-            bits.count()?; // bit_depth_luma_minus8
-            bits.count()?; // bit_depth_chroma_minus8
+            bits.ue()?; // bit_depth_luma_minus8
+            bits.ue()?; // bit_depth_chroma_minus8
             bits.flag()?; // qpprime_y_zero_transform_bypass_flag
             if bits.flag()? {
                 for i in 0..if chroma == 3 { 12 } else { 8 } {
@@ -73,14 +73,14 @@ impl Sequence {
             return None;
         }
         let frame_num_bits = bits.width()?;
-        if bits.count()? != 0 {
+        if bits.ue()? != 0 {
             return None; // pic_order_cnt_type: the display order is not said by each picture
         }
         let order_bits = bits.width()?;
-        let max_references = bits.count()? as usize;
+        let max_references = bits.ue()? as usize;
         let gaps_allowed = bits.flag()?;
-        bits.count()?; // pic_width_in_mbs_minus1
-        bits.count()?; // pic_height_in_map_units_minus1
+        bits.ue()?; // pic_width_in_mbs_minus1
+        bits.ue()?; // pic_height_in_map_units_minus1
         let only_frames = bits.flag()?;
         let is_usual = only_frames && !gaps_allowed && max_references <= MAX_ENTRIES;
         is_usual.then_some(Self {
@@ -93,14 +93,14 @@ impl Sequence {
     }
 }
 
-fn skip_scaling_list(bits: &mut Bits, len: usize) -> Option<()> {
+fn skip_scaling_list(bits: &mut BitReader, len: usize) -> Option<()> {
     if !bits.flag()? {
         return Some(());
     }
     let (mut last, mut next) = (8, 8);
     for _ in 0..len {
         if next != 0 {
-            next = (last + bits.signed()?).rem_euclid(256);
+            next = (last + bits.se()?).rem_euclid(256);
         }
         if next != 0 {
             last = next;
@@ -109,21 +109,21 @@ fn skip_scaling_list(bits: &mut Bits, len: usize) -> Option<()> {
     Some(())
 }
 
-impl Parameters {
-    pub(super) fn read(bits: &mut Bits) -> Option<Self> {
-        let id = bits.count()?;
-        let sequence = bits.count()?;
-        let is_arithmetic = bits.flag()?;
+impl Pps {
+    pub(super) fn read(bits: &mut BitReader) -> Option<Self> {
+        let id = bits.ue()?;
+        let sequence = bits.ue()?;
+        let is_cabac = bits.flag()?;
         let has_order_delta = bits.flag()?;
-        if bits.count()? > 0 {
+        if bits.ue()? > 0 {
             return None; // num_slice_groups_minus1
         }
         let active = [bits.entries()?, bits.entries()?];
-        let weighs_p = bits.flag()?;
-        let weighs_b = bits.number(2)? == 1;
-        bits.signed()?; // pic_init_qp_minus26
-        bits.signed()?; // pic_init_qs_minus26
-        bits.signed()?; // chroma_qp_index_offset
+        let weights_p = bits.flag()?;
+        let weights_b = bits.number(2)? == 1;
+        bits.se()?; // pic_init_qp_minus26
+        bits.se()?; // pic_init_qs_minus26
+        bits.se()?; // chroma_qp_index_offset
         let has_deblocking = bits.flag()?;
         bits.flag()?; // constrained_intra_pred_flag
         let has_redundant = bits.flag()?;
@@ -131,11 +131,11 @@ impl Parameters {
             id,
             sequence,
             has_order_delta,
-            is_arithmetic,
+            is_cabac,
             has_deblocking,
             active,
-            weighs_p,
-            weighs_b,
+            weights_p,
+            weights_b,
             has_redundant,
         })
     }

@@ -1,11 +1,6 @@
-//! Which pictures of an H.264 track are needed for which, by the rules of decoding (ITU-T H.264, 8.2.1 and 8.2.4).
-//!
-//! A picture may use those in the lists of its slices and no others. The lists follow from the headers alone, so a picture
-//! that no wanted one uses, directly or through others, need not be decoded; the decoder is given its headers, without
-//! which the lists of later pictures would be others.
+//! Which pictures use which, by the rules of decoding (ITU-T H.264, 8.2.1, 8.2.4 and 8.2.5).
 
-use crate::video::h264::{Headers, Kind, Marking, Picture, Slice};
-use ffmpeg_next::Packet;
+use super::headers::{Headers, Marking, Picture, Slice, SliceType};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -19,7 +14,7 @@ pub(super) struct References {
     pictures: Vec<Facts>,
     /// Packets that the pictures use, one picture's after the other's.
     used: Vec<u32>,
-    kept: Kept,
+    dpb: Dpb,
 }
 
 /// What is known of a picture.
@@ -32,10 +27,10 @@ struct Facts {
     used: Range<u32>,
 }
 
-/// The pictures that the next one can refer to.
+/// The decoded picture buffer: the pictures that the next one can refer to.
 #[derive(Debug, Default)]
-struct Kept {
-    pictures: Vec<KeptPicture>,
+struct Dpb {
+    pictures: Vec<Reference>,
     /// Frame number of the last picture that was kept.
     frame_num: i64,
     /// Low and high part of its place in display order.
@@ -43,7 +38,7 @@ struct Kept {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct KeptPicture {
+struct Reference {
     packet: u32,
     frame_num: i64,
     /// Place in display order.
@@ -57,7 +52,7 @@ impl References {
             headers: Headers::new(record)?,
             pictures: Vec::new(),
             used: Vec::new(),
-            kept: Kept::default(),
+            dpb: Dpb::default(),
         })
     }
 
@@ -66,7 +61,7 @@ impl References {
         let picture = self.headers.read(packet)?;
         let position = u32::try_from(self.pictures.len()).ok()?;
         let start = self.used.len() as u32;
-        self.used.extend(self.kept.take(&picture, position)?);
+        self.used.extend(self.dpb.take(&picture, position)?);
         if self.used.len() > MAX_USED {
             return None;
         }
@@ -78,9 +73,14 @@ impl References {
         Some(())
     }
 
+    /// The packet of a picture cut down to its headers.
+    pub(super) fn without_data(&self, packet: &[u8]) -> Option<Vec<u8>> {
+        self.headers.without_data(packet)
+    }
+
     /// Adds the packets of `range` whose pictures others may refer to, though none of the `targets` in it does, directly or
     /// through others. Nothing where the range does not begin with a picture before which all is forgotten.
-    fn add_unneeded(
+    pub(super) fn add_unneeded(
         &self,
         range: Range<usize>,
         targets: &BTreeSet<usize>,
@@ -105,45 +105,7 @@ impl References {
     }
 }
 
-/// Packets of which the headers alone are decoded.
-pub(super) struct Unneeded<'a> {
-    references: Option<&'a References>,
-    packets: BTreeSet<usize>,
-}
-
-impl<'a> Unneeded<'a> {
-    /// Those in `ranges` that are not needed for `targets`.
-    pub(super) fn new(
-        references: Option<&'a References>,
-        ranges: &[Range<usize>],
-        targets: &BTreeSet<usize>,
-    ) -> Self {
-        let mut packets = BTreeSet::new();
-        if let Some(references) = references {
-            for range in ranges {
-                references.add_unneeded(range.clone(), targets, &mut packets);
-            }
-        }
-        Self {
-            references,
-            packets,
-        }
-    }
-
-    /// Whether the packet at `position` is one of them.
-    pub(super) fn contains(&self, position: usize) -> bool {
-        self.packets.contains(&position)
-    }
-
-    /// What a decoder is given of the packet at `position` if it is one of them.
-    pub(super) fn headers_of(&self, position: usize, packet: &Packet) -> Option<Packet> {
-        let references = self.references.filter(|_| self.contains(position))?;
-        let headers = references.headers.without_data(packet.data()?)?;
-        Some(Packet::copy(&headers))
-    }
-}
-
-impl Kept {
+impl Dpb {
     /// What the next picture uses; keeps it when others may refer to it.
     fn take(&mut self, picture: &Picture, packet: u32) -> Option<BTreeSet<u32>> {
         let frame_nums = picture.sequence.frame_nums();
@@ -154,7 +116,7 @@ impl Kept {
         }
         let high = self.order_high(picture);
         let top = high + picture.order;
-        let this = KeptPicture {
+        let this = Reference {
             packet,
             frame_num: picture.frame_num,
             order: top.min(top + picture.bottom_delta),
@@ -164,8 +126,9 @@ impl Kept {
         }
         let mut used = BTreeSet::new();
         for slice in &picture.slices {
-            for (list, moves) in self.lists(slice, this.order).into_iter().zip(&slice.moves) {
-                used.extend(self.moved(list, moves, this.frame_num, frame_nums)?);
+            let lists = self.lists(slice, this.order).into_iter();
+            for (list, moves) in lists.zip(&slice.modifications) {
+                used.extend(self.modified(list, moves, this.frame_num, frame_nums)?);
             }
         }
         if picture.is_reference {
@@ -190,13 +153,13 @@ impl Kept {
     }
 
     /// The two lists as they are at first (8.2.4.2), each cut or filled to its length.
-    fn lists(&self, slice: &Slice, order: i64) -> [Vec<Option<KeptPicture>>; 2] {
+    fn lists(&self, slice: &Slice, order: i64) -> [Vec<Option<Reference>>; 2] {
         let mut lists = [self.pictures.clone(), Vec::new()];
         match slice.kind {
-            Kind::I => lists[0].clear(),
-            Kind::P => lists[0].sort_by_key(|kept| -kept.frame_num),
-            Kind::B => {
-                let (mut before, mut after): (Vec<KeptPicture>, Vec<KeptPicture>) =
+            SliceType::I => lists[0].clear(),
+            SliceType::P => lists[0].sort_by_key(|kept| -kept.frame_num),
+            SliceType::B => {
+                let (mut before, mut after): (Vec<Reference>, Vec<Reference>) =
                     lists[0].iter().partition(|kept| kept.order <= order);
                 before.sort_by_key(|kept| -kept.order);
                 after.sort_by_key(|kept| kept.order);
@@ -218,30 +181,30 @@ impl Kept {
     }
 
     /// Decides which pictures later ones can refer to (8.2.5).
-    fn keep(&mut self, picture: &Picture, this: KeptPicture) -> Option<()> {
+    fn keep(&mut self, picture: &Picture, this: Reference) -> Option<()> {
         let room = picture.sequence.max_references();
         match &picture.marking {
-            Marking::These(distances) => {
+            Marking::Unmark(distances) => {
                 for distance in distances {
                     let place = self.place_of(this.frame_num - distance)?;
                     self.pictures.remove(place);
                 }
             }
-            Marking::Oldest if self.pictures.len() >= room => {
+            Marking::SlidingWindow if self.pictures.len() >= room => {
                 let oldest = self.pictures.iter().map(|kept| kept.frame_num).min()?;
                 let place = self.place_of(oldest)?;
                 self.pictures.remove(place);
             }
-            Marking::Oldest => {}
+            Marking::SlidingWindow => {}
         }
         self.pictures.push(this);
         (self.pictures.len() <= room).then_some(())
     }
 
     /// The packets of a list after pictures are moved to its front (8.2.4.3).
-    fn moved(
+    fn modified(
         &self,
-        mut list: Vec<Option<KeptPicture>>,
+        mut list: Vec<Option<Reference>>,
         moves: &[i64],
         frame_num: i64,
         frame_nums: i64,
@@ -286,22 +249,19 @@ mod tests {
 
     /// Takes pictures one after the other; what each uses.
     fn uses(pictures: &[Picture]) -> Vec<Option<Vec<u32>>> {
-        let mut kept = Kept::default();
-        let take = |(at, picture)| {
-            kept.take(picture, at)
-                .map(|used| used.into_iter().collect())
-        };
+        let mut dpb = Dpb::default();
+        let take = |(at, picture)| dpb.take(picture, at).map(|used| used.into_iter().collect());
         (0..).zip(pictures).map(take).collect()
     }
 
     fn idr() -> Picture {
-        let mut picture = Picture::example(0, 0, Kind::I, [0, 0]);
+        let mut picture = Picture::example(0, 0, SliceType::I, [0, 0]);
         picture.is_idr = true;
         picture
     }
 
     fn p(frame_num: i64, order: i64, active: usize) -> Picture {
-        Picture::example(frame_num, order, Kind::P, [active, 0])
+        Picture::example(frame_num, order, SliceType::P, [active, 0])
     }
 
     #[test]
@@ -315,14 +275,14 @@ mod tests {
     #[test]
     fn b_pictures_use_the_nearest_on_either_side() {
         let b = |frame_num, order, active| {
-            let mut picture = Picture::example(frame_num, order, Kind::B, active);
+            let mut picture = Picture::example(frame_num, order, SliceType::B, active);
             picture.is_reference = false;
             picture
         };
         let pictures = [
             idr(),
             p(1, 8, 1),
-            Picture::example(2, 4, Kind::B, [1, 1]),
+            Picture::example(2, 4, SliceType::B, [1, 1]),
             b(3, 2, [1, 1]),
             b(3, 6, [1, 1]),
             b(3, 6, [1, 0]),
@@ -347,7 +307,7 @@ mod tests {
     fn pictures_are_moved_to_the_front() {
         let moved = |moves: &[i64]| {
             let mut picture = p(3, 6, 1);
-            picture.slices[0].moves[0] = moves.to_vec();
+            picture.slices[0].modifications[0] = moves.to_vec();
             uses(&[idr(), p(1, 2, 1), p(2, 4, 1), picture])[3].clone()
         };
         assert_eq!(moved(&[]), Some(vec![2]));
@@ -362,7 +322,7 @@ mod tests {
     fn dropped_pictures_are_used_no_more() {
         let drops = |distances: &[i64]| {
             let mut picture = p(2, 4, 2);
-            picture.marking = Marking::These(distances.to_vec());
+            picture.marking = Marking::Unmark(distances.to_vec());
             picture
         };
         let after = |distances: &[i64]| uses(&[idr(), p(1, 2, 1), drops(distances), p(3, 6, 3)]);
@@ -392,7 +352,9 @@ mod tests {
             }
             let all = 0..packets.len();
             let unneeded = |range: Range<usize>, targets: BTreeSet<usize>| {
-                Unneeded::new(Some(&references), &[range], &targets).packets
+                let mut packets = BTreeSet::new();
+                references.add_unneeded(range, &targets, &mut packets);
+                packets
             };
             assert!(unneeded(all.clone(), all.clone().collect()).is_empty());
             let without = unneeded(all.clone(), [packets.len() - 1].into());

@@ -1,88 +1,23 @@
-//! The headers of H.264 pictures, as far as they say which pictures a picture may refer to (ITU-T H.264, clauses 7.3.2.1,
-//! 7.3.2.2 and 7.3.3), and a picture cut down to its headers.
-//!
-//! Only what common encoders write for whole frames is read: `None` stands for everything else, damage included.
+//! The headers of a picture's slices (ITU-T H.264, 7.3.3), and a picture cut down to them.
 
-mod bits;
-mod parameters;
-
-use bits::{Bits, MAX_ENTRIES};
-use parameters::{Parameters, Sequence};
+use super::bits::{BitReader, MAX_ENTRIES};
+use super::nal::{self, Framing};
+use super::parameters::{Pps, Sps};
 
 /// In place of a slice's data: an arithmetic decoder cannot begin with ones alone (9.3.1.2).
-const NO_ARITHMETIC_DATA: u64 = u64::MAX;
+const NO_CABAC_DATA: u64 = u64::MAX;
 /// The same in the other coding: no block is passed over, and the first is of kind 62, which does not exist (7.4.5).
-const NO_DATA: u64 = 0x83ff_ffff_ffff_ffff;
-const SLICE: u8 = 1;
-const IDR_SLICE: u8 = 5;
-const SEQUENCE: u8 = 7;
-const PICTURE: u8 = 8;
-/// Units that say nothing about pictures: supplemental information, delimiters and filling.
-const IDLE: [u8; 3] = [6, 9, 12];
+const NO_CAVLC_DATA: u64 = 0x83ff_ffff_ffff_ffff;
 /// Parts of a picture that are looked at, at most.
 const MAX_SLICES: usize = 256;
-
-/// How the units of a track's packets are told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// Each begins with its length, in so many bytes.
-    Lengths(usize),
-    /// Each begins after the bytes 0, 0, 1.
-    StartCodes,
-}
-
-impl Framing {
-    /// That of a track with this configuration record.
-    pub(super) fn new(record: &[u8]) -> Self {
-        match record {
-            [1, _, _, _, lengths, ..] => Self::Lengths(usize::from(lengths & 3) + 1),
-            _ => Self::StartCodes,
-        }
-    }
-
-    /// Takes the next unit from the front.
-    fn unit<'a>(self, rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-        match self {
-            Self::Lengths(bytes) => unit(rest, bytes),
-            Self::StartCodes => {
-                let start = 3 + rest.windows(3).position(|code| code == [0, 0, 1])?;
-                let unit = &rest[start..];
-                *rest = unit;
-                Some(unit)
-            }
-        }
-    }
-
-    /// Whether a packet's first slice is predicted from nothing, or no slice is found.
-    ///
-    /// A packet from which decoding can start by what the container says need not be so: where a picture is refreshed a part
-    /// at a time, the first pictures after it are not yet right.
-    pub(super) fn begins_alone(self, packet: &[u8]) -> bool {
-        let mut rest = packet;
-        while let Some(unit) = self.unit(&mut rest) {
-            let Some((head, body)) = unit.split_first() else {
-                continue;
-            };
-            if head & 31 == SLICE {
-                let bits = &mut Bits::new(body);
-                let kind = bits.count().and_then(|_| bits.count());
-                return kind.is_none_or(|kind| [2, 4].contains(&(kind % 5)));
-            }
-            if head & 31 == IDR_SLICE {
-                return true;
-            }
-        }
-        true
-    }
-}
 
 /// What a track says once about its pictures.
 #[derive(Debug)]
 pub(super) struct Headers {
     /// Bytes of the number before each unit.
     length_bytes: usize,
-    sequences: Vec<Sequence>,
-    pictures: Vec<Parameters>,
+    sequences: Vec<Sps>,
+    pictures: Vec<Pps>,
     /// The units that said so.
     units: Vec<Vec<u8>>,
 }
@@ -90,7 +25,7 @@ pub(super) struct Headers {
 /// What the headers of one packet say.
 #[derive(Debug)]
 pub(super) struct Picture {
-    pub(super) sequence: Sequence,
+    pub(super) sequence: Sps,
     /// Nothing before it is referred to from here on.
     pub(super) is_idr: bool,
     pub(super) is_reference: bool,
@@ -113,24 +48,24 @@ pub(super) struct Picture {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Marking {
     /// The oldest, when all places are taken.
-    Oldest,
+    SlidingWindow,
     /// Those so many frame numbers before.
-    These(Vec<i64>),
+    Unmark(Vec<i64>),
 }
 
 /// What a slice refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Slice {
-    pub(super) kind: Kind,
+    pub(super) kind: SliceType,
     /// Lengths of the two lists.
     pub(super) active: [usize; 2],
     /// For each list, the signed differences between the frame numbers of the pictures moved to its front.
-    pub(super) moves: [Vec<i64>; 2],
+    pub(super) modifications: [Vec<i64>; 2],
 }
 
 /// How a slice is predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum SliceType {
     /// From nothing.
     I,
     /// From one list.
@@ -155,26 +90,26 @@ impl Headers {
         };
         let mut rest = rest;
         for _ in 0..sequences & 31 {
-            headers.define(unit(&mut rest, 2)?)?;
+            headers.define(nal::take_unit(&mut rest, 2)?)?;
         }
         let (&pictures, mut rest) = rest.split_first()?;
         for _ in 0..pictures {
-            headers.define(unit(&mut rest, 2)?)?;
+            headers.define(nal::take_unit(&mut rest, 2)?)?;
         }
         Some(headers)
     }
 
     fn define(&mut self, unit: &[u8]) -> Option<()> {
         let (head, body) = unit.split_first()?;
-        let bits = &mut Bits::new(body);
+        let bits = &mut BitReader::new(body);
         match head & 31 {
-            SEQUENCE => {
-                let new = Sequence::read(bits)?;
+            nal::SPS => {
+                let new = Sps::read(bits)?;
                 let is_known = self.sequences.iter().any(|known| known.id == new.id);
                 self.sequences.push((!is_known).then_some(new)?);
             }
-            PICTURE => {
-                let new = Parameters::read(bits)?;
+            nal::PPS => {
+                let new = Pps::read(bits)?;
                 let is_known = self.pictures.iter().any(|known| known.id == new.id);
                 self.pictures.push((!is_known).then_some(new)?);
             }
@@ -190,10 +125,10 @@ impl Headers {
         let mut rest = packet;
         while !rest.is_empty() {
             let start = packet.len() - rest.len();
-            let unit = unit(&mut rest, self.length_bytes)?;
+            let unit = nal::take_unit(&mut rest, self.length_bytes)?;
             let kind = unit.first()? & 31;
             match kind {
-                SLICE | IDR_SLICE => {
+                nal::SLICE | nal::IDR_SLICE => {
                     let slice = self.of_slice(unit, start)?;
                     match &mut picture {
                         None => picture = Some(slice),
@@ -201,8 +136,8 @@ impl Headers {
                     }
                 }
                 // What a track says once may be said again, not otherwise.
-                SEQUENCE | PICTURE if self.units.iter().any(|known| known == unit) => {}
-                _ if IDLE.contains(&kind) => {}
+                nal::SPS | nal::PPS if self.units.iter().any(|known| known == unit) => {}
+                _ if nal::IDLE.contains(&kind) => {}
                 _ => return None,
             }
         }
@@ -212,46 +147,46 @@ impl Headers {
     /// A picture as its slice in `unit` describes it; the unit begins at byte `start` of the packet.
     fn of_slice(&self, unit: &[u8], start: usize) -> Option<Picture> {
         let (head, body) = unit.split_first()?;
-        let is_idr = head & 31 == IDR_SLICE;
+        let is_idr = head & 31 == nal::IDR_SLICE;
         let is_reference = head & 0x60 != 0;
-        let bits = &mut Bits::new(body);
-        let is_first = bits.count()? == 0; // first_mb_in_slice
-        let kind = match bits.count()? % 5 {
-            0 => Kind::P,
-            1 => Kind::B,
-            2 => Kind::I,
+        let bits = &mut BitReader::new(body);
+        let is_first = bits.ue()? == 0; // first_mb_in_slice
+        let kind = match bits.ue()? % 5 {
+            0 => SliceType::P,
+            1 => SliceType::B,
+            2 => SliceType::I,
             _ => return None,
         };
-        let id = bits.count()?;
+        let id = bits.ue()?;
         let parameters = *self.pictures.iter().find(|known| known.id == id)?;
-        let of_sequence = |known: &&Sequence| known.id == parameters.sequence;
+        let of_sequence = |known: &&Sps| known.id == parameters.sequence;
         let sequence = *self.sequences.iter().find(of_sequence)?;
         let frame_num = i64::from(bits.number(sequence.frame_num_bits)?);
         if is_idr {
-            bits.count()?; // idr_pic_id
+            bits.ue()?; // idr_pic_id
         }
         let order = i64::from(bits.number(sequence.order_bits)?);
         let bottom_delta = if parameters.has_order_delta {
-            bits.signed()?
+            bits.se()?
         } else {
             0
         };
-        if parameters.has_redundant && bits.count()? > 0 {
+        if parameters.has_redundant && bits.ue()? > 0 {
             return None;
         }
         let slice = Slice::read(bits, kind, &parameters, &sequence)?;
         let marking = if is_reference {
             Marking::read(bits, is_idr)?
         } else {
-            Marking::Oldest
+            Marking::SlidingWindow
         };
-        if parameters.is_arithmetic && kind != Kind::I {
-            bits.count()?; // cabac_init_idc
+        if parameters.is_cabac && kind != SliceType::I {
+            bits.ue()?; // cabac_init_idc
         }
-        bits.signed()?; // slice_qp_delta
-        if parameters.has_deblocking && bits.count()? != 1 {
-            bits.signed()?;
-            bits.signed()?;
+        bits.se()?; // slice_qp_delta
+        if parameters.has_deblocking && bits.ue()? != 1 {
+            bits.se()?;
+            bits.se()?;
         }
         Some(Picture {
             sequence,
@@ -265,10 +200,10 @@ impl Headers {
             is_first,
             slice_start: start,
             header_bits: 8 * (start + self.length_bytes + 1) + bits.position(),
-            no_data: if parameters.is_arithmetic {
-                NO_ARITHMETIC_DATA
+            no_data: if parameters.is_cabac {
+                NO_CABAC_DATA
             } else {
-                NO_DATA
+                NO_CAVLC_DATA
             },
         })
     }
@@ -294,7 +229,7 @@ impl Headers {
 impl Picture {
     /// Whether each part is predicted from other pictures.
     pub(super) fn is_predicted(&self) -> bool {
-        self.slices.iter().all(|slice| slice.kind != Kind::I)
+        self.slices.iter().all(|slice| slice.kind != SliceType::I)
     }
 
     /// Takes in another slice of the same picture.
@@ -321,17 +256,17 @@ impl Picture {
 impl Slice {
     /// From `direct_spatial_mv_pred_flag` up to the weights.
     fn read(
-        bits: &mut Bits,
-        kind: Kind,
-        parameters: &Parameters,
-        sequence: &Sequence,
+        bits: &mut BitReader,
+        kind: SliceType,
+        parameters: &Pps,
+        sequence: &Sps,
     ) -> Option<Self> {
         let lists = match kind {
-            Kind::I => 0,
-            Kind::P => 1,
-            Kind::B => 2,
+            SliceType::I => 0,
+            SliceType::P => 1,
+            SliceType::B => 2,
         };
-        if kind == Kind::B {
+        if kind == SliceType::B {
             bits.flag()?; // direct_spatial_mv_pred_flag
         }
         let mut active = parameters.active;
@@ -341,16 +276,16 @@ impl Slice {
                 *entries = bits.entries()?;
             }
         }
-        let mut moves = [Vec::new(), Vec::new()];
-        for moves in &mut moves[..lists] {
+        let mut modifications = [Vec::new(), Vec::new()];
+        for list in &mut modifications[..lists] {
             if bits.flag()? {
-                read_moves(bits, moves)?;
+                read_modifications(bits, list)?;
             }
         }
         let weighs = match kind {
-            Kind::I => false,
-            Kind::P => parameters.weighs_p,
-            Kind::B => parameters.weighs_b,
+            SliceType::I => false,
+            SliceType::P => parameters.weights_p,
+            SliceType::B => parameters.weights_b,
         };
         if weighs {
             skip_weights(bits, &active[..lists], sequence.has_chroma)?;
@@ -358,41 +293,41 @@ impl Slice {
         Some(Self {
             kind,
             active,
-            moves,
+            modifications,
         })
     }
 }
 
 /// `ref_pic_list_modification`, 7.3.3.1, of one list.
-fn read_moves(bits: &mut Bits, moves: &mut Vec<i64>) -> Option<()> {
+fn read_modifications(bits: &mut BitReader, modifications: &mut Vec<i64>) -> Option<()> {
     loop {
-        let sign = match bits.count()? {
+        let sign = match bits.ue()? {
             0 => -1,
             1 => 1,
             3 => return Some(()),
             _ => return None, // long-term pictures
         };
-        moves.push(sign * (i64::from(bits.count()?) + 1));
-        if moves.len() > 2 * MAX_ENTRIES {
+        modifications.push(sign * (i64::from(bits.ue()?) + 1));
+        if modifications.len() > 2 * MAX_ENTRIES {
             return None;
         }
     }
 }
 
 /// `pred_weight_table`, 7.3.3.2.
-fn skip_weights(bits: &mut Bits, active: &[usize], has_chroma: bool) -> Option<()> {
-    bits.count()?;
+fn skip_weights(bits: &mut BitReader, active: &[usize], has_chroma: bool) -> Option<()> {
+    bits.ue()?;
     if has_chroma {
-        bits.count()?;
+        bits.ue()?;
     }
     for _ in 0..active.iter().sum() {
         let luma = if bits.flag()? { 2 } else { 0 };
         for _ in 0..luma {
-            bits.signed()?;
+            bits.se()?;
         }
         let chroma = if has_chroma && bits.flag()? { 4 } else { 0 };
         for _ in 0..chroma {
-            bits.signed()?;
+            bits.se()?;
         }
     }
     Some(())
@@ -400,20 +335,20 @@ fn skip_weights(bits: &mut Bits, active: &[usize], has_chroma: bool) -> Option<(
 
 impl Marking {
     /// `dec_ref_pic_marking`, 7.3.3.3.
-    fn read(bits: &mut Bits, is_idr: bool) -> Option<Self> {
+    fn read(bits: &mut BitReader, is_idr: bool) -> Option<Self> {
         if is_idr {
             bits.flag()?; // no_output_of_prior_pics_flag
-            return (!bits.flag()?).then_some(Self::Oldest);
+            return (!bits.flag()?).then_some(Self::SlidingWindow);
         }
         if !bits.flag()? {
-            return Some(Self::Oldest);
+            return Some(Self::SlidingWindow);
         }
         let mut distances = Vec::new();
         loop {
-            match bits.count()? {
-                0 => return Some(Self::These(distances)),
+            match bits.ue()? {
+                0 => return Some(Self::Unmark(distances)),
                 1 if distances.len() < MAX_ENTRIES => {
-                    distances.push(i64::from(bits.count()?) + 1);
+                    distances.push(i64::from(bits.ue()?) + 1);
                 }
                 _ => return None, // long-term pictures and fields
             }
@@ -421,24 +356,13 @@ impl Marking {
     }
 }
 
-/// Takes a unit and the number of its bytes from the front.
-fn unit<'a>(rest: &mut &'a [u8], length_bytes: usize) -> Option<&'a [u8]> {
-    let (length, after) = rest.split_at_checked(length_bytes)?;
-    let length = length
-        .iter()
-        .fold(0, |sum, &byte| sum << 8 | usize::from(byte));
-    let (unit, after) = after.split_at_checked(length)?;
-    *rest = after;
-    Some(unit)
-}
-
 #[cfg(test)]
 impl Picture {
     /// A reference picture with one slice, of a track with 16 frame numbers and 16 low orders that keeps three pictures.
-    pub(super) fn example(frame_num: i64, order: i64, kind: Kind, active: [usize; 2]) -> Self {
-        let moves = [Vec::new(), Vec::new()];
+    pub(super) fn example(frame_num: i64, order: i64, kind: SliceType, active: [usize; 2]) -> Self {
+        let modifications = [Vec::new(), Vec::new()];
         Self {
-            sequence: Sequence {
+            sequence: Sps {
                 id: 0,
                 has_chroma: true,
                 frame_num_bits: 4,
@@ -450,11 +374,11 @@ impl Picture {
             frame_num,
             order,
             bottom_delta: 0,
-            marking: Marking::Oldest,
+            marking: Marking::SlidingWindow,
             slices: vec![Slice {
                 kind,
                 active,
-                moves,
+                modifications,
             }],
             is_first: true,
             slice_start: 0,
@@ -468,23 +392,6 @@ impl Picture {
 mod tests {
     use super::*;
     use crate::video::packets::tests::record_and_packets;
-
-    #[test]
-    fn a_packet_begins_alone_when_its_first_slice_does() {
-        // Units: a delimiter, then a slice at block 0 of kind 5 (P) or 7 (I).
-        let p = [0x41, 0b1001_1000];
-        let i = [0x41, 0b1000_1000];
-        let idr = [0x65, 0b1001_1000];
-        for (slice, alone) in [(p, false), (i, true), (idr, true)] {
-            let codes = [&[0, 0, 0, 1, 9, 0xf0, 0, 0, 1], &slice[..]].concat();
-            assert_eq!(Framing::StartCodes.begins_alone(&codes), alone);
-            let lengths = [&[0, 2, 9, 0xf0, 0, 2], &slice[..]].concat();
-            assert_eq!(Framing::Lengths(2).begins_alone(&lengths), alone);
-        }
-        assert!(Framing::StartCodes.begins_alone(&[]));
-        assert_eq!(Framing::new(&[1, 100, 0, 30, 0xfd]), Framing::Lengths(2));
-        assert_eq!(Framing::new(&[0, 0, 0, 1, 0x67]), Framing::StartCodes);
-    }
 
     #[test]
     fn headers_stay_when_a_picture_is_cut_down() {

@@ -1,18 +1,18 @@
 //! What a network computes, behind one door. Each operation is a forward and a backward function, once per backend:
-//! [`cpu`] and [`cuda`]. Nothing records a graph.
+//! `cpu` and [`cuda`]. Nothing records a graph.
 //!
 //! Shapes: `N` rows, `H` hidden, `d` width of a head.
 
-pub mod attention;
+pub(crate) mod attention;
 pub(super) mod cpu;
 pub mod cuda;
-pub mod decode;
-pub mod head;
+pub(super) mod decode;
+pub(super) mod head;
 pub mod heads;
-pub mod layer_cache;
-pub mod linear;
+pub(crate) mod layer_cache;
+pub(super) mod linear;
 pub mod sequences;
-pub mod target_rows;
+pub(super) mod target_rows;
 
 #[cfg(test)]
 pub(super) mod composed;
@@ -55,7 +55,12 @@ impl Ops {
     }
 
     /// `x [N, in] · weightᵀ [in, out] (+ bias [out])` → `[N, out]`.
-    pub fn linear(self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    pub(crate) fn linear(
+        self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> Result<Tensor> {
         match (self, bias) {
             (Self::Cpu, _) => cpu::linear::linear(x, weight, bias),
             (Self::Cuda, None) => x.matmul(&weight.t()?),
@@ -72,7 +77,7 @@ impl Ops {
     }
 
     /// `x + addend` and its [`Self::rms_norm`].
-    pub fn add_rms_norm(
+    pub(crate) fn add_rms_norm(
         self,
         x: &Tensor,
         addend: &Tensor,
@@ -163,7 +168,7 @@ impl Ops {
     }
 
     /// Queries and keys of `x [N, H]`: a [`Self::linear`] layer each, then [`Self::rotary`].
-    pub fn rotary_projections(
+    pub(crate) fn rotary_projections(
         self,
         x: &Tensor,
         query: &Affine,

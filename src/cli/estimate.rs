@@ -8,10 +8,10 @@ use crate::config::Config;
 use crate::config::Verb;
 use crate::data::Dataset;
 use crate::data::read_questions;
-use crate::train::estimate::Card;
-use crate::train::estimate::Duration;
-use crate::train::estimate::Memory;
-use crate::train::estimate::Plan;
+use crate::train::estimate::DurationEstimate;
+use crate::train::estimate::GpuKind;
+use crate::train::estimate::MemoryEstimate;
+use crate::train::estimate::RunEstimate;
 use anyhow::Result;
 use clap::Args;
 use clap::ValueEnum;
@@ -27,7 +27,7 @@ pub(super) struct EstimateArgs {
     command: Option<Training>,
     /// For GPUs of this kind, from their data sheet, whatever is in this machine; models may be missing
     #[arg(long)]
-    card: Option<Card>,
+    card: Option<GpuKind>,
     /// For so many of them, which share a step's questions
     #[arg(long, value_name = "N", default_value = "1", requires = "card")]
     ranks: NonZero<usize>,
@@ -66,13 +66,13 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
         None
     };
     let questions = dataset.as_ref().map_or(&[][..], Dataset::questions);
-    let memory = Memory::before_start(&config, verb, questions)?;
+    let memory = MemoryEstimate::before_start(&config, verb, questions)?;
     if args.json {
         output::json(&memory)?;
     } else {
         output::text(&format!("{memory}\n"))?;
         if verb.is_rl() {
-            let duration = Duration::in_words(&config, questions)?;
+            let duration = DurationEstimate::in_words(&config, questions)?;
             output::text(&format!("{duration}\n"))?;
         }
     }
@@ -80,7 +80,7 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
 }
 
 /// The estimate for a card that need not be here; nor need clips be.
-fn plan(args: &EstimateArgs, config: &Config, verb: Verb, card: Card) -> Result<Outcome> {
+fn plan(args: &EstimateArgs, config: &Config, verb: Verb, card: GpuKind) -> Result<Outcome> {
     let (ranks, asked) = (args.ranks.get(), config.train.questions_per_step);
     if ranks > asked {
         let problem = format!(
@@ -93,7 +93,7 @@ fn plan(args: &EstimateArgs, config: &Config, verb: Verb, card: Card) -> Result<
     } else {
         Vec::new()
     };
-    let plan = Plan::new(config, verb, &questions, card, ranks)?;
+    let plan = RunEstimate::new(config, verb, &questions, card, ranks)?;
     if args.json {
         output::json(&plan)?;
     } else {

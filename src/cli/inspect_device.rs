@@ -22,7 +22,7 @@ use crate::selfcheck::speed::decode_speed;
 use crate::selfcheck::speed::learning_speed;
 use crate::selfcheck::step::StepComparison;
 use crate::selfcheck::step::compare_step;
-use crate::train::estimate::Rates;
+use crate::train::estimate::DeviceRates;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
@@ -119,7 +119,7 @@ struct TrainArgs {
 struct RatesView {
     device: String,
     #[serde(flatten)]
-    rates: Rates,
+    rates: DeviceRates,
 }
 
 /// What `inspect device kernels` prints.
@@ -150,14 +150,14 @@ struct ParityView {
 /// What `inspect device decode` prints.
 #[derive(Debug, Serialize)]
 struct DecodeView {
-    rates: Rates,
+    rates: DeviceRates,
     batches: Vec<DecodeSpeed>,
 }
 
 /// What `inspect device train` prints.
 #[derive(Debug, Serialize)]
 struct TrainView {
-    rates: Rates,
+    rates: DeviceRates,
     #[serde(flatten)]
     speed: LearningSpeed,
 }
@@ -169,7 +169,7 @@ pub(super) fn run(args: &DeviceArgs) -> Result<Outcome> {
             let device = device_of(&settings.load(Verb::Inspect)?)?;
             output::json(&RatesView {
                 device: device::name(&device)?,
-                rates: Rates::measure(&device)?,
+                rates: DeviceRates::measure(&device)?,
             })?;
         }
         What::Kernels(args) => return kernels(args),
@@ -291,7 +291,7 @@ fn decode(args: &DecodeArgs) -> Result<()> {
     });
     let workloads = workloads.collect::<Result<Vec<_>>>()?;
     let device = device_of(&config)?;
-    let rates = Rates::measure(&device)?;
+    let rates = DeviceRates::measure(&device)?;
     let folder = model_folder(&args.work.model)?;
     let processor = Processor::load(&folder)?;
     let model = Qwen25Vl::load(&folder, device::dtype(&config.model), &device)?;
@@ -333,7 +333,7 @@ fn train(args: &TrainArgs) -> Result<()> {
         );
         return Err(super::BadArgument(problem).into());
     }
-    let rates = Rates::measure(&device_of(&config)?)?;
+    let rates = DeviceRates::measure(&device_of(&config)?)?;
     let folder = model_folder(&args.work.model)?;
     let speed = learning_speed(
         &folder,

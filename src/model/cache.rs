@@ -17,14 +17,6 @@ use crate::model::packed::PackedLayout;
 use crate::model::spec::TextSpec;
 use candle_core::{DType, Device, Result, bail};
 
-impl CacheSize {
-    /// Values of all keys and values that a decoder as `spec` describes keeps.
-    pub fn elem_count(&self, spec: &TextSpec) -> usize {
-        let tokens = self.prompts * self.prompt_len + self.rows * self.capacity;
-        2 * spec.num_layers * spec.num_kv_heads * spec.head_dim() * tokens
-    }
-}
-
 /// The cache of one generation.
 #[derive(Debug)]
 pub struct KvCache {

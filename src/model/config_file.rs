@@ -4,6 +4,9 @@ use crate::model::checkpoint_error::CheckpointError;
 use serde_json::Value;
 use std::path::Path;
 
+/// The largest size or id: far above those of any model, and low enough that products of three do not overflow.
+const LARGEST: u64 = 1 << 20;
+
 /// A JSON file as a value.
 pub(crate) fn read_json(path: &Path) -> Result<Value, CheckpointError> {
     let text = std::fs::read_to_string(path).map_err(|source| CheckpointError::io(path, source))?;
@@ -117,9 +120,12 @@ impl<'a> Fields<'a> {
     }
 
     fn as_size(&self, name: &str, value: &Value) -> Result<usize, CheckpointError> {
-        value
+        let size = value
             .as_u64()
-            .map(|size| size as usize)
-            .ok_or_else(|| self.bad(name, format!("{value} is not a whole number")))
+            .ok_or_else(|| self.bad(name, format!("{value} is not a whole number")))?;
+        if size > LARGEST {
+            return Err(self.bad(name, format!("{size} is more than {LARGEST}")));
+        }
+        Ok(size as usize)
     }
 }

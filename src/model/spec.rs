@@ -510,6 +510,8 @@ mod tests {
         assert!(sections.contains("must add up to 4"), "{sections}");
         let other = message(&|config| config["model_type"] = json!("qwen3_vl"));
         assert!(other.contains("qwen3_vl"), "{other}");
+        let absurd = message(&|config| config["intermediate_size"] = json!(1_u64 << 40));
+        assert!(absurd.contains("is more than 1048576"), "{absurd}");
         let heads = message(&|config| config["num_key_value_heads"] = json!(3));
         assert!(heads.contains("cannot share"), "{heads}");
     }

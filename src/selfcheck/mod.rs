@@ -2,7 +2,7 @@
 //!
 //! [`kernels`] compares every operation with its definition, [`step`] a small model's whole step with the CPU's. [`speed`]
 //! times decoding and learning of a [`Workload`] against rates measured on the same device just before
-//! ([`Rates`](crate::train::estimate::Rates)), never against a data sheet.
+//! ([`DeviceRates`](crate::train::estimate::DeviceRates)), never against a data sheet.
 
 pub mod kernels;
 pub mod speed;

@@ -1,7 +1,7 @@
 //! A run that is only checked: everything it needs, what it would do, and what that takes.
 
-use super::estimate::Duration;
-use super::estimate::Memory;
+use super::estimate::DurationEstimate;
+use super::estimate::MemoryEstimate;
 use super::objective_in_words;
 use super::replay;
 use super::starting_point::RunOptions;
@@ -69,13 +69,13 @@ pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions, ranks: usize) 
             config.train.questions_per_step
         )?;
     }
-    let memory = Memory::before_start(&config, verb, dataset.questions())?;
+    let memory = MemoryEstimate::before_start(&config, verb, dataset.questions())?;
     writeln!(
         text,
         "Memory, at the longest prompts and completions:\n{memory}"
     )?;
     if verb.is_rl() {
-        let duration = Duration::in_words(&config, dataset.questions())?;
+        let duration = DurationEstimate::in_words(&config, dataset.questions())?;
         writeln!(text, "{duration}")?;
     }
     Ok(text)

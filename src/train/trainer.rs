@@ -4,8 +4,8 @@ use super::backward::zero_gradients;
 use super::checkpoint;
 use super::checkpoint::TrainerState;
 use super::data_loader::Example;
-use super::estimate::Load;
-use super::estimate::Memory;
+use super::estimate::MemoryEstimate;
+use super::estimate::StepShape;
 use super::gradients::GradientPlacement;
 use super::metrics::StepMetrics;
 use super::metrics::resident_bytes;
@@ -284,9 +284,10 @@ impl<'a> Trainer<'a> {
         if parts.is_empty() {
             return;
         }
-        let load = Load::of(parts, sampling, self.memory.clips);
+        let shape = StepShape::of(parts, sampling, self.memory.clips);
         let spec = &self.policy.model().spec;
-        let estimate = Memory::estimate(spec, reference, self.config, &load, self.memory.program);
+        let estimate =
+            MemoryEstimate::estimate(spec, reference, self.config, &shape, self.memory.program);
         self.memory.largest = self.memory.largest.max(Some(estimate.of_tensors()));
     }
 

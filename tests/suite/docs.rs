@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use videothinker::config::{BiasPlacement, Config, ConfigError, OptimizerMemory, Verb};
 use videothinker::model::spec::Spec;
-use videothinker::train::estimate::{Load, Memory};
+use videothinker::train::estimate::{MemoryEstimate, StepShape};
 
 fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -274,16 +274,16 @@ fn three_b() -> Spec {
 }
 
 /// CDPO of the 3B at the paper's longest lengths on a GPU.
-fn memory_of(memory: OptimizerMemory, placement: BiasPlacement) -> Memory {
+fn memory_of(memory: OptimizerMemory, placement: BiasPlacement) -> MemoryEstimate {
     /// Tokens of a question and the words around it.
     const TEXT: usize = 200;
     let mut config = Config::default();
     config.model.device = "cuda:0".into();
     config.model.bias_placement = placement;
     config.optimizer.memory = memory;
-    let load = Load::largest(&config, Verb::TrainCdpo, 1, TEXT, 0);
+    let shape = StepShape::largest(&config, Verb::TrainCdpo, 1, TEXT, 0);
     let spec = three_b();
-    Memory::estimate(&spec, Some(&spec), &config, &load, 0)
+    MemoryEstimate::estimate(&spec, Some(&spec), &config, &shape, 0)
 }
 
 const MEMORIES: [(OptimizerMemory, &str); 3] = [

@@ -8,7 +8,7 @@ use crate::policy::generate::{generate_counted, unobserved};
 use crate::policy::sampler::QuestionSeed;
 use crate::prompt::{Processor, Prompt};
 use crate::selfcheck::Workload;
-use crate::train::estimate::Rates;
+use crate::train::estimate::DeviceRates;
 use crate::train::estimate::decoding_step_bytes;
 use crate::train::estimate::seconds;
 use anyhow::Result;
@@ -44,7 +44,7 @@ pub fn decode_speed(
     model: &Qwen25Vl,
     processor: &Processor,
     workload: &Workload,
-    rates: &Rates,
+    rates: &DeviceRates,
     repeats: usize,
     cuda_graph: bool,
 ) -> Result<DecodeSpeed> {

@@ -14,7 +14,7 @@ use crate::rl::loss::policy_loss;
 use crate::selfcheck::Workload;
 use crate::selfcheck::step::terms;
 use crate::train::backward::{Derivatives, GradientPlacement, backward};
-use crate::train::estimate::{Flops, Load, Memory, Rates, sorted_seconds};
+use crate::train::estimate::{DeviceRates, Flops, MemoryEstimate, StepShape, sorted_seconds};
 use crate::train::metrics::{peak_resident_bytes, resident_bytes};
 use crate::train::optimizer::AdamW;
 use anyhow::{Context, Result};
@@ -57,12 +57,12 @@ pub struct LearningSpeed {
 
 /// Seconds of the repeats of a phase.
 #[derive(Debug, Clone, Copy)]
-struct Times {
+struct PhaseTimes {
     median: f64,
     range: [f64; 2],
 }
 
-impl Times {
+impl PhaseTimes {
     fn of<T>(device: &Device, repeats: usize, work: impl FnMut() -> Result<T>) -> Result<Self> {
         let sorted = sorted_seconds(device, repeats, work)?;
         Ok(Self {
@@ -81,7 +81,7 @@ pub fn learning_speed(
     folder: &Path,
     config: &Config,
     workload: &Workload,
-    rates: &Rates,
+    rates: &DeviceRates,
     repeats: usize,
     record: Option<&Path>,
 ) -> Result<LearningSpeed> {
@@ -102,7 +102,7 @@ pub fn learning_speed(
 
     let exact = config.kl.estimator == KlEstimator::Full;
     let (mut reference_logprob, mut bias_hidden) = (Vec::new(), None);
-    let bias_times = Times::of(&device, repeats, || {
+    let bias_times = PhaseTimes::of(&device, repeats, || {
         if exact {
             bias_hidden = None;
             bias_hidden = Some(bias.target_hidden(&inputs)?);
@@ -129,14 +129,14 @@ pub fn learning_speed(
     };
     // One more pass stays alive for the update: it is the last of those timed.
     let mut pass = None;
-    let backward = Times::of(&device, repeats, || {
+    let backward = PhaseTimes::of(&device, repeats, || {
         pass = None;
         pass = Some(learn()?);
         Ok(())
     })?;
     let pass = pass.context("no pass was timed")?;
     let learning_rate = config.optimizer.learning_rate;
-    let update = Times::of(&device, repeats, || {
+    let update = PhaseTimes::of(&device, repeats, || {
         Ok(optimizer.step(&pass.gradients, learning_rate)?)
     })?;
 
@@ -147,8 +147,8 @@ pub fn learning_speed(
     } else {
         rates.f32
     };
-    let load = Load::of(&[&inputs], None, clip_bytes(&inputs));
-    let estimate = Memory::estimate(spec, Some(bias.spec()), config, &load, program);
+    let shape = StepShape::of(&[&inputs], None, clip_bytes(&inputs));
+    let estimate = MemoryEstimate::estimate(spec, Some(bias.spec()), config, &shape, program);
     let peak = peak_bytes(&device)?.unwrap_or_else(peak_resident_bytes);
     Ok(LearningSpeed {
         rows: inputs.num_rows(),

@@ -1,20 +1,22 @@
 //! The time a run takes, from sizes and from what its device just reached: no model is loaded.
 
+use super::count;
 use super::flops::Flops;
-use super::gpus::Card;
-use super::rates::Rates;
+use super::gpus::GpuKind;
+use super::pass::parameters;
+use super::rates::DeviceRates;
 use crate::config::{Config, DTypeName, Wording};
 use crate::data::Question;
 use crate::model::Qwen25Vl;
 use crate::model::device::DeviceError;
 use crate::model::packed::GroupLayout;
 use crate::model::spec::Spec;
-use crate::model::weights::expected_shapes;
 use crate::model::{device, hub};
 use crate::prompt::Processor;
 use anyhow::Result;
 use serde::Serialize;
 use std::fmt;
+use std::num::Saturating;
 
 /// Shares of the measured rates that products and reading are taken to reach in a step.
 const PRODUCTS: f64 = 0.4;
@@ -22,19 +24,19 @@ const READING: f64 = 0.5;
 
 /// What a run of one of the RL stages takes if every prompt and completion is as long as it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Duration {
+pub struct DurationEstimate {
     /// Seconds of a step in which completions are sampled.
     pub sampling: f64,
     /// Seconds of a step in which it is learnt from them, the bias model's part included.
     pub learning: f64,
     /// Steps of the run.
     pub steps: usize,
-    rates: Rates,
+    rates: DeviceRates,
     /// Whose data sheet the rates are from; absent: they were measured.
-    card: Option<Card>,
+    card: Option<GpuKind>,
 }
 
-impl Duration {
+impl DurationEstimate {
     /// Measures the rates of the config's device and reads the sizes of its model.
     ///
     /// # Errors
@@ -45,7 +47,7 @@ impl Duration {
         let longest = questions.iter().map(Question::text).max_by_key(String::len);
         let text = longest.unwrap_or_default();
         let words = processor.count_tokens(&text, Wording::Training, 0)?;
-        let rates = Rates::measure(&device::device(&config.model)?)?;
+        let rates = DeviceRates::measure(&device::device(&config.model)?)?;
         let bias = config.model.bias_model.is_some();
         Ok(Self::estimate(
             &Spec::load(&folder)?,
@@ -78,7 +80,7 @@ impl Duration {
         config: &Config,
         bias: bool,
         words: usize,
-        card: Card,
+        card: GpuKind,
     ) -> Self {
         Self {
             card: Some(card),
@@ -87,7 +89,13 @@ impl Duration {
     }
 
     /// With prompts of `words` tokens beside their clips'.
-    fn estimate(spec: &Spec, config: &Config, bias: bool, words: usize, rates: Rates) -> Self {
+    fn estimate(
+        spec: &Spec,
+        config: &Config,
+        bias: bool,
+        words: usize,
+        rates: DeviceRates,
+    ) -> Self {
         let sampling = &config.sampling;
         let questions = config.train.questions_per_step;
         let patch = spec.vision.patch_size * spec.vision.patch_size;
@@ -95,7 +103,10 @@ impl Duration {
         let side = ((config.video.max_pixels / patch) as f64).sqrt() as usize / 2 * 2;
         let frames = config.video.max_frames / spec.vision.temporal_patch_size;
         let grid = [frames, side, side];
-        let prompt_len = words + grid.iter().product::<usize>() / spec.vision.merge_unit();
+        let patches = grid
+            .iter()
+            .fold(1usize, |all, &side| all.saturating_mul(side));
+        let prompt_len = words.saturating_add(patches / spec.vision.merge_unit());
         let groups = |completion_lens: Vec<usize>| {
             vec![
                 GroupLayout {
@@ -113,13 +124,18 @@ impl Duration {
                 targets,
             )
         };
-        let rows = questions * sampling.group_size;
+        let rows = questions.saturating_mul(sampling.group_size);
         let len = sampling.max_new_tokens;
         let prompts = flops(Vec::new(), 0);
-        let step = flops(vec![len - 1; sampling.group_size], rows * len);
+        let step = flops(
+            vec![len.saturating_sub(1); sampling.group_size],
+            rows.saturating_mul(len),
+        );
         let bias = u64::from(bias);
         let updates = config.train.updates_per_rollout as u64;
-        let learning = bias * step.total() + updates * step.learning(config.model.train_vision);
+        let learning = bias
+            .saturating_mul(step.total())
+            .saturating_add(updates.saturating_mul(step.learning(config.model.train_vision)));
 
         let (bytes, rate) = match config.model.dtype {
             DTypeName::Bf16 => (2, rates.bf16),
@@ -129,8 +145,9 @@ impl Duration {
             0 => rows,
             most => most.min(rows),
         };
-        let read = decoding_step_bytes(spec, bytes, questions * prompt_len, most * len / 2);
-        let read = (rows.div_ceil(most) * len * read) as f64;
+        let prompt_tokens = questions.saturating_mul(prompt_len);
+        let read = decoding_step_bytes(spec, bytes, prompt_tokens, most.saturating_mul(len) / 2);
+        let read = (count(rows.div_ceil(most)) * count(len) * Saturating(read)).0 as f64;
         let products = |flops: u64| flops as f64 / (PRODUCTS * rate);
         Self {
             sampling: products(prompts.total()) + read / (READING * rates.copy),
@@ -154,22 +171,18 @@ pub fn decoding_step_bytes(
     bytes: usize,
     prompt_tokens: usize,
     own_tokens: usize,
-) -> usize {
+) -> u64 {
     let text = &spec.text;
-    let read = |name: &str| {
+    let weights = parameters(spec, |name| {
         let is_table_only = name == Qwen25Vl::EMBEDDING && !spec.tie_word_embeddings;
         !name.starts_with("visual.") && !is_table_only
-    };
-    let weights: usize = expected_shapes(spec)
-        .into_iter()
-        .filter(|(name, _)| read(name))
-        .map(|(_, shape)| shape.elem_count())
-        .sum();
-    let per_token = 2 * text.num_layers * text.num_kv_heads * text.head_dim();
-    (weights + (prompt_tokens + own_tokens) * per_token) * bytes
+    });
+    let per_token = count(2 * text.num_layers) * count(text.num_kv_heads * text.head_dim());
+    let tokens = count(prompt_tokens) + count(own_tokens);
+    ((weights + tokens * per_token) * count(bytes)).0
 }
 
-impl fmt::Display for Duration {
+impl fmt::Display for DurationEstimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whose = match self.card {
             None => "what this device just did".to_owned(),
@@ -195,9 +208,11 @@ impl fmt::Display for Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Verb;
     use crate::model::random::{three_billion, tiny};
     use crate::model::spec::SpecialTokens;
     use crate::model::weights::init_weights;
+    use crate::train::estimate::{MemoryEstimate, StepShape};
     use candle_core::{DType, Device};
 
     #[test]
@@ -210,7 +225,7 @@ mod tests {
             eos: vec![5],
             pad: 6,
         });
-        let rates = Rates {
+        let rates = DeviceRates {
             copy: 4e12,
             bf16: 1e15,
             f32: 1e14,
@@ -218,17 +233,52 @@ mod tests {
         let bias_in = |config: &Config| config.model.bias_model.is_some();
         let mut config = Config::default();
         config.model.bias_model = Some("bias".into());
-        let with_bias = Duration::estimate(&spec, &config, bias_in(&config), 200, rates);
+        let with_bias = DurationEstimate::estimate(&spec, &config, bias_in(&config), 200, rates);
         // 768 steps that read 6.2 GB of weights and some cache at half of 4 TB/s take about 2.5 s.
         assert!((2.3..3.3).contains(&with_bias.sampling), "{with_bias:?}");
         assert!((with_bias.total() / 500.0 - with_bias.sampling - with_bias.learning).abs() < 1e-9);
         config.model.bias_model = None;
-        let alone = Duration::estimate(&spec, &config, bias_in(&config), 200, rates);
+        let alone = DurationEstimate::estimate(&spec, &config, bias_in(&config), 200, rates);
         // Three passes instead of four.
         assert!((with_bias.learning / alone.learning - 4.0 / 3.0).abs() < 1e-6);
         config.sampling.max_rows = 8;
-        let in_turn = Duration::estimate(&spec, &config, bias_in(&config), 200, rates);
+        let in_turn = DurationEstimate::estimate(&spec, &config, bias_in(&config), 200, rates);
         assert!(in_turn.sampling > 1.8 * alone.sampling);
+    }
+
+    /// Of a model and settings as large as can be, numbers end at the largest one instead of starting again.
+    #[test]
+    fn absurd_sizes_give_absurd_estimates() {
+        let mut spec = three_billion(SpecialTokens {
+            vision_start: 1,
+            vision_end: 2,
+            image_pad: 3,
+            video_pad: 4,
+            eos: vec![5],
+            pad: 6,
+        });
+        let largest = 1 << 20;
+        spec.text.hidden_size = largest;
+        spec.text.num_heads = 1;
+        spec.text.num_kv_heads = 1;
+        spec.text.intermediate_size = largest;
+        spec.text.vocab_size = largest;
+        spec.vision.hidden_size = largest;
+        spec.vision.intermediate_size = largest;
+        spec.vision.out_hidden_size = largest;
+        spec.vision.spatial_merge_size = largest;
+        let mut config = Config::default();
+        config.model.device = "cuda:0".into();
+        config.video.max_pixels = usize::MAX;
+        config.video.max_frames = usize::MAX;
+        config.sampling.max_new_tokens = usize::MAX;
+        config.sampling.max_prompt_tokens = usize::MAX;
+        let shape = StepShape::largest(&config, Verb::TrainCdpo, 1, 200, 0);
+        assert_eq!(shape.targets, usize::MAX);
+        let memory = MemoryEstimate::estimate(&spec, Some(&spec), &config, &shape, 0);
+        assert_eq!(memory.peak, u64::MAX);
+        let duration = DurationEstimate::by_data_sheet(&spec, &config, true, 200, GpuKind::H200);
+        assert!(duration.total().is_finite() && duration.total() > 1e9);
     }
 
     #[test]
@@ -247,7 +297,7 @@ mod tests {
             .iter()
             .filter(|(name, _)| name.starts_with("visual."));
         let tower: usize = tower.map(|(_, tensor)| tensor.elem_count()).sum();
-        let decoder = 4 * (weights.num_values() - tower);
+        let decoder = 4 * (weights.num_values() - tower) as u64;
         assert_eq!(decoding_step_bytes(&spec, 4, 0, 0), decoder);
         // 2 layers, keys and values, one head of 128.
         assert_eq!(

@@ -1,8 +1,12 @@
 //! Floating-point operations that a pass needs, from sizes alone.
 
+use super::Count;
+use super::count;
 use crate::model::packed::GroupLayout;
 use crate::model::spec::{Spec, TextSpec, VisionSpec};
 use crate::policy::inputs::PackedInputs;
+use std::num::Saturating;
+use std::ops::Add;
 
 /// Operations of a forward pass; a multiplication and an addition are two.
 ///
@@ -33,70 +37,78 @@ impl Flops {
         groups: &[GroupLayout],
         targets: usize,
     ) -> Self {
+        let weights = count(spec.text.vocab_size) * count(spec.text.hidden_size);
         Self {
-            vision: grids.map(|grid| vision(&spec.vision, grid)).sum(),
-            layers: layers(&spec.text, groups),
-            head: products(targets, spec.text.vocab_size * spec.text.hidden_size),
+            vision: grids
+                .map(|grid| vision(&spec.vision, grid))
+                .fold(Count::default(), Count::add)
+                .0,
+            layers: layers(&spec.text, groups).0,
+            head: products(count(targets), weights).0,
         }
     }
 
     /// The sum.
     pub fn total(self) -> u64 {
-        self.vision + self.layers + self.head
+        (Saturating(self.vision) + Saturating(self.layers) + Saturating(self.head)).0
     }
 
     /// Of learning from the pass: each product has two in its backward pass. Computing layers again, a choice of the
     /// implementation, is not counted.
     pub fn learning(self, trains_vision: bool) -> u64 {
-        let vision = if trains_vision { 3 } else { 1 };
-        vision * self.vision + 3 * (self.layers + self.head)
+        let vision = Saturating(if trains_vision { 3 } else { 1 }) * Saturating(self.vision);
+        let decoder = Saturating(self.layers) + Saturating(self.head);
+        (vision + Saturating(3) * decoder).0
     }
 }
 
 /// `rows` vectors through matrices of `weights` weights in all.
-fn products(rows: usize, weights: usize) -> u64 {
-    2 * rows as u64 * weights as u64
+fn products(rows: Count, weights: Count) -> Count {
+    Saturating(2) * rows * weights
 }
 
 /// Scores and mixed values of `pairs` of positions, all heads.
-fn attention(pairs: usize, width: usize) -> u64 {
-    4 * pairs as u64 * width as u64
+fn attention(pairs: Count, width: Count) -> Count {
+    Saturating(4) * pairs * width
 }
 
-fn layers(text: &TextSpec, groups: &[GroupLayout]) -> u64 {
-    let rows = groups.iter().map(GroupLayout::num_rows).sum();
+fn layers(text: &TextSpec, groups: &[GroupLayout]) -> Count {
     let (hidden, keys) = (text.hidden_size, text.num_kv_heads * text.head_dim());
-    let weights = 2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * text.intermediate_size;
-    let causal = |len: usize| len * (len + 1) / 2;
-    let pairs: usize = groups
-        .iter()
-        .map(|group| {
-            let own = group.completion_lens.iter();
-            let own = own.map(|&len| len * group.prompt_len + causal(len));
-            causal(group.prompt_len) + own.sum::<usize>()
-        })
-        .sum();
-    text.num_layers as u64 * (products(rows, weights) + attention(pairs, hidden))
+    let weights = count(hidden) * count(2 * hidden + 2 * keys + 3 * text.intermediate_size);
+    let causal = |len: Count| len * (len + Saturating(1)) / Saturating(2);
+    let (mut rows, mut pairs) = (Count::default(), Count::default());
+    for group in groups {
+        let prompt = count(group.prompt_len);
+        rows += prompt;
+        pairs += causal(prompt);
+        for len in group.completion_lens.iter().map(|&len| count(len)) {
+            rows += len;
+            pairs += len * prompt + causal(len);
+        }
+    }
+    count(text.num_layers) * (products(rows, weights) + attention(pairs, count(hidden)))
 }
 
-fn vision(vision: &VisionSpec, [t, h, w]: [usize; 3]) -> u64 {
-    let (patches, width) = (t * h * w, vision.hidden_size);
-    let weights = 4 * width * width + 3 * width * vision.intermediate_size;
-    let side = vision.window_size / vision.patch_size;
+fn vision(vision: &VisionSpec, [t, h, w]: [usize; 3]) -> Count {
+    let [frames, h, w] = [t, h, w].map(count);
+    let (patches, width) = (frames * h * w, count(vision.hidden_size));
+    let block = width * count(4 * vision.hidden_size + 3 * vision.intermediate_size);
+    let side = count(vision.window_size / vision.patch_size);
     // Windows tile a frame; those at its right and lower edges are smaller.
-    let squares = |len: usize| -> usize {
-        let whole = (len / side) * side * side;
-        whole + (len % side) * (len % side)
-    };
-    let (in_windows, in_frames) = (t * squares(h) * squares(w), t * (h * w) * (h * w));
+    let squares = |len: Count| len / side * side * side + (len % side) * (len % side);
+    let in_windows = frames * squares(h) * squares(w);
+    let in_frames = frames * (h * w) * (h * w);
     let full = vision.fullatt_block_indexes.len();
-    let pairs = (vision.depth - full) * in_windows + full * in_frames;
-    let merged = width * vision.merge_unit();
-    products(patches, vision.patch_dim() * width + vision.depth * weights)
+    let windowed = count(vision.depth.saturating_sub(full));
+    let pairs = windowed * in_windows + count(full) * in_frames;
+    let unit = count(vision.merge_unit());
+    let merged = width * unit;
+    let weights = count(vision.patch_dim()) * width + count(vision.depth) * block;
+    products(patches, weights)
         + attention(pairs, width)
         + products(
-            patches / vision.merge_unit(),
-            merged * (merged + vision.out_hidden_size),
+            patches / unit,
+            merged * (merged + count(vision.out_hidden_size)),
         )
 }
 
@@ -164,7 +176,7 @@ mod tests {
     fn windows_at_the_edges_are_smaller() {
         let mut spec = spec();
         spec.vision.fullatt_block_indexes.clear();
-        let of = |grid| vision(&spec.vision, grid);
+        let of = |grid| vision(&spec.vision, grid).0;
         // Four windows of 8 × 8 patches are four times one.
         assert_eq!(of([1, 16, 16]), 4 * of([1, 8, 8]));
         assert_eq!(of([3, 8, 8]), 3 * of([1, 8, 8]));
@@ -174,7 +186,7 @@ mod tests {
                 let mut without = spec.vision.clone();
                 without.window_size = 28;
                 let patches = grid.iter().product::<usize>();
-                vision(&without, grid) - attention(32 * patches * 4, 1280)
+                (vision(&without, grid) - attention(count(32 * patches * 4), count(1280))).0
             };
             (of(grid) - linear) / (4 * 1280 * 32)
         };

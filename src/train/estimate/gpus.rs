@@ -1,13 +1,13 @@
 //! GPUs by their data sheets, for estimates on a machine that does not have them.
 
-use super::rates::Rates;
+use super::rates::DeviceRates;
 use clap::ValueEnum;
 use serde::Serialize;
 
 /// A GPU whose data sheet is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Card {
+pub enum GpuKind {
     /// NVIDIA H200 SXM (141 GB).
     H200,
     /// NVIDIA H100 SXM (80 GB).
@@ -18,7 +18,7 @@ pub enum Card {
     A6000,
 }
 
-impl Card {
+impl GpuKind {
     /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
@@ -41,13 +41,13 @@ impl Card {
     }
 
     /// Memory bandwidth, and products of bf16 (tensor cores, without sparsity) and f32 in NVIDIA's data sheets.
-    pub fn rates(self) -> Rates {
+    pub fn rates(self) -> DeviceRates {
         let (copy, bf16, f32) = match self {
             Self::H200 => (4.8e12, 989e12, 67e12),
             Self::H100 => (3.35e12, 989e12, 67e12),
             Self::A100 => (2.039e12, 312e12, 19.5e12),
             Self::A6000 => (0.768e12, 154.8e12, 38.7e12),
         };
-        Rates { copy, bf16, f32 }
+        DeviceRates { copy, bf16, f32 }
     }
 }

@@ -3,146 +3,42 @@
 //! Each number counts the tensors that are alive together at one moment of a generation or of `backward`, so it must
 //! follow that code: a test compares the sum with an allocator that counts. On a GPU there is no such test yet.
 
-use super::pass::{Sizes, parameters};
+use super::Count;
+use super::F32;
+use super::count;
+use super::pass::PassMemory;
+use super::pass::parameters;
+use super::step_shape::StepShape;
 use crate::config::BiasPlacement;
 use crate::config::Config;
 use crate::config::DTypeName;
 use crate::config::KlEstimator;
 use crate::config::OptimizerMemory;
-use crate::config::SamplingConfig;
 use crate::config::Verb;
-use crate::config::VideoConfig;
 use crate::config::Wording;
 use crate::data::Question;
-use crate::model::cache::CacheSize;
 use crate::model::device::is_cpu;
 use crate::model::hub;
 use crate::model::int8;
-use crate::model::ops::cuda::adamw::BLOCK;
+use crate::model::ops::cuda::adamw;
 use crate::model::spec::Spec;
-use crate::policy::generate::cache_size;
-use crate::policy::inputs::PackedInputs;
 use crate::policy::parallel::passes_on;
 use crate::prompt::Processor;
 use crate::train::gradients::GradientPlacement;
 use crate::train::metrics::resident_bytes;
-use crate::video::VideoPatches;
 use anyhow::Context;
 use anyhow::Result;
 use serde::Serialize;
 use std::fmt;
-
-/// Bytes of an f32.
-pub(super) const F32: u64 = size_of::<f32>() as u64;
+use std::num::Saturating;
 
 /// What a CUDA program takes before its first tensor: context, loaded kernels, cuBLAS with its workspace. An assumption.
-const CUDA_CONTEXT: u64 = 700 << 20;
-
-/// What a step works on: the largest of the passes that run side by side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Load {
-    /// Passes side by side.
-    pub passes: usize,
-    /// Packed rows (N).
-    pub rows: usize,
-    /// Target tokens (R).
-    pub targets: usize,
-    /// Patches of its clips.
-    pub patches: usize,
-    /// Patches of the largest frame.
-    pub frame_patches: usize,
-    /// Tokens of its prompts.
-    pub prompt_tokens: usize,
-    /// The key/value cache of its completions; `None` where nothing is sampled.
-    pub cache: Option<CacheSize>,
-    /// Bytes of the clips in the host's memory, those of later steps included.
-    pub clips: u64,
-}
-
-impl Load {
-    /// A step whose passes read `parts`, of completions that were sampled as `sampling` says.
-    pub fn of(parts: &[&PackedInputs], sampling: Option<&SamplingConfig>, clips: u64) -> Self {
-        let largest = |of: &dyn Fn(&PackedInputs) -> usize| {
-            let values = parts.iter().map(|part| of(part));
-            values.max().unwrap_or(0)
-        };
-        let sum_of_prompts = |part: &PackedInputs| {
-            let groups = part.layout.groups().iter();
-            groups.map(|group| group.prompt_len).sum::<usize>()
-        };
-        let longest_prompt = largest(&|part| {
-            let groups = part.layout.groups().iter();
-            groups.map(|group| group.prompt_len).max().unwrap_or(0)
-        });
-        let questions = largest(&|part| part.layout.groups().len());
-        Self {
-            passes: parts.len(),
-            rows: largest(&PackedInputs::num_rows),
-            targets: largest(&PackedInputs::num_targets),
-            patches: largest(&|part| {
-                let grids = part.videos.iter().map(|video| video.grid_thw);
-                grids.map(|grid| grid.iter().product::<usize>()).sum()
-            }),
-            frame_patches: largest(&|part| {
-                let grids = part.videos.iter().map(|video| video.grid_thw);
-                grids.map(|[_, h, w]| h * w).max().unwrap_or(0)
-            }),
-            prompt_tokens: largest(&sum_of_prompts),
-            cache: sampling.map(|sampling| cache_size(questions, longest_prompt, sampling)),
-            clips,
-        }
-    }
-
-    /// The largest step that `config` allows, `passes` side by side, when `prompt_text` tokens of a prompt and `answer`
-    /// tokens of a worked answer are not video.
-    pub fn largest(
-        config: &Config,
-        verb: Verb,
-        passes: usize,
-        prompt_text: usize,
-        answer: usize,
-    ) -> Self {
-        let VideoConfig {
-            max_frames,
-            max_pixels,
-            ..
-        } = config.video;
-        let frame_patches = max_pixels / (14 * 14);
-        let patches = frame_patches * max_frames / 2;
-        let prompt = (prompt_text + patches / 4).min(config.sampling.max_prompt_tokens);
-        let questions = config.train.questions_per_step;
-        let passes = passes.min(questions);
-        let per_pass = questions.div_ceil(passes);
-        let (completions, len) = if verb.is_rl() {
-            let sampling = &config.sampling;
-            (sampling.group_size, sampling.max_new_tokens)
-        } else {
-            (1, answer)
-        };
-        let targets = per_pass * completions * len;
-        let clip = (patches * VideoPatches::PATCH_DIM) as u64;
-        let jobs = (config.train.last_step() * questions) as u64;
-        let ahead = (jobs * clip * F32).min((config.train.prefetch_mib as u64) << 20);
-        let kept = (jobs * clip).min((config.data.cache_mib as u64) << 20);
-        Self {
-            passes,
-            rows: per_pass * prompt + targets - per_pass * completions,
-            targets,
-            patches: per_pass * patches,
-            frame_patches,
-            prompt_tokens: per_pass * prompt,
-            cache: verb
-                .is_rl()
-                .then(|| cache_size(per_pass, prompt, &config.sampling)),
-            clips: questions as u64 * clip * F32 + ahead + kept,
-        }
-    }
-}
+const CUDA_CONTEXT: Count = Saturating(700 << 20);
 
 /// Bytes by purpose. On a GPU the fields named `host` are in the host's memory, all others in the device's; on the CPU
 /// they share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Memory {
+pub struct MemoryEstimate {
     /// The policy.
     pub weights: u64,
     /// AdamW's masters and moments on the device.
@@ -179,7 +75,7 @@ pub struct Memory {
     pub peak: u64,
 }
 
-impl Memory {
+impl MemoryEstimate {
     /// What a run as `config` says takes at most, before it starts: its models' sizes are read, and its longest
     /// `questions`; without any, prompts are as long as they may be.
     ///
@@ -211,9 +107,15 @@ impl Memory {
             .unwrap_or_default();
         let answer = processor.encode(answer)?.len() + 1;
         let on_cpu = is_cpu(&config.model);
-        let load = Load::largest(config, verb, passes_on(on_cpu), prompt, answer);
+        let shape = StepShape::largest(config, verb, passes_on(on_cpu), prompt, answer);
         let program = if on_cpu { resident_bytes() } else { 0 };
-        Ok(Self::estimate(&spec, bias.as_ref(), config, &load, program))
+        Ok(Self::estimate(
+            &spec,
+            bias.as_ref(),
+            config,
+            &shape,
+            program,
+        ))
     }
 
     /// The part of the peak that the device's tensors take: a device reports it without CUDA's own.
@@ -221,27 +123,27 @@ impl Memory {
         self.peak - self.cuda
     }
 
-    /// What training `spec` as `config` says takes in a step of this `load`; `program` bytes are in use before.
+    /// What training `spec` as `config` says takes in a step of this `shape`; `program` bytes are in use before.
     pub fn estimate(
         spec: &Spec,
         bias: Option<&Spec>,
         config: &Config,
-        load: &Load,
+        shape: &StepShape,
         program: u64,
     ) -> Self {
         let bytes = match config.model.dtype {
-            DTypeName::Bf16 => 2,
+            DTypeName::Bf16 => Saturating(2),
             DTypeName::F32 => F32,
         };
-        let memory = config.optimizer.memory;
-        let on_host = memory == OptimizerMemory::Host;
+        let optimizer = config.optimizer.memory;
+        let on_host = optimizer == OptimizerMemory::Host;
         let on_cpu = is_cpu(&config.model);
-        let sizes = Sizes {
+        let pass = PassMemory {
             spec,
-            load,
+            shape,
             bytes,
             trains_vision: config.model.train_vision,
-            home: if on_host {
+            gradient_placement: if on_host {
                 GradientPlacement::Host
             } else {
                 GradientPlacement::Device
@@ -249,68 +151,69 @@ impl Memory {
             by_kernels: !on_cpu,
             exact_kl: bias.is_some() && config.kl.estimator == KlEstimator::Full,
         };
-        let trained = sizes.parameters(|name| sizes.is_trained(name));
-        let state = state_bytes(memory, config.model.dtype, trained);
-        let passes = load.passes as u64;
-        let (cache, prefill) = load.cache.map_or((0, 0), |cache| {
-            let cache = cache.elem_count(&spec.text) as u64 * bytes;
-            (passes * cache, passes * sizes.prefill())
+        let none = Count::default();
+        let trained = pass.parameters(|name| pass.is_trained(name));
+        let state = state_bytes(optimizer, config.model.dtype, trained);
+        let passes = count(shape.passes);
+        let (cache, prefill) = shape.cache.map_or((none, none), |cache| {
+            (passes * pass.cache(&cache), passes * pass.prefill())
         });
         let placement = config.model.bias_placement;
         let [bias_model, host_bias_model] =
-            bias.map_or([0, 0], |bias| bias_bytes(bias, bytes, placement));
-        let learning = sizes.learning();
-        let mut memory = Self {
-            weights: sizes.parameters(|_| true) * bytes,
-            optimizer: if on_host { 0 } else { state },
-            bias_model,
-            cuda: if on_cpu { 0 } else { CUDA_CONTEXT },
-            cache,
-            prefill,
-            learning: passes * learning.sum(),
-            gradients: passes * learning.gradients,
-            activations: passes * learning.activations,
-            logits: passes * learning.logits,
-            host_optimizer: if on_host { state } else { 0 },
-            host_gradients: if on_host { trained * bytes } else { 0 },
-            host_bias_model,
-            clips: load.clips,
-            program,
-            host: 0,
-            peak: 0,
+            bias.map_or([none, none], |bias| bias_bytes(bias, bytes, placement));
+        let learning = pass.learning();
+        let weights = pass.parameters(|_| true) * bytes;
+        let (optimizer, host_optimizer, host_gradients) = if on_host {
+            (none, state, trained * bytes)
+        } else {
+            (state, none, none)
         };
-        memory.host = memory.host_optimizer
-            + memory.host_gradients
-            + memory.host_bias_model
-            + memory.clips
-            + memory.program;
-        let always = memory.weights + memory.optimizer + memory.bias_model + memory.cuda;
-        memory.peak = always + (cache + prefill).max(memory.learning);
-        if on_cpu {
-            memory.peak += memory.host;
+        let cuda = if on_cpu { none } else { CUDA_CONTEXT };
+        let (clips, program) = (Saturating(shape.clips), Saturating(program));
+        let host = host_optimizer + host_gradients + host_bias_model + clips + program;
+        let always = weights + optimizer + bias_model + cuda;
+        let on_device = always + (cache + prefill).max(passes * learning.sum());
+        let peak = if on_cpu { on_device + host } else { on_device };
+        Self {
+            weights: weights.0,
+            optimizer: optimizer.0,
+            bias_model: bias_model.0,
+            cuda: cuda.0,
+            cache: cache.0,
+            prefill: prefill.0,
+            learning: (passes * learning.sum()).0,
+            gradients: (passes * learning.gradients).0,
+            activations: (passes * learning.activations).0,
+            logits: (passes * learning.logits).0,
+            host_optimizer: host_optimizer.0,
+            host_gradients: host_gradients.0,
+            host_bias_model: host_bias_model.0,
+            clips: clips.0,
+            program: program.0,
+            host: host.0,
+            peak: peak.0,
         }
-        memory
     }
 }
 
 /// AdamW's state of `trained` weights.
-fn state_bytes(memory: OptimizerMemory, dtype: DTypeName, trained: u64) -> u64 {
+fn state_bytes(memory: OptimizerMemory, dtype: DTypeName, trained: Count) -> Count {
     let (master, low) = match dtype {
-        DTypeName::Bf16 => (F32, 2),
-        DTypeName::F32 => (0, 0),
+        DTypeName::Bf16 => (F32, Saturating(2_u64)),
+        DTypeName::F32 => (Count::default(), Count::default()),
     };
     match memory {
-        OptimizerMemory::Full => trained * (2 * F32 + master),
-        OptimizerMemory::Host => trained * 3 * F32,
+        OptimizerMemory::Full => trained * (F32 + F32 + master),
+        OptimizerMemory::Host => trained * (F32 + F32 + F32),
         OptimizerMemory::Compact => {
-            let scales = trained.div_ceil(BLOCK as u64) * 2 * F32;
-            trained * (2 + low) + scales
+            let blocks = Saturating(trained.0.div_ceil(adamw::BLOCK as u64));
+            trained * (Saturating(2) + low) + blocks * (F32 + F32)
         }
     }
 }
 
 /// What of a bias model is on the device and what is in host memory.
-fn bias_bytes(spec: &Spec, bytes: u64, placement: BiasPlacement) -> [u64; 2] {
+fn bias_bytes(spec: &Spec, bytes: Count, placement: BiasPlacement) -> [Count; 2] {
     let is_layer =
         |name: &str| name.starts_with("model.layers.") || name.starts_with("visual.blocks.");
     let layers = parameters(spec, is_layer);
@@ -319,23 +222,24 @@ fn bias_bytes(spec: &Spec, bytes: u64, placement: BiasPlacement) -> [u64; 2] {
         .max(parameters(spec, |name| {
             name.starts_with("visual.blocks.0.")
         }));
+    let none = Count::default();
     match placement {
-        BiasPlacement::Device => [rest + layers * bytes, 0],
-        BiasPlacement::Host => [rest + 2 * longest * bytes, layers * bytes],
+        BiasPlacement::Device => [rest + layers * bytes, none],
+        BiasPlacement::Host => [rest + (longest + longest) * bytes, layers * bytes],
         BiasPlacement::Int8 => {
-            let scales = layers.div_ceil(int8::BLOCK as u64) * F32;
+            let scales = Saturating(layers.0.div_ceil(int8::BLOCK as u64)) * F32;
             // The layer that is decoded, and its largest matrix on the way, twice in f32.
             let text = &spec.text;
-            let matrix = (text.hidden_size * text.intermediate_size) as u64;
+            let matrix = count(text.hidden_size) * count(text.intermediate_size) * F32;
             [
-                rest + layers + scales + longest * bytes + 2 * matrix * F32,
-                0,
+                rest + layers + scales + longest * bytes + matrix + matrix,
+                none,
             ]
         }
     }
 }
 
-impl fmt::Display for Memory {
+impl fmt::Display for MemoryEstimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = |name: &str, bytes: u64| -> fmt::Result {
             writeln!(f, "  {name:<34}{:>9.3} GB", bytes as f64 / 1e9)

@@ -5,17 +5,31 @@ mod flops;
 mod gpus;
 mod memory;
 mod pass;
-mod plan;
 mod rates;
+mod run;
+mod step_shape;
 mod timing;
 
-pub use duration::Duration;
+pub use duration::DurationEstimate;
 pub use duration::decoding_step_bytes;
 pub use flops::Flops;
-pub use gpus::Card;
-pub use memory::Load;
-pub use memory::Memory;
-pub use plan::Plan;
-pub use rates::Rates;
+pub use gpus::GpuKind;
+pub use memory::MemoryEstimate;
+pub use rates::DeviceRates;
+pub use run::RunEstimate;
+pub use step_shape::StepShape;
 pub use timing::seconds;
 pub use timing::sorted_seconds;
+
+use std::num::Saturating;
+
+/// Bytes, values or operations. One that is too large to count stays at the largest number: of absurd sizes an estimate is
+/// absurd too, never small.
+type Count = Saturating<u64>;
+
+/// Bytes of an f32.
+const F32: Count = Saturating(size_of::<f32>() as u64);
+
+fn count(number: usize) -> Count {
+    Saturating(number as u64)
+}

@@ -4,9 +4,9 @@ use super::timing::seconds;
 use candle_core::{DType, Device, Result, Tensor};
 use serde::Serialize;
 
-/// Rates of one device, measured.
+/// DeviceRates of one device, measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Rates {
+pub struct DeviceRates {
     /// Bytes a second, read and written ones together, of a copy from device memory to device memory.
     pub copy: f64,
     /// Floating-point operations a second (a multiplication and an addition count as two) of a large bf16 product.
@@ -20,7 +20,7 @@ const REPEATS: usize = 10;
 /// Seconds that a measurement at its full size may take.
 const PATIENCE: f64 = 5.0;
 
-impl Rates {
+impl DeviceRates {
     /// Takes about a second. A CPU, which needs no sizes that fill a GPU, gets small ones, and so does a device that would
     /// need long for them.
     pub fn measure(device: &Device) -> Result<Self> {

@@ -1,9 +1,9 @@
 //! What a run takes on GPUs that are not here, from their data sheets: its models and questions may be missing too.
 
-use super::duration::Duration;
-use super::gpus::Card;
-use super::memory::Load;
-use super::memory::Memory;
+use super::duration::DurationEstimate;
+use super::gpus::GpuKind;
+use super::memory::MemoryEstimate;
+use super::step_shape::StepShape;
 use crate::config::Config;
 use crate::config::Verb;
 use crate::config::Wording;
@@ -26,22 +26,22 @@ const TEXT: usize = 200;
 
 /// A run on `ranks` GPUs of one kind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Plan {
+pub struct RunEstimate {
     /// The kind.
-    pub card: Card,
+    pub card: GpuKind,
     /// GPUs, each of which takes its part of a step's questions.
     pub ranks: usize,
     /// On each of them.
-    pub memory: Memory,
+    pub memory: MemoryEstimate,
     /// Whether that is less than the card has.
     pub fits: bool,
     /// Without the time in which the GPUs exchange gradients; absent for supervised training.
-    pub duration: Option<Duration>,
+    pub duration: Option<DurationEstimate>,
     /// What was assumed because it is not here.
     pub assumed: Vec<String>,
 }
 
-impl Plan {
+impl RunEstimate {
     /// For a run of `verb` as `config` says, with these questions (or with none, when they are not here yet).
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl Plan {
         config: &Config,
         verb: Verb,
         questions: &[Question],
-        card: Card,
+        card: GpuKind,
         ranks: usize,
     ) -> Result<Self> {
         let mut config = config.clone();
@@ -92,11 +92,11 @@ impl Plan {
             (Some(processor), Some(answer)) => processor.encode(answer)?.len() + 1,
             _ => TEXT,
         };
-        let load = Load::largest(&config, verb, passes_on(false), words, answer);
-        let memory = Memory::estimate(&spec, bias.as_ref(), &config, &load, 0);
+        let shape = StepShape::largest(&config, verb, passes_on(false), words, answer);
+        let memory = MemoryEstimate::estimate(&spec, bias.as_ref(), &config, &shape, 0);
         let duration = verb
             .is_rl()
-            .then(|| Duration::by_data_sheet(&spec, &config, bias.is_some(), words, card));
+            .then(|| DurationEstimate::by_data_sheet(&spec, &config, bias.is_some(), words, card));
         Ok(Self {
             card,
             ranks,
@@ -133,7 +133,7 @@ fn qwen_3b() -> Spec {
     })
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for RunEstimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gb = |bytes: u64| bytes as f64 / 1e9;
         writeln!(
@@ -177,19 +177,19 @@ mod tests {
         config.model.path = "owner/never-downloaded-3B".into();
         config.model.bias_model = Some("runs/absent/checkpoints/step-000500".into());
         let plan = |config: &Config, card, ranks| {
-            Plan::new(config, Verb::TrainCdpo, &[], card, ranks).unwrap()
+            RunEstimate::new(config, Verb::TrainCdpo, &[], card, ranks).unwrap()
         };
-        let one = plan(&config, Card::H200, 1);
+        let one = plan(&config, GpuKind::H200, 1);
         assert!(one.fits && one.assumed.len() == 3, "{one}");
         // The README's table, of the same lengths.
         assert!((69e9..72e9).contains(&(one.memory.peak as f64)), "{one}");
-        let full = plan(&config, Card::A6000, 2);
+        let full = plan(&config, GpuKind::A6000, 2);
         assert!(
             !full.fits && full.to_string().contains("\"compact\""),
             "{full}"
         );
         config.optimizer.memory = crate::config::OptimizerMemory::Compact;
-        let two = plan(&config, Card::A6000, 2);
+        let two = plan(&config, GpuKind::A6000, 2);
         assert!(two.fits, "{two}");
         let (one, two) = (one.duration.unwrap(), two.duration.unwrap());
         assert!(two.total() > one.total(), "{one} {two}");

@@ -3,7 +3,7 @@
 //! The README says what the program does and how to use it; this is where to start reading the code. Modules import
 //! only from modules earlier in this list:
 //!
-//! - [`config`]: every setting. [`data`]: [`data::Question`] and the order a run takes them in.
+//! - [`util`]: files, locks, hashes, the terminal. [`config`]: every setting. [`data`]: [`data::Question`] and the order a run takes them in.
 //! - [`video`]: a clip becomes [`video::VideoPatches`]. [`prompt`]: a question and its clip become a [`prompt::Prompt`].
 //! - [`synthetic`]: the miniature world.
 //! - [`model`]: the network; [`model::ops`]: what it computes, on CPUs and by CUDA kernels. [`policy`]: [`policy::Policy`] is trained, [`policy::FrozenModel`] is only read; both write
@@ -33,4 +33,5 @@ pub mod rl;
 pub mod selfcheck;
 pub mod synthetic;
 pub mod train;
+pub mod util;
 pub mod video;

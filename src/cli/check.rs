@@ -19,10 +19,9 @@ use crate::prompt::preflight::AskedClip;
 use crate::prompt::preflight::Preflight;
 use crate::prompt::preflight::Report;
 use crate::prompt::preflight::Span;
+use crate::util::console;
 use anyhow::Result;
 use clap::Args;
-use indicatif::ProgressBar;
-use indicatif::ProgressStyle;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -121,10 +120,7 @@ fn decode(args: &CheckArgs, config: &Config, clips: &[AskedClip]) -> Result<Repo
         wording: args.wording,
         max_prompt_tokens: config.sampling.max_prompt_tokens,
     };
-    let bar = ProgressBar::new(clips.len() as u64);
-    bar.set_style(ProgressStyle::with_template(
-        "clips {bar:32} {pos}/{len} · {eta} left",
-    )?);
+    let bar = console::counter("clips", clips.len());
     let mut report = check.run(clips, &|| bar.inc(1));
     bar.finish_and_clear();
     if args.manifest.is_none() && args.against.is_empty() {

@@ -14,11 +14,10 @@ use crate::data::read_questions;
 use crate::synthetic::Summary;
 use crate::synthetic::WorldOptions;
 use crate::synthetic::write_world;
+use crate::util::console;
 use anyhow::Result;
 use clap::Args;
 use clap::Subcommand;
-use indicatif::ProgressBar;
-use indicatif::ProgressStyle;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
@@ -124,10 +123,7 @@ fn mini(args: &MiniArgs) -> Result<String> {
         questions_per_scene: args.questions_per_scene,
         seed: args.seed,
     };
-    let bar = ProgressBar::new((args.train + args.validation + args.sft) as u64);
-    bar.set_style(ProgressStyle::with_template(
-        "scenes {bar:32} {pos}/{len} · {eta} left",
-    )?);
+    let bar = console::counter("scenes", args.train + args.validation + args.sft);
     let summary = write_world(&options, &args.out, &|| bar.inc(1))?;
     bar.finish_and_clear();
     if let Some(folder) = &args.model {

@@ -12,7 +12,7 @@ use crate::prompt::template::question_text;
 use crate::prompt::tokenizer::END_OF_TEXT;
 use crate::prompt::tokenizer::TextTokenizer;
 use crate::prompt::train::train_bpe;
-use anyhow::Context;
+use crate::util::file;
 use anyhow::Result;
 use candle_core::DType;
 use candle_core::Device;
@@ -84,7 +84,7 @@ pub(super) fn write_tokenizer(
     folder: &Path,
     corpus: impl Iterator<Item = String> + Send,
 ) -> Result<TextTokenizer> {
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    file::create_folders(folder)?;
     // Twice, because a pair of tokens that stands only once in the corpus is not merged.
     let around = [
         CHAT_WORDS.to_owned(),

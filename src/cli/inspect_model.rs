@@ -12,7 +12,7 @@ use crate::model::spec::Spec;
 use crate::model::weights::expected_shapes;
 use crate::model::weights::stored_bytes;
 use crate::prompt::tokenizer::TextTokenizer;
-use anyhow::Context;
+use crate::util::file;
 use anyhow::Result;
 use candle_core::DType;
 use clap::Args;
@@ -116,7 +116,7 @@ fn write_new(args: &ModelArgs, sizes: &str) -> Result<()> {
         let problem = format!("{}: there is a model already", folder.display());
         return Err(BadArgument(problem).into());
     }
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    file::create_folders(folder)?;
     let tokenizer = match &args.tokenizer {
         Some(source) => {
             copy_companions(source, folder)?;

@@ -55,6 +55,7 @@ pub(super) fn end_quietly_on_closed_pipe() {
 /// (NCCL or the driver would crash beside it).
 pub(super) fn end(code: u8) -> ExitCode {
     if is_work_left_behind() {
+        // Results are written and flushed before; a closed stdout cannot be told anything.
         let _ = std::io::stdout().flush();
         #[expect(unsafe_code, reason = "the standard library always runs exit handlers")]
         // SAFETY: nothing runs after it; files are written and closed by now.

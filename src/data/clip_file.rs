@@ -1,9 +1,7 @@
 //! What lies behind a clip's path: a file, or a folder whose images are the frames.
 
 use super::Fragment;
-use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
-use std::fs::File;
+use crate::util::hash;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -40,6 +38,7 @@ fn sorting_name(name: &str) -> String {
     let mut sorting = String::new();
     let is_digit = |byte: &u8| byte.is_ascii_digit();
     for run in name.as_bytes().chunk_by(|a, b| is_digit(a) == is_digit(b)) {
+        // Cut beside digits only: no letter of several bytes is torn.
         let run = String::from_utf8_lossy(run);
         let zeros = if run.starts_with(|c: char| c.is_ascii_digit()) {
             NUMBER_WIDTH.saturating_sub(run.len())
@@ -85,33 +84,19 @@ impl ClipFacts {
 pub(super) fn content_hash(clip: &Path) -> io::Result<String> {
     let (path, _) = Fragment::split(clip);
     if !path.is_dir() {
-        return file_hash(&path);
+        return hash::sha256_of_file(&path);
     }
-    let mut hasher = Sha256::new();
+    let mut hashes = String::new();
     for image in folder_images(&path)? {
-        hasher.update(file_hash(&image)?);
+        hashes.push_str(&hash::sha256_of_file(&image)?);
     }
-    Ok(hexadecimal(&hasher.finalize()))
-}
-
-fn file_hash(path: &Path) -> io::Result<String> {
-    let mut hasher = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut hasher)?;
-    Ok(hexadecimal(&hasher.finalize()))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in bytes {
-        // Writing to a text cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    Ok(hash::sha256(hashes.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::time::Duration;
 
     fn folder_of(images: &[(&str, &str)]) -> tempfile::TempDir {

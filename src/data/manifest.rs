@@ -3,6 +3,9 @@
 
 use super::clip_file::content_hash;
 use super::{ClipFacts, DataError};
+use crate::util::atomic;
+use crate::util::file;
+use crate::util::file::FileError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -62,7 +65,7 @@ pub enum Change {
 impl Manifest {
     /// Reads a manifest.
     pub fn read(path: &Path) -> Result<Self, DataError> {
-        let text = std::fs::read(path).map_err(|error| DataError::reading(path, error))?;
+        let text = file::read(path)?;
         serde_json::from_slice(&text).map_err(|error| DataError::Content {
             path: path.to_owned(),
             place: format!("line {}, column {}", error.line(), error.column()),
@@ -70,14 +73,11 @@ impl Manifest {
         })
     }
 
-    /// Writes it, under another name first.
+    /// Writes it, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), DataError> {
-        let partial = path.with_extension("tmp");
-        serde_json::to_vec_pretty(self)
-            .map_err(std::io::Error::from)
-            .and_then(|text| std::fs::write(&partial, text))
-            .and_then(|()| std::fs::rename(&partial, path))
-            .map_err(|error| DataError::writing(path, error))
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| FileError::writing(path, error.into()))?;
+        Ok(atomic::write(path, &text)?)
     }
 
     /// Compares a clip with its record: by size and time, and by content where only the time differs or where `always_hash`.

@@ -17,7 +17,6 @@ pub mod clevrer;
 mod clip_file;
 mod clip_paths;
 mod dataset;
-pub mod fnv;
 mod fragment;
 mod manifest;
 pub mod mersenne;

@@ -4,10 +4,14 @@
 //! written thinking, becomes a worked answer with the solution behind it (Video-R1's `sft_video.py`).
 
 use super::Question;
+use crate::util::atomic::AtomicFile;
+use crate::util::file;
+use crate::util::file::FileError;
 use serde_json::Map;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Write};
+use std::io;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -15,15 +19,8 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum DataError {
     /// A file could not be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// `read` or `write`.
-        action: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The file name says neither `.json` nor `.jsonl`, nor `.parquet` where that is read.
     #[error(
         "question file {} must end in .json (an array) or .jsonl (an object a line), or be a benchmark's .parquet with \
@@ -77,31 +74,11 @@ pub enum DataError {
     },
 }
 
-impl DataError {
-    /// A failed read of `path`.
-    pub fn reading(path: &Path, source: std::io::Error) -> Self {
-        Self::Io {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        }
-    }
-
-    /// A failed write of `path`.
-    pub fn writing(path: &Path, source: std::io::Error) -> Self {
-        Self::Io {
-            action: "write",
-            path: path.to_owned(),
-            source,
-        }
-    }
-}
-
 /// Reads every question of a file, in file order, with ids filled in and checked to be different. Questions about images
 /// are left out, and it is said how many.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
     let format = Format::of(path)?;
-    let text = std::fs::read_to_string(path).map_err(|error| DataError::reading(path, error))?;
+    let text = file::read_to_string(path)?;
     let mut reader = Reader {
         path,
         questions: Vec::new(),
@@ -301,9 +278,7 @@ pub fn write_questions(
 
 /// A question file being written. It has another name until [`Self::finish`], and is removed without.
 pub struct QuestionWriter {
-    path: PathBuf,
-    partial: PathBuf,
-    writer: BufWriter<std::fs::File>,
+    file: AtomicFile,
     format: Format,
     written: usize,
 }
@@ -311,15 +286,9 @@ pub struct QuestionWriter {
 impl QuestionWriter {
     /// Starts a file: an array (`.json`) or an object a line (`.jsonl`).
     pub fn create(path: &Path) -> Result<Self, DataError> {
-        let format = Format::of(path)?;
-        let partial = path.with_extension("tmp");
-        let file =
-            std::fs::File::create(&partial).map_err(|error| DataError::writing(path, error))?;
         Ok(Self {
-            path: path.to_owned(),
-            partial,
-            writer: BufWriter::new(file),
-            format,
+            format: Format::of(path)?,
+            file: AtomicFile::create(path)?,
             written: 0,
         })
     }
@@ -338,11 +307,9 @@ impl QuestionWriter {
             (Format::Lines, _) => "\n",
         };
         self.written += 1;
-        let writer = &mut self.writer;
-        writer
-            .write_all(open.as_bytes())
-            .and_then(|()| Ok(serde_json::to_writer(writer, question)?))
-            .map_err(|error| DataError::writing(&self.path, error))
+        let written = self.file.write_all(open.as_bytes());
+        let written = written.and_then(|()| Ok(serde_json::to_writer(&mut self.file, question)?));
+        self.checked(written)
     }
 
     /// Ends the file and gives it its name.
@@ -352,18 +319,13 @@ impl QuestionWriter {
             (Format::Array, _) => "\n]\n",
             (Format::Lines, _) => "\n",
         };
-        self.writer
-            .write_all(close.as_bytes())
-            .and_then(|()| self.writer.flush())
-            .and_then(|()| std::fs::rename(&self.partial, &self.path))
-            .map_err(|error| DataError::writing(&self.path, error))
+        let written = self.file.write_all(close.as_bytes());
+        self.checked(written)?;
+        Ok(self.file.finish()?)
     }
-}
 
-impl Drop for QuestionWriter {
-    fn drop(&mut self) {
-        // Gone already when the file was finished.
-        let _ = std::fs::remove_file(&self.partial);
+    fn checked(&self, written: io::Result<()>) -> Result<(), DataError> {
+        Ok(written.map_err(|error| FileError::writing(self.file.path(), error))?)
     }
 }
 

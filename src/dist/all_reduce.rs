@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// Names, shapes and formats in one number: gradients with the same number can be added up.
 pub(super) fn shape_of(gradients: &BTreeMap<String, Tensor>) -> u64 {
-    let mut hash = crate::data::fnv::Fnv::default();
+    let mut hash = crate::util::hash::Fnv::default();
     for (name, gradient) in gradients {
         let shape = format!("{name} {:?} {:?};", gradient.dims(), gradient.dtype());
         hash.add(shape.as_bytes());

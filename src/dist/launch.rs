@@ -91,6 +91,7 @@ impl Children {
     /// Those that are still there have nobody to wait for.
     fn end(&mut self) {
         for child in &mut self.0 {
+            // It fails only where the process has ended.
             let _ = child.kill();
         }
     }
@@ -102,6 +103,7 @@ impl Drop for Children {
         for child in &mut self.0 {
             while let Ok(None) = child.try_wait() {
                 if start.elapsed() > FAREWELL {
+                    // These fail only where the process has ended.
                     let _ = child.kill();
                     let _ = child.wait();
                     break;

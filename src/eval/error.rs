@@ -1,6 +1,8 @@
 //! Why an evaluation fails.
 
 use super::shard::Shard;
+use crate::util::file::FileError;
+use crate::util::json_lines::LinesError;
 use std::path::PathBuf;
 
 /// Why an evaluation could not be run or read.
@@ -198,4 +200,22 @@ pub enum EvalError {
     /// There is nothing to score.
     #[error("no question was answered: every clip was skipped")]
     Nothing,
+}
+
+impl From<FileError> for EvalError {
+    fn from(error: FileError) -> Self {
+        Self::File {
+            path: error.path,
+            source: error.source,
+        }
+    }
+}
+
+impl From<LinesError> for EvalError {
+    fn from(error: LinesError) -> Self {
+        match error {
+            LinesError::File(error) => error.into(),
+            LinesError::Line { path, line, reason } => Self::Line { path, line, reason },
+        }
+    }
 }

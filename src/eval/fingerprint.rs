@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::config::Extraction;
 use crate::config::QuestionOrder;
 use crate::data::Question;
-use crate::data::fnv::Fnv;
+use crate::util::hash::Fnv;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::io::Seek;

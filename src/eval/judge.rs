@@ -13,6 +13,10 @@ use super::prediction::Prediction;
 use super::score;
 use super::score_file::ScoreFile;
 use super::settings::Settings;
+use crate::util::json_lines;
+use crate::util::json_lines::JsonLines;
+use crate::util::lock::Lock;
+use crate::util::lock::LockError;
 use client::Client;
 use client::JudgeResponse;
 use prompt::JudgedBy;
@@ -21,8 +25,6 @@ use prompt::words;
 use serde::Deserialize;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::fs::TryLockError;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -74,8 +76,7 @@ impl<'a> JudgeCase<'a> {
         &self,
         response: JudgeResponse,
         client: &Client,
-        judgements: &mut log::Log,
-        path: &Path,
+        judgements: &mut JsonLines,
     ) -> Result<Option<String>, EvalError> {
         let reply = match response {
             JudgeResponse::Reply(reply) => reply,
@@ -90,10 +91,7 @@ impl<'a> JudgeCase<'a> {
             prompt_hash: self.prompt_hash.clone(),
             reply,
         };
-        judgements.append(&line).map_err(|source| EvalError::File {
-            path: path.to_owned(),
-            source,
-        })?;
+        judgements.append(&line)?;
         Ok(None)
     }
 }
@@ -194,19 +192,14 @@ pub(super) fn score_all(
 }
 
 /// One judging of a folder at a time: two would pay twice.
-fn lock(out: &Path) -> Result<File, EvalError> {
-    let path = out.join("judge.lock");
-    let failed = |source| EvalError::File {
-        path: path.clone(),
-        source,
-    };
-    let lock = File::create(&path).map_err(failed)?;
-    match lock.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(EvalError::Judging {
+fn lock(out: &Path) -> Result<Lock, EvalError> {
+    let own = std::process::id().to_string();
+    match Lock::take(&out.join("judge.lock"), &own, "this evaluation") {
+        Err(LockError::Held { .. }) => Err(EvalError::Judging {
             path: out.to_owned(),
         }),
-        // Some network file systems know no locks; that alone is no reason not to judge.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(lock),
+        Err(LockError::File(error)) => Err(error.into()),
+        Ok(lock) => Ok(lock),
     }
 }
 
@@ -219,7 +212,7 @@ fn replies(path: &Path, judge: &str) -> Result<JudgeReplies, EvalError> {
     if !path.exists() {
         return Ok(JudgeReplies::new());
     }
-    let lines: Vec<Judgement> = log::read(path)?;
+    let lines: Vec<Judgement> = json_lines::read(path)?;
     Ok(lines
         .into_iter()
         .filter(|line| line.judge == judge)
@@ -236,7 +229,7 @@ fn ask_all(
     path: &Path,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<(usize, Option<String>), EvalError> {
-    let (mut judgements, _) = log::Log::open::<Judgement>(path)?;
+    let (mut judgements, _) = JsonLines::open::<Judgement>(path)?;
     let (queue, stop) = (Mutex::new(cases.iter()), AtomicBool::new(false));
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     let (sender, receiver) = mpsc::channel();
@@ -257,8 +250,7 @@ fn ask_all(
         drop(sender);
         let (mut replies, mut refused, mut failure) = (0, None, None);
         for (done, (case, response)) in receiver.into_iter().enumerate() {
-            match response.and_then(|response| case.record(response, client, &mut judgements, path))
-            {
+            match response.and_then(|response| case.record(response, client, &mut judgements)) {
                 Ok(None) => replies += 1,
                 Ok(reason) => refused = reason,
                 Err(error) => {

@@ -3,7 +3,6 @@
 use super::batches;
 use super::error::EvalError;
 use super::files::write_json;
-use super::log::Log;
 use super::prediction::BatchReplies;
 use super::prediction::Prediction;
 use super::prediction::Sample;
@@ -12,6 +11,7 @@ use super::score_file::ScoreFile;
 use super::settings::Settings;
 use super::shard::Shard;
 use crate::data::Question;
+use crate::util::json_lines::JsonLines;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
@@ -34,9 +34,8 @@ pub struct Evaluation<'a> {
     settings: &'a Settings,
     /// The batches, or those of this shard.
     batches: Vec<Vec<&'a Question>>,
-    outputs_file: PathBuf,
     scores_file: PathBuf,
-    log: Log,
+    log: JsonLines,
     predictions: BTreeMap<String, Prediction>,
 }
 
@@ -59,8 +58,7 @@ impl<'a> Evaluation<'a> {
             ),
             None => (all, "outputs.jsonl".into(), "scores.json".into()),
         };
-        let outputs_file = out.join(outputs);
-        let (log, mut logged) = Log::open::<Prediction>(&outputs_file)?;
+        let (log, mut logged) = JsonLines::open::<Prediction>(&out.join(outputs))?;
         // What waits for a judge is not in the log.
         for one in &mut logged {
             one.score(settings.rule());
@@ -72,7 +70,6 @@ impl<'a> Evaluation<'a> {
         Ok(Self {
             settings,
             batches,
-            outputs_file,
             scores_file: out.join(scores),
             log,
             predictions,
@@ -157,10 +154,7 @@ impl<'a> Evaluation<'a> {
             return Ok(());
         }
         let one = Prediction::new(question, samples, self.settings.rule());
-        self.log.append(&one).map_err(|source| EvalError::File {
-            path: self.outputs_file.clone(),
-            source,
-        })?;
+        self.log.append(&one)?;
         self.predictions.insert(question.id.clone(), one);
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::config::Extraction;
 use crate::config::VideoConfig;
 use crate::data::Dataset;
 use crate::data::answer::AnswerRule;
+use crate::util::file;
 use crate::video::decoder_version;
 use serde::Deserialize;
 use serde::Deserializer;
@@ -168,10 +169,7 @@ impl Settings {
 
     /// Makes the folder, or checks that its answers were given under the same conditions.
     pub(super) fn open_folder(&self, out: &Path) -> Result<(), EvalError> {
-        std::fs::create_dir_all(out).map_err(|source| EvalError::File {
-            path: out.to_owned(),
-            source,
-        })?;
+        file::create_folders(out)?;
         let path = out.join("settings.json");
         if !path.exists() {
             if out.join("outputs.jsonl").exists() {

@@ -11,6 +11,8 @@ use super::score_file::ScoreFile;
 use super::settings::Settings;
 use super::shard::Shard;
 use crate::config::Extraction;
+use crate::util::atomic;
+use crate::util::json_lines;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
@@ -72,8 +74,9 @@ pub fn merge(out: &Path) -> Result<ScoreFile, EvalError> {
         skipped += scores.questions_skipped;
         missing = scores.questions_missing;
         let path = out.join(shard.outputs_file());
-        predictions.extend(log::read::<Prediction>(&path)?);
-        lines.extend(std::fs::read(&path).map_err(|source| EvalError::File { path, source })?);
+        let bytes = json_lines::read_bytes(&path)?;
+        predictions.extend(json_lines::parse::<Prediction>(&path, &bytes)?);
+        lines.extend(bytes);
     }
     for one in &mut predictions {
         one.score(settings.rule());
@@ -95,13 +98,7 @@ pub fn merge(out: &Path) -> Result<ScoreFile, EvalError> {
         splits: score::splits(&predictions),
         settings,
     };
-    let failed = |source| EvalError::File {
-        path: whole.clone(),
-        source,
-    };
-    let temporary = whole.with_extension("jsonl.tmp");
-    std::fs::write(&temporary, lines).map_err(failed)?;
-    std::fs::rename(&temporary, &whole).map_err(failed)?;
+    atomic::write(&whole, &lines)?;
     write_json(&out.join("scores.json"), &scores)?;
     Ok(scores)
 }

@@ -1,5 +1,6 @@
 //! Why a checkpoint cannot be read or written.
 
+use crate::util::file;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -95,6 +96,18 @@ impl CheckpointError {
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io {
             path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    /// A failed write of a file of `bytes`; a full disk is named as such.
+    pub(super) fn writing(path: &Path, bytes: u64, source: std::io::Error) -> Self {
+        if !file::is_out_of_space(&source) {
+            return Self::io(path, source);
+        }
+        Self::DiskFull {
+            path: path.to_path_buf(),
+            bytes,
             source,
         }
     }

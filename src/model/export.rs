@@ -1,21 +1,22 @@
-//! Writing checkpoints: the hub's layout, names and shards; every file synced.
+//! Writing checkpoints: the hub's layout, names and shards.
 
 use crate::model::checkpoint_error::CheckpointError;
 use crate::model::config_file::read_json;
+use crate::model::weights::INDEX;
 use crate::model::weights::NamedTensors;
+use crate::util::atomic;
+use crate::util::atomic::AtomicFile;
 use candle_core::DType;
+use candle_core::Device;
 use candle_core::Shape;
 use candle_core::Tensor;
+use safetensors::View;
+use safetensors::tensor::Metadata;
+use safetensors::tensor::TensorInfo;
 use serde_json::Value;
 use serde_json::json;
-use std::fs::File;
-use std::io::BufWriter;
-use std::io::ErrorKind;
 use std::io::Write;
 use std::path::Path;
-
-/// Name of the file that lists the shards.
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Bytes of a shard as the hub cuts them.
 pub const SHARD_BYTES: u64 = 5_000_000_000;
@@ -39,7 +40,7 @@ const COMPANIONS: [&str; 13] = [
 
 /// Writes a folder that transformers and vLLM load: `config.json` and companions from `source`, then the weights.
 ///
-/// Every file is synced. The caller writes into a temporary folder and renames it.
+/// Every file is whole or absent; the caller sees to it that the folder is.
 pub fn save_folder(
     weights: &NamedTensors,
     source: &Path,
@@ -62,20 +63,20 @@ pub fn copy_companions(source: &Path, target: &Path) -> Result<(), CheckpointErr
         let from = source.join(name);
         if from.exists() {
             let bytes = std::fs::read(&from).map_err(|error| CheckpointError::io(&from, error))?;
-            write_file(&target.join(name), bytes.len() as u64, |out| {
-                Ok(out.write_all(&bytes)?)
-            })?;
+            write_file(&target.join(name), &bytes)?;
         }
     }
     Ok(())
 }
 
-/// Writes `value`, indented, and syncs it.
+/// Writes `value`, indented.
 pub fn write_json(path: &Path, value: &Value) -> Result<(), CheckpointError> {
-    let text = format!("{value:#}\n");
-    write_file(path, text.len() as u64, |out| {
-        Ok(out.write_all(text.as_bytes())?)
-    })
+    write_file(path, format!("{value:#}\n").as_bytes())
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let count = bytes.len() as u64;
+    atomic::write(path, bytes).map_err(|error| CheckpointError::writing(path, count, error.source))
 }
 
 fn set_dtype(config: &mut Value, dtype: &str) {
@@ -104,21 +105,13 @@ pub fn torch_name(dtype: DType) -> Result<&'static str, CheckpointError> {
     }
 }
 
-/// Writes `model.safetensors`, or shards of at most `shard_bytes` and their index, into `folder`; all synced.
+/// Writes `model.safetensors`, or shards of at most `shard_bytes` and their index, into `folder`.
 pub fn save(
     weights: &NamedTensors,
     folder: &Path,
     shard_bytes: u64,
 ) -> Result<(), CheckpointError> {
-    let entries: Vec<Entry> = weights
-        .iter()
-        .map(|(name, tensor)| Entry {
-            name: name.to_owned(),
-            dtype: tensor.dtype(),
-            shape: tensor.shape().clone(),
-        })
-        .collect();
-    save_one_by_one(&entries, folder, shard_bytes, |entry| {
+    save_one_by_one(&entries(weights), folder, shard_bytes, |entry| {
         weights.get(&entry.name)
     })
 }
@@ -138,6 +131,15 @@ impl Entry {
     fn bytes(&self) -> usize {
         self.shape.elem_count() * self.dtype.size_in_bytes()
     }
+}
+
+fn entries(weights: &NamedTensors) -> Vec<Entry> {
+    let entry = |(name, tensor): (&str, &Tensor)| Entry {
+        name: name.to_owned(),
+        dtype: tensor.dtype(),
+        shape: tensor.shape().clone(),
+    };
+    weights.iter().map(entry).collect()
 }
 
 /// As [`save`], asking `tensor` for each of `entries` in their order: only one is in memory at a time.
@@ -173,107 +175,51 @@ pub fn save_one_by_one(
     write_json(&folder.join(INDEX), &index)
 }
 
-/// The safetensors format: length of the header, header, values in the header's order.
+/// Writes one file, the values in the order of `entries`.
+///
+/// Not by [`safetensors::serialize_to_file`], whose views cannot fail: where a tensor cannot be had from its device, it would
+/// go on and name the file. What it writes of tensors of one format is the same, byte for byte.
 fn write_safetensors(
     path: &Path,
     entries: &[Entry],
     tensor: &mut impl FnMut(&Entry) -> candle_core::Result<Tensor>,
 ) -> Result<(), CheckpointError> {
-    let mut header = serde_json::Map::new();
-    header.insert("__metadata__".into(), json!({ "format": "pt" }));
-    let mut end = 0;
+    let (header, values) = header(entries)?;
+    let bytes = (size_of::<u64>() + header.len() + values) as u64;
+    let failed = |error| CheckpointError::writing(path, bytes, error);
+    let mut file = AtomicFile::create(path).map_err(|error| failed(error.source))?;
+    file.write_all(&(header.len() as u64).to_le_bytes())
+        .and_then(|()| file.write_all(header.as_bytes()))
+        .map_err(failed)?;
     for entry in entries {
+        // On the CPU the view cannot fail either.
+        let tensor = tensor(entry)?.detach().to_device(&Device::Cpu)?;
+        file.write_all(&tensor.data()).map_err(failed)?;
+    }
+    file.finish().map_err(|error| failed(error.source))
+}
+
+/// The header of a file, and the bytes of the values behind it.
+fn header(entries: &[Entry]) -> Result<(String, usize), CheckpointError> {
+    let mut end = 0;
+    let described = entries.iter().map(|entry| {
         let start = end;
         end += entry.bytes();
-        let described = json!({
-            "dtype": entry.dtype.as_str().to_uppercase(),
-            "shape": entry.shape.dims(),
-            "data_offsets": [start, end],
-        });
-        header.insert(entry.name.clone(), described);
-    }
-    let mut header = Value::Object(header).to_string();
-    while !header.len().is_multiple_of(8) {
+        let info = TensorInfo {
+            dtype: entry.dtype.into(),
+            shape: entry.shape.dims().to_vec(),
+            data_offsets: (start, end),
+        };
+        (entry.name.clone(), info)
+    });
+    let format = [("format".to_owned(), "pt".to_owned())];
+    let mut header = Metadata::new(Some(format.into()), described.collect())
+        .and_then(|header| Ok(serde_json::to_string(&header)?))
+        .map_err(candle_core::Error::from)?;
+    while !header.len().is_multiple_of(size_of::<u64>()) {
         header.push(' ');
     }
-    write_file(path, (8 + header.len() + end) as u64, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(header.as_bytes())?;
-        for entry in entries {
-            out.write_all(&little_endian(&tensor(entry)?)?)?;
-        }
-        Ok(())
-    })
-}
-
-fn little_endian(tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
-    let flat = tensor.detach().flatten_all()?;
-    Ok(match tensor.dtype() {
-        DType::F32 => bytes_of(flat.to_vec1::<f32>()?, f32::to_le_bytes),
-        DType::BF16 => bytes_of(flat.to_vec1::<half::bf16>()?, half::bf16::to_le_bytes),
-        DType::U32 => bytes_of(flat.to_vec1::<u32>()?, u32::to_le_bytes),
-        DType::I64 => bytes_of(flat.to_vec1::<i64>()?, i64::to_le_bytes),
-        DType::I16 => bytes_of(flat.to_vec1::<i16>()?, i16::to_le_bytes),
-        DType::U8 => flat.to_vec1::<u8>()?,
-        DType::F16 => bytes_of(flat.to_vec1::<half::f16>()?, half::f16::to_le_bytes),
-        other => candle_core::bail!("no checkpoint holds {other:?}"),
-    })
-}
-
-fn bytes_of<T, const N: usize>(values: Vec<T>, bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(values.len() * N);
-    for value in values {
-        out.extend_from_slice(&bytes(value));
-    }
-    out
-}
-
-/// What can go wrong while a file is filled.
-enum WriteError {
-    Io(std::io::Error),
-    Tensor(candle_core::Error),
-}
-
-impl From<std::io::Error> for WriteError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<candle_core::Error> for WriteError {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Tensor(error)
-    }
-}
-
-/// Creates `path`, fills it and syncs it; a full disk is named as such.
-fn write_file(
-    path: &Path,
-    bytes: u64,
-    fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), WriteError>,
-) -> Result<(), CheckpointError> {
-    let write = || {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        fill(&mut out)?;
-        out.flush()?;
-        Ok(out.get_ref().sync_all()?)
-    };
-    write().map_err(|error| match error {
-        WriteError::Io(source)
-            if matches!(
-                source.kind(),
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
-            ) =>
-        {
-            CheckpointError::DiskFull {
-                path: path.to_path_buf(),
-                bytes,
-                source,
-            }
-        }
-        WriteError::Io(source) => CheckpointError::io(path, source),
-        WriteError::Tensor(error) => error.into(),
-    })
+    Ok((header, end))
 }
 
 #[cfg(test)]
@@ -287,15 +233,45 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model/tiny")
     }
 
+    fn random() -> NamedTensors {
+        let spec = Spec::load(&golden()).unwrap();
+        init_weights(&spec, 0.05, 1, DType::F32, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn the_file_is_what_the_library_writes() {
+        let tensors = random();
+        let folder = tempfile::tempdir().unwrap();
+        save(&tensors, folder.path(), SHARD_BYTES).unwrap();
+        let written = std::fs::read(folder.path().join("model.safetensors")).unwrap();
+        let format = [("format".to_owned(), "pt".to_owned())];
+        let expected = safetensors::serialize(tensors.iter(), Some(format.into())).unwrap();
+        assert!(written == expected);
+    }
+
+    #[test]
+    fn a_tensor_that_cannot_be_had_leaves_no_file() {
+        let tensors = random();
+        let entries: Vec<Entry> = entries(&tensors);
+        let folder = tempfile::tempdir().unwrap();
+        let mut left = 3;
+        let error = save_one_by_one(&entries, folder.path(), SHARD_BYTES, |entry| {
+            left -= 1;
+            if left == 0 {
+                candle_core::bail!("the device is gone");
+            }
+            tensors.get(&entry.name)
+        });
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("the device is gone"), "{text}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_is_named() {
-        let spec = Spec::load(&golden()).unwrap();
-        let tensors = init_weights(&spec, 0.05, 1, DType::F32, &Device::Cpu).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("model.safetensors");
-        std::os::unix::fs::symlink("/dev/full", &file).unwrap();
-        let error = save(&tensors, folder.path(), SHARD_BYTES).unwrap_err();
+        let full = std::fs::write("/dev/full", "x").unwrap_err();
+        let error = CheckpointError::writing(Path::new("a/model.safetensors"), 9, full);
         let text = error.to_string();
         assert!(matches!(error, CheckpointError::DiskFull { .. }), "{text}");
         assert!(text.contains("model.safetensors: no space left"), "{text}");

@@ -1,10 +1,10 @@
 //! Model folders with random weights, of any size: for measuring where nothing can be downloaded.
 
-use crate::data::fnv::Fnv;
 use crate::model::checkpoint_error::CheckpointError;
 use crate::model::export::{Entry, save_one_by_one, torch_name, write_json};
 use crate::model::spec::{Spec, SpecialTokens, TextSpec, VisionSpec};
 use crate::model::weights::{Initial, expected_shapes};
+use crate::util::hash::Fnv;
 use candle_core::{DType, Device, Result, Tensor, WithDType};
 use half::bf16;
 use rand::{Rng, SeedableRng};

@@ -4,7 +4,6 @@
 
 use crate::model::checkpoint_error::CheckpointError;
 use crate::model::config_file::read_json;
-use crate::model::export::INDEX;
 use crate::model::spec::IN_CHANNELS;
 use crate::model::spec::Spec;
 use candle_core::DType;
@@ -21,6 +20,9 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
+
+/// Name of the file that lists the shards.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// Tensors by name, in the order of their names.
 #[derive(Debug, Clone, Default)]
@@ -362,7 +364,6 @@ fn standard_normal(generator: &mut ChaCha8Rng) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::export::write_json;
     use serde_json::json;
 
     fn golden() -> PathBuf {
@@ -410,7 +411,7 @@ mod tests {
         assert!(message().contains("neither model.safetensors nor"));
         let index =
             json!({ "weight_map": { "model.norm.weight": "model-00001-of-00002.safetensors" } });
-        write_json(&folder.path().join(INDEX), &index).unwrap();
+        std::fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
         assert!(message().contains("model-00001-of-00002.safetensors: No such file"));
         let whole = std::fs::read(golden().join("model.safetensors")).unwrap();
         std::fs::write(folder.path().join("model.safetensors"), &whole[..1000]).unwrap();

@@ -4,10 +4,10 @@
 //! which rank draws it, or on how many tokens others have.
 
 use crate::config::SamplingConfig;
-use crate::data::fnv::Fnv;
 use crate::model::ops::Ops;
 use crate::model::ops::cuda::sampler::DeviceSampler;
 use crate::model::ops::cuda::sampler::NOT_FINITE;
+use crate::util::hash::Fnv;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use rand::RngCore;
 use rand::SeedableRng;

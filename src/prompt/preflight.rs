@@ -269,12 +269,17 @@ impl Preflight<'_> {
     }
 }
 
-/// Hashes clips, several at a time; those that cannot be read are left out (the check names them).
+/// Hashes clips, several at a time; those that cannot be read are left out, which the log says.
 pub fn record(clips: &[AskedClip]) -> Manifest {
-    let records = clips.par_iter().filter_map(|clip| {
-        let record = ClipRecord::of(&clip.file).ok()?;
-        Some((clip.video.to_owned(), record))
-    });
+    let records = clips
+        .par_iter()
+        .filter_map(|clip| match ClipRecord::of(&clip.file) {
+            Ok(record) => Some((clip.video.to_owned(), record)),
+            Err(error) => {
+                tracing::warn!("{} has no hash: {error}", clip.file.display());
+                None
+            }
+        });
     Manifest {
         clips: records.collect::<Vec<_>>().into_iter().collect(),
     }

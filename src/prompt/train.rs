@@ -2,6 +2,7 @@
 
 use super::PromptError;
 use super::tokenizer::{END_OF_TEXT, IM_END};
+use crate::util::atomic;
 use serde_json::{Value, json};
 use std::path::Path;
 use tokenizers::decoders::byte_level::ByteLevel;
@@ -78,24 +79,21 @@ pub fn train_bpe(
 ) -> Result<(), PromptError> {
     let tokenizer = fit(corpus, vocab_size.saturating_sub(ADDED_TOKENS.len()))
         .map_err(|error| PromptError::Tokenizer(error.to_string()))?;
-    let path = dir.join("tokenizer.json");
-    tokenizer
-        .save(&path, true)
-        .map_err(|error| PromptError::File {
-            path,
-            reason: error.to_string(),
-        })?;
+    let text = tokenizer
+        .to_string(true)
+        .map_err(|error| PromptError::Tokenizer(error.to_string()))?;
+    write(&dir.join("tokenizer.json"), &text)?;
     for (name, value) in settings(&tokenizer)? {
-        let path = dir.join(name);
-        let written = serde_json::to_vec_pretty(&value)
-            .map_err(std::io::Error::from)
-            .and_then(|bytes| std::fs::write(&path, bytes));
-        written.map_err(|error| PromptError::File {
-            path,
-            reason: error.to_string(),
-        })?;
+        write(&dir.join(name), &format!("{value:#}"))?;
     }
     Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), PromptError> {
+    atomic::write(path, text.as_bytes()).map_err(|error| PromptError::File {
+        path: error.path,
+        reason: error.source.to_string(),
+    })
 }
 
 fn fit(

@@ -128,13 +128,23 @@ fn encode(
         .time_base();
     let mut drain = |encoder: &mut encoder::video::Encoder| -> Result<(), ffmpeg::Error> {
         let mut packet = ffmpeg::Packet::empty();
-        while encoder.receive_packet(&mut packet).is_ok() {
+        loop {
+            match encoder.receive_packet(&mut packet) {
+                Ok(()) => {}
+                // It waits for more pictures, or has given back all.
+                Err(
+                    ffmpeg::Error::Eof
+                    | ffmpeg::Error::Other {
+                        errno: libc::EAGAIN,
+                    },
+                ) => return Ok(()),
+                Err(error) => return Err(error),
+            }
             packet.set_stream(0);
             packet.set_duration(1);
             packet.rescale_ts(from, to);
             packet.write_interleaved(&mut output)?;
         }
-        Ok(())
     };
     for (index, picture) in pictures.iter().enumerate() {
         let mut image = to_yuv(picture, clip.side);

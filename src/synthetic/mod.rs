@@ -6,6 +6,9 @@
 use crate::config::{QuestionKind, Wording};
 use crate::data::clevrer::{self, Counts, OfficialScene};
 use crate::data::{DataError, Question, write_questions};
+use crate::util::atomic;
+use crate::util::file;
+use crate::util::file::FileError;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
@@ -92,7 +95,10 @@ pub enum WorldError {
     /// A clip.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// A question, annotation or other file.
+    /// An annotation or other file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A question file.
     #[error(transparent)]
     Data(#[from] DataError),
 }
@@ -163,16 +169,12 @@ pub fn write_world(
     })
 }
 
-fn create(folder: &Path) -> Result<(), DataError> {
-    std::fs::create_dir_all(folder).map_err(|error| DataError::writing(folder, error))
-}
-
-fn make_folders(videos: &Path, parts: &[Part]) -> Result<(), DataError> {
-    create(videos)?;
+fn make_folders(videos: &Path, parts: &[Part]) -> Result<(), FileError> {
+    file::create_folders(videos)?;
     for part in parts {
         for index in (part.first_index..part.first_index + part.num_scenes).step_by(1000) {
             if let Some(folder) = videos.join(clevrer::video_path(index)).parent() {
-                create(folder)?;
+                file::create_folders(folder)?;
             }
         }
     }
@@ -205,7 +207,7 @@ fn make_scene<T>(
         rate: MINI.clip_rate(),
     };
     write_clip(&path, &render::render(&scene.looks, &scene.factual), clip)?;
-    let metadata = std::fs::metadata(&path).map_err(|error| DataError::reading(&path, error))?;
+    let metadata = std::fs::metadata(&path).map_err(|error| FileError::reading(&path, error))?;
     let made = Made {
         scene_index,
         scene,
@@ -227,7 +229,7 @@ fn write_official(
         return Ok((Counts::default(), 0));
     }
     let annotations = out.join("annotations").join(part.name);
-    create(&annotations)?;
+    file::create_folders(&annotations)?;
     let topics = MINI.topics(part.num_scenes, part.questions_per_scene);
     let made: Vec<(OfficialScene, u64)> = topics
         .into_par_iter()
@@ -236,7 +238,7 @@ fn write_official(
             let made = make_scene(part, place, seed, out, |made, _| {
                 let path = annotations.join(format!("annotation_{:05}.json", made.scene_index));
                 let text = annotation::annotation(made.scene_index, &made.scene).to_string();
-                std::fs::write(&path, text).map_err(|error| DataError::writing(&path, error))?;
+                file::write(&path, text.as_bytes())?;
                 Ok(official_scene(made))
             })?;
             progress();
@@ -246,8 +248,8 @@ fn write_official(
     let (scenes, sizes): (Vec<OfficialScene>, Vec<u64>) = made.into_iter().unzip();
     let questions = out.join(format!("{}.json", part.name));
     let text = serde_json::to_vec(&scenes)
-        .map_err(|error| DataError::writing(&questions, error.into()))?;
-    std::fs::write(&questions, text).map_err(|error| DataError::writing(&questions, error))?;
+        .map_err(|error| FileError::writing(&questions, error.into()))?;
+    atomic::write(&questions, &text)?;
     let counts = clevrer::convert(
         &questions,
         &annotations,

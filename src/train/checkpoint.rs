@@ -3,10 +3,11 @@
 //! `checkpoints/step-000500/` is a model folder that other tools load unchanged; `trainer/` inside it holds what
 //! going on needs. `checkpoints/latest` is a symbolic link to the newest.
 
-use super::files;
 use crate::config::CheckpointConfig;
 use crate::config::Config;
-use anyhow::Context;
+use crate::util::atomic;
+use crate::util::file;
+use crate::util::file::FileError;
 use anyhow::Result;
 use serde::Deserialize;
 use serde::Serialize;
@@ -68,8 +69,6 @@ pub struct Checkpoints {
 }
 
 const LATEST: &str = "latest";
-const WRITING: &str = ".writing-";
-const REMOVING: &str = ".removing-";
 
 impl Checkpoints {
     /// Opens `checkpoints/` of a run directory and removes what an interrupted write left.
@@ -78,20 +77,8 @@ impl Checkpoints {
     /// When the folder cannot be made or read.
     pub fn open(run: &Path, config: &CheckpointConfig) -> Result<Self> {
         let folder = run.join("checkpoints");
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
-        for entry in std::fs::read_dir(&folder)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(WRITING) || name.starts_with(REMOVING) {
-                tracing::info!("removing the unfinished {name}");
-                if entry.file_type()?.is_dir() {
-                    std::fs::remove_dir_all(entry.path())?;
-                } else {
-                    std::fs::remove_file(entry.path())?;
-                }
-            }
-        }
+        file::create_folders(&folder)?;
+        atomic::remove_unfinished(&folder)?;
         Ok(Self {
             folder,
             keep: config.keep,
@@ -113,10 +100,9 @@ impl Checkpoints {
     /// When the folder cannot be read.
     pub fn complete(&self) -> Result<Vec<(usize, PathBuf)>> {
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(&self.folder)
-            .with_context(|| format!("cannot read {}", self.folder.display()))?
-        {
-            let entry = entry?;
+        let failed = |error| FileError::reading(&self.folder, error);
+        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             let step = name
                 .to_str()
@@ -137,30 +123,15 @@ impl Checkpoints {
     /// [`CheckpointError::NoSpace`] on a full disk; whatever fails, the checkpoints that were there stay.
     pub fn save(&self, step: usize, write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let name = format!("step-{step:06}");
-        let temporary = self.folder.join(format!("{WRITING}{name}"));
         let path = self.folder.join(&name);
-        let attempt = || -> Result<()> {
-            std::fs::create_dir(&temporary)?;
-            write(&temporary)?;
-            files::sync_tree(&temporary)?;
-            if path.exists() {
-                self.remove(&path)?;
-            }
-            std::fs::rename(&temporary, &path)?;
-            std::fs::File::open(&self.folder)?.sync_all()?;
-            Ok(())
-        };
-        if let Err(error) = attempt() {
-            let _ = std::fs::remove_dir_all(&temporary);
-            return Err(self.explain(step, error));
-        }
-        self.point_latest_at(&name)?;
+        atomic::write_folder(&path, write).map_err(|error| self.explain(step, error))?;
+        atomic::link(&name, &self.folder.join(LATEST))?;
         self.prune()?;
         Ok(path)
     }
 
     fn explain(&self, step: usize, error: anyhow::Error) -> anyhow::Error {
-        if !files::is_out_of_space(&error) {
+        if !is_out_of_space(&error) {
             return error.context(format!(
                 "cannot write the checkpoint of step {step} in {}",
                 self.folder.display()
@@ -168,7 +139,8 @@ impl Checkpoints {
         }
         let previous = match self.latest() {
             Ok(Some(path)) => format!("the last complete one is {}", path.display()),
-            _ => "there is no earlier one".to_owned(),
+            Ok(None) => "there is no earlier one".to_owned(),
+            Err(error) => format!("whether there is an earlier one is not known ({error})"),
         };
         error.context(CheckpointError::NoSpace {
             step,
@@ -177,38 +149,24 @@ impl Checkpoints {
         })
     }
 
-    fn point_latest_at(&self, name: &str) -> Result<()> {
-        let link = self.folder.join(format!("{WRITING}{LATEST}"));
-        let _ = std::fs::remove_file(&link);
-        #[cfg(unix)]
-        std::os::unix::fs::symlink(name, &link)?;
-        #[cfg(not(unix))]
-        std::fs::write(&link, name)?;
-        std::fs::rename(&link, self.folder.join(LATEST))?;
-        Ok(())
-    }
-
     fn prune(&self) -> Result<()> {
         let complete = self.complete()?;
         let surplus = complete.len().saturating_sub(self.keep);
         if self.keep > 0 {
             for (step, path) in complete.iter().take(surplus) {
                 if !self.keep_steps.contains(step) {
-                    self.remove(path)?;
+                    atomic::remove_folder(path)?;
                 }
             }
         }
         Ok(())
     }
+}
 
-    /// Removes a checkpoint so that an interruption never leaves half of one under its name.
-    fn remove(&self, path: &Path) -> Result<()> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let doomed = self.folder.join(format!("{REMOVING}{name}"));
-        std::fs::rename(path, &doomed)?;
-        std::fs::remove_dir_all(&doomed)?;
-        Ok(())
-    }
+/// Whether an error comes down to a full disk.
+fn is_out_of_space(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+    causes.any(file::is_out_of_space)
 }
 
 /// Where a checkpoint keeps what going on needs.
@@ -222,12 +180,10 @@ pub fn trainer_folder(checkpoint: &Path) -> PathBuf {
 /// When the disk refuses.
 pub fn write_state(checkpoint: &Path, state: &TrainerState, config: &Config) -> Result<()> {
     let folder = trainer_folder(checkpoint);
-    std::fs::create_dir_all(&folder)?;
-    std::fs::write(
-        folder.join("state.json"),
-        serde_json::to_string_pretty(state)? + "\n",
-    )?;
-    std::fs::write(folder.join("config.toml"), config.to_toml()?)?;
+    file::create_folders(&folder)?;
+    let text = serde_json::to_string_pretty(state)? + "\n";
+    file::write(&folder.join("state.json"), text.as_bytes())?;
+    file::write(&folder.join("config.toml"), config.to_toml()?.as_bytes())?;
     Ok(())
 }
 

@@ -3,11 +3,13 @@
 //! What a clock or the allocator says goes to `timings.jsonl` instead, so that two equal runs give equal
 //! `metrics.jsonl`.
 
-use super::files::JsonLines;
 use super::tensorboard::EventFile;
 use crate::policy::GraphUse;
-use anyhow::Result;
+use crate::util::json_lines;
+use crate::util::json_lines::JsonLines;
+use crate::util::json_lines::LinesError;
 use candle_core::Device;
+use serde::Deserialize;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -227,6 +229,7 @@ pub fn resident_bytes() -> u64 {
 }
 
 fn process_status(key: &str) -> u64 {
+    // Other systems than Linux do not have it.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kibibytes = status.lines().find_map(|line| {
         let value = line.strip_prefix(key)?;
@@ -252,8 +255,8 @@ impl MetricsLog {
         let metrics = JsonLines::open_at(&run.join("metrics.jsonl"), step)?;
         let timings = JsonLines::open_at(&run.join("timings.jsonl"), step)?;
         let mut events = EventFile::create(run)?;
-        let past_timings = lines_by_step(&run.join("timings.jsonl"));
-        for (step, line) in lines_by_step(&run.join("metrics.jsonl")) {
+        let past_timings = lines_by_step(&run.join("timings.jsonl"))?;
+        for (step, line) in lines_by_step(&run.join("metrics.jsonl"))? {
             let timing = past_timings.get(&step).cloned().unwrap_or_default();
             let wall_time = timing.get("wall_time").and_then(Value::as_f64);
             let both = scalars(&line).chain(scalars(&timing));
@@ -275,7 +278,8 @@ impl MetricsLog {
         self.timings.append(timings)?;
         let (line, timing) = (as_map(metrics)?, as_map(timings)?);
         let both = scalars(&line).chain(scalars(&timing));
-        self.events.scalars(metrics.step, timings.wall_time, both)
+        self.events.scalars(metrics.step, timings.wall_time, both)?;
+        Ok(())
     }
 }
 
@@ -294,15 +298,17 @@ fn scalars(line: &Line) -> impl Iterator<Item = (&str, f64)> {
         .filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)))
 }
 
-fn lines_by_step(path: &Path) -> BTreeMap<usize, Line> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| {
-            let map: Line = serde_json::from_str(line).ok()?;
-            let step = usize::try_from(map.get("step")?.as_u64()?).ok()?;
-            Some((step, map))
-        })
-        .collect()
+/// A line as it is read again.
+#[derive(Deserialize)]
+struct OfStep {
+    step: usize,
+    #[serde(flatten)]
+    numbers: Line,
+}
+
+fn lines_by_step(path: &Path) -> Result<BTreeMap<usize, Line>, LinesError> {
+    let lines = json_lines::read::<OfStep>(path)?.into_iter();
+    Ok(lines.map(|line| (line.step, line.numbers)).collect())
 }
 
 #[cfg(test)]

@@ -2,11 +2,9 @@
 
 pub mod backward;
 pub mod checkpoint;
-pub mod console;
 pub mod data_loader;
 mod dry_run;
 pub mod estimate;
-pub mod files;
 pub mod gradients;
 pub mod metrics;
 mod micro_batch;
@@ -17,7 +15,6 @@ pub mod replay;
 mod run;
 pub mod rundir;
 mod sft;
-pub mod signals;
 mod starting_point;
 mod step;
 mod step_stats;

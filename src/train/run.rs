@@ -1,10 +1,8 @@
 //! The training loop: step after step, records, checkpoints, signals.
 
 use super::checkpoint::Checkpoints;
-use super::console::Progress;
 use super::data_loader;
 use super::data_loader::DataLoader;
-use super::files::JsonLines;
 use super::metrics::MetricsLog;
 use super::metrics::StepMetrics;
 use super::metrics::StepTimings;
@@ -16,7 +14,6 @@ use super::replay;
 use super::replay::Replayed;
 use super::rundir::RunDir;
 use super::sft::supervised_step;
-use super::signals::StopRequest;
 use super::starting_point;
 use super::starting_point::RunOptions;
 use super::starting_point::Steps;
@@ -31,6 +28,9 @@ use crate::config::Verb;
 use crate::dist::ProcessGroup;
 use crate::model::device;
 use crate::model::device::memory::peak_bytes;
+use crate::util::console::Progress;
+use crate::util::json_lines::JsonLines;
+use crate::util::signals::StopRequest;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;

@@ -1,10 +1,13 @@
 //! The run directory: one process at a time, the resolved config, the environment, the log.
 
-use super::console;
-use super::files;
 use crate::config::Config;
 use crate::config::Schedule;
 use crate::config::Verb;
+use crate::util::atomic;
+use crate::util::console;
+use crate::util::file;
+use crate::util::lock::Lock;
+use crate::util::lock::LockError;
 use anyhow::Context;
 use anyhow::Result;
 use candle_core::Device;
@@ -12,12 +15,6 @@ use candle_core::DeviceLocation;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::fs::OpenOptions;
-use std::fs::TryLockError;
-use std::io::Read;
-use std::io::Seek;
-use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -61,7 +58,7 @@ pub enum RunDirError {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl RunDir {
@@ -70,15 +67,10 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::InUse`], or the directory cannot be written.
     pub fn open(path: &Path) -> Result<Self> {
-        std::fs::create_dir_all(path)
-            .with_context(|| format!("cannot create the run directory {}", path.display()))?;
+        file::create_folders(path)?;
         let lock = take_lock(path)?;
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path.join("log.txt"))
-            .with_context(|| format!("cannot write in the run directory {}", path.display()))?;
-        console::log_to(log);
+        atomic::remove_unfinished(path)?;
+        console::log_to(&path.join("log.txt"))?;
         Ok(Self {
             path: path.to_path_buf(),
             _lock: lock,
@@ -104,51 +96,29 @@ impl RunDir {
         let text = config
             .to_toml()
             .context("the config cannot be written as TOML")?;
-        files::write_atomically(&self.path.join("config.toml"), text.as_bytes())?;
+        atomic::write(&self.path.join("config.toml"), text.as_bytes())?;
         let environment = serde_json::to_string_pretty(&environment(verb, device, ranks))?;
-        files::write_atomically(
-            &self.path.join("environment.json"),
-            (environment + "\n").as_bytes(),
-        )
+        let path = self.path.join("environment.json");
+        atomic::write(&path, (environment + "\n").as_bytes())?;
+        Ok(())
     }
 }
 
-fn take_lock(path: &Path) -> Result<File> {
-    let name = path.join("run.lock");
-    let mut lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&name)
-        .with_context(|| format!("cannot write {}", name.display()))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            lock.read_to_string(&mut pid)?;
-            return Err(RunDirError::InUse {
-                path: path.to_path_buf(),
-                pid: pid.trim().to_owned(),
-            }
-            .into());
+fn take_lock(path: &Path) -> Result<Lock> {
+    let own = std::process::id().to_string();
+    match Lock::take(&path.join("run.lock"), &own, "this run directory") {
+        Err(LockError::Held { holder }) => Err(RunDirError::InUse {
+            path: path.to_path_buf(),
+            pid: holder,
         }
-        Err(TryLockError::Error(error)) => {
-            // Some network file systems know no locks; that alone is no reason not to train.
-            tracing::warn!(
-                "cannot lock {}: {error}; make sure that no other process uses this run directory",
-                name.display()
-            );
-        }
+        .into()),
+        taken => Ok(taken?),
     }
-    lock.set_len(0)?;
-    lock.rewind()?;
-    writeln!(lock, "{}", std::process::id())?;
-    Ok(lock)
 }
 
 /// What one needs to know to understand the numbers of this run.
 fn environment(verb: Verb, device: &Device, ranks: usize) -> serde_json::Value {
+    // `null` on systems that do not say.
     let cpu = std::fs::read_to_string("/proc/cpuinfo")
         .ok()
         .and_then(|text| {

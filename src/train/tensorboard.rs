@@ -2,15 +2,17 @@
 //!
 //! Formats: `tensorflow/core/lib/io/record_writer.cc`, `tensorflow/core/util/event.proto`, `summary.proto`.
 
-use anyhow::Context;
-use anyhow::Result;
+use crate::util::file;
+use crate::util::file::FileError;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::path::PathBuf;
 
 /// An event file of scalars.
 #[derive(Debug)]
 pub struct EventFile {
+    path: PathBuf,
     file: File,
 }
 
@@ -19,14 +21,12 @@ impl EventFile {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn create(run: &Path) -> Result<Self> {
+    pub fn create(run: &Path) -> Result<Self, FileError> {
         let folder = run.join("tensorboard");
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
+        file::create_folders(&folder)?;
         let path = folder.join("events.out.tfevents.0.videothinker");
-        let file =
-            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut events = Self { file };
+        let file = File::create(&path).map_err(|error| FileError::writing(&path, error))?;
+        let mut events = Self { path, file };
         let mut event = Vec::new();
         put_double(&mut event, 1, 0.0);
         put_bytes(&mut event, 3, b"brain.Event:2");
@@ -43,7 +43,7 @@ impl EventFile {
         step: usize,
         wall_time: f64,
         values: impl Iterator<Item = (&'a str, f64)>,
-    ) -> Result<()> {
+    ) -> Result<(), FileError> {
         let mut summary = Vec::new();
         for (tag, number) in values {
             let mut value = Vec::new();
@@ -59,7 +59,7 @@ impl EventFile {
         self.record(&event)
     }
 
-    fn record(&mut self, data: &[u8]) -> Result<()> {
+    fn record(&mut self, data: &[u8]) -> Result<(), FileError> {
         let length = (data.len() as u64).to_le_bytes();
         let mut record = Vec::with_capacity(data.len() + 16);
         record.extend(length);
@@ -68,7 +68,7 @@ impl EventFile {
         record.extend(masked_crc32c(data).to_le_bytes());
         self.file
             .write_all(&record)
-            .context("cannot write the TensorBoard events")
+            .map_err(|error| FileError::writing(&self.path, error))
     }
 }
 

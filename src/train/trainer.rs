@@ -40,6 +40,7 @@ use crate::policy::sampler::QuestionSeed;
 use crate::prompt::Processor;
 use crate::prompt::Prompt;
 use crate::prompt::PromptError;
+use crate::util::file;
 use anyhow::Context;
 use anyhow::Result;
 use candle_core::DType;
@@ -467,7 +468,7 @@ impl<'a> Trainer<'a> {
             state.insert(name, tensor);
         }
         let optimizer = optimizer_folder(folder);
-        std::fs::create_dir_all(&optimizer)?;
+        file::create_folders(&optimizer)?;
         export::save(&state, &optimizer, export::SHARD_BYTES)?;
         Ok(())
     }

@@ -6,17 +6,19 @@
 
 use crate::config::{DataConfig, VideoConfig};
 use crate::data::ClipFacts;
-use crate::data::fnv::Fnv;
+use crate::util::atomic;
+use crate::util::file;
+use crate::util::file::FileError;
+use crate::util::hash::Fnv;
 use crate::video::{Clip, Frames, VideoError, load_unless_stopped};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Write;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Name of the frames in a file.
@@ -25,9 +27,6 @@ const FRAMES: &str = "frames";
 const ENTRY: &str = "entry";
 /// Grows when the frames of a clip change with this program.
 const VERSION: u32 = 2;
-
-/// Threads and processes may decode the same clip at once: each writes under a name of its own.
-static WRITES: AtomicUsize = AtomicUsize::new(0);
 
 /// Reads clips, each with the same settings, from the cache where it has them.
 #[derive(Debug)]
@@ -86,7 +85,7 @@ impl ClipLoader {
     ///
     /// # Errors
     /// `data.cache_dir` cannot be made or read.
-    pub fn new(video: &VideoConfig, data: &DataConfig) -> std::io::Result<Self> {
+    pub fn new(video: &VideoConfig, data: &DataConfig) -> Result<Self, FileError> {
         let limit = (data.cache_dir_mib as u64) << 20;
         Ok(Self {
             config: video.clone(),
@@ -144,6 +143,7 @@ impl ClipLoader {
 }
 
 impl Source {
+    /// `None` where the system does not tell them.
     fn of(path: &Path, config: &VideoConfig) -> Option<Self> {
         let path = std::path::absolute(path).ok()?;
         let facts = ClipFacts::of(&path).ok()?;
@@ -179,11 +179,17 @@ impl Memory {
 }
 
 impl Folder {
-    fn open(path: &Path, limit: u64) -> std::io::Result<Self> {
-        std::fs::create_dir_all(path)?;
+    fn open(path: &Path, limit: u64) -> Result<Self, FileError> {
+        file::create_folders(path)?;
+        let failed = |error| FileError::reading(path, error);
         let mut used = 0;
-        for entry in std::fs::read_dir(path)? {
-            used += entry?.metadata()?.len();
+        for entry in std::fs::read_dir(path).map_err(failed)? {
+            match entry.and_then(|entry| entry.metadata()) {
+                Ok(metadata) => used += metadata.len(),
+                // Another process was writing it.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
         }
         Ok(Self {
             path: path.to_owned(),
@@ -200,25 +206,18 @@ impl Folder {
         self.path.join(format!("{}.safetensors", name.hex()))
     }
 
-    /// The frames of this very source; whatever is wrong with the file, it is as if there were none.
+    /// The frames of this very source. A file that is not whole is as if there were none, but for a line in the log.
     fn read(&self, source: &Source) -> Option<(Clip, Frames)> {
-        let bytes = std::fs::read(self.file(source)).ok()?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
-        let entry = header.metadata().as_ref()?.get(ENTRY)?;
-        let entry: Entry = toml::from_str(entry).ok()?;
-        let file = SafeTensors::deserialize(&bytes).ok()?;
-        let frames = file.tensor(FRAMES).ok()?;
-        let shape: [usize; 4] = frames.shape().try_into().ok()?;
-        let values = frames.data();
-        let intact = entry.source == *source && entry.checksum == Fnv::of(values).hex();
-        intact.then(|| {
-            let frames = Frames {
-                values: values.to_vec(),
-                shape,
-                second_per_grid: entry.clip.second_per_grid,
-                text_after: source.config.text_after,
-            };
-            (entry.clip, frames)
+        let path = self.file(source);
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            read => read.map_err(|error| error.to_string()),
+        };
+        let read = bytes.and_then(|bytes| frames_of(source, &bytes));
+        read.unwrap_or_else(|reason| {
+            let path = path.display();
+            tracing::warn!("{path}: {reason}; the clip is decoded, and the file written, anew");
+            None
         })
     }
 
@@ -256,26 +255,47 @@ impl Folder {
                 "data.cache_dir_mib is reached; what is there stays in use",
             ));
         }
-        let number = WRITES.fetch_add(1, Ordering::Relaxed);
-        let temporary = path.with_extension(format!("writing-{}-{number}", std::process::id()));
-        let write = || {
-            let mut file = File::create(&temporary)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, &path)
-        };
-        write().inspect_err(|_| {
-            let _ = std::fs::remove_file(&temporary);
-        })?;
+        atomic::write(&path, &bytes).map_err(std::io::Error::other)?;
         self.used.fetch_add(size, Ordering::Relaxed);
         self.used.fetch_sub(replaced, Ordering::Relaxed);
         Ok(())
     }
 }
 
+/// What an entry holds, where it is of this very source; else what is wrong with it.
+fn frames_of(source: &Source, bytes: &[u8]) -> Result<Option<(Clip, Frames)>, String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+    let entry = header.metadata().as_ref();
+    let entry = entry.and_then(|entry| entry.get(ENTRY));
+    let entry = entry.ok_or("no entry of this cache")?;
+    // A file of another version may be described in another way.
+    let Ok(entry) = toml::from_str::<Entry>(entry) else {
+        return Ok(None);
+    };
+    if entry.source != *source {
+        return Ok(None);
+    }
+    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let frames = file.tensor(FRAMES).map_err(|error| error.to_string())?;
+    let shape = frames.shape().try_into();
+    let shape = shape.map_err(|_| format!("frames of shape {:?}", frames.shape()))?;
+    let values = frames.data();
+    if entry.checksum != Fnv::of(values).hex() {
+        return Err("its frames are not those that were written".to_owned());
+    }
+    let frames = Frames {
+        values: values.to_vec(),
+        shape,
+        second_per_grid: entry.clip.second_per_grid,
+        text_after: source.config.text_after,
+    };
+    Ok(Some((entry.clip, frames)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     const VIDEO: &str = "tests/golden/video/clips/h264.mp4";
 

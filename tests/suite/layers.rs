@@ -8,12 +8,12 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The modules from left to right, from the one README line that starts with `config → `.
+/// The modules from left to right, from the one README line that starts with `util → `.
 fn import_order() -> Vec<String> {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let line = readme
         .lines()
-        .find(|line| line.starts_with("`config → "))
+        .find(|line| line.starts_with("`util → "))
         .expect("the README states the import order");
     line.trim_matches('`')
         .split(" → ")

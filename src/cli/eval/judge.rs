@@ -6,7 +6,7 @@ use super::shared::show;
 use crate::cli::BadArgument;
 use crate::eval::judge;
 use crate::eval::judge::client::Client;
-use crate::train::console::Progress;
+use crate::util::console::Progress;
 use anyhow::Result;
 use clap::Args;
 use std::env::VarError;

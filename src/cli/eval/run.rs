@@ -17,7 +17,7 @@ use crate::eval::Shard;
 use crate::eval::prompt_format::PromptFormat;
 use crate::eval::responder::Responder;
 use crate::eval::subtitles::Subtitles;
-use crate::train::console::Progress;
+use crate::util::console::Progress;
 use crate::video::ClipLoader;
 use crate::video::Prefetcher;
 use anyhow::Context;

@@ -1,6 +1,7 @@
 //! Rows of a parquet file as JSON objects.
 
 use crate::data::DataError;
+use crate::util::file::FileError;
 use parquet::basic::PageType;
 use parquet::errors::ParquetError;
 use parquet::file::reader::FileReader;
@@ -38,8 +39,8 @@ pub(super) fn for_each_row(
     path: &Path,
     take: &mut dyn FnMut(Map<String, Value>) -> bool,
 ) -> Result<(), DataError> {
-    let mut file = File::open(path).map_err(|error| DataError::reading(path, error))?;
-    let metadata = metadata_length(&mut file).map_err(|error| DataError::reading(path, error))?;
+    let mut file = File::open(path).map_err(|error| FileError::reading(path, error))?;
+    let metadata = metadata_length(&mut file).map_err(|error| FileError::reading(path, error))?;
     if metadata > MOST_METADATA {
         let reason =
             format!("its metadata is {metadata} bytes long, at most {MOST_METADATA} are read");
@@ -56,7 +57,7 @@ pub(super) fn for_each_row(
                 IS_READER.set(true);
                 read_rows(path, file, &rows)
             })
-            .map_err(|error| DataError::reading(path, error))?;
+            .map_err(|error| FileError::reading(path, error))?;
         for row in received {
             if !take(row) {
                 break;

@@ -2,6 +2,8 @@
 
 use super::parquet;
 use crate::data::DataError;
+use crate::util::file;
+use crate::util::file::FileError;
 use serde::Deserializer as _;
 use serde::de::MapAccess;
 use serde::de::SeqAccess;
@@ -52,7 +54,7 @@ pub(super) fn for_each(path: &Path, visit: &mut Visit) -> Result<(), DataError> 
 }
 
 fn files_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let failed = |error| DataError::reading(folder, error);
+    let failed = |error| FileError::reading(folder, error);
     let mut entries = std::fs::read_dir(folder)
         .map_err(failed)?
         .map(|entry| Ok(entry?.path()))
@@ -141,7 +143,7 @@ impl Sink<'_, '_> {
 }
 
 fn read_text(path: &Path) -> Result<String, DataError> {
-    std::fs::read_to_string(path).map_err(|error| DataError::reading(path, error))
+    Ok(file::read_to_string(path)?)
 }
 
 fn read_json(path: &Path, sink: &mut Sink) -> Result<(), DataError> {

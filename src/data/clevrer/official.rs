@@ -5,6 +5,8 @@
 
 use crate::data::DataError;
 use crate::data::answer::option::letters;
+use crate::util::file;
+use crate::util::file::FileError;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::io::BufReader;
@@ -171,7 +173,7 @@ pub fn read_annotation(folder: &Path, scene_index: usize) -> Result<Annotation, 
         .join(format!("annotation_{from:05}-{:05}", from + 1000))
         .join(&name);
     let path = if nested.is_file() { nested } else { flat };
-    let text = std::fs::read(&path).map_err(|error| DataError::reading(&path, error))?;
+    let text = file::read(&path)?;
     let annotation: Annotation =
         serde_json::from_slice(&text).map_err(|error| DataError::Content {
             path: path.clone(),
@@ -196,7 +198,7 @@ pub fn for_each_scene(
     path: &Path,
     mut handle: impl FnMut(OfficialScene) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
-    let file = std::fs::File::open(path).map_err(|error| DataError::reading(path, error))?;
+    let file = std::fs::File::open(path).map_err(|error| FileError::reading(path, error))?;
     let mut failure = None;
     let mut reader = serde_json::Deserializer::from_reader(BufReader::with_capacity(1 << 20, file));
     let result = SceneStream {

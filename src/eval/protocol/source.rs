@@ -6,8 +6,7 @@ use super::shown;
 use crate::config::Benchmark;
 use crate::config::Protocol;
 use crate::eval::error::EvalError;
-use sha2::Digest;
-use sha2::Sha256;
+use crate::util::hash;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -106,13 +105,17 @@ impl Source {
         let name = within
             .or_else(|| path.file_name().map(Path::new))
             .unwrap_or(&path);
-        let hash = Sha256::digest(&bytes);
-        let content = String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
+        let sha256 = hash::sha256(&bytes);
+        let content = String::from_utf8(bytes).map_err(|error| EvalError::NoProtocolWords {
+            path: path.clone(),
+            wanted: format!("it is no text ({})", error.utf8_error()),
+        })?;
+        let content = content.replace("\r\n", "\n");
         let content = content.trim_start_matches('\u{feff}').to_owned();
         Ok(Self {
             file: ProtocolFile {
                 file: shown(name),
-                sha256: format!("{hash:x}"),
+                sha256,
             },
             content: cells(&content).unwrap_or(content),
             path,

@@ -4,8 +4,8 @@ use super::Moved;
 use super::compact::{self, BLOCK};
 use super::cpu::{self, Coded};
 use crate::config::{OptimizerConfig, OptimizerMemory};
-use crate::data::fnv::Fnv;
 use crate::model::ops::cuda::{self as kernels, adamw::Rates};
+use crate::util::hash::Fnv;
 use candle_core::{DType, Device, Result, Tensor, Var, bail};
 use half::bf16;
 

@@ -1,13 +1,19 @@
 //! What a person watching the run sees: the progress bar, and log lines that do not tear it.
 
+use crate::util::file::FileError;
 use indicatif::ProgressBar;
 use indicatif::ProgressDrawTarget;
 use indicatif::ProgressStyle;
 use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::IsTerminal;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+
+/// What the bar of a run shows.
+const STEPS: &str = "step {pos}/{len} {wide_bar} {msg} · {elapsed} gone, {eta} left";
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 static LOG: Mutex<Option<File>> = Mutex::new(None);
@@ -17,7 +23,7 @@ pub fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
-/// Writes log lines to stderr, above the progress bar. A closed stderr is no reason to stop a run.
+/// Writes log lines to stderr, above the progress bar.
 #[derive(Debug, Clone, Copy)]
 pub struct Stderr;
 
@@ -25,6 +31,7 @@ impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let write = || {
+            // A closed stderr is no reason to stop a run, and there is nowhere left to say it.
             let _ = std::io::stderr().write_all(bytes);
         };
         match bar {
@@ -57,9 +64,15 @@ impl Write for LogFile {
     }
 }
 
-/// From now on the log also goes to `file`.
-pub fn log_to(file: File) {
+/// From now on the log also goes to the end of the file `path`.
+pub fn log_to(path: &Path) -> Result<(), FileError> {
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(|error| FileError::writing(path, error))?;
     *LOG.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+    Ok(())
 }
 
 /// The run's progress bar on stderr; when stderr is no terminal, one log line per step instead.
@@ -76,7 +89,7 @@ impl Progress {
             let target = ProgressDrawTarget::stderr();
             let bar = ProgressBar::with_draw_target(Some(steps as u64), target)
                 .with_position(done as u64)
-                .with_style(style());
+                .with_style(style(STEPS));
             bar.reset_eta();
             bar.enable_steady_tick(std::time::Duration::from_secs(1));
             bar
@@ -107,7 +120,27 @@ impl Drop for Progress {
     }
 }
 
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("step {pos}/{len} {wide_bar} {msg} · {elapsed} gone, {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
+/// A bar on stderr that counts up to `total` of `what`.
+pub fn counter(what: &str, total: usize) -> ProgressBar {
+    ProgressBar::new(total as u64).with_style(style(&counted(what)))
+}
+
+fn counted(what: &str) -> String {
+    format!("{what} {{bar:32}} {{pos}}/{{len}} · {{eta}} left")
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // A template that is wrong is no reason to show nothing.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_right() {
+        ProgressStyle::with_template(STEPS).unwrap();
+        ProgressStyle::with_template(&counted("clips")).unwrap();
+    }
 }

@@ -1,0 +1,84 @@
+//! Errors that name their file, and reading with them.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// A file or folder with which the system refused to do something.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot {action} {}: {source}{}",
+    path.display(),
+    if is_out_of_space(source) { "; make room, or name another place" } else { "" }
+)]
+pub struct FileError {
+    /// What was refused: `read`, `write`, `create`, `remove`.
+    pub action: &'static str,
+    /// Which file or folder.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: std::io::Error,
+}
+
+impl FileError {
+    /// A failed `action` on `path`.
+    pub fn new(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// A failed read of `path`.
+    pub fn reading(path: &Path, source: std::io::Error) -> Self {
+        Self::new("read", path, source)
+    }
+
+    /// A failed write of `path`.
+    pub fn writing(path: &Path, source: std::io::Error) -> Self {
+        Self::new("write", path, source)
+    }
+}
+
+/// Whether a write failed because there is no room: a full disk, a quota, or a size limit.
+pub fn is_out_of_space(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+    )
+}
+
+/// The bytes of a file.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    std::fs::read(path).map_err(|error| FileError::reading(path, error))
+}
+
+/// A file that is UTF-8 text.
+pub fn read_to_string(path: &Path) -> Result<String, FileError> {
+    std::fs::read_to_string(path).map_err(|error| FileError::reading(path, error))
+}
+
+/// Creates a folder and those it lies in, where they are not there yet.
+pub fn create_folders(path: &Path) -> Result<(), FileError> {
+    std::fs::create_dir_all(path).map_err(|error| FileError::new("create", path, error))
+}
+
+/// Writes a file of a folder that is not complete yet; elsewhere, see [`crate::util::atomic::write`].
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    std::fs::write(path, bytes).map_err(|error| FileError::writing(path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_the_file_and_what_to_do() {
+        let path = Path::new("folder/file");
+        let full = FileError::writing(path, ErrorKind::StorageFull.into()).to_string();
+        assert!(full.starts_with("cannot write folder/file: ") && full.contains("make room"));
+        let absent = FileError::reading(path, ErrorKind::NotFound.into()).to_string();
+        assert!(absent.starts_with("cannot read folder/file: ") && !absent.contains("room"));
+    }
+}

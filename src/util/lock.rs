@@ -1,0 +1,92 @@
+//! Locks between processes: a file that one of them holds.
+
+use crate::util::file::FileError;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::fs::TryLockError;
+use std::io;
+use std::io::Read;
+use std::io::Seek;
+use std::io::Write;
+use std::path::Path;
+
+/// A lock that this process holds: as long as this value lasts, and no longer than the process, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Why a lock could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("another process holds the lock: {holder}")]
+    Held {
+        /// What that process wrote about itself.
+        holder: String,
+    },
+    /// The file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl Lock {
+    /// Takes the lock that the file `path` stands for, and writes `holder` into it: what others are told while it is held.
+    ///
+    /// On a file system without locks it is said in the log that there is none, and that others must not use `what`.
+    pub fn take(path: &Path, holder: &str, what: &str) -> Result<Self, LockError> {
+        let failed = |error| FileError::writing(path, error);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder)
+                    .map_err(|error| FileError::reading(path, error))?;
+                return Err(LockError::Held {
+                    holder: holder.trim().to_owned(),
+                });
+            }
+            Err(TryLockError::Error(error)) => {
+                // Some network file systems know no locks; that alone is no reason not to work.
+                tracing::warn!(
+                    "cannot lock {}: {error}; make sure that no other process uses {what}",
+                    path.display()
+                );
+            }
+        }
+        say(&mut file, holder).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn say(file: &mut File, holder: &str) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{holder}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = Lock::take(&path, "the first", "it").unwrap();
+        match Lock::take(&path, "the second", "it").unwrap_err() {
+            LockError::Held { holder } => assert_eq!(holder, "the first"),
+            LockError::File(error) => panic!("{error}"),
+        }
+        drop(first);
+        Lock::take(&path, "2nd", "it").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "2nd\n");
+    }
+}

@@ -18,8 +18,7 @@ fn check(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
         "max_pixels=12544",
     ]
     .map(|setting| format!("--set=video.{setting}"));
-    let output = assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
+    let output = crate::program()
         .current_dir(folder)
         .args(["data", "check"])
         .args(settings)
@@ -142,8 +141,7 @@ fn prompts_are_counted_with_the_models_tokenizer_against_the_limit() {
     let (code, found) = report(folder.path(), &arguments);
     assert_eq!(code, 0, "{found}");
     // The same prompt, made token by token.
-    let output = assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
+    let output = crate::program()
         .current_dir(folder.path())
         .args(["inspect", "prompt", "--model", model, "--video", "gops.mp4"])
         .args(["--question", "What happens?\nA. this\nB. that"])

@@ -170,7 +170,7 @@ fn a_dataset_of_mutated_clips_is_checked_within_bounded_memory() {
     // 3 GiB of address space, threads' stacks and the binary itself included.
     let output = assert_cmd::Command::new("sh")
         .args(["-c", r#"ulimit -v 3145728; exec "$0" "$@""#])
-        .arg(assert_cmd::cargo::cargo_bin("videothinker"))
+        .arg(crate::program().get_program())
         .args(["data", "check", "--json", "--questions"])
         .arg(&questions)
         .args([

@@ -6,12 +6,7 @@ use std::path::Path;
 use std::process::Output;
 
 fn run(args: &[&str]) -> Output {
-    assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
-        .args(args)
-        .env_remove("RUST_LOG")
-        .output()
-        .unwrap()
+    crate::program().args(args).output().unwrap()
 }
 
 fn json(args: &[&str]) -> Value {

@@ -354,12 +354,7 @@ fn the_3b_fits_on_the_cards_that_the_readme_names() {
 }
 
 fn help(words: &[&str]) -> String {
-    let output = assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
-        .args(words)
-        .arg("--help")
-        .output()
-        .unwrap();
+    let output = crate::program().args(words).arg("--help").output().unwrap();
     assert!(
         output.status.success(),
         "videothinker {} --help fails",

@@ -156,12 +156,7 @@ fn download(folder: &Path, script: &str, files: Files) {
 }
 
 fn videothinker(folder: &Path, arguments: &[&str]) -> (Value, String) {
-    let output = assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
-        .current_dir(folder)
-        .args(arguments)
-        .output()
-        .unwrap();
+    let output = crate::videothinker(folder, arguments);
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {errors}");
     let json = serde_json::from_slice(&output.stdout);
@@ -377,8 +372,7 @@ fn video_mme() {
     assert!(folder.path().join(subtitles).join("clip0.srt").is_file());
     // A clip that is gone is looked for everywhere, and it is said where.
     std::fs::remove_file(folder.path().join("data/videomme/data/clip1.mp4")).unwrap();
-    let output = assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
+    let output = crate::program()
         .current_dir(folder.path())
         .args(["data", "check", "--config", "configs/eval/videomme.toml"])
         .args(["--model", repository("data/mini").to_str().unwrap()])

@@ -1,17 +1,8 @@
 //! `eval` through the binary: a small miniature world, an untrained model, kills and wrong folders.
 
+use crate::videothinker;
 use serde_json::Value;
 use std::path::Path;
-use std::process::Output;
-
-fn videothinker(folder: &Path, args: &[&str]) -> Output {
-    assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
-        .current_dir(folder)
-        .args(args)
-        .output()
-        .unwrap()
-}
 
 fn run(folder: &Path, args: &[&str]) -> String {
     let output = videothinker(folder, args);

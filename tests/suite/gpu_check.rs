@@ -382,9 +382,9 @@ fn a_device_that_does_not_work_stops_the_check_at_once() {
 #[test]
 fn the_program_passes_on_a_cpu() {
     let check = Check::new("cpu");
-    let binary = assert_cmd::cargo::cargo_bin("videothinker");
+    let binary = crate::program();
     let output = check
-        .command(&binary, "--cpu")
+        .command(Path::new(binary.get_program()), "--cpu")
         .args(["--patience", "10", "--seconds", "3000"])
         .env_remove("RUST_LOG")
         .output()

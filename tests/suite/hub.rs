@@ -353,8 +353,7 @@ fn refusals_say_what_to_do() {
 fn the_environment_says_how_the_hub_is_reached() {
     let (hub, cache) = (Hub::start(&[]), tempfile::tempdir().unwrap());
     let evaluate = |more: &[(&str, &str)]| {
-        let output = assert_cmd::Command::cargo_bin("videothinker")
-            .unwrap()
+        let output = crate::program()
             .env("HF_HUB_CACHE", cache.path())
             .env("HF_ENDPOINT", &hub.address)
             .env_remove("HF_TOKEN")

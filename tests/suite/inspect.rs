@@ -28,11 +28,7 @@ fn model_folder(name: &str) -> tempfile::TempDir {
 }
 
 fn run(args: &[&str]) -> String {
-    let output = assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
-        .args(args)
-        .output()
-        .unwrap();
+    let output = crate::program().args(args).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {errors}");
     String::from_utf8(output.stdout).unwrap()
@@ -240,8 +236,7 @@ fn a_malformed_line_is_named() {
         "{\"completion\":\"B\",\"solution\":\"A\"}\n{\"completion\":\"B\"}\n",
     )
     .unwrap();
-    let output = assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
+    let output = crate::program()
         .args(["inspect", "reward", file.to_str().unwrap()])
         .output()
         .unwrap();
@@ -261,8 +256,7 @@ fn settings_are_shown_with_overrides_applied() {
 #[test]
 fn a_missing_model_is_a_bad_argument() {
     let clip = golden_path("ask/clip.mp4");
-    let output = assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
+    let output = crate::program()
         .args([
             "ask",
             "--model",

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::{Arc, Mutex};
 
 const KEY: &str = "a-key-that-nobody-may-see";
@@ -99,9 +99,9 @@ fn answer(
 }
 
 fn videothinker(folder: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin("videothinker"));
+    let mut command = crate::program();
     command.current_dir(folder).args(args);
-    command.env("OPENAI_API_KEY", KEY).env_remove("RUST_LOG");
+    command.env("OPENAI_API_KEY", KEY);
     command.output().unwrap()
 }
 

@@ -36,7 +36,20 @@ mod training_files;
 mod video;
 mod world;
 
+use std::path::Path;
+use std::process::Command;
+use std::process::Output;
+
 /// The program, as cargo built it for these tests.
-fn program() -> std::process::Command {
-    std::process::Command::new(assert_cmd::cargo::cargo_bin("videothinker"))
+fn program() -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin("videothinker"));
+    command.env_remove("RUST_LOG");
+    command
+}
+
+/// What it does with these arguments in `folder`.
+fn videothinker(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = program();
+    command.current_dir(folder).args(arguments);
+    command.output().unwrap()
 }

@@ -1,6 +1,7 @@
 //! MVBench's clips that are no video files, through the binary: folders of frames and animated gifs, from the official
 //! file to scores.
 
+use crate::videothinker;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -42,15 +43,6 @@ fn workplace() -> tempfile::TempDir {
     );
     std::fs::write(path.join("eval.toml"), config).unwrap();
     folder
-}
-
-fn videothinker(folder: &Path, arguments: &[&str]) -> Output {
-    assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
-        .current_dir(folder)
-        .args(arguments)
-        .output()
-        .unwrap()
 }
 
 /// What a command prints as JSON; it must end with `code`.

@@ -317,11 +317,7 @@ fn run(verb: &[&str], model: &Path, clip: &str, more: &[&str]) -> Value {
         args.extend(["--set", setting]);
     }
     args.extend(more);
-    let output = assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
-        .args(&args)
-        .output()
-        .unwrap();
+    let output = crate::program().args(&args).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {errors}");
     serde_json::from_slice(&output.stdout).unwrap()

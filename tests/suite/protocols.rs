@@ -1,18 +1,9 @@
 //! Benchmarks as they are asked and read under both protocols, through the binary. The words are invented; the records have
 //! exactly the fields of the published files.
 
+use crate::videothinker;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::process::Output;
-
-fn videothinker(folder: &Path, args: &[&str]) -> Output {
-    assert_cmd::Command::cargo_bin("videothinker")
-        .unwrap()
-        .current_dir(folder)
-        .args(args)
-        .output()
-        .unwrap()
-}
 
 fn write(folder: &Path, name: &str, content: &Value) {
     let path = folder.join(name);

@@ -6,11 +6,10 @@ use crate::run::assert_same;
 use crate::run::assert_says;
 use crate::run::stderr;
 use crate::run::world;
-use assert_cmd::cargo::cargo_bin;
+use crate::videothinker;
 use serde_json::Value;
 use serde_json::json;
 use std::path::Path;
-use std::process::Command;
 use std::process::Output;
 
 /// The miniature's training questions as `data clevrer` writes them.
@@ -44,12 +43,6 @@ fn is_observational(question: &Value) -> bool {
     question["kind"] == "observational"
 }
 
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(cargo_bin("videothinker"));
-    command.current_dir(folder).env_remove("RUST_LOG");
-    command.args(arguments).output().unwrap()
-}
-
 /// `data clevrer` on the miniature's official files, to `out.json`.
 fn clevrer(folder: &Path, more: &[&str]) -> Output {
     let official = world().join("world/train.json").display().to_string();
@@ -59,7 +52,7 @@ fn clevrer(folder: &Path, more: &[&str]) -> Output {
         .to_string();
     let mut arguments = vec!["data", "clevrer", "--questions", &official];
     arguments.extend(["--annotations", &annotations, "--out", "out.json"]);
-    run(folder, &[&arguments, more].concat())
+    videothinker(folder, &[&arguments, more].concat())
 }
 
 fn written(folder: &Path) -> Vec<Value> {
@@ -113,7 +106,7 @@ fn the_authors_files_train_both_stages_as_they_are() {
     let check = |file: &Path, more: &[&str]| {
         let mut arguments = vec!["data", "check", "--questions", file.to_str().unwrap()];
         arguments.extend(["--video-root", &root]);
-        run(folder.path(), &[&arguments, more].concat())
+        videothinker(folder.path(), &[&arguments, more].concat())
     };
     assert_code(&check(&all, &[]), 0);
     let against = ["--against", observational.to_str().unwrap()];

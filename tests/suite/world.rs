@@ -1,6 +1,5 @@
 //! The miniature world on disk: deterministic, true, and readable as a CLEVRER.
 
-use assert_cmd::Command;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -338,12 +337,7 @@ fn worked_answers_come_by_clip_with_what_every_token_shows() {
 fn the_commands_print_counts_and_name_mistakes() {
     let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| {
-        let output = Command::cargo_bin("videothinker")
-            .unwrap()
-            .current_dir(folder.path())
-            .args(arguments)
-            .output()
-            .unwrap();
+        let output = crate::videothinker(folder.path(), arguments);
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (
             output.status.code(),

@@ -7,8 +7,8 @@
 use super::DistError;
 use super::ProcessGroup;
 use super::Result;
+use super::all_reduce;
 use super::link::Link;
-use super::sum;
 use crate::model::ops::cuda::launch::device_address;
 use candle_core::CudaDevice;
 use candle_core::DType;

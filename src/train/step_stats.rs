@@ -159,7 +159,9 @@ impl StepStats {
                     None => None,
                 };
                 for stats in [Some(&mut self.all), kind].into_iter().flatten() {
-                    kl.iter().for_each(|&kl| stats.kl.push(f64::from(kl)));
+                    for &kl in kl {
+                        stats.kl.push(f64::from(kl));
+                    }
                 }
                 let pairs = rollout.completion.logprobs.iter().zip(logprob);
                 let gaps = pairs.map(|(a, b)| f64::from((a - b).abs()));

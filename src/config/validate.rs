@@ -353,6 +353,18 @@ mod tests {
             ("eval.subtitles=absent", "there is no folder absent"),
             ("eval.protocol_from=absent", "without eval.protocol"),
             ("eval.extraction=official", "names no benchmark whose rule"),
+            ("seed=18446744073709551615", "at most 9223372036854775807"),
+            ("kl.coefficient=inf", "must be a number of at least 0"),
+            ("output_dir=", "is empty"),
+            ("data.kinds=observational,observational", "each once"),
+            (
+                "checkpoint.keep_steps=[5, 0]",
+                "an item is 0, must be at least 1",
+            ),
+            ("model.device=cuda:+1", "must be `auto`"),
+            ("train.steps=1000001", "at most 1000000"),
+            ("sampling.max_new_tokens=1000000000000", "at most 262144"),
+            ("video.max_pixels=100000000", "at most 12845056"),
         ] {
             let error = Files::new().load(Verb::TrainBias, &[setting]).unwrap_err();
             let message = error.to_string();

@@ -5,6 +5,8 @@ use super::Outcome;
 use super::eval::model_folder;
 use super::inspect_answers;
 use super::inspect_answers::AnswersArgs;
+use super::inspect_config;
+use super::inspect_config::InspectConfigArgs;
 use super::inspect_device;
 use super::inspect_device::DeviceArgs;
 use super::inspect_model;
@@ -63,8 +65,8 @@ enum What {
     Reward(RewardArgs),
     /// How answers are read and scored: lines {question, answer, completion}, by any rule
     Answers(AnswersArgs),
-    /// The settings as the program sees them
-    Config(ConfigArgs),
+    /// The settings as the program sees them; with --keys all there are, with --schema their JSON Schema
+    Config(InspectConfigArgs),
     /// Sizes of a model folder; with --init, one with random weights
     Model(ModelArgs),
     /// What the device computes and how fast, against the CPU and against what it could do
@@ -137,7 +139,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<Outcome> {
         What::Logprobs(args) => inspect_logprobs(args)?,
         What::Reward(args) => inspect_reward(args)?,
         What::Answers(args) => inspect_answers::run(args)?,
-        What::Config(args) => output::json(&args.load(Verb::Inspect)?)?,
+        What::Config(args) => inspect_config::run(args)?,
         What::Model(args) => inspect_model::run(args)?,
         What::Device(args) => return inspect_device::run(args),
     }

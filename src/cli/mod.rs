@@ -27,6 +27,7 @@ mod eval;
 pub mod init;
 mod inspect;
 mod inspect_answers;
+mod inspect_config;
 mod inspect_device;
 mod inspect_model;
 mod output;

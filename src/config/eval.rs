@@ -1,36 +1,45 @@
-//! `[eval]`: how a benchmark is asked and scored, and the protocols that set all of it at once.
+//! `[eval]`: how a benchmark is asked and scored.
 
-use super::{Config, ConfigError, FramePositions, Origins, SecondsPerGrid, TextAfterVideo};
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// `[eval]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalConfig {
     /// What `data.questions` holds: a benchmark's official file or folder, or its questions in the shape of the Video-R1
     /// family. Absent: questions as for training.
+    #[schemars(example = &"videomme")]
     pub benchmark: Option<Benchmark>,
     /// Sets wording, extraction, frames, pixels and lengths together, and refuses others. Absent: they are as they stand.
+    #[schemars(example = &"authors")]
     pub protocol: Option<Protocol>,
     /// A clone of the repository whose protocol it is (the authors', or the benchmark's): its own words are read there and
     /// asked. Absent: other words in the same order.
+    #[schemars(length(min = 1), example = &"upstream/VideoThinker", extend("errorMessage" = {"minLength": "must be a folder"}))]
     pub protocol_from: Option<PathBuf>,
     /// Which wording follows the question.
     pub wording: Wording,
     /// Asked instead of `eval.wording`; `{question}` in it stands for the question with its options.
+    #[schemars(regex(pattern = r"\{question\}"), example = &"{question} Answer with a letter.", extend("errorMessage" = {"pattern": "has no {question}, so nothing would be asked"}))]
     pub template: Option<String>,
     /// How the answer is found in what the model wrote.
     pub extraction: Extraction,
     /// Answers per question; the most frequent one counts, among equals the one that came first.
+    #[schemars(range(min = 1, max = 1024))]
     pub samples: usize,
     /// Softmax temperature; 0 is greedy.
+    #[schemars(range(min = 0.0))]
     pub temperature: f64,
     /// Questions answered together.
+    #[schemars(range(min = 1, max = 65_536))]
     pub batch_size: usize,
     /// Show only the part of a clip that the question names (MVBench).
     pub clip_bounds: bool,
     /// Folder of `.srt` files: what is said around the frames stands before the question (Video-MME).
+    #[schemars(length(min = 1), example = &"data/videomme/subtitle", extend("errorMessage" = {"minLength": "must be a folder"}))]
     pub subtitles: Option<PathBuf>,
 }
 
@@ -53,7 +62,7 @@ impl Default for EvalConfig {
 }
 
 /// The benchmarks whose files are read as they are published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Benchmark {
     /// CLEVRER, counterfactual questions of the validation set.
@@ -128,7 +137,7 @@ impl Benchmark {
 }
 
 /// The settings that produced published numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// The authors' `eval_bench.py` and `eval_bench.sh`.
@@ -148,7 +157,9 @@ impl Protocol {
 }
 
 /// How the answer is found in what a model wrote. An empty or missing answer is never right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Extraction {
     /// Option letters by a fixed grammar, inside the tags or as all that is written; two different answers are none.
@@ -174,7 +185,9 @@ impl Extraction {
 }
 
 /// The text put around a question (`prompt::template` holds the words).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Wording {
     /// The authors' training prompt.
@@ -196,209 +209,9 @@ impl Wording {
     }
 }
 
-/// What a protocol fixes.
-struct Preset {
-    wording: Wording,
-    extraction: Extraction,
-    positions: FramePositions,
-    min_frames: usize,
-    max_frames: usize,
-    max_pixels: usize,
-    max_new_tokens: usize,
-    temperature: f64,
-    clip_bounds: bool,
-}
-
-impl Preset {
-    fn new(protocol: Protocol, benchmark: Option<Benchmark>) -> Self {
-        let official = Self {
-            wording: Wording::None,
-            extraction: Extraction::Official,
-            positions: FramePositions::Ends,
-            min_frames: 4,
-            max_frames: 32,
-            max_pixels: 256 * 28 * 28,
-            max_new_tokens: 1024,
-            temperature: 0.0,
-            clip_bounds: true,
-        };
-        match (protocol, benchmark) {
-            // Temperature 0.01 with top-p 0.001 leaves the likeliest token. VIDEO_MAX_PIXELS is read as the whole
-            // clip's budget, so that what remains per frame is min_pixels and a twentieth: 105,369 pixels.
-            (Protocol::Authors, _) => Self {
-                wording: Wording::Evaluation,
-                extraction: Extraction::Authors,
-                max_pixels: 105_369,
-                clip_bounds: false,
-                ..official
-            },
-            // One frame of each of 16 segments, however short the clip is.
-            (Protocol::Official, Some(Benchmark::Mvbench)) => Self {
-                positions: FramePositions::Segments,
-                min_frames: 16,
-                max_frames: 16,
-                max_new_tokens: 100,
-                ..official
-            },
-            (
-                Protocol::Official,
-                Some(
-                    Benchmark::Tempcompass
-                    | Benchmark::TempcompassFlat
-                    | Benchmark::TempcompassCaptioning,
-                ),
-            ) => Self {
-                max_new_tokens: 128,
-                ..official
-            },
-            (Protocol::Official, Some(Benchmark::Mmvu | Benchmark::MmvuOpen)) => Self {
-                temperature: 1.0,
-                ..official
-            },
-            // CLEVRER's own evaluator reads no text: its answers are asked for and read as here.
-            (Protocol::Official, Some(Benchmark::Clevrer)) => Self {
-                wording: Wording::Evaluation,
-                extraction: Extraction::Strict,
-                ..official
-            },
-            (Protocol::Official, _) => official,
-        }
-    }
-}
-
-/// Longest prompt under a protocol: the authors' model length of 32,768 tokens less the answer.
-const PROTOCOL_PROMPT_TOKENS: usize = 32_768 - 1024;
-
-impl Config {
-    /// Writes the protocol's values where none was given; one that was given and differs is an error.
-    pub(super) fn apply_protocol(&mut self, origins: &Origins) -> Result<(), ConfigError> {
-        let Some(protocol) = self.eval.protocol else {
-            return Ok(());
-        };
-        let preset = Preset::new(protocol, self.eval.benchmark);
-        let fix = Fix { protocol, origins };
-        let (eval, video) = (&mut self.eval, &mut self.video);
-        fix.set("eval.wording", &mut eval.wording, preset.wording)?;
-        fix.set("eval.extraction", &mut eval.extraction, preset.extraction)?;
-        fix.set(
-            "eval.temperature",
-            &mut eval.temperature,
-            preset.temperature,
-        )?;
-        fix.set(
-            "eval.clip_bounds",
-            &mut eval.clip_bounds,
-            preset.clip_bounds,
-        )?;
-        fix.set("eval.samples", &mut eval.samples, 1)?;
-        fix.set("video.fps", &mut video.fps, 2.0)?;
-        fix.set("video.positions", &mut video.positions, preset.positions)?;
-        fix.set("video.min_frames", &mut video.min_frames, preset.min_frames)?;
-        fix.set("video.max_frames", &mut video.max_frames, preset.max_frames)?;
-        fix.set("video.min_pixels", &mut video.min_pixels, 128 * 28 * 28)?;
-        fix.set("video.max_pixels", &mut video.max_pixels, preset.max_pixels)?;
-        // The authors' evaluation hands every clip's sampled frame rate on to vLLM, which places the text behind the largest
-        // position: of their trainer's one second a grid there is nothing in it.
-        fix.set(
-            "video.text_after",
-            &mut video.text_after,
-            TextAfterVideo::Largest,
-        )?;
-        fix.set(
-            "video.seconds_per_grid",
-            &mut video.seconds_per_grid,
-            SecondsPerGrid::Sampled,
-        )?;
-        let sampling = &mut self.sampling;
-        fix.set(
-            "sampling.max_new_tokens",
-            &mut sampling.max_new_tokens,
-            preset.max_new_tokens,
-        )?;
-        if !origins.is_set("sampling.max_prompt_tokens") {
-            sampling.max_prompt_tokens = PROTOCOL_PROMPT_TOKENS;
-        }
-        Ok(())
-    }
-}
-
-struct Fix<'a> {
-    protocol: Protocol,
-    origins: &'a Origins,
-}
-
-impl Fix<'_> {
-    fn set<T: PartialEq + Serialize>(
-        &self,
-        key: &str,
-        setting: &mut T,
-        value: T,
-    ) -> Result<(), ConfigError> {
-        if self.origins.is_set(key) && *setting != value {
-            let protocol = self.protocol.as_str();
-            return Err(ConfigError::Invalid {
-                place: self.origins.place(key),
-                key: key.to_owned(),
-                problem: format!(
-                    "is {}, but eval.protocol = \"{protocol}\" means {}: remove one of the two",
-                    written(setting),
-                    written(&value)
-                ),
-            });
-        }
-        *setting = value;
-        Ok(())
-    }
-}
-
-/// A setting as a file has it.
-fn written(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::Verb;
     use super::*;
-
-    fn load(settings: &[&str]) -> Result<Config, ConfigError> {
-        let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
-        Config::load(None, &settings, Verb::Inspect)
-    }
-
-    #[test]
-    fn a_protocol_sets_what_is_not_given() {
-        let authors = load(&["eval.protocol=authors"]).unwrap();
-        assert_eq!(authors.eval.extraction, Extraction::Authors);
-        assert_eq!(authors.eval.wording, Wording::Evaluation);
-        assert_eq!(authors.video.max_pixels, 105_369);
-        assert_eq!(authors.video.max_frames, 32);
-        assert_eq!(authors.sampling.max_new_tokens, 1024);
-        assert!(!authors.eval.clip_bounds);
-        let official = load(&["eval.protocol=official", "eval.benchmark=mvbench"]).unwrap();
-        let video = &official.video;
-        assert_eq!((video.min_frames, video.max_frames), (16, 16));
-        assert_eq!(video.positions, FramePositions::Segments);
-        assert_eq!(official.eval.extraction, Extraction::Official);
-        assert!(official.eval.clip_bounds);
-        let open = load(&["eval.protocol=official", "eval.benchmark=mmvu_open"]).unwrap();
-        assert!((open.eval.temperature - 1.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn a_setting_against_its_protocol_is_refused() {
-        load(&["eval.protocol=authors", "video.max_frames=32"]).expect("the same value");
-        let error = load(&["eval.protocol=authors", "video.max_frames=16"]).unwrap_err();
-        let message = error.to_string();
-        assert!(
-            message.contains("`video.max_frames`: is 16") && message.contains("means 32"),
-            "{message}"
-        );
-        for setting in ["video.text_after=spatial", "video.seconds_per_grid=authors"] {
-            load(&["eval.protocol=authors", setting]).unwrap_err();
-            load(&[setting]).unwrap();
-        }
-    }
 
     #[test]
     fn the_names_are_those_of_the_files() {

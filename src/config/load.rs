@@ -1,13 +1,18 @@
 //! From a TOML file and `--set` arguments to a [`Config`], with every mistake named by place and key.
 
-use super::schema::Schema;
-use super::{Config, Verb};
+use super::Config;
+use super::Setting;
+use super::Verb;
+use super::schema;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use toml::de::{DeTable, DeValue};
-use toml::{Table, Value};
+use std::path::Path;
+use std::path::PathBuf;
+use toml::Table;
+use toml::Value;
+use toml::de::DeTable;
+use toml::de::DeValue;
 
 /// A mistake in a config file or in a `--set` argument.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +98,7 @@ impl fmt::Display for Place {
 
 /// Where each setting that is not a default was written.
 #[derive(Debug, Clone, Default)]
-pub struct Origins(BTreeMap<String, Place>);
+pub struct Origins(BTreeMap<&'static str, Place>);
 
 impl Origins {
     /// The place of a dotted key.
@@ -103,6 +108,7 @@ impl Origins {
 
     /// Whether the user wrote this key.
     pub fn is_set(&self, key: &str) -> bool {
+        debug_assert!(schema::find(key).is_some(), "no setting {key}");
         self.0.contains_key(key)
     }
 }
@@ -117,29 +123,16 @@ impl Config {
         overrides: &[String],
         verb: Verb,
     ) -> Result<Self, ConfigError> {
-        let mut config = Self::default();
-        let mut origins = Origins::default();
-        let mut table = Table::new();
+        let mut written = Written::default();
         if let Some(path) = path {
-            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-                path: path.to_path_buf(),
-                source,
-            })?;
-            table = read_file(path, &text, &mut origins)?;
+            written.read_file(path)?;
         }
         for argument in overrides {
-            apply_override(&mut table, argument, &mut origins)?;
+            written.read_override(argument)?;
         }
-        if !table.is_empty() {
-            config = table
-                .try_into()
-                .map_err(|error: toml::de::Error| ConfigError::WrongType {
-                    place: Place::Default,
-                    key: String::new(),
-                    message: error.message().to_owned(),
-                })?;
-        }
-        config.prepare(verb, &origins)?;
+        written.check_ranges()?;
+        let mut config = written.config(Place::Default)?;
+        config.prepare(verb, &written.origins)?;
         Ok(config)
     }
 
@@ -156,48 +149,30 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] when the file cannot be read or holds something unknown.
     pub fn read_resolved(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_path_buf(),
-            source,
-        })?;
-        let mut table = read_file(path, &text, &mut Origins::default())?;
+        let mut written = Written::default();
+        written.read_file(path)?;
         // What a run did that was written before there was this setting.
-        if let Some(Value::Table(video)) = table.get_mut("video") {
-            video
-                .entry("text_after")
-                .or_insert_with(|| "spatial".into());
+        if written.values.keys().any(|key| key.starts_with("video.")) {
+            let text_after = written.values.entry("video.text_after");
+            text_after.or_insert_with(|| "spatial".into());
         }
-        table
-            .try_into()
-            .map_err(|error: toml::de::Error| ConfigError::WrongType {
-                place: Place::Line(path.to_path_buf(), 1),
-                key: String::new(),
-                message: error.message().to_owned(),
-            })
-    }
-
-    /// The dotted key of every setting, in order; those that are absent by default too.
-    pub fn keys() -> Vec<String> {
-        Schema::of_config().leaves()
+        written.config(Place::Line(path.to_path_buf(), 1))
     }
 
     /// Every setting as `(dotted key, value)`, in order of the keys; an absent one has no entry.
     pub fn flattened(&self) -> BTreeMap<String, String> {
         let mut leaves = BTreeMap::new();
-        flatten("", &to_table(self), &mut |key, value| {
+        let table = Table::try_from(self).unwrap_or_default();
+        flatten("", &table, &mut |key, value| {
             leaves.insert(key, value.to_string());
         });
         leaves
     }
 }
 
-fn to_table(config: &Config) -> Table {
-    Table::try_from(config).unwrap_or_default()
-}
-
 fn flatten(prefix: &str, table: &Table, visit: &mut impl FnMut(String, &Value)) {
     for (name, value) in table {
-        let key = join(prefix, name);
+        let key = schema::join(prefix, name);
         match value {
             Value::Table(inner) => flatten(&key, inner, visit),
             leaf => visit(key, leaf),
@@ -205,184 +180,135 @@ fn flatten(prefix: &str, table: &Table, visit: &mut impl FnMut(String, &Value)) 
     }
 }
 
-fn join(prefix: &str, name: &str) -> String {
-    if prefix.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{prefix}.{name}")
-    }
+/// The settings that a file and `--set` arguments give, each of its type.
+#[derive(Default)]
+struct Written {
+    values: BTreeMap<&'static str, Value>,
+    origins: Origins,
 }
 
-/// Parses a file, reporting unknown keys and wrong types with their line.
-fn read_file(path: &Path, text: &str, origins: &mut Origins) -> Result<Table, ConfigError> {
-    let line = |span: &Range<usize>| {
-        let before = text.get(..span.start).unwrap_or(text);
-        Place::Line(path.to_path_buf(), 1 + before.matches('\n').count())
-    };
-    let syntax = |error: &toml::de::Error| ConfigError::Syntax {
-        place: line(&error.span().unwrap_or(0..0)),
-        message: error.message().to_owned(),
-    };
-    let document = DeTable::parse(text).map_err(|error| syntax(&error))?;
-    let mut spans = BTreeMap::new();
-    collect_spans("", document.get_ref(), Schema::of_config(), &mut spans).map_err(|wrong| {
-        let (place, key) = (line(&wrong.span), wrong.key);
-        match wrong.message {
-            None => ConfigError::UnknownKey {
-                place,
-                nearest: nearest_key(&key),
-                key,
-            },
-            Some(message) => ConfigError::WrongType {
-                place,
-                key,
-                message,
-            },
-        }
-    })?;
-    for (key, span) in &spans {
-        origins.0.insert(key.clone(), line(span));
+impl Written {
+    fn insert(&mut self, setting: &'static Setting, value: Value, place: Place) {
+        self.values.insert(&setting.key, value);
+        self.origins.0.insert(&setting.key, place);
     }
-    if let Err(error) = toml::from_str::<Config>(text) {
-        let at = error.span().unwrap_or(0..0);
-        let key = spans
-            .iter()
-            .find(|(_, span)| span.start <= at.start && at.end <= span.end)
-            .map_or_else(String::new, |(key, _)| key.clone());
-        return Err(ConfigError::WrongType {
-            place: line(&at),
-            key,
+
+    fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let place = |span: Range<usize>| {
+            let before = text.get(..span.start).unwrap_or(&text);
+            Place::Line(path.to_path_buf(), 1 + before.matches('\n').count())
+        };
+        let document = DeTable::parse(&text).map_err(|error| ConfigError::Syntax {
+            place: place(error.span().unwrap_or(0..0)),
             message: error.message().to_owned(),
-        });
+        })?;
+        self.read_table("", document.get_ref(), &place)
     }
-    text.parse::<Table>().map_err(|error| syntax(&error))
-}
 
-/// A key that is not where it is allowed.
-struct Misplaced {
-    key: String,
-    span: Range<usize>,
-    /// What is wrong with a key that is known.
-    message: Option<String>,
-}
+    fn read_table(
+        &mut self,
+        prefix: &str,
+        table: &DeTable<'_>,
+        place: &impl Fn(Range<usize>) -> Place,
+    ) -> Result<(), ConfigError> {
+        for (name, value) in table {
+            let key = schema::join(prefix, name.get_ref());
+            let place_of_key = || place(name.span());
+            let wrong = |message: String| ConfigError::WrongType {
+                place: place_of_key(),
+                key: key.clone(),
+                message,
+            };
+            // A quoted name with a dot in it is not the setting of that key.
+            let is_name = !name.get_ref().contains('.');
+            match (value.get_ref(), schema::find(&key)) {
+                (DeValue::Table(_), Some(_)) if is_name => {
+                    return Err(wrong(format!("is no table: write {key} = …")));
+                }
+                (value, Some(setting)) if is_name => {
+                    let value = setting.read(value).map_err(wrong)?;
+                    self.insert(setting, value, place_of_key());
+                }
+                (DeValue::Table(inner), None) if is_name && schema::is_table(&key) => {
+                    self.read_table(&key, inner, place)?;
+                }
+                (_, None) if is_name && schema::is_table(&key) => {
+                    return Err(wrong(format!("is a table: write its keys below [{key}]")));
+                }
+                _ => return Err(unknown(place_of_key(), &key)),
+            }
+        }
+        Ok(())
+    }
 
-/// The span from key to end of value of every leaf; the first key that `allowed` lacks, or has as a table and not as a
-/// value or the other way round, is an error. (serde would take a list for a table, and a table for a choice.)
-fn collect_spans(
-    prefix: &str,
-    table: &DeTable<'_>,
-    allowed: &Schema,
-    spans: &mut BTreeMap<String, Range<usize>>,
-) -> Result<(), Misplaced> {
-    for (name, value) in table {
-        let key = join(prefix, name.get_ref());
-        let misplaced = |message: Option<String>| Misplaced {
-            key: key.clone(),
-            span: name.span(),
+    /// Reads one `KEY=VALUE`.
+    fn read_override(&mut self, argument: &str) -> Result<(), ConfigError> {
+        let place = || Place::Argument(argument.to_owned());
+        let (key, text) =
+            argument
+                .split_once('=')
+                .ok_or_else(|| ConfigError::MalformedOverride {
+                    argument: argument.to_owned(),
+                })?;
+        let (key, text) = (key.trim(), text.trim());
+        let wrong = |message: String| ConfigError::WrongType {
+            place: place(),
+            key: key.to_owned(),
             message,
         };
-        let Some(expected) = allowed.get(name.get_ref()) else {
-            return Err(misplaced(None));
+        let Some(setting) = schema::find(key) else {
+            return Err(if schema::is_table(key) {
+                wrong(format!("is a table: set one of its keys, {key}.NAME=VALUE"))
+            } else {
+                unknown(place(), key)
+            });
         };
-        match (value.get_ref(), expected) {
-            (DeValue::Table(inner), Schema::Table(_)) => {
-                collect_spans(&key, inner, expected, spans)?;
-            }
-            (_, Schema::Table(_)) => {
-                let message = format!("is a table: write its keys below [{key}]");
-                return Err(misplaced(Some(message)));
-            }
-            (DeValue::Table(_), _) => {
-                let message = format!("is no table: write {key} = …");
-                return Err(misplaced(Some(message)));
-            }
-            _ => {
-                let whole = name.span().start..value.span().end.max(name.span().end);
-                spans.insert(key, whole);
+        let value = setting.parse(text).map_err(wrong)?;
+        self.insert(setting, value, place());
+        Ok(())
+    }
+
+    fn check_ranges(&self) -> Result<(), ConfigError> {
+        for setting in Config::settings() {
+            if let Some(value) = self.values.get(setting.key.as_str()) {
+                setting
+                    .check(value)
+                    .map_err(|problem| ConfigError::Invalid {
+                        place: self.origins.place(&setting.key),
+                        key: setting.key.clone(),
+                        problem,
+                    })?;
             }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-/// The valid key most like `key`; the last part counts alone too, for a key in the wrong table.
-fn nearest_key(key: &str) -> Option<String> {
-    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    let wanted = last(key);
-    let mut best: Option<(f64, String)> = None;
-    for candidate in Config::keys() {
-        let whole = strsim::normalized_damerau_levenshtein(key, &candidate);
-        let part = 0.95 * strsim::normalized_damerau_levenshtein(&wanted, &last(&candidate));
-        let score = whole.max(part);
-        if score > best.as_ref().map_or(0.5, |(score, _)| *score) {
-            best = Some((score, candidate));
+    /// These settings, the others by default. What does not fit the types although it fits their schema is said to be at
+    /// `place`.
+    fn config(&self, place: Place) -> Result<Config, ConfigError> {
+        let mut table = Table::new();
+        for (key, value) in &self.values {
+            insert(&mut table, key, value.clone());
         }
+        table
+            .try_into()
+            .map_err(|error: toml::de::Error| ConfigError::WrongType {
+                place,
+                key: String::new(),
+                message: error.message().to_owned(),
+            })
     }
-    best.map(|(_, key)| key)
 }
 
-/// Applies one `KEY=VALUE` to the table, after checking it alone against the types.
-fn apply_override(
-    table: &mut Table,
-    argument: &str,
-    origins: &mut Origins,
-) -> Result<(), ConfigError> {
-    let place = || Place::Argument(argument.to_owned());
-    let (key, text) = argument
-        .split_once('=')
-        .ok_or_else(|| ConfigError::MalformedOverride {
-            argument: argument.to_owned(),
-        })?;
-    let (key, text) = (key.trim(), text.trim());
-    let mut parts = key.split('.');
-    let expected = parts
-        .try_fold(Schema::of_config(), Schema::get)
-        .ok_or_else(|| ConfigError::UnknownKey {
-            place: place(),
-            key: key.to_owned(),
-            nearest: nearest_key(key),
-        })?;
-    if matches!(expected, Schema::Table(_)) {
-        return Err(ConfigError::WrongType {
-            place: place(),
-            key: key.to_owned(),
-            message: format!("is a table: set one of its keys, {key}.NAME=VALUE"),
-        });
-    }
-    let value = parse_value(text, expected);
-    let mut alone = Table::new();
-    insert(&mut alone, key, value.clone());
-    alone
-        .try_into::<Config>()
-        .map_err(|error| ConfigError::WrongType {
-            place: place(),
-            key: key.to_owned(),
-            message: error.message().to_owned(),
-        })?;
-    insert(table, key, value);
-    origins.0.insert(key.to_owned(), place());
-    Ok(())
-}
-
-/// TOML where it is TOML; a bare word is a string, and words with commas are a list where a list is expected.
-fn parse_value(text: &str, expected: &Schema) -> Value {
-    let parsed = format!("value = {text}")
-        .parse::<Table>()
-        .ok()
-        .filter(|table| table.len() == 1)
-        .and_then(|mut table| table.remove("value"));
-    match (parsed, expected) {
-        (Some(Value::String(word)), Schema::Text) => Value::String(word),
-        (_, Schema::Text) => Value::String(text.to_owned()),
-        (Some(value), _) => value,
-        (None, Schema::List) => Value::Array(
-            text.split(',')
-                .map(str::trim)
-                .filter(|word| !word.is_empty())
-                .map(|word| Value::String(word.to_owned()))
-                .collect(),
-        ),
-        (None, _) => Value::String(text.to_owned()),
+fn unknown(place: Place, key: &str) -> ConfigError {
+    ConfigError::UnknownKey {
+        place,
+        key: key.to_owned(),
+        nearest: schema::nearest(key),
     }
 }
 
@@ -406,6 +332,7 @@ fn insert(table: &mut Table, key: &str, value: Value) {
 mod tests {
     use super::*;
     use crate::config::{Benchmark, Protocol, QuestionKind, TextAfterVideo};
+    use std::collections::BTreeSet;
 
     fn load(text: &str, overrides: &[&str]) -> Result<Config, ConfigError> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -443,7 +370,7 @@ mod tests {
         let error = message("[train]\n\nsteps = \"many\"\n", &[]);
         assert!(error.contains(":3: `train.steps`"), "{error}");
         assert!(
-            error.contains("invalid type: string \"many\", expected usize"),
+            error.contains("is \"many\", must be a whole number of at least 1 and at most 1000000"),
             "{error}"
         );
         let error = message("[kl]\ndirection = \"push\"\n", &[]);
@@ -529,7 +456,7 @@ mod tests {
         );
         let error = message("", &["train.steps=many"]);
         assert!(
-            error.contains("--set train.steps=many: `train.steps`: invalid type"),
+            error.contains("--set train.steps=many: `train.steps`: is \"many\", must be a whole"),
             "{error}"
         );
         assert!(message("", &["kl"]).contains("expected KEY=VALUE"));
@@ -564,7 +491,8 @@ mod tests {
         std::fs::write(file.path(), "seed = 1\n[video]\nfps = 2.0\n").unwrap();
         let older = Config::read_resolved(file.path()).unwrap();
         assert_eq!(older.video.text_after, TextAfterVideo::Spatial);
-        let keys = Config::keys();
-        assert!(keys.iter().eq(written.keys()), "{keys:?} {written:?}");
+        let keys = Config::settings().iter().map(|setting| &setting.key);
+        let keys: BTreeSet<&String> = keys.collect();
+        assert!(keys.into_iter().eq(written.keys()), "{written:?}");
     }
 }

@@ -1,229 +1,494 @@
-//! The keys that a config may have, read off the types themselves: what serde asks for is what can be written.
+//! Every setting as its field declares it: type, range, default, meaning. The loader, `--set`, hints, the README's table,
+//! `inspect config` and the schema for editors read it here and nowhere else.
 
 use super::Config;
+use regex::Regex;
+use schemars::Schema;
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 use serde::Deserialize;
-use serde::Deserializer;
-use serde::de::DeserializeSeed;
-use serde::de::EnumAccess;
-use serde::de::MapAccess;
-use serde::de::SeqAccess;
-use serde::de::VariantAccess;
-use serde::de::Visitor;
-use serde::de::value::Error;
-use serde::de::value::StrDeserializer;
+use serde_json::Number;
+use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use toml::de::DeValue;
 
-/// What may be written in one place of a config.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Schema {
-    /// A table with these keys.
-    Table(BTreeMap<&'static str, Schema>),
+/// A setting, read off the JSON Schema of its field.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Setting {
+    /// The key, with its table: `kl.coefficient`.
+    #[serde(skip)]
+    pub key: String,
+    /// What it means: the field's doc comment on one line.
+    #[serde(default, rename = "description")]
+    pub doc: String,
+    /// What kind of value it takes.
+    #[serde(rename = "type")]
+    pub value_type: ValueType,
+    #[serde(default)]
+    one_of: Vec<Choice>,
+    /// What it is when nobody sets it; absent for one that is absent then.
+    pub default: Option<Value>,
+    /// How it may be written, where the default does not show that.
+    #[serde(default)]
+    pub examples: Vec<Value>,
+    /// Between what it may differ although they are one run; absent: nowhere.
+    #[serde(rename = "x-mayDiffer")]
+    pub may_differ: Option<MayDiffer>,
+    minimum: Option<Number>,
+    maximum: Option<Number>,
+    exclusive_minimum: Option<Number>,
+    exclusive_maximum: Option<Number>,
+    multiple_of: Option<i64>,
+    #[serde(default)]
+    min_length: usize,
+    #[serde(default, deserialize_with = "compiled")]
+    pattern: Option<Regex>,
+    #[serde(default)]
+    unique_items: bool,
+    items: Option<Box<Setting>>,
+    /// What to say instead of "must be …" where a keyword of the schema is not met.
+    #[serde(default)]
+    error_message: BTreeMap<String, String>,
+}
+
+fn compiled<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Regex>, D::Error> {
+    let pattern = Cow::<str>::deserialize(deserializer)?;
+    Regex::new(&pattern)
+        .map(Some)
+        .map_err(serde::de::Error::custom)
+}
+
+/// The kinds of values, in JSON Schema's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ValueType {
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number.
+    Integer,
+    /// Any finite number.
+    Number,
+    /// Text: words, paths, one of several choices.
+    String,
     /// A list.
-    List,
-    /// A text: words, paths, one of several choices.
-    Text,
-    /// A number or a truth value.
-    Scalar,
+    Array,
 }
 
-impl Schema {
-    /// That of [`Config`].
-    pub(super) fn of_config() -> &'static Self {
-        static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-            let mut schema = Schema::Scalar;
-            // A type that the probe cannot make up shows as missing keys, which a test looks for.
-            let _ = Config::deserialize(Probe(&mut schema));
-            schema
+/// A word that a setting may be.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Choice {
+    /// The word.
+    #[serde(rename = "const")]
+    pub word: String,
+    /// What it means.
+    #[serde(rename = "description")]
+    pub doc: String,
+}
+
+/// Where a setting may have different values within one run: it changes where and when, and of the numbers at most how they
+/// are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MayDiffer {
+    /// Before and after a checkpoint, but not between the ranks.
+    Parts,
+    /// Also between the machines of one run.
+    Machines,
+}
+
+impl Config {
+    /// Every setting, in the order of the fields.
+    pub fn settings() -> &'static [Setting] {
+        static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
+            let mut settings = Vec::new();
+            collect("", Config::json_schema(), &mut settings);
+            settings
         });
-        &SCHEMA
+        &SETTINGS
     }
 
-    /// What stands under `name`, where this is a table that has it.
-    pub(super) fn get(&self, name: &str) -> Option<&Self> {
-        match self {
-            Self::Table(keys) => keys.get(name),
-            _ => None,
+    /// The JSON Schema (draft 7) of a config file, for editors.
+    pub fn json_schema() -> Value {
+        let settings = SchemaSettings::draft07().with(|settings| {
+            // Editors leave out what stands beside a reference.
+            settings.inline_subschemas = true;
+        });
+        let of_toml = RecursiveTransform(for_toml as fn(&mut Schema));
+        let generator = settings.with_transform(of_toml).into_generator();
+        generator.into_root_schema_for::<Self>().to_value()
+    }
+}
+
+/// TOML has no null: an absent setting is left out. Also leaves out Rust's number formats and the defaults of whole tables, whose
+/// settings have them, and joins the lines of doc comments.
+fn for_toml(schema: &mut Schema) {
+    let is_null = |schema: &Value| schema["type"] == "null";
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|one| one != "null");
+        if let [one] = types.as_slice() {
+            let one = one.clone();
+            schema.insert("type".into(), one);
         }
     }
-
-    /// The dotted keys of everything that is no table.
-    pub(super) fn leaves(&self) -> Vec<String> {
-        match self {
-            Self::Table(keys) => {
-                let below = |(name, schema): (&&str, &Self)| -> Vec<String> {
-                    let inner = schema.leaves();
-                    if inner.is_empty() {
-                        return vec![(*name).to_owned()];
-                    }
-                    inner.iter().map(|key| format!("{name}.{key}")).collect()
-                };
-                keys.iter().flat_map(below).collect()
+    if let Some(Value::Array(schemas)) = schema.get_mut("anyOf")
+        && schemas.iter().any(is_null)
+    {
+        let inner = schemas.iter().find(|schema| !is_null(schema)).cloned();
+        schema.remove("anyOf");
+        for (keyword, value) in inner.iter().filter_map(Value::as_object).flatten() {
+            if schema.get(keyword).is_none() {
+                schema.insert(keyword.clone(), value.clone());
             }
-            _ => Vec::new(),
+        }
+    }
+    if schema.get("default").is_some_and(Value::is_null) {
+        schema.remove("default");
+    }
+    if schema.get("properties").is_some() {
+        schema.remove("default");
+    }
+    if schema.get("oneOf").is_some() {
+        schema.insert("type".into(), "string".into());
+    }
+    schema.remove("format");
+    if let Some(Value::String(doc)) = schema.get_mut("description") {
+        *doc = doc.replace('\n', " ");
+    }
+}
+
+/// Adds the settings of a table and of the tables in it. A field that is none is left out, which a test would see.
+fn collect(prefix: &str, mut schema: Value, settings: &mut Vec<Setting>) {
+    let Some(Value::Object(fields)) = schema.get_mut("properties").map(Value::take) else {
+        return;
+    };
+    for (name, field) in fields {
+        let key = join(prefix, &name);
+        if field.get("properties").is_some() {
+            collect(&key, field, settings);
+        } else if let Ok(setting) = serde_json::from_value(field) {
+            settings.push(Setting { key, ..setting });
         }
     }
 }
 
-/// Gives a type whatever it asks for, and notes what that is.
-struct Probe<'a>(&'a mut Schema);
-
-impl Probe<'_> {
-    fn note(self, schema: Schema) {
-        *self.0 = schema;
+pub(super) fn join(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{prefix}.{name}")
     }
 }
 
-/// Methods that note `$schema` and hand over `$value`.
-macro_rules! values {
-    ($($method:ident: $schema:ident, $visit:ident($value:expr);)*) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            self.note(Schema::$schema);
-            visitor.$visit($value)
-        })*
+/// The setting of a dotted key.
+pub(super) fn find(key: &str) -> Option<&'static Setting> {
+    Config::settings().iter().find(|setting| setting.key == key)
+}
+
+/// Whether `key` names a table.
+pub(super) fn is_table(key: &str) -> bool {
+    let below = |setting: &Setting| {
+        let rest = setting.key.strip_prefix(key);
+        rest.is_some_and(|rest| rest.starts_with('.'))
     };
+    Config::settings().iter().any(below)
 }
 
-impl<'de> Deserializer<'de> for Probe<'_> {
-    type Error = Error;
+/// The key most like `key`; the last part counts alone too, for a key in the wrong table.
+pub(super) fn nearest(key: &str) -> Option<String> {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let wanted = last(key);
+    let mut best: Option<(f64, &str)> = None;
+    for Setting { key: candidate, .. } in Config::settings() {
+        let whole = strsim::normalized_damerau_levenshtein(key, candidate);
+        let part = 0.95 * strsim::normalized_damerau_levenshtein(&wanted, &last(candidate));
+        let score = whole.max(part);
+        if score > best.map_or(0.5, |(score, _)| score) {
+            best = Some((score, candidate));
+        }
+    }
+    best.map(|(_, key)| key.to_owned())
+}
 
-    values! {
-        deserialize_bool: Scalar, visit_bool(false);
-        deserialize_u8: Scalar, visit_u8(0);
-        deserialize_u16: Scalar, visit_u16(0);
-        deserialize_u32: Scalar, visit_u32(0);
-        deserialize_u64: Scalar, visit_u64(0);
-        deserialize_i8: Scalar, visit_i8(0);
-        deserialize_i16: Scalar, visit_i16(0);
-        deserialize_i32: Scalar, visit_i32(0);
-        deserialize_i64: Scalar, visit_i64(0);
-        deserialize_f32: Scalar, visit_f32(0.0);
-        deserialize_f64: Scalar, visit_f64(0.0);
-        deserialize_str: Text, visit_str("");
-        deserialize_string: Text, visit_str("");
+impl Setting {
+    /// The words that it, or each item of the list that it is, may be; empty where it is not one of a few.
+    pub fn choices(&self) -> &[Choice] {
+        self.items
+            .as_ref()
+            .map_or(&self.one_of, |items| &items.one_of)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_some(self)
+    /// The kind of value with its range in a few signs: `integer, [1, 4096]`.
+    pub fn value_in_brief(&self) -> String {
+        match (self.value_type, &self.items) {
+            (ValueType::Boolean, _) => "true or false".to_owned(),
+            (ValueType::Integer, _) => format!("integer, {}", self.interval()),
+            (ValueType::Number, _) => format!("number, {}", self.interval()),
+            (ValueType::String, _) if self.one_of.is_empty() => "text".to_owned(),
+            (ValueType::String, _) => "one of".to_owned(),
+            (ValueType::Array, None) => "list".to_owned(),
+            (ValueType::Array, Some(items)) => format!("list: {}", items.value_in_brief()),
+        }
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        self.note(Schema::List);
-        visitor.visit_seq(Nothing)
+    /// The default as a config file has it.
+    pub fn default_in_toml(&self) -> Option<String> {
+        self.default.as_ref().map(in_toml)
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        self.note(Schema::Text);
-        visitor.visit_enum(First(variants.first().copied().unwrap_or_default()))
+    /// How a config file may have it: the example where there is one, else the default.
+    pub fn example_in_toml(&self) -> Option<String> {
+        self.examples.first().or(self.default.as_ref()).map(in_toml)
     }
 
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
-        let Self(schema) = self;
-        *schema = Schema::Table(BTreeMap::new());
-        let Schema::Table(found) = schema else {
-            return visitor.visit_unit();
+    fn interval(&self) -> String {
+        let lower = match (&self.exclusive_minimum, &self.minimum) {
+            (Some(bound), _) => format!("({}", plain(bound)),
+            (None, Some(bound)) => format!("[{}", plain(bound)),
+            (None, None) => "(−∞".to_owned(),
         };
-        visitor.visit_map(Fields {
-            names: fields.iter(),
-            next: "",
-            found,
+        let upper = match (&self.exclusive_maximum, &self.maximum) {
+            (Some(bound), _) => format!("{})", plain(bound)),
+            (None, Some(bound)) => format!("{}]", plain(bound)),
+            (None, None) => "∞)".to_owned(),
+        };
+        format!("{lower}, {upper}")
+    }
+
+    /// The range in words.
+    fn bounds(&self) -> String {
+        let bounds = [
+            ("at least", &self.minimum),
+            ("above", &self.exclusive_minimum),
+            ("at most", &self.maximum),
+            ("below", &self.exclusive_maximum),
+        ];
+        let bounds = bounds.iter().filter_map(|(word, bound)| {
+            let bound = plain(bound.as_ref()?);
+            Some(format!("{word} {bound}"))
+        });
+        bounds.collect::<Vec<_>>().join(" and ")
+    }
+
+    fn of_bounds(&self, noun: &str) -> String {
+        let bounds = self.bounds();
+        let of = if bounds.starts_with("at ") { "of " } else { "" };
+        format!("{noun} {of}{bounds}")
+    }
+
+    /// What a value must be, in words that go on from "must be".
+    fn expected(&self) -> String {
+        match (self.value_type, &self.items) {
+            (ValueType::Boolean, _) => "true or false".to_owned(),
+            (ValueType::Integer, _) => self.of_bounds("a whole number"),
+            (ValueType::Number, _) => self.of_bounds("a number"),
+            (ValueType::String, _) if self.one_of.is_empty() => "text in quotes".to_owned(),
+            (ValueType::String, _) => {
+                let words = self.one_of.iter().map(|choice| &choice.word);
+                let words: Vec<String> = words.map(|word| format!("`{word}`")).collect();
+                match words.split_last() {
+                    Some((last, [])) => last.clone(),
+                    Some((last, others)) => format!("{} or {last}", others.join(", ")),
+                    None => String::new(),
+                }
+            }
+            (ValueType::Array, None) => "a list in brackets".to_owned(),
+            (ValueType::Array, Some(items)) => {
+                format!("a list in brackets, each item {}", items.expected())
+            }
+        }
+    }
+
+    fn refused(&self, shown: &str) -> String {
+        format!("is {shown}, must be {}", self.expected())
+    }
+
+    /// The value as one of this setting's type; its range is not looked at.
+    ///
+    /// # Errors
+    /// What is wrong and what it must be.
+    pub(super) fn read(&self, value: &DeValue<'_>) -> Result<toml::Value, String> {
+        let read = match (self.value_type, value) {
+            (ValueType::Boolean, DeValue::Boolean(value)) => Some(toml::Value::Boolean(*value)),
+            (ValueType::Integer, DeValue::Integer(value)) => {
+                let value = i64::from_str_radix(value.as_str(), value.radix());
+                value.ok().map(toml::Value::Integer)
+            }
+            (ValueType::Number, DeValue::Integer(value)) => {
+                let value = i64::from_str_radix(value.as_str(), value.radix());
+                value.ok().map(|value| toml::Value::Float(value as f64))
+            }
+            (ValueType::Number, DeValue::Float(value)) => {
+                value.as_str().parse().ok().map(toml::Value::Float)
+            }
+            (ValueType::String, DeValue::String(text)) => {
+                let known = self.one_of.iter().any(|choice| choice.word == *text);
+                (known || self.one_of.is_empty()).then(|| text.clone().into_owned().into())
+            }
+            (ValueType::Array, DeValue::Array(values)) => {
+                let items = self.items.as_deref().unwrap_or(self);
+                let read = values.iter().map(|value| items.read(value.get_ref()));
+                let read = read.collect::<Result<Vec<_>, _>>();
+                return read
+                    .map(toml::Value::Array)
+                    .map_err(|wrong| format!("an item {wrong}"));
+            }
+            _ => None,
+        };
+        read.ok_or_else(|| self.refused(&shown(value)))
+    }
+
+    /// The value of a `--set` argument: TOML where it is TOML; a bare word is text, and words with commas are a list where a list is
+    /// expected.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) fn parse(&self, text: &str) -> Result<toml::Value, String> {
+        let parsed = DeValue::parse(text).ok();
+        let parsed = parsed.as_ref().map(toml::Spanned::get_ref);
+        let bare = DeValue::String(text.into());
+        match (self.value_type, parsed) {
+            (ValueType::String, Some(word @ DeValue::String(_))) => self.read(word),
+            (ValueType::String, _) => self.read(&bare),
+            (ValueType::Array, Some(list @ DeValue::Array(_))) => self.read(list),
+            (ValueType::Array, None) if text.starts_with('[') => Err(self.refused(text)),
+            (ValueType::Array, _) => {
+                let items = self.items.as_deref().unwrap_or(self);
+                let words = text
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|word| !word.is_empty());
+                let read = words.map(|word| items.parse(word));
+                let read = read.collect::<Result<Vec<_>, _>>();
+                read.map(toml::Value::Array)
+                    .map_err(|wrong| format!("an item {wrong}"))
+            }
+            (_, Some(value)) => self.read(value),
+            (_, None) => self.read(&bare),
+        }
+    }
+
+    /// Checks a value of the right type against the range.
+    ///
+    /// # Errors
+    /// What is wrong and what to do.
+    pub(super) fn check(&self, value: &toml::Value) -> Result<(), String> {
+        if let (toml::Value::Array(values), Some(items)) = (value, &self.items) {
+            let mut values = values.iter();
+            values
+                .try_for_each(|value| items.check(value))
+                .map_err(|wrong| format!("an item {wrong}"))?;
+        }
+        let Some(keyword) = self.violated(value) else {
+            return Ok(());
+        };
+        let shown = match value {
+            toml::Value::String(text) if text.is_empty() => "empty".to_owned(),
+            other => shortened(&other.to_string()),
+        };
+        Err(match self.error_message.get(keyword) {
+            Some(message) => format!("is {shown}, {message}"),
+            None if keyword == "uniqueItems" => format!("is {shown}, must name each once"),
+            None if keyword == "type" => self.refused(&shown),
+            None => format!("is {shown}, must be {}", self.bounds()),
         })
     }
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_unit()
-    }
-
-    serde::forward_to_deserialize_any! {
-        i128 u128 char bytes byte_buf unit unit_struct newtype_struct tuple tuple_struct map identifier ignored_any
-    }
-}
-
-/// Every field of a struct in turn.
-struct Fields<'a> {
-    names: std::slice::Iter<'static, &'static str>,
-    next: &'static str,
-    found: &'a mut BTreeMap<&'static str, Schema>,
-}
-
-impl<'de> MapAccess<'de> for Fields<'_> {
-    type Error = Error;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Error> {
-        let Some(name) = self.names.next() else {
-            return Ok(None);
+    /// The first keyword of the schema that a value does not meet.
+    fn violated(&self, value: &toml::Value) -> Option<&'static str> {
+        let number = match value {
+            toml::Value::Integer(number) => Some(*number as f64),
+            toml::Value::Float(number) => Some(*number),
+            _ => None,
         };
-        self.next = name;
-        seed.deserialize(StrDeserializer::new(name)).map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let schema = self.found.entry(self.next).or_insert(Schema::Scalar);
-        seed.deserialize(Probe(schema))
+        let outside = |bound: &Option<Number>, is_within: fn(f64, f64) -> bool| {
+            let pair = number.zip(bound.as_ref().and_then(Number::as_f64));
+            pair.is_some_and(|(number, bound)| !is_within(number, bound))
+        };
+        let text = value.as_str();
+        let repeats = || {
+            let values = value.as_array()?;
+            let mut seen = values.iter().enumerate();
+            Some(seen.any(|(index, value)| values[..index].contains(value)))
+        };
+        let keywords = [
+            ("type", number.is_some_and(|number| !number.is_finite())),
+            (
+                "minimum",
+                outside(&self.minimum, |number, bound| number >= bound),
+            ),
+            (
+                "exclusiveMinimum",
+                outside(&self.exclusive_minimum, |number, bound| number > bound),
+            ),
+            (
+                "maximum",
+                outside(&self.maximum, |number, bound| number <= bound),
+            ),
+            (
+                "exclusiveMaximum",
+                outside(&self.exclusive_maximum, |number, bound| number < bound),
+            ),
+            (
+                "multipleOf",
+                value
+                    .as_integer()
+                    .zip(self.multiple_of)
+                    .is_some_and(|(number, of)| number % of != 0),
+            ),
+            (
+                "minLength",
+                text.is_some_and(|text| text.chars().count() < self.min_length),
+            ),
+            (
+                "pattern",
+                text.zip(self.pattern.as_ref())
+                    .is_some_and(|(text, pattern)| !pattern.is_match(text)),
+            ),
+            (
+                "uniqueItems",
+                self.unique_items && repeats().unwrap_or(false),
+            ),
+        ];
+        let mut violated = keywords.iter().filter(|(_, is_violated)| *is_violated);
+        violated.next().map(|(keyword, _)| *keyword)
     }
 }
 
-/// A list without elements.
-struct Nothing;
-
-impl<'de> SeqAccess<'de> for Nothing {
-    type Error = Error;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        _: T,
-    ) -> Result<Option<T::Value>, Error> {
-        Ok(None)
+/// A value as its file has it.
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => {
+            let text = toml::Value::String(text.clone().into_owned());
+            shortened(&text.to_string())
+        }
+        DeValue::Integer(number) => shortened(&number.to_string()),
+        DeValue::Float(number) => shortened(number.as_str()),
+        DeValue::Boolean(value) => value.to_string(),
+        DeValue::Datetime(date) => date.to_string(),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
     }
 }
 
-/// An enum's first choice, which has no content.
-struct First(&'static str);
-
-impl<'de> EnumAccess<'de> for First {
-    type Error = Error;
-    type Variant = Self;
-
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Error> {
-        let variant = seed.deserialize(StrDeserializer::new(self.0))?;
-        Ok((variant, self))
-    }
+/// A bound without a fraction where it has none.
+fn plain(bound: &Number) -> String {
+    let whole = bound.as_f64().filter(|_| bound.is_f64());
+    whole.map_or_else(|| bound.to_string(), |bound| bound.to_string())
 }
 
-impl<'de> VariantAccess<'de> for First {
-    type Error = Error;
+fn in_toml(value: &Value) -> String {
+    toml::Value::try_from(value).map_or_else(|_| value.to_string(), |value| value.to_string())
+}
 
-    fn unit_variant(self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, Error> {
-        Err(serde::de::Error::custom("a choice with content"))
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Error> {
-        Err(serde::de::Error::custom("a choice with content"))
-    }
-
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        _: &'static [&'static str],
-        _: V,
-    ) -> Result<V::Value, Error> {
-        Err(serde::de::Error::custom("a choice with content"))
+/// The beginning of a long text.
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 60;
+    match text.char_indices().nth(LONGEST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 
@@ -231,19 +496,99 @@ impl<'de> VariantAccess<'de> for First {
 mod tests {
     use super::*;
 
+    /// Calls `visit` with every setting's schema, those of list items too.
+    fn every_leaf(schema: &Value, visit: &mut impl FnMut(&Value)) {
+        match schema.get("properties") {
+            Some(fields) => {
+                for field in fields.as_object().unwrap().values() {
+                    every_leaf(field, visit);
+                }
+            }
+            None => visit(schema),
+        }
+    }
+
     #[test]
-    fn every_type_of_the_config_is_understood() {
-        let mut schema = Schema::Scalar;
-        Config::deserialize(Probe(&mut schema)).unwrap();
-        assert_eq!(&schema, Schema::of_config());
-        let kind = |key: &str| key.split('.').try_fold(&schema, Schema::get);
+    fn every_field_is_a_setting_with_all_that_belongs_to_it() {
+        let mut leaves = 0;
+        every_leaf(&Config::json_schema(), &mut |leaf| {
+            leaves += 1;
+            serde_json::from_value::<Setting>(leaf.clone())
+                .unwrap_or_else(|error| panic!("{error}: {leaf}"));
+        });
+        assert_eq!(leaves, Config::settings().len());
+        for setting in Config::settings() {
+            let key = &setting.key;
+            assert!(setting.doc.split(' ').count() > 2, "{key}: {}", setting.doc);
+            for choice in setting.choices() {
+                assert!(!choice.doc.is_empty(), "{key}: {}", choice.word);
+            }
+            assert!(
+                setting.default.is_some() || !setting.examples.is_empty(),
+                "{key} is absent by default: an example says how to write it"
+            );
+            for value in setting.examples.iter().chain(&setting.default) {
+                let written = in_toml(value);
+                let read = setting.parse(&written);
+                let read = read.unwrap_or_else(|wrong| panic!("{key} = {written}: {wrong}"));
+                setting
+                    .check(&read)
+                    .unwrap_or_else(|wrong| panic!("{key} = {written}: {wrong}"));
+            }
+            if setting.value_type == ValueType::Integer {
+                assert!(setting.maximum.is_some(), "{key} has no largest value");
+            }
+        }
+    }
+
+    #[test]
+    fn settings_are_found_by_their_keys() {
+        let kind = |key: &str| find(key).unwrap().value_type;
         // Absent by default, and not written when absent.
-        assert_eq!(kind("data.manifest"), Some(&Schema::Text));
-        assert_eq!(kind("data.assume_kind"), Some(&Schema::Text));
-        assert_eq!(kind("train.stop_after"), Some(&Schema::Scalar));
-        assert_eq!(kind("data.kinds"), Some(&Schema::List));
-        assert!(matches!(kind("eval"), Some(Schema::Table(_))));
-        assert_eq!(kind("eval.nothing"), None);
-        assert_eq!(kind("seed.nothing"), None);
+        assert_eq!(kind("data.manifest"), ValueType::String);
+        assert_eq!(kind("data.assume_kind"), ValueType::String);
+        assert_eq!(kind("train.stop_after"), ValueType::Integer);
+        assert_eq!(kind("data.kinds"), ValueType::Array);
+        assert!(is_table("eval") && !is_table("eva") && !is_table("seed"));
+        assert!(find("eval").is_none() && find("eval.nothing").is_none());
+    }
+
+    #[test]
+    fn what_differs_within_a_run_is_what_changes_no_number() {
+        let of = |wanted: MayDiffer| {
+            let settings = Config::settings().iter();
+            let settings = settings.filter(move |setting| setting.may_differ == Some(wanted));
+            settings
+                .map(|setting| setting.key.as_str())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of(MayDiffer::Machines),
+            [
+                "output_dir",
+                "model.device",
+                "data.video_root",
+                "data.video_strip",
+                "data.cache_mib",
+                "data.cache_dir",
+                "data.cache_dir_mib",
+                "train.rank_timeout",
+            ]
+        );
+        assert_eq!(
+            of(MayDiffer::Parts),
+            [
+                "model.bias_placement",
+                "sampling.max_rows",
+                "sampling.cuda_graph",
+                "optimizer.memory",
+                "train.stop_after",
+                "train.max_bad_steps",
+                "train.prefetch_mib",
+                "checkpoint.every",
+                "checkpoint.keep",
+                "checkpoint.keep_steps",
+            ]
+        );
     }
 }

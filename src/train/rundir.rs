@@ -1,6 +1,7 @@
 //! The run directory: one process at a time, the resolved config, the environment, the log.
 
 use crate::config::Config;
+use crate::config::MayDiffer;
 use crate::config::Schedule;
 use crate::config::Verb;
 use crate::util::atomic;
@@ -144,40 +145,22 @@ fn environment(verb: Verb, device: &Device, ranks: usize) -> serde_json::Value {
     })
 }
 
-/// Settings that may differ between the parts of one run: they change where and when, and of the numbers at most how
-/// they are rounded.
-const FREE_TO_CHANGE: [&str; 18] = [
-    "output_dir",
-    "model.device",
-    "model.bias_placement",
-    "optimizer.memory",
-    "sampling.max_rows",
-    "sampling.cuda_graph",
-    "data.cache_mib",
-    "data.cache_dir",
-    "data.cache_dir_mib",
-    "train.prefetch_mib",
-    "train.rank_timeout",
-    "train.max_bad_steps",
-    "train.stop_after",
-    "checkpoint.every",
-    "checkpoint.keep",
-    "checkpoint.keep_steps",
-    "data.video_root",
-    "data.video_strip",
-];
-
-/// The keys with both values, a line each, that differ between flattened configs, but for those `free` to, and those of
-/// evaluations.
+/// The keys with both values, a line each, that differ between flattened configs, but for those that may differ between
+/// `allowed`, those of evaluations, and `free`.
 pub(super) fn differences(
     old: &BTreeMap<String, String>,
     new: &BTreeMap<String, String>,
-    free: &[&str],
+    allowed: MayDiffer,
+    free: Option<&str>,
 ) -> Vec<String> {
+    let settings = Config::settings().iter();
+    let may_differ = settings.filter(|setting| setting.may_differ >= Some(allowed));
+    let may_differ: BTreeSet<&str> = may_differ.map(|setting| setting.key.as_str()).collect();
+    let is_free = |key: &str| may_differ.contains(key) || Some(key) == free;
     let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let show = |value: Option<&String>| value.map_or_else(|| "absent".to_owned(), Clone::clone);
     keys.into_iter()
-        .filter(|key| !free.contains(&key.as_str()) && !key.starts_with("eval."))
+        .filter(|key| !is_free(key) && !key.starts_with("eval."))
         .map(|key| (key, old.get(key), new.get(key)))
         .filter(|(_, old, new)| old != new)
         .map(|(key, old, new)| format!("  {key}: was {}, is {}", show(old), show(new)))
@@ -189,11 +172,9 @@ pub(super) fn differences(
 /// # Errors
 /// [`RunDirError::ConfigChanged`] names every such key with both values.
 pub fn check_same_config(checkpoint: &Path, before: &Config, now: &Config) -> Result<()> {
-    let mut free = FREE_TO_CHANGE.to_vec();
-    if now.optimizer.schedule == Schedule::Constant {
-        free.push("train.steps");
-    }
-    let differences = differences(&before.flattened(), &now.flattened(), &free);
+    let free = (now.optimizer.schedule == Schedule::Constant).then_some("train.steps");
+    let (old, new) = (before.flattened(), now.flattened());
+    let differences = differences(&old, &new, MayDiffer::Parts, free);
     if differences.is_empty() {
         return Ok(());
     }

@@ -10,6 +10,7 @@ use super::rundir::RunDir;
 use super::rundir::RunDirError;
 use super::sft;
 use crate::config::Config;
+use crate::config::MayDiffer;
 use crate::config::Verb;
 use crate::data::Dataset;
 use crate::data::Question;
@@ -215,18 +216,6 @@ struct Identity {
     questions: u64,
 }
 
-/// Settings that may differ between the machines of one run.
-const OF_A_MACHINE: [&str; 8] = [
-    "output_dir",
-    "model.device",
-    "data.video_root",
-    "data.video_strip",
-    "data.cache_dir",
-    "data.cache_mib",
-    "data.cache_dir_mib",
-    "train.rank_timeout",
-];
-
 /// Refuses ranks that would train something else than rank 0.
 ///
 /// # Errors
@@ -244,7 +233,8 @@ pub(super) fn agree(dist: &ProcessGroup, config: &Config, steps: &Steps) -> Resu
     })?;
     let first = &all[0];
     for (rank, other) in all.iter().enumerate() {
-        let settings = rundir::differences(&first.settings, &other.settings, &OF_A_MACHINE);
+        let allowed = MayDiffer::Machines;
+        let settings = rundir::differences(&first.settings, &other.settings, allowed, None);
         let reason = if !settings.is_empty() {
             format!(
                 "its settings differ (was: those of rank 0):\n{}",

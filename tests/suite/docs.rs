@@ -1,9 +1,10 @@
 //! The README says what the program does: every setting, every command and every flag it names.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use videothinker::config::{BiasPlacement, Config, ConfigError, OptimizerMemory, Verb};
+use videothinker::config::{
+    BiasPlacement, Config, ConfigError, OptimizerMemory, Setting, ValueType, Verb,
+};
 use videothinker::model::spec::Spec;
 use videothinker::train::estimate::{MemoryEstimate, StepShape};
 
@@ -11,132 +12,31 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// A field or variant of the config's source and its doc comment on one line.
-struct Item {
-    name: String,
-    /// The type of a field; empty for a variant.
-    kind: String,
-    doc: String,
-}
-
-/// Fields or variants by the name of their struct or enum.
-type Types = BTreeMap<String, Vec<Item>>;
-
-/// Structs and enums of the config's source with their fields or variants.
-fn parse_config_source(source: &str) -> Types {
-    let mut types = BTreeMap::new();
-    let mut current: Option<(String, Vec<Item>)> = None;
-    let mut doc = String::new();
-    for line in source.lines() {
-        let header = line
-            .strip_prefix("pub struct ")
-            .or_else(|| line.strip_prefix("pub enum "));
-        if let Some(rest) = header {
-            current = Some((rest.trim_end_matches(" {").to_owned(), Vec::new()));
-            doc.clear();
-        } else if line == "}" {
-            current = current.and_then(|(name, items)| {
-                types.insert(name, items);
-                None
-            });
-        } else if let Some(text) = line.trim_start().strip_prefix("/// ") {
-            if !doc.is_empty() {
-                doc.push(' ');
-            }
-            doc.push_str(text);
-        } else if let Some((_, items)) = &mut current
-            && let Some(body) = line.trim().strip_suffix(',')
-            && !body.contains('(')
-        {
-            let (name, kind) = body
-                .strip_prefix("pub ")
-                .and_then(|field| field.split_once(": "))
-                .unwrap_or((body, ""));
-            items.push(Item {
-                name: name.to_owned(),
-                kind: kind.to_owned(),
-                doc: std::mem::take(&mut doc),
-            });
-        }
-    }
-    types
-}
-
-/// `FooBar` as serde writes it: `lowercase` for one word, `snake_case` for several.
-fn snake_case(name: &str) -> String {
-    let mut text = String::new();
-    for (index, c) in name.chars().enumerate() {
-        if c.is_uppercase() && index > 0 {
-            text.push('_');
-        }
-        text.extend(c.to_lowercase());
-    }
-    text
-}
-
-fn config_source() -> String {
-    read("src/config.rs") + &read("src/config/eval.rs") + &read("src/config/video.rs")
-}
-
 /// The configuration table as it should stand in the README.
 fn config_table() -> String {
-    let types = parse_config_source(&config_source());
-    let defaults = toml::Table::try_from(Config::default()).unwrap();
-    let mut text = String::from("| key | default | meaning |\n| --- | --- | --- |\n");
-    for item in &types["Config"] {
-        match types.get(&item.kind) {
-            None => push_row(
-                &mut text,
-                &item.name,
-                defaults.get(&item.name),
-                item,
-                &types,
-            ),
-            Some(fields) => {
-                for field in fields {
-                    let default = defaults[&item.name].get(&field.name);
-                    push_row(
-                        &mut text,
-                        &format!("{}.{}", item.name, field.name),
-                        default,
-                        field,
-                        &types,
-                    );
-                }
-            }
+    let mut text =
+        String::from("| key | values | default | meaning |\n| --- | --- | --- | --- |\n");
+    for setting in Config::settings() {
+        let default = setting.default_in_toml();
+        let default = default.map_or_else(|| "–".to_owned(), |value| format!("`{value}`"));
+        let mut meaning = setting.doc.clone();
+        for (index, choice) in setting.choices().iter().enumerate() {
+            meaning.push_str(if index == 0 { "<br>" } else { " · " });
+            let doc = choice.doc.trim_end_matches('.');
+            meaning += &format!("`{}`: {doc}", choice.word);
         }
+        text += &format!(
+            "| `{}` | {} | {default} | {} |\n",
+            setting.key,
+            setting.value_in_brief(),
+            meaning.replace('|', "\\|")
+        );
     }
     text
-}
-
-fn push_row(
-    text: &mut String,
-    key: &str,
-    default: Option<&toml::Value>,
-    item: &Item,
-    types: &Types,
-) {
-    let default = default.map_or_else(|| "–".to_owned(), |value| format!("`{value}`"));
-    let inner = item
-        .kind
-        .trim_start_matches("Option<")
-        .trim_start_matches("Vec<");
-    let mut meaning = item.doc.clone();
-    if let Some(variants) = types.get(inner.trim_end_matches('>')) {
-        for (index, variant) in variants.iter().enumerate() {
-            meaning.push_str(if index == 0 { "<br>" } else { " · " });
-            let doc = variant.doc.trim_end_matches('.');
-            meaning += &format!("`{}`: {doc}", snake_case(&variant.name));
-        }
-    }
-    *text += &format!(
-        "| `{key}` | {default} | {} |\n",
-        meaning.replace('|', "\\|")
-    );
 }
 
 #[test]
-fn the_configuration_table_is_that_of_the_source() {
+fn the_configuration_table_is_that_of_the_program() {
     check_table("config", &config_table());
 }
 
@@ -164,68 +64,58 @@ fn check_table(name: &str, wanted: &str) {
 }
 
 #[test]
-fn every_setting_is_in_the_table() {
-    let table = config_table();
-    let rows = table.lines().skip(2);
-    let mut named: Vec<&str> = rows
-        .filter_map(|row| row.strip_prefix("| `")?.split_once('`'))
-        .map(|(key, _)| key)
-        .collect();
-    named.sort_unstable();
-    assert!(named.len() > 70, "{named:?}");
-    assert_eq!(named, Config::keys());
+fn the_schema_for_editors_is_that_of_the_program() {
+    let output = assert_cmd::Command::cargo_bin("videothinker")
+        .unwrap()
+        .args(["inspect", "config", "--schema"])
+        .output()
+        .unwrap();
+    let schema = String::from_utf8(output.stdout).unwrap();
+    if std::env::var_os("UPDATE_README").is_some() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/schema.json");
+        std::fs::write(file, &schema).unwrap();
+    }
+    assert!(
+        schema == read("configs/schema.json"),
+        "run UPDATE_README=1 scripts/test.sh --test suite docs"
+    );
 }
 
-/// Another value than the default, of the kind that a field's type says.
-fn other_value(kind: &str, default: Option<&toml::Value>, types: &Types) -> toml::Value {
-    let inner = kind.strip_prefix("Option<").or(kind.strip_prefix("Vec<"));
-    let inner = inner.map_or(kind, |inner| inner.trim_end_matches('>'));
-    let value = match (inner, default) {
-        ("bool", default) => (!default.unwrap().as_bool().unwrap()).into(),
-        ("usize" | "u64", default) => {
-            let default = default.and_then(toml::Value::as_integer);
-            (2 * default.unwrap_or(1).max(1)).into()
+/// Another value than the default, of the setting's kind.
+fn other_value(setting: &Setting) -> toml::Value {
+    let default = setting.default.as_ref();
+    if let Some(example) = setting.examples.first()
+        && Some(example) != default
+    {
+        return toml::Value::try_from(example).unwrap();
+    }
+    match setting.value_type {
+        ValueType::Boolean => (!default.unwrap().as_bool().unwrap()).into(),
+        ValueType::Integer => (2 * default.unwrap().as_i64().unwrap().max(1)).into(),
+        ValueType::Number => match default.unwrap().as_f64().unwrap() {
+            0.0 => 0.5.into(),
+            default => (default / 2.0).into(),
+        },
+        ValueType::String if setting.choices().is_empty() => "elsewhere".into(),
+        ValueType::String => {
+            let mut words = setting.choices().iter().map(|choice| &choice.word);
+            let default = default.and_then(serde_json::Value::as_str);
+            let other = words.find(|word| Some(word.as_str()) != default);
+            other.unwrap().clone().into()
         }
-        ("f64", default) => {
-            let default = default.and_then(toml::Value::as_float).unwrap_or(0.0);
-            (if default == 0.0 { 0.5 } else { default / 2.0 }).into()
-        }
-        ("String" | "PathBuf", _) => "elsewhere".into(),
-        (name, default) => {
-            let words = types[name].iter().map(|item| snake_case(&item.name));
-            let default = default.and_then(toml::Value::as_str);
-            let mut words = words.filter(|word| Some(word.as_str()) != default);
-            words.next().unwrap().into()
-        }
-    };
-    if kind.starts_with("Vec<") {
-        vec![value].into()
-    } else {
-        value
+        ValueType::Array => panic!("{}: a list has an example", setting.key),
     }
 }
 
 #[test]
 fn every_setting_can_be_set_in_a_file_and_on_the_command_line() {
-    let types = parse_config_source(&config_source());
-    let defaults = toml::Table::try_from(Config::default()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
     let mut taken = 0;
-    for key in Config::keys() {
-        let (section, name) = key.split_once('.').unwrap_or(("", &key));
-        let fields = if defaults.contains_key(section) {
-            let of = types["Config"].iter().find(|item| item.name == section);
-            &types[&of.unwrap().kind]
-        } else {
-            &types["Config"]
-        };
-        let field = fields.iter().find(|item| item.name == name).unwrap();
-        let default = match section {
-            "" => defaults.get(name),
-            section => defaults[section].get(name),
-        };
-        let value = other_value(&field.kind, default, &types);
+    for setting in Config::settings() {
+        let key = &setting.key;
+        let (section, name) = key.split_once('.').unwrap_or(("", key));
+        let value = other_value(setting);
         let table = if section.is_empty() {
             String::new()
         } else {
@@ -238,7 +128,7 @@ fn every_setting_can_be_set_in_a_file_and_on_the_command_line() {
         ] {
             match loaded {
                 Ok(config) => {
-                    assert_eq!(config.flattened()[&key], value.to_string(), "{key}");
+                    assert_eq!(config.flattened()[key], value.to_string(), "{key}");
                     taken += 1;
                 }
                 // It was understood, and does not go with the rest, or names what is not there.
@@ -455,6 +345,13 @@ fn every_config_file_loads() {
             assert!(
                 text.starts_with("# "),
                 "{}: a first line says what it is for",
+                path.display()
+            );
+            let comments = text.lines().take_while(|line| line.starts_with('#'));
+            assert_eq!(
+                comments.last(),
+                Some("#:schema ../schema.json"),
+                "{}: editors find the schema",
                 path.display()
             );
             found += 1;

@@ -212,7 +212,7 @@ mod tests {
     use std::net::TcpListener;
     use std::process::Command;
 
-    const SOON: Duration = Duration::from_secs(120);
+    const SOON: Duration = Duration::from_mins(2);
     /// What makes a process of this test one of its ranks: `RANK SIZE PORT`.
     const PLACE: &str = "VIDEOTHINKER_TEST_PLACE";
 

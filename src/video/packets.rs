@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A clip that takes longer is given up.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+const TIME_LIMIT: Duration = Duration::from_mins(2);
 /// Packets up to this many bytes stay in memory between the two passes; a larger file is read twice.
 const KEPT_BYTES: u64 = 64 << 20;
 /// More packets than this are no clip (24 hours at 60 frames per second are half of it).

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub(crate) type Variables<'a> = &'a [(&'a str, &'a str)];
 
 /// A run that takes longer hangs.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_mins(5);
 
 /// The video settings of the miniature, and few frames: the device is a thousand times slower than a card.
 pub(crate) const FEW_PIXELS: &[&str] = &[

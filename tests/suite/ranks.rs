@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const SOON: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_mins(2);
 /// What another order of additions does to a number. The largest rounding error of a log-probability is among them, and
 /// itself some 1e-6.
 const ORDER: f64 = 1e-5;

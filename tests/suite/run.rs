@@ -129,7 +129,7 @@ impl Run {
         let start = Instant::now();
         while self.lines("metrics.jsonl").len() < count {
             assert!(
-                start.elapsed() < Duration::from_secs(300),
+                start.elapsed() < Duration::from_mins(5),
                 "no step {count} in five minutes"
             );
             std::thread::sleep(Duration::from_millis(10));

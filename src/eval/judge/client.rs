@@ -10,7 +10,7 @@ use ureq::Agent;
 use ureq::http::{HeaderValue, StatusCode, Uri, header};
 
 /// Longest wait for one reply.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Attempts at one request: a busy or restarting server gets about a minute.
 const ATTEMPTS: u32 = 7;
 
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_server_says_how_long_to_wait() {
-        let minute = Some(Duration::from_secs(60));
+        let minute = Some(Duration::from_mins(1));
         assert_eq!(wait_for("Retry-After: 60\r\n"), minute);
         assert_eq!(wait_for(""), None);
         let date = "Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n";

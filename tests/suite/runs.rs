@@ -43,7 +43,11 @@ fn bad_settings_are_named_with_exit_code_2() {
         "3",
         &["--set train.stepz=3", "`train.steps`"],
     );
-    with("train.steps", "many", &["`train.steps`", "expected"]);
+    with(
+        "train.steps",
+        "many",
+        &["`train.steps`", "must be a whole number"],
+    );
     with(
         "data.questions",
         "absent.json",

@@ -1,4 +1,4 @@
-//! From a TOML file and `--set` arguments to a [`Config`], with every mistake named by place and key.
+//! From a TOML file and `--set` arguments to a [`Config`], with every mistake named by where it stands and its key.
 
 use super::Config;
 use super::Setting;
@@ -26,28 +26,28 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML.
-    #[error("{place}: not valid TOML: {message}")]
+    #[error("{origin}: not valid TOML: {message}")]
     Syntax {
         /// File and line.
-        place: Place,
+        origin: Origin,
         /// The parser's words.
         message: String,
     },
     /// A key that no setting has.
-    #[error("{place}: unknown key `{key}`{}", hint(.nearest.as_deref()))]
+    #[error("{origin}: unknown key `{key}`{}", hint(.nearest.as_deref()))]
     UnknownKey {
         /// File and line, or the argument.
-        place: Place,
+        origin: Origin,
         /// The key as written, with its table.
         key: String,
         /// The most similar valid key.
         nearest: Option<String>,
     },
     /// A value of the wrong type, or a word that is none of the choices.
-    #[error("{place}: `{key}`: {message}")]
+    #[error("{origin}: `{key}`: {message}")]
     WrongType {
         /// File and line, or the argument.
-        place: Place,
+        origin: Origin,
         /// The key.
         key: String,
         /// What was found and what is expected.
@@ -60,10 +60,10 @@ pub enum ConfigError {
         argument: String,
     },
     /// A value outside its range, or one that contradicts another.
-    #[error("{place}: `{key}`: {problem}")]
+    #[error("{origin}: `{key}`: {problem}")]
     Invalid {
         /// Where the value comes from.
-        place: Place,
+        origin: Origin,
         /// The key.
         key: String,
         /// What is wrong and what to do.
@@ -77,7 +77,7 @@ fn hint(nearest: Option<&str>) -> String {
 
 /// Where a setting was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Origin {
     /// A line of the config file, counted from 1.
     Line(PathBuf, usize),
     /// A `--set` argument.
@@ -86,7 +86,7 @@ pub enum Place {
     Default,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(path, line) => write!(f, "{}:{line}", path.display()),
@@ -98,12 +98,12 @@ impl fmt::Display for Place {
 
 /// Where each setting that is not a default was written.
 #[derive(Debug, Clone, Default)]
-pub struct Origins(BTreeMap<&'static str, Place>);
+pub struct Origins(BTreeMap<&'static str, Origin>);
 
 impl Origins {
-    /// The place of a dotted key.
-    pub fn place(&self, key: &str) -> Place {
-        self.0.get(key).cloned().unwrap_or(Place::Default)
+    /// Where a dotted key was written.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.0.get(key).cloned().unwrap_or(Origin::Default)
     }
 
     /// Whether the user wrote this key.
@@ -131,7 +131,7 @@ impl Config {
             written.read_override(argument)?;
         }
         written.check_ranges()?;
-        let mut config = written.config(Place::Default)?;
+        let mut config = written.config(Origin::Default)?;
         config.prepare(verb, &written.origins)?;
         Ok(config)
     }
@@ -156,7 +156,7 @@ impl Config {
             let text_after = written.values.entry("video.text_after");
             text_after.or_insert_with(|| "spatial".into());
         }
-        written.config(Place::Line(path.to_path_buf(), 1))
+        written.config(Origin::Line(path.to_path_buf(), 1))
     }
 
     /// Every setting as `(dotted key, value)`, in order of the keys; an absent one has no entry.
@@ -188,9 +188,9 @@ struct Written {
 }
 
 impl Written {
-    fn insert(&mut self, setting: &'static Setting, value: Value, place: Place) {
+    fn insert(&mut self, setting: &'static Setting, value: Value, origin: Origin) {
         self.values.insert(&setting.key, value);
-        self.origins.0.insert(&setting.key, place);
+        self.origins.0.insert(&setting.key, origin);
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
@@ -198,28 +198,28 @@ impl Written {
             path: path.to_path_buf(),
             source,
         })?;
-        let place = |span: Range<usize>| {
+        let origin = |span: Range<usize>| {
             let before = text.get(..span.start).unwrap_or(&text);
-            Place::Line(path.to_path_buf(), 1 + before.matches('\n').count())
+            Origin::Line(path.to_path_buf(), 1 + before.matches('\n').count())
         };
         let document = DeTable::parse(&text).map_err(|error| ConfigError::Syntax {
-            place: place(error.span().unwrap_or(0..0)),
+            origin: origin(error.span().unwrap_or(0..0)),
             message: error.message().to_owned(),
         })?;
-        self.read_table("", document.get_ref(), &place)
+        self.read_table("", document.get_ref(), &origin)
     }
 
     fn read_table(
         &mut self,
         prefix: &str,
         table: &DeTable<'_>,
-        place: &impl Fn(Range<usize>) -> Place,
+        origin: &impl Fn(Range<usize>) -> Origin,
     ) -> Result<(), ConfigError> {
         for (name, value) in table {
             let key = schema::join(prefix, name.get_ref());
-            let place_of_key = || place(name.span());
+            let origin_of_key = || origin(name.span());
             let wrong = |message: String| ConfigError::WrongType {
-                place: place_of_key(),
+                origin: origin_of_key(),
                 key: key.clone(),
                 message,
             };
@@ -231,15 +231,15 @@ impl Written {
                 }
                 (value, Some(setting)) if is_name => {
                     let value = setting.read(value).map_err(wrong)?;
-                    self.insert(setting, value, place_of_key());
+                    self.insert(setting, value, origin_of_key());
                 }
                 (DeValue::Table(inner), None) if is_name && schema::is_table(&key) => {
-                    self.read_table(&key, inner, place)?;
+                    self.read_table(&key, inner, origin)?;
                 }
                 (_, None) if is_name && schema::is_table(&key) => {
                     return Err(wrong(format!("is a table: write its keys below [{key}]")));
                 }
-                _ => return Err(unknown(place_of_key(), &key)),
+                _ => return Err(unknown(origin_of_key(), &key)),
             }
         }
         Ok(())
@@ -247,7 +247,7 @@ impl Written {
 
     /// Reads one `KEY=VALUE`.
     fn read_override(&mut self, argument: &str) -> Result<(), ConfigError> {
-        let place = || Place::Argument(argument.to_owned());
+        let origin = || Origin::Argument(argument.to_owned());
         let (key, text) =
             argument
                 .split_once('=')
@@ -256,7 +256,7 @@ impl Written {
                 })?;
         let (key, text) = (key.trim(), text.trim());
         let wrong = |message: String| ConfigError::WrongType {
-            place: place(),
+            origin: origin(),
             key: key.to_owned(),
             message,
         };
@@ -264,11 +264,11 @@ impl Written {
             return Err(if schema::is_table(key) {
                 wrong(format!("is a table: set one of its keys, {key}.NAME=VALUE"))
             } else {
-                unknown(place(), key)
+                unknown(origin(), key)
             });
         };
         let value = setting.parse(text).map_err(wrong)?;
-        self.insert(setting, value, place());
+        self.insert(setting, value, origin());
         Ok(())
     }
 
@@ -278,7 +278,7 @@ impl Written {
                 setting
                     .check(value)
                     .map_err(|problem| ConfigError::Invalid {
-                        place: self.origins.place(&setting.key),
+                        origin: self.origins.origin(&setting.key),
                         key: setting.key.clone(),
                         problem,
                     })?;
@@ -288,8 +288,8 @@ impl Written {
     }
 
     /// These settings, the others by default. What does not fit the types although it fits their schema is said to be at
-    /// `place`.
-    fn config(&self, place: Place) -> Result<Config, ConfigError> {
+    /// `origin`.
+    fn config(&self, origin: Origin) -> Result<Config, ConfigError> {
         let mut table = Table::new();
         for (key, value) in &self.values {
             insert(&mut table, key, value.clone());
@@ -297,16 +297,16 @@ impl Written {
         table
             .try_into()
             .map_err(|error: toml::de::Error| ConfigError::WrongType {
-                place,
+                origin,
                 key: String::new(),
                 message: error.message().to_owned(),
             })
     }
 }
 
-fn unknown(place: Place, key: &str) -> ConfigError {
+fn unknown(origin: Origin, key: &str) -> ConfigError {
     ConfigError::UnknownKey {
-        place,
+        origin,
         key: key.to_owned(),
         nearest: schema::nearest(key),
     }

@@ -153,7 +153,7 @@ impl Fix<'_> {
         if self.origins.is_set(key) && *setting != value {
             let protocol = self.protocol.as_str();
             return Err(ConfigError::Invalid {
-                place: self.origins.place(key),
+                origin: self.origins.origin(key),
                 key: key.to_owned(),
                 problem: format!(
                     "is {}, but eval.protocol = \"{protocol}\" means {}: remove one of the two",

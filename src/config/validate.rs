@@ -21,7 +21,7 @@ impl Check<'_> {
             return Ok(());
         }
         Err(ConfigError::Invalid {
-            place: self.origins.place(key),
+            origin: self.origins.origin(key),
             key: key.to_owned(),
             problem: problem.into(),
         })

@@ -103,9 +103,9 @@ pub enum WorldError {
     Data(#[from] DataError),
 }
 
-/// A part of the world.
+/// A split of the world.
 #[derive(Debug, Clone, Copy)]
-struct Part {
+struct WorldSplit {
     name: &'static str,
     first_index: usize,
     num_scenes: usize,
@@ -136,7 +136,7 @@ pub fn write_world(
                 room,
             });
         }
-        Ok(Part {
+        Ok(WorldSplit {
             name,
             first_index,
             num_scenes,
@@ -145,7 +145,7 @@ pub fn write_world(
     };
     let train = asked("train", 0, options.train, 10_000)?;
     let validation = asked("validation", 10_000, options.validation, 5_000)?;
-    let sft = Part {
+    let sft = WorldSplit {
         questions_per_scene: MINI.worked_questions,
         ..asked("sft", 20_000, options.sft, 80_000)?
     };
@@ -153,7 +153,7 @@ pub fn write_world(
     make_folders(&videos, &[train, validation, sft])?;
 
     let mut clip_bytes = 0;
-    let mut official = |part: Part| -> Result<Counts, WorldError> {
+    let mut official = |part: WorldSplit| -> Result<Counts, WorldError> {
         let (counts, bytes) = write_official(part, options.seed, out, progress)?;
         clip_bytes += bytes;
         Ok(counts)
@@ -169,7 +169,7 @@ pub fn write_world(
     })
 }
 
-fn make_folders(videos: &Path, parts: &[Part]) -> Result<(), FileError> {
+fn make_folders(videos: &Path, parts: &[WorldSplit]) -> Result<(), FileError> {
     file::create_folders(videos)?;
     for part in parts {
         for index in (part.first_index..part.first_index + part.num_scenes).step_by(1000) {
@@ -191,7 +191,7 @@ struct Made {
 
 /// Makes one scene of a part, writes its clip and hands it to `finish` with its random numbers.
 fn make_scene<T>(
-    part: Part,
+    part: WorldSplit,
     (position, topic): (usize, Topic),
     seed: u64,
     out: &Path,
@@ -220,7 +220,7 @@ fn make_scene<T>(
 /// Writes a part in the official formats and converts it as any official file. Returns the counts and
 /// the size of the clips.
 fn write_official(
-    part: Part,
+    part: WorldSplit,
     seed: u64,
     out: &Path,
     progress: &(dyn Fn() + Sync),
@@ -274,7 +274,7 @@ fn official_scene(made: &Made) -> OfficialScene {
 
 /// Writes the worked answers. Returns their number and the size of the clips.
 fn write_worked(
-    part: Part,
+    part: WorldSplit,
     seed: u64,
     out: &Path,
     progress: &(dyn Fn() + Sync),

@@ -32,7 +32,7 @@ const VERSION: u32 = 2;
 #[derive(Debug)]
 pub struct ClipLoader {
     config: VideoConfig,
-    memory: Memory,
+    memory: MemoryCache,
     folder: Option<Folder>,
 }
 
@@ -60,7 +60,7 @@ struct Entry {
 }
 
 #[derive(Debug)]
-struct Memory {
+struct MemoryCache {
     limit: usize,
     held: Mutex<Held>,
 }
@@ -89,7 +89,7 @@ impl ClipLoader {
         let limit = (data.cache_dir_mib as u64) << 20;
         Ok(Self {
             config: video.clone(),
-            memory: Memory {
+            memory: MemoryCache {
                 limit: data.cache_mib << 20,
                 held: Mutex::default(),
             },
@@ -157,7 +157,7 @@ impl Source {
     }
 }
 
-impl Memory {
+impl MemoryCache {
     fn get(&self, path: &Path, source: &Source) -> Option<Decoded> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let (kept, decoded) = held.clips.get(path.as_os_str())?;

@@ -66,16 +66,16 @@ impl Patience {
     }
 }
 
-/// Where a packet lies, by which it is known again.
+/// What a packet is known again by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct PacketId {
     pts: i64,
     /// Bytes from the file's start.
     offset: isize,
     size: usize,
 }
 
-impl Place {
+impl PacketId {
     fn of(packet: &Packet) -> Option<Self> {
         Some(Self {
             pts: packet.pts()?,
@@ -94,7 +94,7 @@ pub(super) struct PacketFile {
     next: usize,
     current: Packet,
     /// Where all packets lie, in a container that can go there.
-    places: Option<Arc<Vec<Place>>>,
+    packet_ids: Option<Arc<Vec<PacketId>>>,
 }
 
 /// What is known after all packets were read.
@@ -110,7 +110,7 @@ pub(super) struct Indexed {
 struct Found {
     infos: Vec<PacketInfo>,
     /// In a container that can go to its packets.
-    places: Option<Vec<Place>>,
+    packet_ids: Option<Vec<PacketId>>,
     /// Of an H.264 track.
     h264: Option<h264::Track>,
 }
@@ -125,9 +125,9 @@ impl Found {
             key: packet.is_key() && self.h264.as_ref().is_none_or(begins_alone),
             hidden: ffmpeg::is_hidden(packet),
         });
-        match (&mut self.places, Place::of(packet)) {
-            (Some(places), Some(place)) if place.offset >= 0 => places.push(place),
-            _ => self.places = None,
+        match (&mut self.packet_ids, PacketId::of(packet)) {
+            (Some(packet_ids), Some(place)) if place.offset >= 0 => packet_ids.push(place),
+            _ => self.packet_ids = None,
         }
         if let Some(track) = &mut self.h264 {
             // What comes beside a packet can change how it is read.
@@ -150,14 +150,14 @@ impl PacketFile {
             input,
             next: 0,
             current: Packet::empty(),
-            places: None,
+            packet_ids: None,
         })
     }
 
     /// The same file once more, at its first packet.
     pub(super) fn again(&self) -> Result<Self, VideoError> {
         Ok(Self {
-            places: self.places.clone(),
+            packet_ids: self.packet_ids.clone(),
             ..Self::open(&self.patience)?
         })
     }
@@ -191,12 +191,12 @@ impl PacketFile {
         let record = ffmpeg::h264_record(&self.track()?);
         let mut found = Found {
             infos: Vec::new(),
-            places: has_places.then(Vec::new),
+            packet_ids: has_places.then(Vec::new),
             h264: record.as_deref().map(h264::Track::new),
         };
         let kept = index_packets(&mut self.input, self.stream, &self.patience, &mut found)?;
         self.next = found.infos.len();
-        self.places = found.places.map(Arc::new);
+        self.packet_ids = found.packet_ids.map(Arc::new);
         Ok(Indexed {
             kept,
             index: PacketIndex::new(found.infos),
@@ -227,8 +227,8 @@ impl PacketFile {
     /// Goes to the packet at `position` by the container's index and reads it. False where that does not lead to it: the file
     /// is to be read from where it is then, its beginning after a try, and no more is tried.
     fn go_to(&mut self, position: usize) -> Result<bool, VideoError> {
-        let places = self.places.as_deref();
-        let Some(&place) = places.and_then(|places| places.get(position)) else {
+        let packet_ids = self.packet_ids.as_deref();
+        let Some(&place) = packet_ids.and_then(|packet_ids| packet_ids.get(position)) else {
             return Ok(false);
         };
         if ffmpeg::seek(&mut self.input, self.stream, place.pts) {
@@ -236,7 +236,7 @@ impl PacketFile {
                 if !read_packet(&mut self.input, self.stream, &mut self.current) {
                     break;
                 }
-                if Place::of(&self.current) == Some(place) {
+                if PacketId::of(&self.current) == Some(place) {
                     self.next = position + 1;
                     return Ok(true);
                 }
@@ -412,7 +412,7 @@ pub(super) mod tests {
         packet.data().unwrap().to_vec()
     }
 
-    /// Read in order, jumped to forwards and backwards, and where places are wrong or unknown.
+    /// Read in order, jumped to forwards and backwards, and where the identities are wrong or unknown.
     #[test]
     fn a_packet_is_the_same_however_it_is_reached() {
         for name in [
@@ -442,8 +442,8 @@ pub(super) mod tests {
                     "{name} {position}"
                 );
             }
-            if let Some(places) = &mut file.places {
-                for place in Arc::make_mut(places) {
+            if let Some(packet_ids) = &mut file.packet_ids {
+                for place in Arc::make_mut(packet_ids) {
                     place.size += 1;
                 }
             }
@@ -453,7 +453,10 @@ pub(super) mod tests {
                     "{name} {position}"
                 );
             }
-            assert!(file.places.is_none(), "{name}: wrong places are given up");
+            assert!(
+                file.packet_ids.is_none(),
+                "{name}: wrong identities are given up"
+            );
         }
     }
 

@@ -101,7 +101,7 @@ pub(super) fn read(record: &Record, tasks: Tasks, found: &mut Found) -> Result<(
     let Some(clip) = &record.key else {
         let (clip, aspect) = (record.text("video_id")?, record.text("dim")?);
         let id = format!("{task}/{}", record.index);
-        let place = Place {
+        let place = Provenance {
             id,
             clip: &clip,
             task,
@@ -124,7 +124,7 @@ pub(super) fn read(record: &Record, tasks: Tasks, found: &mut Found) -> Result<(
                 fields: fields.clone(),
             };
             let id = format!("{task}/{clip}/{aspect}/{index}");
-            let place = Place {
+            let place = Provenance {
                 id,
                 clip,
                 task,
@@ -137,15 +137,15 @@ pub(super) fn read(record: &Record, tasks: Tasks, found: &mut Found) -> Result<(
 }
 
 /// Where a question belongs.
-struct Place<'a> {
+struct Provenance<'a> {
     id: String,
     clip: &'a str,
     task: &'static str,
     aspect: &'a str,
 }
 
-fn push(item: &Record, place: Place, tasks: Tasks, found: &mut Found) -> Result<(), String> {
-    let Place {
+fn push(item: &Record, place: Provenance, tasks: Tasks, found: &mut Found) -> Result<(), String> {
+    let Provenance {
         id,
         clip,
         task,

@@ -12,7 +12,7 @@ use candle_core::{DType, Result, Tensor};
 pub(in crate::model::ops) struct Chunk {
     logits: Tensor,
     bias: Option<Tensor>,
-    scores: head::Scores,
+    scores: head::DeviceScores,
 }
 
 /// `hidden [R, H] · weightᵀ` → `[R, V]` in f32.

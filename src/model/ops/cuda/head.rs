@@ -18,13 +18,13 @@ const FULL_KL: usize = 4;
 
 /// Scores of the targets of some rows, on the device.
 #[derive(Debug, Clone)]
-pub struct Scores {
+pub struct DeviceScores {
     /// `[5, c]` in f32; the last two rows only with a bias model.
     values: Tensor,
     with_bias: bool,
 }
 
-impl Scores {
+impl DeviceScores {
     /// log p(target) `[c]`.
     pub fn logprob(&self) -> Result<Tensor> {
         self.values.get(LOGPROB)
@@ -42,7 +42,7 @@ impl Scores {
 }
 
 /// Scores of `targets [c]` (u32) under `logits [c, V]`, all in f32, with a bias model's logits of the same shape.
-pub fn scores(logits: &Tensor, targets: &Tensor, bias: Option<&Tensor>) -> Result<Scores> {
+pub fn scores(logits: &Tensor, targets: &Tensor, bias: Option<&Tensor>) -> Result<DeviceScores> {
     let (rows, vocabulary) = check(logits, targets, bias)?;
     let values = unwritten((5, rows), DType::F32, logits.device())?;
     Launch::new(&MODULE, "head_scores")
@@ -53,7 +53,7 @@ pub fn scores(logits: &Tensor, targets: &Tensor, bias: Option<&Tensor>) -> Resul
         .size(rows)
         .size(vocabulary)
         .run(Grid::new(rows, THREADS))?;
-    Ok(Scores {
+    Ok(DeviceScores {
         values,
         with_bias: bias.is_some(),
     })
@@ -65,7 +65,7 @@ pub fn backward(
     logits: &Tensor,
     dtype: DType,
     targets: &Tensor,
-    scores: &Scores,
+    scores: &DeviceScores,
     d_logprob: &Tensor,
     d_full_kl: Option<(&Tensor, &Tensor)>,
 ) -> Result<Tensor> {

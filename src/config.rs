@@ -42,7 +42,7 @@ pub use video::{FramePositions, SecondsPerGrid, TextAfterVideo, VideoConfig};
 pub struct Config {
     /// Seed of everything random: question order, sampling, initialisation.
     #[schemars(range(max = i64::MAX))]
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Run directory: resolved config, metrics, rollouts, checkpoints.
     #[schemars(
         length(min = 1),
@@ -52,13 +52,13 @@ pub struct Config {
     /// Which model, and where it runs.
     pub model: ModelConfig,
     /// Which questions.
-    pub data: DataConfig,
+    pub(crate) data: DataConfig,
     /// Frames and pixels per clip.
-    pub video: VideoConfig,
+    pub(crate) video: VideoConfig,
     /// How completions are sampled.
     pub sampling: SamplingConfig,
     /// How completions are scored.
-    pub reward: RewardConfig,
+    pub(crate) reward: RewardConfig,
     /// The policy-gradient loss.
     pub objective: ObjectiveConfig,
     /// The KL term against the bias model (`train-cdpo` only).
@@ -68,11 +68,11 @@ pub struct Config {
     /// Length of the run.
     pub train: TrainConfig,
     /// What `train-sft` learns beside the worked answers.
-    pub sft: SftConfig,
+    pub(crate) sft: SftConfig,
     /// When checkpoints are written and how many are kept.
     pub checkpoint: CheckpointConfig,
     /// How `eval` asks.
-    pub eval: EvalConfig,
+    pub(crate) eval: EvalConfig,
 }
 
 impl Default for Config {

@@ -76,13 +76,13 @@ impl Command {
 
 /// Which settings: a file and changes to it.
 #[derive(Debug, Clone, Default, Args)]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// TOML file with the settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// Change one setting, for example --set kl.coefficient=0.02 (repeatable, same checks as the file)
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub overrides: Vec<String>,
+    pub(crate) overrides: Vec<String>,
 }
 
 impl ConfigArgs {
@@ -90,7 +90,7 @@ impl ConfigArgs {
     ///
     /// # Errors
     /// [`ConfigError`], see [`Config::load`].
-    pub fn load(&self, verb: Verb) -> Result<Config, ConfigError> {
+    pub(crate) fn load(&self, verb: Verb) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), &self.overrides, verb)
     }
 }
@@ -109,7 +109,7 @@ pub enum Outcome {
 /// An argument that is wrong in a way only the command can see; exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct BadArgument(pub String);
+pub(crate) struct BadArgument(pub(crate) String);
 
 /// The exit code of a command that ended so, after a failure 2 where the arguments or the config are wrong, else 1. Where a
 /// thread is left inside a library the process ends here.

@@ -86,7 +86,7 @@ pub enum QuestionKind {
 
 impl QuestionKind {
     /// The word used in files and metric names.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Observational => "observational",
             Self::Inferential => "inferential",

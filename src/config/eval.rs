@@ -12,35 +12,35 @@ pub struct EvalConfig {
     /// What `data.questions` holds: a benchmark's official file or folder, or its questions in the shape of the Video-R1
     /// family. Absent: questions as for training.
     #[schemars(example = &"videomme")]
-    pub benchmark: Option<Benchmark>,
+    pub(crate) benchmark: Option<Benchmark>,
     /// Sets wording, extraction, frames, pixels and lengths together, and refuses others. Absent: they are as they stand.
     #[schemars(example = &"authors")]
-    pub protocol: Option<Protocol>,
+    pub(crate) protocol: Option<Protocol>,
     /// A clone of the repository whose protocol it is (the authors', or the benchmark's): its own words are read there and
     /// asked. Absent: other words in the same order.
     #[schemars(length(min = 1), example = &"upstream/VideoThinker", extend("errorMessage" = {"minLength": "must be a folder"}))]
-    pub protocol_from: Option<PathBuf>,
+    pub(crate) protocol_from: Option<PathBuf>,
     /// Which wording follows the question.
-    pub wording: Wording,
+    pub(crate) wording: Wording,
     /// Asked instead of `eval.wording`; `{question}` in it stands for the question with its options.
     #[schemars(regex(pattern = r"\{question\}"), example = &"{question} Answer with a letter.", extend("errorMessage" = {"pattern": "has no {question}, so nothing would be asked"}))]
-    pub template: Option<String>,
+    pub(crate) template: Option<String>,
     /// How the answer is found in what the model wrote.
-    pub extraction: Extraction,
+    pub(crate) extraction: Extraction,
     /// Answers per question; the most frequent one counts, among equals the one that came first.
     #[schemars(range(min = 1, max = 1024))]
-    pub samples: usize,
+    pub(crate) samples: usize,
     /// Softmax temperature; 0 is greedy.
     #[schemars(range(min = 0.0))]
-    pub temperature: f64,
+    pub(crate) temperature: f64,
     /// Questions answered together.
     #[schemars(range(min = 1, max = 65_536))]
-    pub batch_size: usize,
+    pub(crate) batch_size: usize,
     /// Show only the part of a clip that the question names (MVBench).
-    pub clip_bounds: bool,
+    pub(crate) clip_bounds: bool,
     /// Folder of `.srt` files: what is said around the frames stands before the question (Video-MME).
     #[schemars(length(min = 1), example = &"data/videomme/subtitle", extend("errorMessage" = {"minLength": "must be a folder"}))]
-    pub subtitles: Option<PathBuf>,
+    pub(crate) subtitles: Option<PathBuf>,
 }
 
 impl Default for EvalConfig {
@@ -87,7 +87,7 @@ pub enum Benchmark {
 
 impl Benchmark {
     /// The word used in files.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Clevrer => "clevrer",
             Self::Mmvu => "mmvu",
@@ -102,7 +102,7 @@ impl Benchmark {
     }
 
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Clevrer,
         Self::Mmvu,
         Self::MmvuOpen,
@@ -115,7 +115,7 @@ impl Benchmark {
     ];
 
     /// The benchmark of this name.
-    pub fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         serde_json::from_value(name.into()).ok()
     }
 
@@ -148,7 +148,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// The word used in files.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Authors => "authors",
             Self::Official => "official",
@@ -174,7 +174,7 @@ pub enum Extraction {
 
 impl Extraction {
     /// The word used in files.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Strict => "strict",
             Self::Authors => "authors",
@@ -200,7 +200,7 @@ pub enum Wording {
 
 impl Wording {
     /// The word used in files.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Training => "training",
             Self::Evaluation => "evaluation",

@@ -102,12 +102,12 @@ pub struct Origins(BTreeMap<&'static str, Origin>);
 
 impl Origins {
     /// Where a dotted key was written.
-    pub fn origin(&self, key: &str) -> Origin {
+    pub(crate) fn origin(&self, key: &str) -> Origin {
         self.0.get(key).cloned().unwrap_or(Origin::Default)
     }
 
     /// Whether the user wrote this key.
-    pub fn is_set(&self, key: &str) -> bool {
+    pub(crate) fn is_set(&self, key: &str) -> bool {
         debug_assert!(schema::find(key).is_some(), "no setting {key}");
         self.0.contains_key(key)
     }
@@ -140,7 +140,7 @@ impl Config {
     ///
     /// # Errors
     /// When a value has no TOML form (an integer above `i64::MAX`).
-    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+    pub(crate) fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
     }
 
@@ -148,7 +148,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`] when the file cannot be read or holds something unknown.
-    pub fn read_resolved(path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn read_resolved(path: &Path) -> Result<Self, ConfigError> {
         let mut written = Written::default();
         written.read_file(path)?;
         // What a run did that was written before there was this setting.

@@ -11,18 +11,18 @@ use std::path::Path;
 pub struct ModelConfig {
     /// A folder in the Hugging Face layout, or a hub id such as `Qwen/Qwen2.5-VL-3B-Instruct`.
     #[schemars(length(min = 1), extend("errorMessage" = {"minLength": "must be a model folder or a hub id"}))]
-    pub path: String,
+    pub(crate) path: String,
     /// The frozen bias model (π_b, the result of stage 1); a folder or hub id. `train-cdpo` only.
     #[schemars(length(min = 1), example = &"runs/clevrer/bias/checkpoints/step-000500", extend("errorMessage" = {"minLength": "must be a model folder or a hub id"}))]
     pub bias_model: Option<String>,
     /// Number format of weights and activations.
-    pub dtype: DTypeName,
+    pub(crate) dtype: DTypeName,
     /// `auto`, `cpu`, or `cuda:N`. `auto` is the first GPU of a program built with CUDA, which ends where it cannot use one, and the
     /// CPU of one built without.
     #[schemars(regex(pattern = r"^(auto|cpu|cuda(:[0-9]{1,4})?)$"), example = &"cuda:1", extend("x-mayDiffer" = "machines", "errorMessage" = {"pattern": "must be `auto`, `cpu` or `cuda:N`, where N is a GPU's number from 0"}))]
     pub device: String,
     /// Train the vision tower too (the paper does).
-    pub train_vision: bool,
+    pub(crate) train_vision: bool,
     /// Where the bias model's layers are kept; its embedding and head are always on the device.
     #[schemars(extend("x-mayDiffer" = "parts"))]
     pub bias_placement: BiasPlacement,

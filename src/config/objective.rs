@@ -59,13 +59,13 @@ impl Default for SamplingConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct RewardConfig {
     /// `soft` gives partial credit to a non-empty subset of the right options.
-    pub accuracy: AccuracyRule,
+    pub(crate) accuracy: AccuracyRule,
     /// Weight of the accuracy reward.
     #[schemars(range(min = 0.0))]
-    pub accuracy_weight: f64,
+    pub(crate) accuracy_weight: f64,
     /// Weight of the format reward.
     #[schemars(range(min = 0.0))]
-    pub format_weight: f64,
+    pub(crate) format_weight: f64,
 }
 
 impl Default for RewardConfig {
@@ -93,13 +93,13 @@ pub enum AccuracyRule {
 #[serde(default, deny_unknown_fields)]
 pub struct ObjectiveConfig {
     /// How token losses are averaged.
-    pub loss: LossKind,
+    pub(crate) loss: LossKind,
     /// ε below: the ratio is clipped at 1 − `clip_low`.
     #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
-    pub clip_low: f64,
+    pub(crate) clip_low: f64,
     /// ε above: the ratio is clipped at 1 + `clip_high`.
     #[schemars(range(min = 0.0))]
-    pub clip_high: f64,
+    pub(crate) clip_high: f64,
 }
 
 impl Default for ObjectiveConfig {
@@ -131,23 +131,23 @@ pub enum LossKind {
 #[serde(default, deny_unknown_fields)]
 pub struct KlConfig {
     /// `repel` (CDPO) or `attract` (the usual pull to a reference).
-    pub direction: KlDirection,
+    pub(crate) direction: KlDirection,
     /// Weight of the term (β); 0 is plain GRPO. Upstream writes this as `--beta -0.01`.
     #[schemars(range(min = 0.0), extend("errorMessage" = {"minimum": "must not be negative: the sign is the word kl.direction (`repel` or `attract`)"}))]
-    pub coefficient: f64,
+    pub(crate) coefficient: f64,
     /// How the divergence is measured from the sampled tokens.
-    pub estimator: KlEstimator,
+    pub(crate) estimator: KlEstimator,
     /// The log-ratio is clamped to ± this before use (upstream: 11).
     #[schemars(extend("exclusiveMinimum" = 0))]
-    pub clamp: f64,
+    pub(crate) clamp: f64,
     /// Upper bound of one token's divergence; absent: none (the paper).
     #[schemars(extend("exclusiveMinimum" = 0), example = 5.0)]
-    pub token_cap: Option<f64>,
+    pub(crate) token_cap: Option<f64>,
     /// What to do when the format reward collapses under repulsion.
-    pub guard: DivergenceGuard,
+    pub(crate) guard: DivergenceGuard,
     /// The guard acts when the mean format reward of a step falls below this.
     #[schemars(range(min = 0.0))]
-    pub guard_format: f64,
+    pub(crate) guard_format: f64,
 }
 
 impl Default for KlConfig {

@@ -36,7 +36,7 @@ pub struct Setting {
     pub examples: Vec<Value>,
     /// Between what it may differ although they are one run; absent: nowhere.
     #[serde(rename = "x-mayDiffer")]
-    pub may_differ: Option<MayDiffer>,
+    pub(crate) may_differ: Option<MayDiffer>,
     minimum: Option<Number>,
     maximum: Option<Number>,
     exclusive_minimum: Option<Number>,
@@ -111,7 +111,7 @@ impl Config {
     }
 
     /// The JSON Schema (draft 7) of a config file, for editors.
-    pub fn json_schema() -> Value {
+    pub(crate) fn json_schema() -> Value {
         let settings = SchemaSettings::draft07().with(|settings| {
             // Editors leave out what stands beside a reference.
             settings.inline_subschemas = true;
@@ -239,7 +239,7 @@ impl Setting {
     }
 
     /// How a config file may have it: the example where there is one, else the default.
-    pub fn example_in_toml(&self) -> Option<String> {
+    pub(crate) fn example_in_toml(&self) -> Option<String> {
         self.examples.first().or(self.default.as_ref()).map(in_toml)
     }
 

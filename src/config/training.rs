@@ -86,27 +86,27 @@ pub enum Schedule {
 pub struct TrainConfig {
     /// Steps: each samples its questions once and learns from them `updates_per_rollout` times.
     #[schemars(range(min = 1, max = MAX_STEPS))]
-    pub steps: usize,
+    pub(crate) steps: usize,
     /// Stop after this many of the steps, with a checkpoint (unless `checkpoint.every` is 0); the schedule goes over all.
     /// Absent: after the last.
     #[schemars(range(min = 1, max = MAX_STEPS), example = 250, extend("x-mayDiffer" = "parts"))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_after: Option<usize>,
+    pub(crate) stop_after: Option<usize>,
     /// Questions per step (the authors' two GPUs take one each). `train-sft`: examples.
     #[schemars(range(min = 1, max = 4096))]
-    pub questions_per_step: usize,
+    pub(crate) questions_per_step: usize,
     /// Optimizer updates from one step's completions (μ; TRL: `num_iterations`), all at the step's learning rate.
     #[schemars(range(min = 1, max = 1024))]
-    pub updates_per_rollout: usize,
+    pub(crate) updates_per_rollout: usize,
     /// Stop after this many steps in a row with a non-finite loss or gradient.
     #[schemars(range(min = 1, max = MAX_STEPS), extend("x-mayDiffer" = "parts"))]
-    pub max_bad_steps: usize,
+    pub(crate) max_bad_steps: usize,
     /// Clips decoded ahead of the trainer are held to about this many MiB.
     #[schemars(range(min = 1, max = MAX_MIB), extend("x-mayDiffer" = "parts"))]
-    pub prefetch_mib: usize,
+    pub(crate) prefetch_mib: usize,
     /// Seconds that ranks wait for each other at the start: to come, and then for NCCL to connect their GPUs. At most a week.
     #[schemars(range(min = 1, max = 604_800), extend("x-mayDiffer" = "machines"))]
-    pub rank_timeout: u64,
+    pub(crate) rank_timeout: u64,
 }
 
 impl Default for TrainConfig {
@@ -137,14 +137,14 @@ impl TrainConfig {
 pub struct SftConfig {
     /// Weight of the loss on what single video tokens show (a question's `grounding`).
     #[schemars(range(min = 0.0))]
-    pub grounding_weight: f64,
+    pub(crate) grounding_weight: f64,
     /// Words whose tokens count more than others, such as those that decide about an answer: they are the hardest and
     /// a small part of it.
     #[schemars(inner(length(min = 1)), example = ["do", "not"])]
-    pub emphasized: Vec<String>,
+    pub(crate) emphasized: Vec<String>,
     /// Weight of an emphasized token; other tokens count 1.
     #[schemars(range(min = 0.0))]
-    pub emphasis: f64,
+    pub(crate) emphasis: f64,
 }
 
 impl Default for SftConfig {
@@ -163,10 +163,10 @@ impl Default for SftConfig {
 pub struct CheckpointConfig {
     /// Every so many steps (and at the end, and on a signal). 0: never, not even then.
     #[schemars(range(max = MAX_STEPS), extend("x-mayDiffer" = "parts"))]
-    pub every: usize,
+    pub(crate) every: usize,
     /// Keep the last so many; older ones are removed. 0 keeps all.
     #[schemars(range(max = MAX_STEPS), extend("x-mayDiffer" = "parts"))]
-    pub keep: usize,
+    pub(crate) keep: usize,
     /// Also written at these steps, and never removed: what another run names (with `every = 0`: not written either).
     #[schemars(inner(range(min = 1, max = MAX_STEPS)), example = [500], extend("x-mayDiffer" = "parts"))]
     pub keep_steps: Vec<usize>,

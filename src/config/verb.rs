@@ -17,7 +17,7 @@ pub enum Verb {
 
 impl Verb {
     /// The word on the command line.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::TrainSft => "train-sft",
             Self::TrainBias => "train-bias",
@@ -28,12 +28,12 @@ impl Verb {
     }
 
     /// Whether it samples groups and learns from their rewards.
-    pub fn is_rl(self) -> bool {
+    pub(crate) fn is_rl(self) -> bool {
         matches!(self, Self::TrainBias | Self::TrainCdpo)
     }
 
     /// Whether it trains a model.
-    pub fn is_training(self) -> bool {
+    pub(crate) fn is_training(self) -> bool {
         self.is_rl() || self == Self::TrainSft
     }
 }

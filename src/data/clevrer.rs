@@ -13,8 +13,8 @@ mod label;
 mod official;
 pub mod program;
 
-pub use condition::{ConditionError, without_condition};
-pub use label::Labels;
+pub(crate) use condition::without_condition;
+pub(crate) use label::Labels;
 pub use official::{
     Annotation, Collision, ObjectProperty, OfficialAnswer, OfficialChoice, OfficialQuestion,
     OfficialScene, TrajectoryFrame, TrajectoryObject, for_each_scene, read_annotation,
@@ -26,7 +26,7 @@ use program::{ProgramError, Unseen, Value};
 
 /// What the paper counts on the official training set: observational, all. The latter is the number of
 /// counterfactual questions with a right option.
-pub const PAPER_COUNTS: (usize, usize) = (13_674, 18_473);
+pub(crate) const PAPER_COUNTS: (usize, usize) = (13_674, 18_473);
 
 /// The four types of CLEVRER's questions.
 #[derive(
@@ -45,16 +45,8 @@ pub enum QuestionType {
 }
 
 impl QuestionType {
-    /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::Descriptive,
-        Self::Explanatory,
-        Self::Predictive,
-        Self::Counterfactual,
-    ];
-
     /// The word that official files use.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Descriptive => "descriptive",
             Self::Explanatory => "explanatory",
@@ -77,7 +69,7 @@ pub enum KindRule {
 
 impl KindRule {
     /// The rule's name.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::AnswersAsSeen => "answers-as-seen",
             Self::RemovedObjectUninvolved => "removed-object-uninvolved",
@@ -85,7 +77,7 @@ impl KindRule {
     }
 
     /// The rule in words, after "observational when".
-    pub fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Self::AnswersAsSeen => {
                 "reading the unmodified video's collisions gives exactly the right options"
@@ -101,55 +93,55 @@ impl KindRule {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// What the kinds below follow.
-    pub rule: KindRule,
+    pub(crate) rule: KindRule,
     /// Scenes read.
-    pub scenes: usize,
+    pub(crate) scenes: usize,
     /// Counterfactual questions read.
-    pub counterfactual: usize,
+    pub(crate) counterfactual: usize,
     /// Questions of types that were not asked for, passed over.
-    pub other_types: usize,
+    pub(crate) other_types: usize,
     /// Written, observational.
     pub observational: usize,
     /// Written, inferential.
-    pub inferential: usize,
+    pub(crate) inferential: usize,
     /// Written, of a type without kinds.
-    pub without_kind: usize,
+    pub(crate) without_kind: usize,
     /// Counterfactual questions written that are observational by `answers-as-seen`.
     pub answers_as_seen: usize,
     /// Counterfactual questions written that are observational by `removed-object-uninvolved`.
     pub removed_object_uninvolved: usize,
     /// Written, with one right option.
-    pub single: usize,
+    pub(crate) single: usize,
     /// Written, with several right options.
-    pub multiple: usize,
+    pub(crate) multiple: usize,
     /// Left out: no option is right, so there is nothing to answer.
-    pub without_right_option: usize,
+    pub(crate) without_right_option: usize,
     /// Left out: a program could not be resolved.
-    pub unresolved: usize,
+    pub(crate) unresolved: usize,
     /// The first of those, and why.
-    pub first_unresolved: Option<String>,
+    pub(crate) first_unresolved: Option<String>,
     /// Observational questions written without their condition.
-    pub stripped: usize,
+    pub(crate) stripped: usize,
     /// Left out: the condition could not be taken out.
-    pub unstripped: usize,
+    pub(crate) unstripped: usize,
     /// The first of those, and why.
-    pub first_unstripped: Option<String>,
+    pub(crate) first_unstripped: Option<String>,
     /// Descriptive and explanatory questions whose programs were run on the annotation and gave the official answer.
-    pub confirmed: usize,
+    pub(crate) confirmed: usize,
     /// Those whose programs gave another answer; the official one is written.
-    pub contradicted: usize,
+    pub(crate) contradicted: usize,
     /// The first of those.
-    pub first_contradicted: Option<String>,
+    pub(crate) first_contradicted: Option<String>,
 }
 
 impl Counts {
     /// Questions written.
-    pub fn written(&self) -> usize {
+    pub(crate) fn written(&self) -> usize {
         self.observational + self.inferential + self.without_kind
     }
 
     /// Percentage of observational questions among those with a kind.
-    pub fn observational_percent(&self) -> f64 {
+    pub(crate) fn observational_percent(&self) -> f64 {
         let with_kind = self.observational + self.inferential;
         100.0 * self.observational as f64 / with_kind.max(1) as f64
     }
@@ -179,7 +171,7 @@ impl Default for Conversion {
 }
 
 /// As [`Conversion::convert`], as the paper does it.
-pub fn convert(
+pub(crate) fn convert(
     questions: &Path,
     annotations: &Path,
     video_prefix: &Path,

@@ -19,7 +19,7 @@ pub(super) fn exists(clip: &Path) -> bool {
 
 /// The images in a folder, in the order of their names, in which numbers count as numbers (`2.jpg` before `10.jpg`).
 /// Hidden files and those of other kinds are passed over.
-pub fn folder_images(folder: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn folder_images(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut images = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -53,16 +53,16 @@ fn sorting_name(name: &str) -> String {
 
 /// What tells whether a clip may have changed, without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClipFacts {
+pub(crate) struct ClipFacts {
     /// Size of the file, or of all images of a folder.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Time since 1970 of the last change to the file, or to the folder or any of its images.
-    pub modified: std::time::Duration,
+    pub(crate) modified: std::time::Duration,
 }
 
 impl ClipFacts {
     /// Asks for those of the file or folder behind a clip's path.
-    pub fn of(clip: &Path) -> io::Result<Self> {
+    pub(crate) fn of(clip: &Path) -> io::Result<Self> {
         let (path, _) = Fragment::split(clip);
         let facts = std::fs::metadata(&path)?;
         let (mut bytes, mut modified) = (facts.len(), facts.modified()?);

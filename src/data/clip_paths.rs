@@ -20,7 +20,7 @@ use std::path::PathBuf;
 ///
 /// # Errors
 /// [`DataError::Content`] when two clips of different paths would be the same file below the root.
-pub fn locate(questions: &mut [Question], config: &DataConfig) -> Result<(), DataError> {
+pub(crate) fn locate(questions: &mut [Question], config: &DataConfig) -> Result<(), DataError> {
     let mut search = Search {
         root: &config.video_root,
         folders: BTreeMap::new(),

@@ -32,7 +32,7 @@ impl Dataset {
     }
 
     /// Draws from `questions` ([`draw`]) and checks that every clip exists.
-    pub fn new(
+    pub(crate) fn new(
         questions: Vec<Question>,
         config: &DataConfig,
         seed: u64,
@@ -62,17 +62,12 @@ impl Dataset {
     }
 
     /// Number of questions.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.questions.len()
     }
 
-    /// Whether there is no question (never after `load`).
-    pub fn is_empty(&self) -> bool {
-        self.questions.is_empty()
-    }
-
     /// Questions left out because their clip does not exist (`on_bad_video = "skip"`).
-    pub fn num_skipped(&self) -> usize {
+    pub(crate) fn num_skipped(&self) -> usize {
         self.skipped
     }
 
@@ -81,7 +76,7 @@ impl Dataset {
     ///
     /// With `data.order = "trainer"` an epoch is whole steps: its last one is filled with the epoch's first questions, as
     /// accelerate fills the processes' last batches.
-    pub fn question_at(&self, index: usize, per_step: usize) -> &Question {
+    pub(crate) fn question_at(&self, index: usize, per_step: usize) -> &Question {
         let count = self.questions.len();
         let length = match self.rule {
             QuestionOrder::Drawn => count,
@@ -91,7 +86,7 @@ impl Dataset {
     }
 
     /// The order of one epoch, as indices into `questions`.
-    pub fn order_of(&self, epoch: usize) -> Arc<[usize]> {
+    pub(crate) fn order_of(&self, epoch: usize) -> Arc<[usize]> {
         let mut last = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         match last.as_ref() {
             Some((known, order)) if *known == epoch => Arc::clone(order),

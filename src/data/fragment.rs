@@ -6,17 +6,17 @@ use std::path::PathBuf;
 
 /// From `start` to `end`, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Span {
+pub(crate) struct Span {
     /// Where the part begins.
-    pub start: f64,
+    pub(crate) start: f64,
     /// Where it ends.
-    pub end: f64,
+    pub(crate) end: f64,
 }
 
 impl Span {
     /// The first and last of `total` frames at `fps` frames per second that lie in the part, as qwen-vl-utils counts them
     /// (`calculate_video_frame_range`): `ceil(start · fps)` to `floor(end · fps)`. `None` when there is none.
-    pub fn frames(self, total: usize, fps: f64) -> Option<(usize, usize)> {
+    pub(crate) fn frames(self, total: usize, fps: f64) -> Option<(usize, usize)> {
         let last = ((self.end * fps).floor() as usize).min(total.checked_sub(1)?);
         let first = (self.start * fps).ceil() as usize;
         (first <= last).then_some((first, last))
@@ -24,7 +24,7 @@ impl Span {
 
     /// The same as MVBench's evaluator counts them (`get_index` of `mvbench.ipynb`): the nearest frames to `start` and `end`,
     /// the first frame having the number `first_number` (1 in a folder of images).
-    pub fn nearest_frames(
+    pub(crate) fn nearest_frames(
         self,
         total: usize,
         fps: f64,
@@ -40,16 +40,16 @@ impl Span {
 
 /// What stands behind the file in a clip's path.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Fragment {
+pub(crate) struct Fragment {
     /// The part of the clip that is meant; absent: all of it.
-    pub span: Option<Span>,
+    pub(crate) span: Option<Span>,
     /// Frames per second, in place of what the file says; a folder of images says nothing.
-    pub fps: Option<f64>,
+    pub(crate) fps: Option<f64>,
 }
 
 impl Fragment {
     /// The path of `clip` with this behind it.
-    pub fn of(self, clip: &str) -> PathBuf {
+    pub(crate) fn of(self, clip: &str) -> PathBuf {
         let span = self
             .span
             .map(|Span { start, end }| format!("t={start},{end}"));
@@ -63,7 +63,7 @@ impl Fragment {
 
     /// The file (or folder) that a path names, and what stands behind it. A file whose own name ends like a fragment is
     /// taken whole.
-    pub fn split(path: &Path) -> (PathBuf, Self) {
+    pub(crate) fn split(path: &Path) -> (PathBuf, Self) {
         let parts = || {
             let (file, text) = path.to_str()?.rsplit_once('#')?;
             Some((PathBuf::from(file), Self::parse(text)?))

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClipRecord {
     /// Its size.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// When it was last written, in microseconds since 1970.
-    pub modified_us: u64,
+    pub(crate) modified_us: u64,
     /// SHA-256 of its content, in hexadecimal digits; of a folder, of its images' hashes in their order.
-    pub sha256: String,
+    pub(crate) sha256: String,
 }
 
 impl ClipRecord {
@@ -81,7 +81,12 @@ impl Manifest {
     }
 
     /// Compares a clip with its record: by size and time, and by content where only the time differs or where `always_hash`.
-    pub fn verify(&self, video: &Path, file: &Path, always_hash: bool) -> Result<(), Change> {
+    pub(crate) fn verify(
+        &self,
+        video: &Path,
+        file: &Path,
+        always_hash: bool,
+    ) -> Result<(), Change> {
         let unreadable = |error: std::io::Error| Change::Unreadable(error.to_string());
         let record = self.clips.get(video).ok_or(Change::Unlisted)?;
         let (bytes, modified_us) = facts(file).map_err(unreadable)?;

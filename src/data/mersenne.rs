@@ -6,7 +6,7 @@ const SHIFT: usize = 397;
 
 /// `torch.randperm(count, generator=torch.Generator().manual_seed(seed))`, for fewer than 2³² / 20 rows: torch draws 64 bits
 /// a number from there on.
-pub fn randperm(seed: u64, count: usize) -> Vec<usize> {
+pub(crate) fn randperm(seed: u64, count: usize) -> Vec<usize> {
     let mut generator = Mt19937::new(seed);
     let mut order: Vec<usize> = (0..count).collect();
     for first in 0..count.saturating_sub(1) {

@@ -11,7 +11,7 @@ use answer::option::option_mark;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::PathBuf;
 
-pub mod answer;
+pub(crate) mod answer;
 pub mod benchmark;
 pub mod clevrer;
 mod clip_file;
@@ -19,15 +19,15 @@ mod clip_paths;
 mod dataset;
 mod fragment;
 mod manifest;
-pub mod mersenne;
+pub(crate) mod mersenne;
 mod read;
-pub mod shuffle;
+pub(crate) mod shuffle;
 
 pub use answer::Answer;
-pub use clip_file::{ClipFacts, folder_images};
-pub use clip_paths::locate;
+pub(crate) use clip_file::{ClipFacts, folder_images};
+pub(crate) use clip_paths::locate;
 pub use dataset::{Dataset, draw, too_few};
-pub use fragment::{Fragment, Span};
+pub(crate) use fragment::{Fragment, Span};
 pub use manifest::{Change, ClipRecord, Manifest};
 pub use read::{DataError, QuestionWriter, read_questions, write_questions};
 
@@ -48,7 +48,7 @@ pub struct Question {
     pub kind: Option<QuestionKind>,
     /// Options that are not part of `problem`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub options: Option<Vec<String>>,
+    pub(crate) options: Option<Vec<String>>,
     /// The source's name for the kind of question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem_type: Option<String>,
@@ -57,7 +57,7 @@ pub struct Question {
     pub response: Option<String>,
     /// The text put around the problem when it is not the training wording (`train-sft` only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wording: Option<Wording>,
+    pub(crate) wording: Option<Wording>,
     /// What single video tokens show (`train-sft` only): index of the token in its order of grids, rows
     /// and columns, and its words. Tokens that are not named show nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,7 +71,7 @@ pub struct Question {
     pub judge: Option<JudgeTask>,
     /// Whatever else the source has: kept, not interpreted.
     #[serde(flatten)]
-    pub extra: serde_json::Map<String, serde_json::Value>,
+    pub(crate) extra: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What a judge, another language model, is asked about an answer.
@@ -105,13 +105,13 @@ impl Question {
     }
 
     /// Whether the problem lists the options itself, as lines with marks.
-    pub fn lists_options(&self) -> bool {
+    pub(crate) fn lists_options(&self) -> bool {
         self.start_of_options().is_some()
     }
 
     /// Whether this is multiple choice, by its type or, if it has none, by its answer, a letter, and has no options: it cannot
     /// be asked. What a judge answers has its options elsewhere.
-    pub fn lacks_options(&self) -> bool {
+    pub(crate) fn lacks_options(&self) -> bool {
         let is_letter = |item: &str| letter_index(item).is_some();
         let is_choice = match self.problem_type.as_deref() {
             Some(kind) => kind.eq_ignore_ascii_case("multiple choice"),
@@ -121,7 +121,7 @@ impl Question {
     }
 
     /// The problem without the options that it lists.
-    pub fn stem(&self) -> &str {
+    pub(crate) fn stem(&self) -> &str {
         let Some(start) = self.start_of_options() else {
             return &self.problem;
         };
@@ -167,7 +167,7 @@ impl Question {
 
     /// What the source sorts the question under besides its kind, as `(name, value)`: the texts in the field `splits`,
     /// such as `{"duration": "short"}`.
-    pub fn splits(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn splits(&self) -> impl Iterator<Item = (&str, &str)> {
         let fields = self
             .extra
             .get("splits")

@@ -285,7 +285,7 @@ pub struct QuestionWriter {
 
 impl QuestionWriter {
     /// Starts a file: an array (`.json`) or an object a line (`.jsonl`).
-    pub fn create(path: &Path) -> Result<Self, DataError> {
+    pub(crate) fn create(path: &Path) -> Result<Self, DataError> {
         Ok(Self {
             format: Format::of(path)?,
             file: AtomicFile::create(path)?,
@@ -294,12 +294,12 @@ impl QuestionWriter {
     }
 
     /// Questions written so far.
-    pub fn written(&self) -> usize {
+    pub(crate) fn written(&self) -> usize {
         self.written
     }
 
     /// Appends a question.
-    pub fn write(&mut self, question: &Question) -> Result<(), DataError> {
+    pub(crate) fn write(&mut self, question: &Question) -> Result<(), DataError> {
         let open = match (self.format, self.written) {
             (Format::Array, 0) => "[\n",
             (Format::Array, _) => ",\n",
@@ -313,7 +313,7 @@ impl QuestionWriter {
     }
 
     /// Ends the file and gives it its name.
-    pub fn finish(mut self) -> Result<(), DataError> {
+    pub(crate) fn finish(mut self) -> Result<(), DataError> {
         let close = match (self.format, self.written) {
             (Format::Array, 0) => "[\n\n]\n",
             (Format::Array, _) => "\n]\n",

@@ -3,7 +3,7 @@
 
 /// `numpy.random.default_rng(entropy).permutation(count)`; `entropy` is what numpy takes as an
 /// integer (one element) or as a list of integers (several).
-pub fn permutation(entropy: &[u64], count: usize) -> Vec<usize> {
+pub(crate) fn permutation(entropy: &[u64], count: usize) -> Vec<usize> {
     let mut generator = Pcg64::new(entropy);
     let mut order: Vec<usize> = (0..count).collect();
     for last in (1..count).rev() {

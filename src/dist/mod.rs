@@ -21,11 +21,11 @@ mod launch;
 mod link;
 #[cfg(feature = "nccl")]
 mod nccl;
-pub mod rendezvous;
+pub(crate) mod rendezvous;
 
 /// What goes wrong between ranks.
 #[derive(Debug, thiserror::Error)]
-pub enum DistError {
+pub(crate) enum DistError {
     /// The environment names ranks, but not completely.
     #[error("{variable}{problem}; torchrun and srun set it, see the README on several GPUs")]
     Environment {
@@ -87,6 +87,7 @@ pub enum DistError {
          reaches rank 0 at {address}: NCCL_SOCKET_IFNAME must name the network between the machines on each of them, and a \
          firewall must let all ports through between them; NCCL_DEBUG=INFO shows what it tries"
     )]
+    #[cfg_attr(not(feature = "nccl"), expect(dead_code, reason = "NCCL's"))]
     NotConnected {
         /// This rank.
         rank: usize,
@@ -111,7 +112,7 @@ pub enum DistError {
 }
 
 /// A specialised result.
-pub type Result<T, E = DistError> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = DistError> = std::result::Result<T, E>;
 
 /// All ranks, seen from one.
 #[derive(Debug)]
@@ -128,7 +129,7 @@ pub struct ProcessGroup {
 }
 
 /// Whether a thread of this process waits inside a library without end, as where GPUs could not be connected.
-pub fn is_work_left_behind() -> bool {
+pub(crate) fn is_work_left_behind() -> bool {
     link::is_work_left_behind()
 }
 
@@ -160,7 +161,7 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// Ranks that do not come in time, or do not belong together.
-    pub fn join(rendezvous: Rendezvous, patience: Duration) -> Result<Self> {
+    pub(crate) fn join(rendezvous: Rendezvous, patience: Duration) -> Result<Self> {
         let link = Link::open(&rendezvous, patience)?;
         let children = launch::Children::default();
         Ok(Self::new(rendezvous, patience, Some(link), children))
@@ -170,7 +171,7 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// When the system gives no port or no process, or one ends before the run begins.
-    pub fn launch(size: usize, patience: Duration) -> Result<Self> {
+    pub(crate) fn launch(size: usize, patience: Duration) -> Result<Self> {
         if size == 1 {
             return Ok(Self::alone());
         }
@@ -179,18 +180,18 @@ impl ProcessGroup {
     }
 
     /// This process's number.
-    pub fn rank(&self) -> usize {
+    pub(crate) fn rank(&self) -> usize {
         self.rendezvous.rank
     }
 
     /// How many ranks there are.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.rendezvous.size
     }
 
     /// Which of `visible` GPUs this process takes: that of its number on its machine, or the only one where the
     /// cluster shows every process its own.
-    pub fn gpu(&self, visible: usize) -> Option<usize> {
+    pub(crate) fn gpu(&self, visible: usize) -> Option<usize> {
         let local_rank = self.rendezvous.local_rank;
         if local_rank < visible {
             Some(local_rank)
@@ -200,12 +201,12 @@ impl ProcessGroup {
     }
 
     /// Whether this rank keeps the files.
-    pub fn is_first(&self) -> bool {
+    pub(crate) fn is_first(&self) -> bool {
         self.rendezvous.rank == 0
     }
 
     /// Which of `count` questions in a row are this rank's: parts that differ by one at most.
-    pub fn portion(&self, count: usize) -> Range<usize> {
+    pub(crate) fn portion(&self, count: usize) -> Range<usize> {
         portion(count, self.rank(), self.size())
     }
 
@@ -213,7 +214,7 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// [`DistError::Left`].
-    pub fn all_gather<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<Vec<T>> {
+    pub(crate) fn all_gather<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<Vec<T>> {
         match &self.link {
             None => Ok(vec![value]),
             Some(link) => link.all_gather(&value),
@@ -224,7 +225,7 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// [`DistError::Left`].
-    pub fn broadcast<T: Serialize + DeserializeOwned>(&self, value: Option<T>) -> Result<T> {
+    pub(crate) fn broadcast<T: Serialize + DeserializeOwned>(&self, value: Option<T>) -> Result<T> {
         self.all_gather(value)?
             .swap_remove(0)
             .ok_or_else(|| DistError::Stranger {
@@ -237,7 +238,7 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// [`DistError::Left`].
-    pub fn any(&self, flag: bool) -> Result<bool> {
+    pub(crate) fn any(&self, flag: bool) -> Result<bool> {
         Ok(self.all_gather(flag)?.contains(&true))
     }
 
@@ -245,7 +246,7 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// [`DistError::Left`].
-    pub fn all_reduce_sum<const N: usize>(&self, values: [f64; N]) -> Result<[f64; N]> {
+    pub(crate) fn all_reduce_sum<const N: usize>(&self, values: [f64; N]) -> Result<[f64; N]> {
         let mut sums = [0.0; N];
         for values in self.all_gather(values.to_vec())? {
             for (sum, value) in sums.iter_mut().zip(values) {
@@ -259,7 +260,7 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// Ranks on CPUs and GPUs in one run; GPUs without NCCL in the program, or that NCCL cannot connect in time.
-    pub fn connect(&mut self, device: &Device) -> Result<()> {
+    pub(crate) fn connect(&mut self, device: &Device) -> Result<()> {
         if self.link.is_none() {
             return Ok(());
         }
@@ -286,7 +287,7 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// [`DistError::Left`]; a tensor that other ranks have in another shape.
-    pub fn all_reduce(&self, gradients: &mut BTreeMap<String, Tensor>) -> Result<()> {
+    pub(crate) fn all_reduce(&self, gradients: &mut BTreeMap<String, Tensor>) -> Result<()> {
         let Some(link) = &self.link else {
             return Ok(());
         };
@@ -307,7 +308,7 @@ impl ProcessGroup {
     }
 
     /// Tells the others why this rank ends early.
-    pub fn fail(&self, error: &anyhow::Error) {
+    pub(crate) fn fail(&self, error: &anyhow::Error) {
         let Some(link) = &self.link else {
             return;
         };

@@ -10,21 +10,21 @@ pub(super) const LAUNCHED: &str = "VIDEOTHINKER_LAUNCH";
 
 /// Where a process stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rendezvous {
+pub(crate) struct Rendezvous {
     /// Its number, from 0.
-    pub rank: usize,
+    pub(crate) rank: usize,
     /// How many there are.
-    pub size: usize,
+    pub(crate) size: usize,
     /// Its number on its machine.
-    pub local_rank: usize,
+    pub(crate) local_rank: usize,
     /// Where rank 0 is.
-    pub host: String,
+    pub(crate) host: String,
     /// Where rank 0 listens.
-    pub port: u16,
+    pub(crate) port: u16,
     /// What all ranks of a run know and others do not.
-    pub job: String,
+    pub(crate) job: String,
     /// Whether [`super::ProcessGroup::launch`] started it.
-    pub launched: bool,
+    pub(crate) launched: bool,
 }
 
 impl Rendezvous {
@@ -51,7 +51,7 @@ impl Rendezvous {
     ///
     /// # Errors
     /// [`DistError::Environment`] where one is missing or is no number.
-    pub fn from_environment(read: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
+    pub(crate) fn from_environment(read: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let environment = Environment { read };
         if environment.several("WORLD_SIZE")? && environment.has("RANK") {
             return environment.torchrun().map(Some);

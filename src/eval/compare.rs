@@ -13,40 +13,40 @@ use std::path::Path;
 
 /// What one split says about two evaluations.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct PairedScores {
+pub(crate) struct PairedScores {
     /// Questions that both answered.
-    pub questions: usize,
+    pub(crate) questions: usize,
     /// Accuracy of the first (exact).
-    pub first: f64,
+    pub(crate) first: f64,
     /// Accuracy of the second (exact).
-    pub second: f64,
+    pub(crate) second: f64,
     /// Second less first, with its 95 % interval from the pairs, clustered by clip.
-    pub difference: MeanEstimate,
+    pub(crate) difference: MeanEstimate,
     /// Second less first with partial credit.
-    pub soft_difference: MeanEstimate,
+    pub(crate) soft_difference: MeanEstimate,
     /// Questions that only the first got right.
-    pub only_first_right: usize,
+    pub(crate) only_first_right: usize,
     /// Questions that only the second got right.
-    pub only_second_right: usize,
+    pub(crate) only_second_right: usize,
 }
 
 /// Two evaluations side by side.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Comparison {
+pub(crate) struct Comparison {
     /// The first model as it was named.
-    pub first: String,
+    pub(crate) first: String,
     /// The second.
-    pub second: String,
+    pub(crate) second: String,
     /// Settings that differ, with both values; empty when the two can be compared.
-    pub differences: Vec<String>,
+    pub(crate) differences: Vec<String>,
     /// Questions that only one of the two answered; they are not compared.
-    pub unpaired: usize,
+    pub(crate) unpaired: usize,
     /// By split.
-    pub splits: BTreeMap<String, PairedScores>,
+    pub(crate) splits: BTreeMap<String, PairedScores>,
 }
 
 /// Compares the evaluations in two folders. Unless told `across_protocols`, conditions that differ are an error.
-pub fn compare(
+pub(crate) fn compare(
     first: &Path,
     second: &Path,
     across_protocols: bool,

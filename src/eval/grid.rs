@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// What stands in a cell.
 #[derive(Debug, Clone, PartialEq)]
-pub enum CellValue {
+pub(crate) enum CellValue {
     /// An evaluation: exactly right answers with their 95 % interval.
     Evaluated(Box<ScoreFile>),
     /// A number from elsewhere, such as a published one, %.
@@ -18,20 +18,20 @@ pub enum CellValue {
 
 /// A cell of the table.
 #[derive(Debug, Clone, PartialEq)]
-pub struct GridCell {
+pub(crate) struct GridCell {
     /// Its row: a model.
-    pub row: String,
+    pub(crate) row: String,
     /// Its column: a benchmark.
-    pub column: String,
+    pub(crate) column: String,
     /// What it shows.
-    pub value: CellValue,
+    pub(crate) value: CellValue,
 }
 
 /// What makes cells of one column incomparable: the column, two of its rows and the settings that differ.
 ///
 /// # Errors
 /// Settings that cannot be written.
-pub fn incomparable(cells: &[GridCell]) -> Result<Vec<String>, EvalError> {
+pub(crate) fn incomparable(cells: &[GridCell]) -> Result<Vec<String>, EvalError> {
     let mut found = Vec::new();
     let mut firsts: BTreeMap<&str, (&str, &ScoreFile)> = BTreeMap::new();
     for cell in cells {
@@ -52,7 +52,7 @@ pub fn incomparable(cells: &[GridCell]) -> Result<Vec<String>, EvalError> {
 }
 
 /// Rows and columns in the order in which they are first named; a dash where there is no cell.
-pub fn grid(cells: &[GridCell], style: TableStyle) -> String {
+pub(crate) fn grid(cells: &[GridCell], style: TableStyle) -> String {
     let mut rows: Vec<&str> = Vec::new();
     let mut columns: Vec<&str> = Vec::new();
     for cell in cells {

@@ -33,7 +33,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
-pub mod client;
+pub(crate) mod client;
 pub(super) mod prompt;
 
 /// A line of `judgements.jsonl`.
@@ -105,7 +105,7 @@ type JudgeReplies = BTreeMap<(String, String), String>;
 /// # Errors
 /// A folder that is no finished evaluation, or of a benchmark that a rule scores; an endpoint that does not answer. Replies
 /// that had come by then are kept.
-pub fn judge(
+pub(crate) fn judge(
     out: &Path,
     client: &Client,
     at_once: usize,

@@ -1,30 +1,27 @@
 //! Benchmarks: questions in, `outputs.jsonl` and `scores.json` out. An interrupted evaluation continues where it was.
 
 mod batches;
-pub mod compare;
+pub(crate) mod compare;
 mod error;
 mod files;
 mod fingerprint;
-pub mod grid;
-pub mod judge;
+pub(crate) mod grid;
+pub(crate) mod judge;
 mod log;
-pub mod prediction;
-pub mod prompt_format;
+pub(crate) mod prediction;
+pub(crate) mod prompt_format;
 mod protocol;
-pub mod responder;
+pub(crate) mod responder;
 mod run;
-pub mod score;
+pub(crate) mod score;
 mod score_file;
 mod settings;
 mod shard;
 pub mod stored;
-pub mod subtitles;
-pub mod table;
+pub(crate) mod subtitles;
+pub(crate) mod table;
 
-pub use error::EvalError;
-pub use protocol::ProtocolFile;
-pub use run::Evaluation;
-pub use run::RunningScore;
-pub use score_file::ScoreFile;
-pub use settings::Settings;
-pub use shard::Shard;
+pub(crate) use run::Evaluation;
+pub(crate) use score_file::ScoreFile;
+pub(crate) use settings::Settings;
+pub(crate) use shard::Shard;

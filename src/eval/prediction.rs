@@ -23,73 +23,73 @@ use std::collections::BTreeMap;
 
 /// One completion of a question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// What the model wrote, without special tokens, behind the words that a protocol begins the answer with.
-    pub completion: String,
+    pub(crate) completion: String,
     /// It ran into the length limit.
-    pub truncated: bool,
+    pub(crate) truncated: bool,
     /// Tokens generated.
-    pub tokens: usize,
+    pub(crate) tokens: usize,
 }
 
 /// What a model wrote to the questions of a batch; `None` where the clip is to be skipped.
-pub type BatchReplies = Vec<Option<Vec<Sample>>>;
+pub(crate) type BatchReplies = Vec<Option<Vec<Sample>>>;
 
 /// One answered question with its scores: a line of `outputs.jsonl`. It holds all that scoring needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Prediction {
+pub(crate) struct Prediction {
     /// The question's id.
-    pub id: String,
+    pub(crate) id: String,
     /// Its clip as named in the question file; questions about one clip are not independent.
-    pub video: String,
+    pub(crate) video: String,
     /// The paper's split, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kind: Option<QuestionKind>,
+    pub(crate) kind: Option<QuestionKind>,
     /// What else it is sorted under: name and value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub splits: BTreeMap<String, String>,
+    pub(crate) splits: BTreeMap<String, String>,
     /// The question with its options, without the words of a protocol.
     #[serde(default)]
-    pub question: String,
+    pub(crate) question: String,
     /// The texts of its options.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub options: Vec<String>,
+    pub(crate) options: Vec<String>,
     /// The right answer, as in the question file.
-    pub solution: String,
+    pub(crate) solution: String,
     /// What the model wrote, `eval.samples` times.
-    pub samples: Vec<Sample>,
+    pub(crate) samples: Vec<Sample>,
     /// What counts as its answer; empty when none could be read.
     #[serde(default)]
-    pub answer: String,
+    pub(crate) answer: String,
     /// 1 when the answer is the truth, else 0.
     #[serde(default)]
-    pub exact: f64,
+    pub(crate) exact: f64,
     /// Partial credit for a non-empty subset of the truth.
     #[serde(default)]
-    pub soft: f64,
+    pub(crate) soft: f64,
     /// Share of the completions that have the training format.
     #[serde(default)]
-    pub format: f64,
+    pub(crate) format: f64,
     /// Why no answer could be read as asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unreadable: Option<Unreadable>,
+    pub(crate) unreadable: Option<Unreadable>,
     /// Where the answer was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub read_by: Option<ReadBy>,
+    pub(crate) read_by: Option<ReadBy>,
     /// What a judge is asked about the answer, where one may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub judge: Option<JudgeTask>,
+    pub(crate) judge: Option<JudgeTask>,
     /// What a judge is for.
     #[serde(skip)]
-    pub judge_need: JudgeNeed,
+    pub(crate) judge_need: JudgeNeed,
     /// What a judge has said; its replies are in a file of their own.
     #[serde(skip)]
-    pub verdict: Option<JudgeVerdict>,
+    pub(crate) verdict: Option<JudgeVerdict>,
 }
 
 /// What a judge says of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JudgeVerdict {
+pub(crate) enum JudgeVerdict {
     /// It is right.
     Right,
     /// It is wrong.
@@ -100,7 +100,7 @@ pub enum JudgeVerdict {
 
 /// What a judge has to say about an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum JudgeNeed {
+pub(crate) enum JudgeNeed {
     /// Nothing: a rule decides.
     #[default]
     None,
@@ -112,7 +112,7 @@ pub enum JudgeNeed {
 
 impl Prediction {
     /// What the model wrote to `question`, scored by `rule`.
-    pub fn new(question: &Question, samples: Vec<Sample>, rule: AnswerRule) -> Self {
+    pub(crate) fn new(question: &Question, samples: Vec<Sample>, rule: AnswerRule) -> Self {
         let splits = question.splits();
         let mut one = Self {
             id: question.id.clone(),
@@ -140,7 +140,7 @@ impl Prediction {
     }
 
     /// Reads the samples anew and replaces the scores. A caption is whatever is said, and not right before a judge says so.
-    pub fn score(&mut self, rule: AnswerRule) {
+    pub(crate) fn score(&mut self, rule: AnswerRule) {
         self.verdict = None;
         let is_caption = self.is_caption();
         let (rule, form) = if is_caption {
@@ -193,14 +193,14 @@ impl Prediction {
     }
 
     /// Replaces the scores by a judge's.
-    pub fn set_verdict(&mut self, verdict: JudgeVerdict) {
+    pub(crate) fn set_verdict(&mut self, verdict: JudgeVerdict) {
         let right = f64::from(u8::from(verdict == JudgeVerdict::Right));
         (self.exact, self.soft) = (right, right);
         self.verdict = Some(verdict);
     }
 
     /// Whether nobody can say if it is right: what waits for a judge, or an answer whose judge said nothing clear.
-    pub fn is_unjudged(&self) -> bool {
+    pub(crate) fn is_unjudged(&self) -> bool {
         match self.verdict {
             None => self.judge_need == JudgeNeed::Needed,
             Some(verdict) => verdict == JudgeVerdict::Unread,
@@ -208,7 +208,7 @@ impl Prediction {
     }
 
     /// Whether a rule or a judge has read it and says if it is right.
-    pub fn is_decided(&self) -> bool {
+    pub(crate) fn is_decided(&self) -> bool {
         match self.verdict {
             None => self.judge_need != JudgeNeed::Needed && !self.answer.is_empty(),
             Some(verdict) => verdict != JudgeVerdict::Unread,
@@ -216,7 +216,7 @@ impl Prediction {
     }
 
     /// Who has read it.
-    pub fn reader(&self) -> ReadBy {
+    pub(crate) fn reader(&self) -> ReadBy {
         match self.verdict {
             Some(JudgeVerdict::Right | JudgeVerdict::Wrong) => ReadBy::Judge,
             Some(JudgeVerdict::Unread) => ReadBy::Nobody,
@@ -227,7 +227,7 @@ impl Prediction {
 
     /// What a judge is asked about it, if it is for one: as the benchmark says, or whether it means the right answer where the
     /// benchmark's own rule leaves that open.
-    pub fn judge_task(&self) -> Option<JudgeTask> {
+    pub(crate) fn judge_task(&self) -> Option<JudgeTask> {
         if self.judge_need == JudgeNeed::None {
             return None;
         }
@@ -239,7 +239,7 @@ impl Prediction {
     }
 
     /// What a judge reads: the answer, or all that is written where no rule finds one.
-    pub fn judged_text(&self) -> &str {
+    pub(crate) fn judged_text(&self) -> &str {
         if !self.answer.is_empty() || self.judge_need != JudgeNeed::Needed {
             return &self.answer;
         }
@@ -254,7 +254,7 @@ impl Prediction {
     }
 
     /// The right answer without its tags.
-    pub fn truth(&self) -> String {
+    pub(crate) fn truth(&self) -> String {
         answer_text(&self.solution).to_owned()
     }
 

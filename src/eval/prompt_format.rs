@@ -24,18 +24,18 @@ const OPTIONS: &str = "{options}";
 
 /// How questions are formatted.
 #[derive(Debug, Clone)]
-pub struct PromptFormat {
+pub(crate) struct PromptFormat {
     config: EvalConfig,
     words: Option<ProtocolWords>,
 }
 
 /// A question as it is put to the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FormattedPrompt {
+pub(crate) struct FormattedPrompt {
     /// What is said before the model goes on.
-    pub turn: Turn,
+    pub(crate) turn: Turn,
     /// The end of the words that the answer is begun with, which is read with it.
-    pub read_with: &'static str,
+    pub(crate) read_with: &'static str,
 }
 
 impl PromptFormat {
@@ -43,7 +43,7 @@ impl PromptFormat {
     ///
     /// # Errors
     /// `eval.protocol_from` names no clone with the protocol's words.
-    pub fn new(config: &EvalConfig) -> Result<Self, EvalError> {
+    pub(crate) fn new(config: &EvalConfig) -> Result<Self, EvalError> {
         Ok(Self {
             config: config.clone(),
             words: ProtocolWords::new(config)?,
@@ -51,7 +51,7 @@ impl PromptFormat {
     }
 
     /// The whole of what is asked. What is `said` in the clip stands in front.
-    pub fn apply(&self, question: &Question, said: Option<&str>) -> FormattedPrompt {
+    pub(crate) fn apply(&self, question: &Question, said: Option<&str>) -> FormattedPrompt {
         let words = self.words_of(question);
         let text = match words {
             Some(words) if words.text.contains(OPTIONS) => {
@@ -78,7 +78,7 @@ impl PromptFormat {
     }
 
     /// The name of the words around the question: a wording's, `template`, or whose own they are.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let whose = || match (self.config.protocol?, self.config.benchmark) {
             (Protocol::Authors, _) => Some("authors".to_owned()),
             (Protocol::Official, benchmark) => Some(benchmark?.as_str().to_owned()),
@@ -98,7 +98,7 @@ impl PromptFormat {
     }
 
     /// A fingerprint of the words around every kind of question.
-    pub fn hash(&self) -> String {
+    pub(crate) fn hash(&self) -> String {
         let mut words: Vec<String> = [
             question_text(QUESTION, self.config.wording),
             open_text(QUESTION, self.config.wording),
@@ -114,13 +114,13 @@ impl PromptFormat {
     }
 
     /// The file of the protocol's own words, where they are asked.
-    pub fn file(&self) -> Option<&ProtocolFile> {
+    pub(crate) fn file(&self) -> Option<&ProtocolFile> {
         let words = self.words.as_ref()?;
         words.file().filter(|_| self.config.template.is_none())
     }
 
     /// Where the protocol is unusual, and where this departs from it; goes into the score file.
-    pub fn remarks(&self) -> Vec<String> {
+    pub(crate) fn remarks(&self) -> Vec<String> {
         remarks(&self.config, self.words.as_ref())
     }
 

@@ -32,7 +32,7 @@ use std::sync::PoisonError;
 
 /// A frozen model with its processor, and how it is asked.
 #[derive(Debug)]
-pub struct Responder {
+pub(crate) struct Responder {
     model: FrozenModel,
     processor: Processor,
     sampling: SamplingConfig,
@@ -42,7 +42,12 @@ pub struct Responder {
 
 impl Responder {
     /// Loads the model folder; `samples` completions per prompt are sampled as `config.sampling` says, at `temperature`.
-    pub fn load(folder: &Path, config: &Config, temperature: f64, samples: usize) -> Result<Self> {
+    pub(crate) fn load(
+        folder: &Path,
+        config: &Config,
+        temperature: f64,
+        samples: usize,
+    ) -> Result<Self> {
         let device = device::device(&config.model)?;
         let sampling = SamplingConfig {
             group_size: samples,
@@ -60,7 +65,7 @@ impl Responder {
     }
 
     /// How the tokens of all answers were drawn, in words; `None` where no CUDA graph was asked for.
-    pub fn decoding_in_words(&self) -> Option<String> {
+    pub(crate) fn decoding_in_words(&self) -> Option<String> {
         let used = self
             .graph_use
             .lock()
@@ -83,17 +88,22 @@ impl Responder {
     }
 
     /// The network.
-    pub fn model(&self) -> &Qwen25Vl {
+    pub(crate) fn model(&self) -> &Qwen25Vl {
         self.model.model()
     }
 
     /// Chat template and tokenizer.
-    pub fn processor(&self) -> &Processor {
+    pub(crate) fn processor(&self) -> &Processor {
         &self.processor
     }
 
     /// One completion of the prompt, each token told to `observer`; `id` names the draws.
-    pub fn answer(&self, prompt: &Prompt, id: &str, observer: &mut Observer) -> Result<Completion> {
+    pub(crate) fn answer(
+        &self,
+        prompt: &Prompt,
+        id: &str,
+        observer: &mut Observer,
+    ) -> Result<Completion> {
         let (model, processor) = (self.model(), &self.processor);
         let seeds = self.seeds(&[id]);
         let generated = generate_counted(
@@ -116,7 +126,7 @@ impl Responder {
     }
 
     /// Replies to a batch of questions, whose clips are the next ones of `clips`; `None` for a clip that is skipped.
-    pub fn answer_batch(
+    pub(crate) fn answer_batch(
         &self,
         batch: &[&Question],
         clips: &mut Prefetcher,

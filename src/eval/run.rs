@@ -18,11 +18,11 @@ use std::path::PathBuf;
 
 /// How far an evaluation is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RunningScore {
+pub(crate) struct RunningScore {
     /// Questions answered.
-    pub answered: usize,
+    pub(crate) answered: usize,
     /// The share of them that is right (exact); absent where a judge will say.
-    pub accuracy: Option<f64>,
+    pub(crate) accuracy: Option<f64>,
 }
 
 /// An evaluation, or one shard of it, in its folder: what is answered, and what is still to be.
@@ -30,7 +30,7 @@ pub struct RunningScore {
 /// Batches are always cut at the same places: one that an interruption left half logged is answered again as a whole,
 /// so the scores equal those of an uninterrupted evaluation even where a batch's numbers depend on its size.
 #[derive(Debug)]
-pub struct Evaluation<'a> {
+pub(crate) struct Evaluation<'a> {
     settings: &'a Settings,
     /// The batches, or those of this shard.
     batches: Vec<Vec<&'a Question>>,
@@ -41,7 +41,7 @@ pub struct Evaluation<'a> {
 
 impl<'a> Evaluation<'a> {
     /// Makes the folder `out`, or takes up the evaluation in it.
-    pub fn open(
+    pub(crate) fn open(
         settings: &'a Settings,
         questions: &'a [Question],
         batch_size: usize,
@@ -77,17 +77,12 @@ impl<'a> Evaluation<'a> {
     }
 
     /// Questions that are asked here.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.batches.iter().map(Vec::len).sum()
     }
 
-    /// Whether nothing is asked here, as in a shard of a very small evaluation.
-    pub fn is_empty(&self) -> bool {
-        self.batches.is_empty()
-    }
-
     /// The batches that hold a question without an answer, in order.
-    pub fn pending(&self) -> Vec<&[&'a Question]> {
+    pub(crate) fn pending(&self) -> Vec<&[&'a Question]> {
         self.batches
             .iter()
             .map(Vec::as_slice)
@@ -103,7 +98,7 @@ impl<'a> Evaluation<'a> {
     /// before, because their clip does not exist.
     ///
     /// `answer` returns a reply for each question of a batch. `progress` is told after each batch how far it is.
-    pub fn run(
+    pub(crate) fn run(
         mut self,
         missing: usize,
         mut answer: impl FnMut(&[&Question]) -> anyhow::Result<BatchReplies>,

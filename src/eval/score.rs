@@ -19,12 +19,12 @@ const MAX_LETTERS: usize = 8;
 
 /// A mean over questions and its 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct MeanEstimate {
+pub(crate) struct MeanEstimate {
     /// The mean; not a number (`null`) where no answer is judged.
     #[serde(deserialize_with = "number_or_null")]
-    pub mean: f64,
+    pub(crate) mean: f64,
     /// Half the width of the interval; absent when there are fewer than two clips.
-    pub half_width: Option<f64>,
+    pub(crate) half_width: Option<f64>,
 }
 
 impl MeanEstimate {
@@ -46,59 +46,59 @@ fn is_zero(count: &usize) -> bool {
 
 /// The constant answer that scores best on the evaluated questions: what a model gets without looking.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ConstantAnswer {
+pub(crate) struct ConstantAnswer {
     /// The answer, such as `A` or `A,B`.
-    pub answer: String,
+    pub(crate) answer: String,
     /// Its mean score.
-    pub mean: f64,
+    pub(crate) mean: f64,
 }
 
 /// The scores of one set of questions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SplitScores {
+pub(crate) struct SplitScores {
     /// Questions.
-    pub questions: usize,
+    pub(crate) questions: usize,
     /// Different clips among them.
-    pub videos: usize,
+    pub(crate) videos: usize,
     /// Accuracy with partial credit.
-    pub soft: MeanEstimate,
+    pub(crate) soft: MeanEstimate,
     /// Accuracy without.
-    pub exact: MeanEstimate,
+    pub(crate) exact: MeanEstimate,
     /// Share of completions in the demanded format.
-    pub format: MeanEstimate,
+    pub(crate) format: MeanEstimate,
     /// Accuracy over single options, where questions have several right ones (CLEVRER's per-option measure).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub per_option: Option<MeanEstimate>,
+    pub(crate) per_option: Option<MeanEstimate>,
     /// Questions without a readable answer.
-    pub unparsable: usize,
+    pub(crate) unparsable: usize,
     /// Why, and how many each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub unparsable_reasons: BTreeMap<Unreadable, usize>,
+    pub(crate) unparsable_reasons: BTreeMap<Unreadable, usize>,
     /// Where answers were found or who says whether they are right, and how many each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub read_by: BTreeMap<ReadBy, usize>,
+    pub(crate) read_by: BTreeMap<ReadBy, usize>,
     /// Exact accuracy of the answers that could be read, where some could not: Video-MME's evaluator counts only these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exact_of_read: Option<f64>,
+    pub(crate) exact_of_read: Option<f64>,
     /// Answers of which no judge has said whether they are right: captions before judging, what a benchmark's own rule leaves
     /// to a judge, and unclear replies. They never count as right; where nothing else is decided there is no accuracy.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub unjudged: usize,
+    pub(crate) unjudged: usize,
     /// Exact accuracy if all of these were wrong, and if all were right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bounds: Option<[f64; 2]>,
+    pub(crate) bounds: Option<[f64; 2]>,
     /// Completions cut at the length limit.
-    pub truncated: usize,
+    pub(crate) truncated: usize,
     /// Mean length in tokens.
-    pub mean_tokens: f64,
+    pub(crate) mean_tokens: f64,
     /// The best constant answer under the soft rule.
-    pub best_constant_soft: ConstantAnswer,
+    pub(crate) best_constant_soft: ConstantAnswer,
     /// The best constant answer under the exact rule.
-    pub best_constant_exact: ConstantAnswer,
+    pub(crate) best_constant_exact: ConstantAnswer,
 }
 
 /// Scores by split: `all`, each question kind that occurs, and `name/value` for what the source sorts questions under.
-pub fn splits(predictions: &[Prediction]) -> BTreeMap<String, SplitScores> {
+pub(crate) fn splits(predictions: &[Prediction]) -> BTreeMap<String, SplitScores> {
     by_split(predictions)
         .into_iter()
         .map(|(name, members)| (name, split(&members)))
@@ -214,7 +214,7 @@ fn option_accuracy(members: &[&Prediction]) -> Option<MeanEstimate> {
 ///
 /// With residuals e = x − mean summed per clip, SE² = C/(C − 1) · Σ_clips (Σ e)² / n² for C clips and n questions
 /// (the ratio estimator of a cluster sample; for one question per clip it is the ordinary standard error).
-pub fn clustered_mean<'a>(values: impl Iterator<Item = (&'a str, f64)>) -> MeanEstimate {
+pub(crate) fn clustered_mean<'a>(values: impl Iterator<Item = (&'a str, f64)>) -> MeanEstimate {
     let values: Vec<(&str, f64)> = values.collect();
     let count = values.len() as f64;
     let mean = values.iter().map(|(_, value)| value).sum::<f64>() / count;

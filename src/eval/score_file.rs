@@ -14,24 +14,24 @@ use std::path::Path;
 pub struct ScoreFile {
     /// The conditions.
     #[serde(flatten)]
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     /// Where the judge was, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub judge_url: Option<String>,
+    pub(crate) judge_url: Option<String>,
     /// Questions answered.
-    pub questions_answered: usize,
+    pub(crate) questions_answered: usize,
     /// Questions left out because their clip cannot be used (`data.on_bad_video = "skip"`).
-    pub questions_skipped: usize,
+    pub(crate) questions_skipped: usize,
     /// Questions left out because their clip does not exist (likewise).
     #[serde(default)]
-    pub questions_missing: usize,
+    pub(crate) questions_missing: usize,
     /// The scores of `all` questions, of each kind and of what else they are sorted under.
-    pub splits: BTreeMap<String, SplitScores>,
+    pub(crate) splits: BTreeMap<String, SplitScores>,
 }
 
 impl ScoreFile {
     /// Reads a `scores.json`, named by itself or by its folder.
-    pub fn read(path: &Path) -> Result<Self, EvalError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, EvalError> {
         if !path.is_dir() {
             return read_json(path);
         }

@@ -27,59 +27,59 @@ use std::path::PathBuf;
 
 /// Everything that decides about the answers and the scores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The model as named on the command line.
-    pub model: String,
+    pub(crate) model: String,
     /// A fingerprint of its weights, so that a folder with newly trained weights counts as another model.
-    pub weights: String,
+    pub(crate) weights: String,
     /// The benchmark, where the questions are one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub benchmark: Option<String>,
+    pub(crate) benchmark: Option<String>,
     /// `authors`, `official`, or `own`: settings of no protocol.
-    pub protocol: String,
+    pub(crate) protocol: String,
     /// Where the protocol's own words were read, if they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol_file: Option<ProtocolFile>,
+    pub(crate) protocol_file: Option<ProtocolFile>,
     /// Where this departs from the protocol it names, and what of the protocol is unusual.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub remarks: Vec<String>,
+    pub(crate) remarks: Vec<String>,
     /// The question file.
-    pub questions: PathBuf,
+    pub(crate) questions: PathBuf,
     /// A fingerprint of the questions that are asked.
-    pub questions_hash: String,
+    pub(crate) questions_hash: String,
     /// How many that are.
-    pub questions_asked: usize,
+    pub(crate) questions_asked: usize,
     /// How many the published benchmark has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub questions_published: Option<usize>,
+    pub(crate) questions_published: Option<usize>,
     /// Which of the file's questions are asked.
-    pub subset: String,
+    pub(crate) subset: String,
     /// A fingerprint of every setting that changes an answer.
-    pub config_hash: String,
+    pub(crate) config_hash: String,
     /// The name of the words around the question.
-    pub wording: String,
+    pub(crate) wording: String,
     /// Their fingerprint.
-    pub wording_hash: String,
+    pub(crate) wording_hash: String,
     /// How answers are read.
-    pub extraction: Extraction,
+    pub(crate) extraction: Extraction,
     /// Answers per question.
-    pub samples: usize,
+    pub(crate) samples: usize,
     /// 0 is greedy.
-    pub temperature: f64,
+    pub(crate) temperature: f64,
     /// Longest answer in tokens.
-    pub max_new_tokens: usize,
+    pub(crate) max_new_tokens: usize,
     /// Frames, pixels and positions.
     #[serde(deserialize_with = "video_as_it_was")]
-    pub video: VideoConfig,
+    pub(crate) video: VideoConfig,
     /// Whether clips are cut to the part that a question names.
-    pub clip_bounds: bool,
+    pub(crate) clip_bounds: bool,
     /// Whether what is said in the clip is shown.
-    pub subtitles: bool,
+    pub(crate) subtitles: bool,
     /// The libraries that decode.
-    pub decoder: String,
+    pub(crate) decoder: String,
     /// Who has judged the answers, where not a rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub judge: Option<JudgedBy>,
+    pub(crate) judge: Option<JudgedBy>,
 }
 
 /// An evaluation that does not say where text went on after a clip is older than that setting: as in transformers 5.
@@ -93,7 +93,7 @@ fn video_as_it_was<'de, D: Deserializer<'de>>(deserializer: D) -> Result<VideoCo
 
 impl Settings {
     /// The settings of an evaluation of `model`, whose files are in `model_dir`, on the questions of `dataset`.
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         model: &str,
         model_dir: &Path,
@@ -135,7 +135,7 @@ impl Settings {
     }
 
     /// How its answers are read.
-    pub fn rule(&self) -> AnswerRule {
+    pub(crate) fn rule(&self) -> AnswerRule {
         let named = self.benchmark.as_deref();
         AnswerRule {
             extraction: self.extraction,
@@ -144,7 +144,7 @@ impl Settings {
     }
 
     /// What makes scores of `self` and `other` incomparable: each setting that differs, with both values.
-    pub fn differences(&self, other: &Self) -> Result<Vec<String>, EvalError> {
+    pub(crate) fn differences(&self, other: &Self) -> Result<Vec<String>, EvalError> {
         let deciding = |settings: &Self| -> Result<Map<String, Value>, EvalError> {
             let mut fields = settings.fields()?;
             fields.retain(|name, _| COMPARED.contains(&name.as_str()));
@@ -163,7 +163,7 @@ impl Settings {
     }
 
     /// Reads the settings of the evaluation in a folder.
-    pub fn read(out: &Path) -> Result<Self, EvalError> {
+    pub(crate) fn read(out: &Path) -> Result<Self, EvalError> {
         read_json(&out.join("settings.json"))
     }
 

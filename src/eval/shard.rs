@@ -6,9 +6,9 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     /// Which part, from 1.
-    pub index: usize,
+    pub(crate) index: usize,
     /// How many parts there are.
-    pub count: usize,
+    pub(crate) count: usize,
 }
 
 impl Shard {
@@ -19,12 +19,12 @@ impl Shard {
     }
 
     /// The name of its log.
-    pub fn outputs_file(&self) -> String {
+    pub(crate) fn outputs_file(&self) -> String {
         format!("outputs-{self}.jsonl")
     }
 
     /// The name of its scores, which show that it is finished.
-    pub fn scores_file(&self) -> String {
+    pub(crate) fn scores_file(&self) -> String {
         format!("scores-{self}.json")
     }
 

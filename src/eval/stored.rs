@@ -56,7 +56,7 @@ pub fn rescore(
 }
 
 /// Puts the finished shards in the folder `out` together: `outputs.jsonl` and `scores.json` as one process writes them.
-pub fn merge(out: &Path) -> Result<ScoreFile, EvalError> {
+pub(crate) fn merge(out: &Path) -> Result<ScoreFile, EvalError> {
     let shards = find_shards(out)?;
     let settings = Settings::read(out)?;
     let whole = out.join("outputs.jsonl");

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// A folder of `.srt` files, named as their clips.
 #[derive(Debug, Clone)]
-pub struct Subtitles {
+pub(crate) struct Subtitles {
     folder: PathBuf,
 }
 
@@ -21,7 +21,7 @@ struct Cue {
 
 impl Subtitles {
     /// The subtitles in `folder`.
-    pub fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Path) -> Self {
         Self {
             folder: folder.to_owned(),
         }
@@ -29,7 +29,7 @@ impl Subtitles {
 
     /// What is said at the moments of the frames taken from a clip, one cue a line, each once. Nothing where the folder
     /// has no file for the clip: some clips are silent.
-    pub fn at(&self, video: &Path, clip: &Clip) -> Result<String, EvalError> {
+    pub(crate) fn at(&self, video: &Path, clip: &Clip) -> Result<String, EvalError> {
         let Some(name) = video.file_stem() else {
             return Ok(String::new());
         };

@@ -9,16 +9,16 @@ use crate::data::answer::ReadBy;
 
 /// A row of a comparison.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TableRow {
+pub(crate) struct TableRow {
     /// What the row is called.
-    pub label: String,
+    pub(crate) label: String,
     /// What it shows.
-    pub scores: ScoreFile,
+    pub(crate) scores: ScoreFile,
 }
 
 /// How a table is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TableStyle {
+pub(crate) enum TableStyle {
     /// Aligned columns.
     Text,
     /// A Markdown table.
@@ -27,7 +27,7 @@ pub enum TableStyle {
 
 /// Models side by side: accuracy (exactly the right options) by question kind with 95 % intervals, format rate, and below
 /// the best constant answers of the same questions.
-pub fn comparison(rows: &[TableRow], style: TableStyle) -> String {
+pub(crate) fn comparison(rows: &[TableRow], style: TableStyle) -> String {
     let mut lines = vec![
         [
             "model",
@@ -74,7 +74,7 @@ pub fn comparison(rows: &[TableRow], style: TableStyle) -> String {
 }
 
 /// One model: a line per split.
-pub fn details(scores: &ScoreFile, style: TableStyle) -> String {
+pub(crate) fn details(scores: &ScoreFile, style: TableStyle) -> String {
     let mut lines = vec![
         [
             "questions",
@@ -109,7 +109,7 @@ pub fn details(scores: &ScoreFile, style: TableStyle) -> String {
 }
 
 /// Who has read the answers, the shares, and between what the accuracy lies while some wait for a judge; a line each.
-pub fn how_read(scores: &ScoreFile) -> String {
+pub(crate) fn how_read(scores: &ScoreFile) -> String {
     let Some(all) = scores.splits.get("all") else {
         return String::new();
     };
@@ -147,7 +147,7 @@ pub fn how_read(scores: &ScoreFile) -> String {
 }
 
 /// Two evaluations, paired: a line per split with the difference in exact accuracy and its 95 % interval.
-pub fn paired(comparison: &Comparison, style: TableStyle) -> String {
+pub(crate) fn paired(comparison: &Comparison, style: TableStyle) -> String {
     let head = [
         "questions",
         "n",

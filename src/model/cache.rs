@@ -19,7 +19,7 @@ use candle_core::{DType, Device, Result, bail};
 
 /// The cache of one generation.
 #[derive(Debug)]
-pub struct KvCache {
+pub(crate) struct KvCache {
     ops: Ops,
     device: Device,
     size: CacheSize,
@@ -33,7 +33,7 @@ pub struct KvCache {
 
 impl KvCache {
     /// An empty cache for a decoder as `spec` describes.
-    pub fn new(
+    pub(crate) fn new(
         ops: Ops,
         spec: &TextSpec,
         size: CacheSize,
@@ -58,22 +58,23 @@ impl KvCache {
     }
 
     /// Rows in the batch (B).
-    pub fn num_rows(&self) -> usize {
+    #[cfg(test)]
+    fn num_rows(&self) -> usize {
         self.rows.len()
     }
 
     /// Rows that can join now.
-    pub fn free_places(&self) -> usize {
+    pub(crate) fn free_places(&self) -> usize {
         self.free_places.len()
     }
 
     /// Prompts that can be stored now.
-    pub fn free_slots(&self) -> usize {
+    pub(crate) fn free_slots(&self) -> usize {
         self.prompt_lens.iter().filter(|len| len.is_none()).count()
     }
 
     /// Its layers.
-    pub fn layers(&self) -> &[LayerCache] {
+    pub(crate) fn layers(&self) -> &[LayerCache] {
         &self.layers
     }
 
@@ -81,7 +82,7 @@ impl KvCache {
     ///
     /// # Errors
     /// Too few free slots, or a prompt longer than P.
-    pub fn reserve(&mut self, layout: &PackedLayout) -> Result<Vec<usize>> {
+    pub(crate) fn reserve(&mut self, layout: &PackedLayout) -> Result<Vec<usize>> {
         let mut slots = Vec::with_capacity(layout.groups().len());
         for group in layout.groups() {
             let Some(slot) = self.prompt_lens.iter().position(Option::is_none) else {
@@ -101,7 +102,7 @@ impl KvCache {
     }
 
     /// Frees a slot; no row of its prompt may be left.
-    pub fn release(&mut self, slot: usize) -> Result<()> {
+    pub(crate) fn release(&mut self, slot: usize) -> Result<()> {
         if self.rows.iter().any(|row| row.slot == slot) {
             bail!("slot {slot} of the cache is in use");
         }
@@ -113,7 +114,7 @@ impl KvCache {
     ///
     /// # Errors
     /// No free place, or no prompt in the slot.
-    pub fn join(&mut self, slot: usize) -> Result<()> {
+    pub(crate) fn join(&mut self, slot: usize) -> Result<()> {
         let Some(prompt_len) = self.prompt_lens[slot] else {
             bail!("slot {slot} of the cache holds no prompt");
         };
@@ -130,7 +131,7 @@ impl KvCache {
     }
 
     /// Keeps only these rows of the batch (ascending); the others' places are free.
-    pub fn keep_rows(&mut self, keep: &[usize]) {
+    pub(crate) fn keep_rows(&mut self, keep: &[usize]) {
         let mut kept = Vec::with_capacity(keep.len());
         let mut keep = keep.iter().peekable();
         for (index, row) in self.rows.iter().enumerate() {
@@ -147,7 +148,7 @@ impl KvCache {
     ///
     /// # Errors
     /// A row that already has T tokens.
-    pub fn plan(&self) -> Result<DecodePlan> {
+    pub(crate) fn plan(&self) -> Result<DecodePlan> {
         if self
             .rows
             .iter()
@@ -163,7 +164,7 @@ impl KvCache {
     }
 
     /// How much it holds.
-    pub fn size(&self) -> CacheSize {
+    pub(crate) fn size(&self) -> CacheSize {
         self.size
     }
 
@@ -173,7 +174,7 @@ impl KvCache {
     }
 
     /// Counts the token that every layer has just stored for every row.
-    pub fn advance(&mut self) {
+    pub(crate) fn advance(&mut self) {
         for row in &mut self.rows {
             row.own_len += 1;
         }

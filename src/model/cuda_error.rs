@@ -13,28 +13,28 @@ pub(crate) const PAGE_LOCKED: &str = "page-locked host memory";
 
 /// The GPU in use, as far as it still answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Gpu {
+pub(crate) struct Gpu {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its compute capability.
-    pub capability: [i32; 2],
+    pub(crate) capability: [i32; 2],
     /// Bytes of its memory.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The most bytes of it that tensors have had.
-    pub most_used: u64,
+    pub(crate) most_used: u64,
 }
 
 /// What the program was built with and what it runs with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Surroundings {
+pub(crate) struct Surroundings {
     /// The GPU, once one was opened.
-    pub gpu: Option<Gpu>,
+    pub(crate) gpu: Option<Gpu>,
     /// GPUs that this process sees.
-    pub gpus: usize,
+    pub(crate) gpus: usize,
     /// The newest CUDA that the driver knows, as its major and minor number; `None` where no driver answers.
-    pub driver: Option<[i32; 2]>,
+    pub(crate) driver: Option<[i32; 2]>,
     /// The compute capability that the kernels are built for, without its dot: `80`; empty without CUDA.
-    pub built_for: String,
+    pub(crate) built_for: String,
 }
 
 /// What a code means to a user.
@@ -236,7 +236,7 @@ static CODE: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r#"(Driver|Cublas|Curand)Error\((\w+)(?:, "([^"]*)")?\)"#).ok());
 
 /// `message` with the codes of CUDA's libraries in words.
-pub fn plain_words(message: &str) -> String {
+pub(crate) fn plain_words(message: &str) -> String {
     CODE.as_ref().map_or_else(
         || message.to_owned(),
         |code| code.replace_all(message, Words).into_owned(),
@@ -244,7 +244,7 @@ pub fn plain_words(message: &str) -> String {
 }
 
 /// As [`plain_words`], and behind it what can be done about each kind of code.
-pub fn in_words(message: &str, with: impl FnOnce() -> Surroundings) -> String {
+pub(crate) fn in_words(message: &str, with: impl FnOnce() -> Surroundings) -> String {
     let mut text = plain_words(message);
     let Some(code) = &*CODE else {
         return text;

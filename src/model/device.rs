@@ -9,7 +9,7 @@ use candle_core::Device;
 
 /// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum DeviceError {
+pub(crate) enum DeviceError {
     /// The program has no CUDA in it.
     #[error(
         "model.device = \"{0}\": this program was built without CUDA; build it with --features cuda, or set \"cpu\" or \"auto\""
@@ -51,7 +51,7 @@ pub enum DeviceError {
 ///
 /// # Errors
 /// A GPU that is asked for and cannot be used, by `auto` in a program built with CUDA too.
-pub fn device(config: &ModelConfig) -> Result<Device, DeviceError> {
+pub(crate) fn device(config: &ModelConfig) -> Result<Device, DeviceError> {
     let name = config.device.as_str();
     let built = candle_core::utils::cuda_is_available();
     let ordinal = match name {
@@ -73,7 +73,7 @@ pub fn device(config: &ModelConfig) -> Result<Device, DeviceError> {
 }
 
 /// As [`device`], for one of `ranks` processes: `choose` says which of that many visible GPUs is this one's.
-pub fn of_rank(
+pub(crate) fn of_rank(
     config: &ModelConfig,
     ranks: usize,
     choose: impl FnOnce(usize) -> Option<usize>,
@@ -102,7 +102,7 @@ fn visible_gpus() -> usize {
 }
 
 /// `message` with error codes of the CUDA libraries in words, and with what can be done about them on this machine.
-pub fn in_words(message: &str) -> String {
+pub(crate) fn in_words(message: &str) -> String {
     cuda_error::in_words(message, surroundings)
 }
 
@@ -125,7 +125,7 @@ fn open(ordinal: usize) -> candle_core::Result<Device> {
 }
 
 /// Whether `config.device` is the CPU, without opening a device.
-pub fn is_cpu(config: &ModelConfig) -> bool {
+pub(crate) fn is_cpu(config: &ModelConfig) -> bool {
     match config.device.as_str() {
         "cpu" => true,
         "auto" => !candle_core::utils::cuda_is_available(),
@@ -137,7 +137,11 @@ pub fn is_cpu(config: &ModelConfig) -> bool {
 ///
 /// # Errors
 /// A driver that does not tell.
-pub fn name(device: &Device) -> candle_core::Result<String> {
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(clippy::unnecessary_wraps, reason = "a driver may refuse")
+)]
+pub(crate) fn name(device: &Device) -> candle_core::Result<String> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
         return gpu::name(device);
@@ -146,7 +150,7 @@ pub fn name(device: &Device) -> candle_core::Result<String> {
 }
 
 /// The format of weights and activations.
-pub fn dtype(config: &ModelConfig) -> DType {
+pub(crate) fn dtype(config: &ModelConfig) -> DType {
     match config.dtype {
         DTypeName::Bf16 => DType::BF16,
         DTypeName::F32 => DType::F32,
@@ -155,7 +159,7 @@ pub fn dtype(config: &ModelConfig) -> DType {
 
 #[cfg(feature = "cuda")]
 mod gpu;
-pub mod memory;
+pub(crate) mod memory;
 
 #[cfg(test)]
 mod tests {

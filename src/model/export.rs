@@ -58,7 +58,7 @@ pub fn save_folder(
 }
 
 /// Copies tokenizer, processor, template and generation files that `source` has.
-pub fn copy_companions(source: &Path, target: &Path) -> Result<(), CheckpointError> {
+pub(crate) fn copy_companions(source: &Path, target: &Path) -> Result<(), CheckpointError> {
     for name in COMPANIONS {
         let from = source.join(name);
         if from.exists() {
@@ -70,7 +70,7 @@ pub fn copy_companions(source: &Path, target: &Path) -> Result<(), CheckpointErr
 }
 
 /// Writes `value`, indented.
-pub fn write_json(path: &Path, value: &Value) -> Result<(), CheckpointError> {
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), CheckpointError> {
     write_file(path, format!("{value:#}\n").as_bytes())
 }
 
@@ -96,7 +96,7 @@ fn set_dtype(config: &mut Value, dtype: &str) {
 }
 
 /// torch's name of a number format.
-pub fn torch_name(dtype: DType) -> Result<&'static str, CheckpointError> {
+pub(crate) fn torch_name(dtype: DType) -> Result<&'static str, CheckpointError> {
     match dtype {
         DType::F32 => Ok("float32"),
         DType::BF16 => Ok("bfloat16"),
@@ -118,13 +118,13 @@ pub fn save(
 
 /// A tensor that is to be written.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its name in the file.
-    pub name: String,
+    pub(crate) name: String,
     /// Its number format.
-    pub dtype: DType,
+    pub(crate) dtype: DType,
     /// Its shape.
-    pub shape: Shape,
+    pub(crate) shape: Shape,
 }
 
 impl Entry {
@@ -143,7 +143,7 @@ fn entries(weights: &NamedTensors) -> Vec<Entry> {
 }
 
 /// As [`save`], asking `tensor` for each of `entries` in their order: only one is in memory at a time.
-pub fn save_one_by_one(
+pub(crate) fn save_one_by_one(
     entries: &[Entry],
     folder: &Path,
     shard_bytes: u64,

@@ -9,18 +9,18 @@ use candle_core::{Result, Tensor};
 
 impl Qwen25Vl {
     /// Final norm and head: `[N, H]` → logits `[N, V]` in f32, whatever the weights' format.
-    pub fn logits(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn logits(&self, x: &Tensor) -> Result<Tensor> {
         self.ops.logits(&self.norm(x)?, &self.head)
     }
 
     /// An empty cache for this network.
-    pub fn cache(&self, size: CacheSize) -> Result<KvCache> {
+    pub(crate) fn cache(&self, size: CacheSize) -> Result<KvCache> {
         KvCache::new(self.ops, &self.spec.text, size, self.dtype(), self.device())
     }
 
     /// Prompts packed as `layout` (no completions), once, into free slots of `cache`: the slots, and the outputs
     /// `[N, H]` before the norm.
-    pub fn prefill(
+    pub(crate) fn prefill(
         &self,
         embedded: &Tensor,
         positions: &Positions,
@@ -40,7 +40,7 @@ impl Qwen25Vl {
     }
 
     /// One new token per row of `cache` at `positions`: ids `[B]` → outputs `[B, H]` before the norm.
-    pub fn decode(
+    pub(crate) fn decode(
         &self,
         token_ids: &[u32],
         positions: &Positions,

@@ -8,7 +8,7 @@
 //! here shows how much). transformers rounds them to the model's format, so in bf16 its log-probabilities are the
 //! coarser ones.
 
-pub use crate::model::ops::head::DEVICE_CHUNK;
+pub(crate) use crate::model::ops::head::DEVICE_CHUNK;
 pub use crate::model::ops::target_rows::{ReferenceRows, TokenScores};
 
 use crate::model::ops::Ops;

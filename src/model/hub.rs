@@ -33,7 +33,7 @@ pub struct HubSettings {
 
 impl HubSettings {
     /// Settings from the environment.
-    pub fn from_env() -> Self {
+    pub(crate) fn from_env() -> Self {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let cache = Cache::from_env();
         let stored_token = cache.token();
@@ -49,7 +49,7 @@ impl HubSettings {
 }
 
 /// The folder of a model: `name` is a folder, or a hub id `owner/model` (optionally `owner/model@revision`).
-pub fn resolve(name: &str) -> Result<PathBuf, CheckpointError> {
+pub(crate) fn resolve(name: &str) -> Result<PathBuf, CheckpointError> {
     resolve_with(name, &HubSettings::from_env())
 }
 

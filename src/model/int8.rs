@@ -7,13 +7,13 @@ use crate::model::weights::NamedTensors;
 use candle_core::{DType, Device, Result, Shape, Tensor};
 
 /// Weights that share a scale.
-pub const BLOCK: usize = 128;
+pub(crate) const BLOCK: usize = 128;
 /// Added to an integer to make it unsigned.
 const ZERO: f64 = 128.0;
 
 /// The tensors of a layer, its matrices in 8 bits.
 #[derive(Debug)]
-pub struct Int8Layer {
+pub(crate) struct Int8Layer {
     matrices: Vec<(String, Int8)>,
     vectors: NamedTensors,
 }
@@ -29,7 +29,7 @@ struct Int8 {
 
 impl Int8Layer {
     /// Encodes `tensors`, which are on the CPU, for use on `device`.
-    pub fn new(tensors: NamedTensors, device: &Device) -> Result<Self> {
+    pub(crate) fn new(tensors: NamedTensors, device: &Device) -> Result<Self> {
         let (mut matrices, mut vectors) = (Vec::new(), NamedTensors::default());
         for (name, tensor) in tensors {
             if tensor.rank() == 1 {
@@ -42,7 +42,7 @@ impl Int8Layer {
     }
 
     /// The tensors in the format they had.
-    pub fn decode(&self) -> Result<NamedTensors> {
+    pub(crate) fn decode(&self) -> Result<NamedTensors> {
         let mut tensors = self.vectors.clone();
         for (name, matrix) in &self.matrices {
             tensors.insert(name.clone(), matrix.decode()?);

@@ -5,21 +5,21 @@
 pub mod cache;
 pub mod checkpoint_error;
 mod config_file;
-pub mod cuda_error;
-pub mod device;
+pub(crate) mod cuda_error;
+pub(crate) mod device;
 pub mod export;
-pub mod generation;
+pub(crate) mod generation;
 pub mod head;
 pub mod hub;
-pub mod int8;
-pub mod offload;
+pub(crate) mod int8;
+pub(crate) mod offload;
 pub mod ops;
 pub mod packed;
 pub mod positions;
-pub mod random;
+pub(crate) mod random;
 pub mod spec;
-pub mod text;
-pub mod vision;
+pub(crate) mod text;
+pub(crate) mod vision;
 pub mod vision_layout;
 pub mod weights;
 
@@ -51,11 +51,11 @@ pub struct Qwen25Vl {
     /// The vision tower.
     pub visual: VisionTower,
     /// `[V, H]`
-    pub embed_tokens: Tensor,
+    pub(crate) embed_tokens: Tensor,
     /// The decoder's layers.
     pub layers: Vec<DecoderLayer>,
     /// Weight of the last RMSNorm `[H]`.
-    pub norm: Tensor,
+    pub(crate) norm: Tensor,
     /// `[V, H]`: the embedding itself where the checkpoint ties them.
     pub head: Tensor,
 }
@@ -66,7 +66,7 @@ impl Qwen25Vl {
     /// Name of the last norm's weight in a checkpoint.
     pub const NORM: &'static str = "model.norm.weight";
     /// Name of an untied head in a checkpoint.
-    pub const HEAD: &'static str = "lm_head.weight";
+    pub(crate) const HEAD: &'static str = "lm_head.weight";
 
     /// The network over `weights`, without copying them.
     pub fn new(spec: &Spec, weights: &NamedTensors) -> Result<Self> {
@@ -108,12 +108,12 @@ impl Qwen25Vl {
     }
 
     /// Where the weights lie.
-    pub fn device(&self) -> &Device {
+    pub(crate) fn device(&self) -> &Device {
         self.embed_tokens.device()
     }
 
     /// Number format of the weights.
-    pub fn dtype(&self) -> DType {
+    pub(crate) fn dtype(&self) -> DType {
         self.embed_tokens.dtype()
     }
 
@@ -147,7 +147,7 @@ impl Qwen25Vl {
     /// Gradients of [`Self::embed`]: of the embedding `[V, H]` and of the video tokens `[M, H]`.
     ///
     /// `table`, a gradient `[V, H]` that nothing else refers to, is changed and returned with this one added.
-    pub fn embed_backward(
+    pub(crate) fn embed_backward(
         &self,
         token_ids: &[u32],
         video_rows: &[u32],
@@ -207,14 +207,18 @@ impl Qwen25Vl {
     }
 
     /// Gradients of [`Self::norm`] with respect to `x` and its weight.
-    pub fn norm_backward(&self, x: &Tensor, grad_output: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub(crate) fn norm_backward(
+        &self,
+        x: &Tensor,
+        grad_output: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
         let eps = self.spec.text.rms_norm_eps;
         self.ops
             .rms_norm_backward(x, &self.norm, eps, grad_output, None)
     }
 
     /// The clips of a pass on this model's device.
-    pub fn video_input<V: Borrow<VideoPatches>>(&self, videos: &[V]) -> Result<VideoInput> {
+    pub(crate) fn video_input<V: Borrow<VideoPatches>>(&self, videos: &[V]) -> Result<VideoInput> {
         VideoInput::new(&self.spec.vision, videos, self.device())
     }
 }
@@ -238,16 +242,16 @@ fn sums_by_id(ids: &[u32], x: &Tensor) -> Result<(Tensor, Tensor)> {
 
 /// Clips on the device: what the vision tower reads.
 #[derive(Debug, Clone)]
-pub struct VideoInput {
+pub(crate) struct VideoInput {
     /// Patches of all clips `[P, patch values]`, f32.
-    pub pixels: Tensor,
+    pub(crate) pixels: Tensor,
     /// How they lie in windows and frames.
-    pub layout: VisionLayout,
+    pub(crate) layout: VisionLayout,
 }
 
 impl VideoInput {
     /// The patches of `videos`, one after another; at least one clip.
-    pub fn new<V: Borrow<VideoPatches>>(
+    pub(crate) fn new<V: Borrow<VideoPatches>>(
         spec: &VisionSpec,
         videos: &[V],
         device: &Device,

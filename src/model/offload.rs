@@ -14,7 +14,7 @@ const ALIGNMENT: usize = 128;
 
 /// The tensors of one layer behind each other in host memory.
 #[derive(Debug)]
-pub struct HostLayer {
+pub(crate) struct HostLayer {
     memory: HostMemory,
     parts: Vec<TensorSpan>,
     /// Values, what lies between the tensors included.
@@ -40,7 +40,7 @@ enum HostMemory {
 
 impl HostLayer {
     /// Takes over `tensors`, all of one format and on the CPU, for use on `device`.
-    pub fn new(tensors: NamedTensors, device: &Device) -> Result<Self> {
+    pub(crate) fn new(tensors: NamedTensors, device: &Device) -> Result<Self> {
         let (mut parts, mut flat) = (Vec::new(), Vec::new());
         let mut start = 0;
         for (name, tensor) in tensors {
@@ -80,7 +80,7 @@ impl HostLayer {
 /// Calls `each` with the tensors of one layer after another on `device`, while the next one is copied there.
 ///
 /// Two layers are on the device at a time. The tensors are overwritten after `each`, which must not keep them.
-pub fn stream(
+pub(crate) fn stream(
     layers: &[HostLayer],
     device: &Device,
     mut each: impl FnMut(&NamedTensors) -> Result<()>,
@@ -149,7 +149,7 @@ impl Copies {
 
 /// A tensor whose values are known to be complete when the work queued before is.
 #[derive(Debug)]
-pub struct PendingDownload {
+pub(crate) struct PendingDownload {
     tensor: Tensor,
     #[cfg(feature = "cuda")]
     ready: Option<candle_core::cuda_backend::cudarc::driver::CudaEvent>,
@@ -157,7 +157,7 @@ pub struct PendingDownload {
 
 impl PendingDownload {
     /// Notes where the work on `tensor` stands; to be called where that work is queued.
-    pub fn new(tensor: &Tensor) -> Result<Self> {
+    pub(crate) fn new(tensor: &Tensor) -> Result<Self> {
         let tensor = tensor.contiguous()?;
         Ok(Self {
             #[cfg(feature = "cuda")]
@@ -169,14 +169,18 @@ impl PendingDownload {
 
 /// Brings tensors to host memory; for a thread of its own.
 #[derive(Debug, Default)]
-pub struct Download {
+pub(crate) struct Download {
     #[cfg(feature = "cuda")]
     cuda: Option<cuda::Download>,
 }
 
 impl Download {
     /// The tensor in host memory, once it is there.
-    pub fn fetch(&mut self, pending: PendingDownload) -> Result<Tensor> {
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(clippy::unused_self, reason = "a GPU's copies have a stream")
+    )]
+    pub(crate) fn fetch(&mut self, pending: PendingDownload) -> Result<Tensor> {
         match (pending.tensor.device(), pending.tensor.dtype()) {
             (Device::Cpu, _) => Ok(pending.tensor),
             #[cfg(feature = "cuda")]
@@ -194,7 +198,7 @@ impl Download {
 
 /// Brings new values to tensors on the device; for a thread of its own.
 #[derive(Debug, Default)]
-pub struct Upload {
+pub(crate) struct Upload {
     #[cfg(feature = "cuda")]
     cuda: Option<cuda::Upload>,
 }
@@ -205,7 +209,11 @@ impl Upload {
     ///
     /// # Errors
     /// Shapes or formats that differ.
-    pub fn put(&mut self, tensor: &Tensor, target: &Var) -> Result<()> {
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(clippy::unused_self, reason = "a GPU's copies have a stream")
+    )]
+    pub(crate) fn put(&mut self, tensor: &Tensor, target: &Var) -> Result<()> {
         if tensor.shape() != target.shape() || tensor.dtype() != target.dtype() {
             bail!("new values {tensor:?} for {target:?}");
         }

@@ -18,7 +18,7 @@ pub struct GroupLayout {
 
 impl GroupLayout {
     /// All rows of the group.
-    pub fn num_rows(&self) -> usize {
+    pub(crate) fn num_rows(&self) -> usize {
         self.prompt_len + self.completion_lens.iter().sum::<usize>()
     }
 }
@@ -40,7 +40,7 @@ impl PackedLayout {
     }
 
     /// Adds a group behind the others.
-    pub fn push(&mut self, group: GroupLayout) {
+    pub(crate) fn push(&mut self, group: GroupLayout) {
         self.groups.push(group);
         self.plan = OnceLock::new();
     }

@@ -28,13 +28,8 @@ impl Positions {
     }
 
     /// Number of tokens (L).
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.axes[0].len()
-    }
-
-    /// No token at all.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Puts `other` behind these.
@@ -177,7 +172,7 @@ fn push_video(
 /// Cosines and sines `[N, D/2]` (f32) of the rotary angles.
 ///
 /// Frequency `i` turns with the axis whose section holds `i`; the two halves of a head share their angles.
-pub fn rotary_table(
+pub(crate) fn rotary_table(
     spec: &TextSpec,
     positions: &Positions,
     device: &Device,

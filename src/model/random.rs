@@ -19,7 +19,7 @@ const CHUNK: usize = 1 << 16;
 const EMBEDDING_STD: f64 = 0.02;
 
 /// Qwen2.5-VL-3B-Instruct's sizes, from its `config.json`.
-pub fn three_billion(tokens: SpecialTokens) -> Spec {
+pub(crate) fn three_billion(tokens: SpecialTokens) -> Spec {
     Spec {
         text: TextSpec {
             hidden_size: 2048,
@@ -52,7 +52,7 @@ pub fn three_billion(tokens: SpecialTokens) -> Spec {
 
 /// Two layers and two blocks with heads as wide as the 3B's (128 and 80) that share keys as its heads do, so that the same
 /// kernels run; about 2 M parameters around a vocabulary of `vocab_size`.
-pub fn tiny(tokens: SpecialTokens, vocab_size: usize) -> Spec {
+pub(crate) fn tiny(tokens: SpecialTokens, vocab_size: usize) -> Spec {
     let mut spec = three_billion(tokens);
     spec.text = TextSpec {
         hidden_size: 256,
@@ -82,7 +82,7 @@ pub fn tiny(tokens: SpecialTokens, vocab_size: usize) -> Spec {
 ///
 /// # Errors
 /// A format other than f32 and bf16; a full disk.
-pub fn write_random(
+pub(crate) fn write_random(
     folder: &Path,
     spec: &Spec,
     seed: u64,

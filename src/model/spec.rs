@@ -50,7 +50,7 @@ pub struct TextSpec {
 
 impl TextSpec {
     /// Width of one head.
-    pub fn head_dim(&self) -> usize {
+    pub(crate) fn head_dim(&self) -> usize {
         self.hidden_size / self.num_heads
     }
 }
@@ -84,17 +84,17 @@ pub struct VisionSpec {
 
 impl VisionSpec {
     /// Width of one head.
-    pub fn head_dim(&self) -> usize {
+    pub(crate) fn head_dim(&self) -> usize {
         self.hidden_size / self.num_heads
     }
 
     /// Values of one patch: channels × frames × pixels.
-    pub fn patch_dim(&self) -> usize {
+    pub(crate) fn patch_dim(&self) -> usize {
         IN_CHANNELS * self.temporal_patch_size * self.patch_size * self.patch_size
     }
 
     /// Patches that become one token.
-    pub fn merge_unit(&self) -> usize {
+    pub(crate) fn merge_unit(&self) -> usize {
         self.spatial_merge_size * self.spatial_merge_size
     }
 }
@@ -155,7 +155,7 @@ impl Spec {
     }
 
     /// A flat `config.json` as published on the hub; transformers 4.5x and 5 load it. `dtype` is torch's name.
-    pub fn to_config_json(&self, dtype: &str) -> Value {
+    pub(crate) fn to_config_json(&self, dtype: &str) -> Value {
         let (text, vision, tokens) = (&self.text, &self.vision, &self.tokens);
         json!({
             "architectures": ["Qwen2_5_VLForConditionalGeneration"],
@@ -206,7 +206,8 @@ impl Spec {
     }
 
     /// `generation_config.json` with the end-of-turn ids.
-    pub fn to_generation_json(&self) -> Value {
+    #[cfg(test)]
+    pub(crate) fn to_generation_json(&self) -> Value {
         json!({
             "bos_token_id": self.tokens.pad,
             "pad_token_id": self.tokens.pad,

@@ -13,7 +13,7 @@ use crate::model::weights::NamedTensors;
 use candle_core::{Result, Tensor};
 
 /// Receives a parameter's name and gradient as soon as it is known.
-pub type GradientSink<'a> = dyn FnMut(&str, Tensor) -> Result<()> + 'a;
+pub(crate) type GradientSink<'a> = dyn FnMut(&str, Tensor) -> Result<()> + 'a;
 
 /// One decoder layer: attention and MLP, each behind an RMSNorm, each added to its input.
 #[derive(Debug, Clone)]
@@ -43,7 +43,12 @@ struct Projected {
 
 impl DecoderLayer {
     /// Layer `index` from the checkpoint's tensors (`model.layers.{index}.…`).
-    pub fn new(ops: Ops, spec: &TextSpec, weights: &NamedTensors, index: usize) -> Result<Self> {
+    pub(crate) fn new(
+        ops: Ops,
+        spec: &TextSpec,
+        weights: &NamedTensors,
+        index: usize,
+    ) -> Result<Self> {
         let prefix = format!("model.layers.{index}.");
         let get = |name: &str| weights.get(&format!("{prefix}{name}"));
         let with_bias = |name: &str| -> Result<Affine> {
@@ -86,7 +91,7 @@ impl DecoderLayer {
     }
 
     /// As [`Self::forward_packed`], with the rotated keys and the values `[N, m·d]` for a cache.
-    pub fn prefill(
+    pub(crate) fn prefill(
         &self,
         x: &Tensor,
         cos: &Tensor,
@@ -101,7 +106,7 @@ impl DecoderLayer {
     }
 
     /// One new token per cached row: `x [B, H]`, `cos`, `sin` `[B, d/2]` → `[B, H]`.
-    pub fn decode(
+    pub(crate) fn decode(
         &self,
         x: &Tensor,
         cos: &Tensor,
@@ -141,7 +146,7 @@ impl DecoderLayer {
     /// The gradient with respect to `x`, given the one with respect to the layer's output.
     ///
     /// Computes the layer again from its input; each weight's gradient goes to `sink` at once.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         x: &Tensor,
         cos: &Tensor,

@@ -115,7 +115,7 @@ impl Norm {
 
 /// One block: attention and MLP, each behind an RMSNorm, each added to its input.
 #[derive(Debug, Clone)]
-pub struct VisionBlock {
+pub(crate) struct VisionBlock {
     ops: Ops,
     /// Attends to the whole frame instead of a window.
     full: bool,
@@ -131,7 +131,12 @@ pub struct VisionBlock {
 
 impl VisionBlock {
     /// Block `index` from the checkpoint's tensors (`visual.blocks.{index}.…`).
-    pub fn new(ops: Ops, spec: &VisionSpec, weights: &NamedTensors, index: usize) -> Result<Self> {
+    pub(crate) fn new(
+        ops: Ops,
+        spec: &VisionSpec,
+        weights: &NamedTensors,
+        index: usize,
+    ) -> Result<Self> {
         let affine =
             |name: &str| Projection::new(ops, weights, format!("visual.blocks.{index}.{name}"));
         let norm = |name: &str| Norm::new(ops, weights, &format!("visual.blocks.{index}.{name}"));
@@ -150,7 +155,7 @@ impl VisionBlock {
     }
 
     /// `x [P, W]` → `[P, W]`.
-    pub fn forward(&self, x: &Tensor, layout: &VisionLayout) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor, layout: &VisionLayout) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.norm1.forward(x)?)?;
         let (attended, _) = layout.attention(self.ops, &qkv, self.heads, self.full)?;
         let (x, normed) = self.norm2.add_forward(x, &self.proj.forward(&attended)?)?;
@@ -161,7 +166,7 @@ impl VisionBlock {
     }
 
     /// The gradient with respect to `x`, given the one with respect to the output; computes the block again from `x`.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         x: &Tensor,
         layout: &VisionLayout,
@@ -279,7 +284,7 @@ impl VisionTower {
     const PATCH_WEIGHT: &'static str = "visual.patch_embed.proj.weight";
 
     /// The tower from the checkpoint's tensors (`visual.…`).
-    pub fn new(ops: Ops, spec: &VisionSpec, weights: &NamedTensors) -> Result<Self> {
+    pub(crate) fn new(ops: Ops, spec: &VisionSpec, weights: &NamedTensors) -> Result<Self> {
         let blocks = (0..spec.depth)
             .map(|index| VisionBlock::new(ops, spec, weights, index))
             .collect::<Result<_>>()?;
@@ -292,12 +297,12 @@ impl VisionTower {
     }
 
     /// The blocks in order.
-    pub fn blocks(&self) -> &[VisionBlock] {
+    pub(crate) fn blocks(&self) -> &[VisionBlock] {
         &self.blocks
     }
 
     /// Pixels `[P, patch values]` → `[P, W]`, window by window.
-    pub fn embed(&self, pixels: &Tensor, layout: &VisionLayout) -> Result<Tensor> {
+    pub(crate) fn embed(&self, pixels: &Tensor, layout: &VisionLayout) -> Result<Tensor> {
         // A convolution whose stride is its kernel is a linear layer.
         let pixels = pixels.to_dtype(self.patch_weight.dtype())?;
         self.ops.linear(
@@ -308,7 +313,7 @@ impl VisionTower {
     }
 
     /// Window order `[P, W]` → tokens `[M, H]` in the order of the placeholders.
-    pub fn merge(&self, x: &Tensor, layout: &VisionLayout) -> Result<Tensor> {
+    pub(crate) fn merge(&self, x: &Tensor, layout: &VisionLayout) -> Result<Tensor> {
         layout.to_tokens(&self.merger.forward(x)?)
     }
 

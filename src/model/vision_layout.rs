@@ -76,11 +76,6 @@ impl VisionLayout {
         })
     }
 
-    /// Patches (P).
-    pub fn num_patches(&self) -> usize {
-        self.patch_order.elem_count()
-    }
-
     /// Tokens after the merge (M).
     pub fn num_tokens(&self) -> usize {
         self.token_order.elem_count()

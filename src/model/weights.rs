@@ -47,11 +47,6 @@ impl NamedTensors {
         self.0.remove(name)
     }
 
-    /// Whether `name` is there.
-    pub fn contains(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-
     /// Names and tensors in the order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
@@ -68,7 +63,8 @@ impl NamedTensors {
     }
 
     /// Number of values in all tensors.
-    pub fn num_values(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn num_values(&self) -> usize {
         self.0.values().map(Tensor::elem_count).sum()
     }
 
@@ -98,7 +94,7 @@ impl IntoIterator for NamedTensors {
 }
 
 /// Every tensor a checkpoint of `spec` holds, with its shape.
-pub fn expected_shapes(spec: &Spec) -> BTreeMap<String, Shape> {
+pub(crate) fn expected_shapes(spec: &Spec) -> BTreeMap<String, Shape> {
     let mut shapes = BTreeMap::new();
     let mut add = |name: String, dims: &[usize]| {
         shapes.insert(name, Shape::from(dims));
@@ -185,7 +181,7 @@ pub fn load(
 ///
 /// # Errors
 /// Missing, unexpected and misshapen tensors are named, as by [`load`].
-pub fn stored_bytes(folder: &Path, spec: &Spec) -> Result<u64, CheckpointError> {
+pub(crate) fn stored_bytes(folder: &Path, spec: &Spec) -> Result<u64, CheckpointError> {
     let mapped = weight_files(folder)?
         .iter()
         .map(|path| map_file(path))

@@ -7,21 +7,21 @@ use std::sync::Once;
 
 /// How the steps of a decoding ran. Ranks tell it each other, so every field is always written.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct GraphUse {
+pub(crate) struct GraphUse {
     /// Steps that were replayed from a CUDA graph.
     #[serde(rename = "graph_steps")]
-    pub captured: u64,
+    pub(crate) captured: u64,
     /// Steps that were launched kernel by kernel: without a graph all, with one the first, which loads the kernels.
     #[serde(rename = "plain_steps")]
-    pub plain: u64,
+    pub(crate) plain: u64,
     /// Why there was no graph where one was asked for; absent where there was one, or none was asked for.
     #[serde(rename = "no_graph")]
-    pub refused: Option<String>,
+    pub(crate) refused: Option<String>,
 }
 
 impl GraphUse {
     /// Adds what another decoding did; the first reason stays.
-    pub fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.captured += other.captured;
         self.plain += other.plain;
         if self.refused.is_none() {
@@ -30,7 +30,7 @@ impl GraphUse {
     }
 
     /// Why steps did not run from a graph that was asked for; `None` where they did.
-    pub fn without_graph(&self) -> Option<&str> {
+    pub(crate) fn without_graph(&self) -> Option<&str> {
         let few = "too few steps followed each other for one to be captured";
         let none = (self.captured == 0).then_some(few);
         self.refused.as_deref().or(none)

@@ -45,7 +45,7 @@ impl<'a> Decoding<'a> {
     }
 
     /// How the steps of [`Self::draw`] ran so far.
-    pub fn graph_use(&self) -> GraphUse {
+    pub(crate) fn graph_use(&self) -> GraphUse {
         let mut used = self.without.clone();
         if let Some(on_device) = &self.on_device {
             used.add(on_device.graph_use());
@@ -88,22 +88,22 @@ impl<'a> Decoding<'a> {
     }
 
     /// Where the model's operations run.
-    pub fn ops(&self) -> Ops {
+    pub(crate) fn ops(&self) -> Ops {
         self.model.ops()
     }
 
     /// What the model's checkpoint says about it.
-    pub fn spec(&self) -> &'a Spec {
+    pub(crate) fn spec(&self) -> &'a Spec {
         &self.model.spec
     }
 
     /// Rows that can join now.
-    pub fn free_rows(&self) -> usize {
+    pub(crate) fn free_rows(&self) -> usize {
         self.cache.free_places()
     }
 
     /// Prompts that can be prefilled now.
-    pub fn free_prompts(&self) -> usize {
+    pub(crate) fn free_prompts(&self) -> usize {
         self.cache.free_slots()
     }
 
@@ -145,7 +145,7 @@ impl<'a> Decoding<'a> {
     ///
     /// # Errors
     /// A row's place in the cache is full, or logits are not finite.
-    pub fn draw(
+    pub(crate) fn draw(
         &mut self,
         pending: &[Pending],
         sampler: &Sampler,
@@ -208,7 +208,7 @@ impl<'a> Decoding<'a> {
     }
 
     /// Makes room for another prompt; no row of this one may be left.
-    pub fn release(&mut self, prompt: Prefilled) -> Result<()> {
+    pub(crate) fn release(&mut self, prompt: Prefilled) -> Result<()> {
         self.cache.release(prompt.slot)
     }
 }

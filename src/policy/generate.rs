@@ -30,7 +30,7 @@ use std::ops::Range;
 
 /// Prompts go through the model together while they have at most this many tokens: what they take beside the cache
 /// does not grow with their number.
-pub const PREFILL_TOKENS: usize = 16 * 1024;
+pub(crate) const PREFILL_TOKENS: usize = 16 * 1024;
 
 /// Why a completion ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ pub struct Generated {
     /// Of each prompt.
     pub completions: Vec<Vec<Completion>>,
     /// How their tokens were drawn, but for the first of each.
-    pub graph_use: GraphUse,
+    pub(crate) graph_use: GraphUse,
 }
 
 /// Why no completions came out.
@@ -142,7 +142,7 @@ pub fn generate(
 }
 
 /// As [`generate`], and how the steps ran.
-pub fn generate_counted(
+pub(crate) fn generate_counted(
     model: &Qwen25Vl,
     processor: &Processor,
     prompts: &[&Prompt],
@@ -207,7 +207,11 @@ pub fn generate_side_by_side(
 
 /// Room for `config.max_rows` rows, and for twice the prompts that so many rows come from: prompts whose last rows take
 /// long keep no others waiting.
-pub fn cache_size(prompts: usize, longest_prompt: usize, config: &SamplingConfig) -> CacheSize {
+pub(crate) fn cache_size(
+    prompts: usize,
+    longest_prompt: usize,
+    config: &SamplingConfig,
+) -> CacheSize {
     let all_rows = prompts * config.group_size;
     let rows = match config.max_rows {
         0 => all_rows,

@@ -61,11 +61,11 @@ pub struct PackedInputs {
     /// Position of each row.
     pub positions: Positions,
     /// Position of the token behind each group's prefix.
-    pub next_positions: Vec<u32>,
+    pub(crate) next_positions: Vec<u32>,
     /// Which rows belong together.
     pub layout: PackedLayout,
     /// The clips, in the order of their rows.
-    pub videos: Vec<Arc<VideoPatches>>,
+    pub(crate) videos: Vec<Arc<VideoPatches>>,
     /// Rows that stand for video tokens, in order.
     pub video_rows: Vec<u32>,
     /// Row whose output predicts each target (R).
@@ -107,7 +107,7 @@ impl PackedInputs {
     }
 
     /// Slices of a per-target vector, one per suffix of every group.
-    pub fn per_suffix<'a, T>(&self, values: &'a [T]) -> Vec<Vec<&'a [T]>> {
+    pub(crate) fn per_suffix<'a, T>(&self, values: &'a [T]) -> Vec<Vec<&'a [T]>> {
         self.suffix_targets
             .iter()
             .map(|group| group.iter().map(|range| &values[range.clone()]).collect())
@@ -116,7 +116,7 @@ impl PackedInputs {
 
     /// Adds targets beside those of the suffixes: `row` is to predict `token_id`. They stand behind all others, in
     /// no range of [`Self::suffix_targets`].
-    pub fn push_target(&mut self, row: u32, token_id: u32) {
+    pub(crate) fn push_target(&mut self, row: u32, token_id: u32) {
         self.target_rows.push(row);
         self.target_ids.push(token_id);
     }

@@ -72,7 +72,7 @@ fn distinct(videos: &[Arc<VideoPatches>]) -> (Vec<Arc<VideoPatches>>, Vec<usize>
 }
 
 /// The layers of a model in their order, wherever they are kept.
-pub trait Layers {
+pub(crate) trait Layers {
     /// Calls `each` with one layer of the decoder after another.
     fn each_layer(&self, each: &mut dyn FnMut(&DecoderLayer) -> Result<()>) -> Result<()>;
     /// Calls `each` with one block of the vision tower after another.
@@ -90,12 +90,12 @@ impl Layers for Qwen25Vl {
 }
 
 /// The model's normed output `[R, H]` at the target rows.
-pub fn target_hidden(model: &Qwen25Vl, inputs: &PackedInputs) -> Result<Tensor> {
+pub(crate) fn target_hidden(model: &Qwen25Vl, inputs: &PackedInputs) -> Result<Tensor> {
     target_hidden_through(model, model, inputs)
 }
 
 /// As [`target_hidden`] of a `model` whose layers are those of `layers`.
-pub fn target_hidden_through(
+pub(crate) fn target_hidden_through(
     model: &Qwen25Vl,
     layers: &dyn Layers,
     inputs: &PackedInputs,

@@ -17,11 +17,11 @@ mod device_steps;
 pub mod generate;
 pub mod inputs;
 pub mod logprobs;
-pub mod parallel;
+pub(crate) mod parallel;
 pub mod reference;
 pub mod sampler;
 
-pub use cuda_graph::GraphUse;
+pub(crate) use cuda_graph::GraphUse;
 
 /// Start of the names of the vision tower's tensors.
 const VISION: &str = "visual.";
@@ -83,7 +83,7 @@ impl Policy {
     }
 
     /// Whether the vision tower is trained.
-    pub fn trains_vision(&self) -> bool {
+    pub(crate) fn trains_vision(&self) -> bool {
         self.frozen.is_empty()
     }
 }
@@ -118,7 +118,7 @@ impl FrozenModel {
     }
 
     /// A frozen model of these tensors.
-    pub fn new(spec: &Spec, tensors: &NamedTensors) -> Result<Self> {
+    pub(crate) fn new(spec: &Spec, tensors: &NamedTensors) -> Result<Self> {
         Ok(Self {
             model: Qwen25Vl::new(spec, tensors)?,
         })

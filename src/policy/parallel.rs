@@ -4,12 +4,12 @@ use candle_core::Device;
 
 /// Passes that run side by side: on a CPU one per core, since the operations of one small model do not divide well
 /// among cores; on a GPU one.
-pub fn passes_at_once(device: &Device) -> usize {
+pub(crate) fn passes_at_once(device: &Device) -> usize {
     passes_on(device.is_cpu())
 }
 
 /// As [`passes_at_once`], of a device that is a CPU or not.
-pub fn passes_on(cpu: bool) -> usize {
+pub(crate) fn passes_on(cpu: bool) -> usize {
     if cpu {
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
     } else {
@@ -18,7 +18,7 @@ pub fn passes_on(cpu: bool) -> usize {
 }
 
 /// `pass` for each of `parts`, side by side on a CPU and in turn on a GPU; results in the order of the parts.
-pub fn side_by_side<P: Sync, T: Send, E: Send>(
+pub(crate) fn side_by_side<P: Sync, T: Send, E: Send>(
     device: &Device,
     parts: &[P],
     pass: impl Fn(&P) -> std::result::Result<T, E> + Sync,

@@ -49,7 +49,7 @@ impl ReferenceModel {
     }
 
     /// A reference model of these tensors, which are on `device` for a placement there, else on the CPU.
-    pub fn new(
+    pub(crate) fn new(
         spec: &Spec,
         mut tensors: NamedTensors,
         device: &Device,
@@ -107,12 +107,12 @@ impl ReferenceModel {
     }
 
     /// Its normed output `[R, H]` at the target rows, from which [`Self::reference_rows`] makes exact divergences.
-    pub fn target_hidden(&self, inputs: &PackedInputs) -> Result<Tensor> {
+    pub(crate) fn target_hidden(&self, inputs: &PackedInputs) -> Result<Tensor> {
         logprobs::target_hidden_through(&self.model, self, inputs)
     }
 
     /// The reference's side of an exact divergence, from [`Self::target_hidden`].
-    pub fn reference_rows<'a>(&'a self, hidden: &'a Tensor) -> ReferenceRows<'a> {
+    pub(crate) fn reference_rows<'a>(&'a self, hidden: &'a Tensor) -> ReferenceRows<'a> {
         ReferenceRows {
             hidden,
             weight: &self.model.head,

@@ -20,13 +20,13 @@ const WORDS_PER_BLOCK: u128 = 16;
 
 /// A row that has drawn a token and is to draw the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pending {
+pub(crate) struct Pending {
     /// The token it has drawn.
-    pub token: u32,
+    pub(crate) token: u32,
     /// What names its draws.
-    pub seed: CompletionSeed,
+    pub(crate) seed: CompletionSeed,
     /// Index of the next token in its completion.
-    pub index: usize,
+    pub(crate) index: usize,
 }
 
 /// Names a question's draws within a run.
@@ -66,7 +66,7 @@ pub struct CompletionSeed {
 
 impl CompletionSeed {
     /// The words of the ChaCha key, as a device's sampler takes them.
-    pub fn words(&self) -> [u32; 8] {
+    pub(crate) fn words(&self) -> [u32; 8] {
         let mut words = [0; 8];
         for (word, bytes) in words.iter_mut().zip(self.key.chunks_exact(4)) {
             *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
@@ -75,7 +75,7 @@ impl CompletionSeed {
     }
 
     /// The uniform number in [0, 1) that decides token `index`, with 53 random bits.
-    pub fn uniform(&self, index: usize) -> f64 {
+    pub(crate) fn uniform(&self, index: usize) -> f64 {
         let mut generator = ChaCha8Rng::from_seed(self.key);
         generator.set_word_pos(index as u128 * WORDS_PER_BLOCK);
         (generator.next_u64() >> 11) as f64 / (1u64 << 53) as f64
@@ -178,7 +178,7 @@ impl Sampler {
 
     /// The token that `uniform` in [0, 1) picks from one row of logits (inverse of the cumulative distribution over
     /// ascending ids); the best one, the lowest id on ties, when greedy.
-    pub fn draw(&self, logits: &[f32], uniform: f64) -> Result<Draw> {
+    pub(crate) fn draw(&self, logits: &[f32], uniform: f64) -> Result<Draw> {
         let greedy = self.config.temperature == 0.0;
         let inverse = if greedy {
             1.0

@@ -8,7 +8,7 @@ use crate::video::VideoPatches;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub mod preflight;
+pub(crate) mod preflight;
 pub mod template;
 pub mod tokenizer;
 pub mod train;
@@ -124,7 +124,7 @@ impl Processor {
     }
 
     /// The prompt that says what `turn` says, with `video` before the user's text.
-    pub fn prompt_of(
+    pub(crate) fn prompt_of(
         &self,
         turn: &Turn,
         video: Option<Arc<VideoPatches>>,
@@ -148,12 +148,12 @@ impl Processor {
     }
 
     /// The text of a prompt with a video, which one placeholder stands for.
-    pub fn text_of(&self, turn: &Turn) -> Result<String, PromptError> {
+    pub(crate) fn text_of(&self, turn: &Turn) -> Result<String, PromptError> {
         self.template.render(turn, true)
     }
 
     /// Tokens of the prompt that asks `text` in `wording` about a clip of `video_tokens` tokens, however many.
-    pub fn count_tokens(
+    pub(crate) fn count_tokens(
         &self,
         text: &str,
         wording: Wording,
@@ -163,7 +163,11 @@ impl Processor {
     }
 
     /// Tokens of the prompt that says what `turn` says about a clip of `video_tokens` tokens, however many.
-    pub fn count_tokens_of(&self, turn: &Turn, video_tokens: usize) -> Result<usize, PromptError> {
+    pub(crate) fn count_tokens_of(
+        &self,
+        turn: &Turn,
+        video_tokens: usize,
+    ) -> Result<usize, PromptError> {
         let rendered = self.template.render(turn, true)?;
         // A placeholder is a token of its own, whatever stands beside it.
         let with_one = expand_placeholder(&rendered, Some(1))?;

@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 
 /// A clip and the questions about it.
 #[derive(Debug, Clone)]
-pub struct AskedClip<'a> {
+pub(crate) struct AskedClip<'a> {
     /// The path by which the questions name it.
-    pub video: &'a Path,
+    pub(crate) video: &'a Path,
     /// The file or folder of images, with the part of it that is meant.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// In file order.
-    pub questions: Vec<&'a Question>,
+    pub(crate) questions: Vec<&'a Question>,
 }
 
 /// The clips of a list of questions, in the order in which they are first named.
-pub fn asked_clips<'a>(questions: &'a [Question], video_root: &Path) -> Vec<AskedClip<'a>> {
+pub(crate) fn asked_clips<'a>(questions: &'a [Question], video_root: &Path) -> Vec<AskedClip<'a>> {
     let mut places: BTreeMap<&Path, usize> = BTreeMap::new();
     let mut clips: Vec<AskedClip> = Vec::new();
     for question in questions {
@@ -42,7 +42,7 @@ pub fn asked_clips<'a>(questions: &'a [Question], video_root: &Path) -> Vec<Aske
 /// What can be wrong with a clip or the questions about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Problem {
+pub(crate) enum Problem {
     /// There is no such file, or no image in a folder.
     Missing,
     /// Its frames do not come out.
@@ -65,7 +65,7 @@ pub enum Problem {
 
 impl Problem {
     /// The word in tables and JSON.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::Corrupt => "corrupt",
@@ -95,15 +95,15 @@ impl Problem {
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What.
-    pub problem: Problem,
+    pub(crate) problem: Problem,
     /// The clip, as the questions name it.
-    pub video: PathBuf,
+    pub(crate) video: PathBuf,
     /// Ids of the questions concerned.
-    pub questions: Vec<String>,
+    pub(crate) questions: Vec<String>,
     /// What exactly, and what to do.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 impl Finding {
@@ -120,18 +120,18 @@ impl Finding {
 
 /// Smallest, largest and mean of some counts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Span {
+pub(crate) struct Span {
     /// The smallest.
-    pub least: usize,
+    pub(crate) least: usize,
     /// The largest.
-    pub most: usize,
+    pub(crate) most: usize,
     /// The mean.
-    pub mean: f64,
+    pub(crate) mean: f64,
 }
 
 impl Span {
     /// Of all counts; `None` without any.
-    pub fn of(counts: impl Iterator<Item = usize> + Clone) -> Option<Self> {
+    pub(crate) fn of(counts: impl Iterator<Item = usize> + Clone) -> Option<Self> {
         let (number, sum) = (counts.clone().count(), counts.clone().sum::<usize>());
         Some(Self {
             least: counts.clone().min()?,
@@ -143,30 +143,30 @@ impl Span {
 
 /// What a check found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// Questions checked.
-    pub questions: usize,
+    pub(crate) questions: usize,
     /// Different clips they are about.
-    pub clips: usize,
+    pub(crate) clips: usize,
     /// Tokens of each clip that decodes.
-    pub video_tokens: Option<Span>,
+    pub(crate) video_tokens: Option<Span>,
     /// Tokens of each prompt; absent where no tokenizer was at hand.
-    pub prompt_tokens: Option<Span>,
+    pub(crate) prompt_tokens: Option<Span>,
     /// What is wrong, in file order.
-    pub findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// How clips and prompts are checked.
 #[derive(Debug)]
-pub struct Preflight<'a> {
+pub(crate) struct Preflight<'a> {
     /// Which frames are taken, at what size.
-    pub video: &'a VideoConfig,
+    pub(crate) video: &'a VideoConfig,
     /// Counts a prompt's tokens; without, only those of the clips are known.
-    pub processor: Option<&'a Processor>,
+    pub(crate) processor: Option<&'a Processor>,
     /// What follows a question that has no wording of its own.
-    pub wording: Wording,
+    pub(crate) wording: Wording,
     /// `sampling.max_prompt_tokens`.
-    pub max_prompt_tokens: usize,
+    pub(crate) max_prompt_tokens: usize,
 }
 
 /// What the check of one clip gives.
@@ -179,7 +179,7 @@ struct Checked {
 
 impl Preflight<'_> {
     /// Decodes every clip, several at a time, and counts every prompt. `progress` is told each finished clip.
-    pub fn run(&self, clips: &[AskedClip], progress: &(dyn Fn() + Sync)) -> Report {
+    pub(crate) fn run(&self, clips: &[AskedClip], progress: &(dyn Fn() + Sync)) -> Report {
         // Clips are decoded side by side; where they are fewer than the cores, so are the parts of a clip.
         let threads = rayon::current_num_threads() / clips.len().max(1);
         let checked: Vec<Checked> = clips
@@ -270,7 +270,7 @@ impl Preflight<'_> {
 }
 
 /// Hashes clips, several at a time; those that cannot be read are left out, which the log says.
-pub fn record(clips: &[AskedClip]) -> Manifest {
+pub(crate) fn record(clips: &[AskedClip]) -> Manifest {
     let records = clips
         .par_iter()
         .filter_map(|clip| match ClipRecord::of(&clip.file) {
@@ -286,7 +286,7 @@ pub fn record(clips: &[AskedClip]) -> Manifest {
 }
 
 /// Clips whose content is also that of a clip in `others`, a manifest called `name`.
-pub fn duplicates(
+pub(crate) fn duplicates(
     clips: &[AskedClip],
     records: &Manifest,
     others: &Manifest,
@@ -308,7 +308,7 @@ pub fn duplicates(
 
 /// Clips that are not what a manifest says. With `always_hash` every file is read; without, only those whose time
 /// differs.
-pub fn changes(clips: &[AskedClip], manifest: &Manifest, always_hash: bool) -> Vec<Finding> {
+pub(crate) fn changes(clips: &[AskedClip], manifest: &Manifest, always_hash: bool) -> Vec<Finding> {
     let finding = |clip: &AskedClip| {
         let change = manifest.verify(clip.video, &clip.file, always_hash);
         let change: Change = change.err()?;

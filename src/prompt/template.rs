@@ -20,7 +20,7 @@ const OPTIONS_ENDING: &str = "letter of the right option, or all right letters s
 const OPEN_ENDING: &str = "answer, in as few words as it takes, between <answer> and </answer>.";
 
 /// The question with the words that ask for thinking and an answer.
-pub fn question_text(question: &str, wording: Wording) -> String {
+pub(crate) fn question_text(question: &str, wording: Wording) -> String {
     match wording {
         Wording::Training => format!("{question}{TRAINING_WORDING}"),
         Wording::Evaluation => format!("{question}{EVALUATION_WORDING}{OPTIONS_ENDING}"),
@@ -29,7 +29,7 @@ pub fn question_text(question: &str, wording: Wording) -> String {
 }
 
 /// A question without options in the wording of an evaluation.
-pub fn open_question_text(question: &str) -> String {
+pub(crate) fn open_question_text(question: &str) -> String {
     format!("{question}{EVALUATION_WORDING}{OPEN_ENDING}")
 }
 

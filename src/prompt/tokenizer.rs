@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
 
 /// Stands for one merged patch of a clip.
-pub const VIDEO_PAD: &str = "<|video_pad|>";
+pub(crate) const VIDEO_PAD: &str = "<|video_pad|>";
 /// Ends a turn of the chat.
-pub const IM_END: &str = "<|im_end|>";
+pub(crate) const IM_END: &str = "<|im_end|>";
 /// Ends a document; Qwen's padding token.
-pub const END_OF_TEXT: &str = "<|endoftext|>";
+pub(crate) const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// Tokens a video prompt cannot do without.
 const REQUIRED: [&str; 4] = ["<|vision_start|>", "<|vision_end|>", VIDEO_PAD, IM_END];
@@ -35,7 +35,7 @@ pub struct TextTokenizer {
 
 impl TextTokenizer {
     /// Reads `tokenizer.json`, and from `generation_config.json` and `tokenizer_config.json` which ids end a turn and pad.
-    pub fn load(model_dir: &Path) -> Result<Self, PromptError> {
+    pub(crate) fn load(model_dir: &Path) -> Result<Self, PromptError> {
         let path = model_dir.join("tokenizer.json");
         if !path.is_file() {
             return Err(PromptError::Missing {
@@ -72,7 +72,7 @@ impl TextTokenizer {
     }
 
     /// Token ids of `text`; special tokens written out in it become their ids.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, PromptError> {
+    pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, PromptError> {
         let encoding = self
             .tokenizer
             .encode_fast(text, false)
@@ -81,19 +81,19 @@ impl TextTokenizer {
     }
 
     /// The text of `ids` without special tokens.
-    pub fn decode(&self, ids: &[u32]) -> Result<String, PromptError> {
+    pub(crate) fn decode(&self, ids: &[u32]) -> Result<String, PromptError> {
         self.tokenizer
             .decode(ids, true)
             .map_err(|error| PromptError::Tokenizer(error.to_string()))
     }
 
     /// Ids that end a turn, the chat's own first.
-    pub fn eos_ids(&self) -> &[u32] {
+    pub(crate) fn eos_ids(&self) -> &[u32] {
         &self.eos_ids
     }
 
     /// Ids that are never sampled, ascending.
-    pub fn banned_ids(&self) -> &[u32] {
+    pub(crate) fn banned_ids(&self) -> &[u32] {
         &self.banned_ids
     }
 

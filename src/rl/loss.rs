@@ -41,19 +41,19 @@ pub struct LossOutput {
     /// ∂loss/∂logprob of each token.
     pub d_logprob: Vec<f32>,
     /// ∂loss/∂full_kl of each token; empty unless the estimator is `full`.
-    pub d_full_kl: Vec<f32>,
+    pub(crate) d_full_kl: Vec<f32>,
     /// Each token's divergence, capped as configured; empty without a KL term.
     pub kl: Vec<f32>,
     /// Share of tokens whose ratio is clipped from below (A < 0).
-    pub clip_low_fraction: f64,
+    pub(crate) clip_low_fraction: f64,
     /// Share of tokens whose ratio is clipped from above (A > 0).
-    pub clip_high_fraction: f64,
+    pub(crate) clip_high_fraction: f64,
 }
 
 impl LossOutput {
     /// The loss of a step that was computed in micro-batches: each one's own and its weight in the step. Derivatives and
     /// divergences stay with the micro-batches.
-    pub fn combine(parts: Vec<(Self, f64)>) -> Self {
+    pub(crate) fn combine(parts: Vec<(Self, f64)>) -> Self {
         let mut whole = Self::default();
         let tokens: usize = parts.iter().map(|(part, _)| part.d_logprob.len()).sum();
         for (part, weight) in parts {
@@ -66,7 +66,7 @@ impl LossOutput {
     }
 
     /// What the backward pass needs, of a loss that counts `weight` in its step.
-    pub fn derivatives(&self, weight: f64) -> Derivatives {
+    pub(crate) fn derivatives(&self, weight: f64) -> Derivatives {
         let scaled = |values: &[f32]| values.iter().map(|value| value * weight as f32).collect();
         Derivatives {
             logprob: scaled(&self.d_logprob),

@@ -7,37 +7,37 @@ use crate::prompt::Prompt;
 
 pub mod advantage;
 pub mod loss;
-pub mod reward;
+pub(crate) mod reward;
 
-pub use reward::Reward;
+pub(crate) use reward::Reward;
 
 /// One completion with what it earned.
 #[derive(Debug, Clone)]
-pub struct Rollout {
+pub(crate) struct Rollout {
     /// What the policy wrote (o_i).
-    pub completion: Completion,
+    pub(crate) completion: Completion,
     /// What it scored, part by part.
-    pub reward: Reward,
+    pub(crate) reward: Reward,
     /// R_i: the weighted sum of the parts.
-    pub total: f64,
+    pub(crate) total: f64,
     /// A_i: the reward against the group's mean.
-    pub advantage: f64,
+    pub(crate) advantage: f64,
 }
 
 /// The completions of one question, scored against each other.
 #[derive(Debug, Clone)]
-pub struct Group<'a> {
+pub(crate) struct Group<'a> {
     /// Which question.
-    pub question: &'a Question,
+    pub(crate) question: &'a Question,
     /// What the model saw.
-    pub prompt: Prompt,
+    pub(crate) prompt: Prompt,
     /// The G rollouts, in sampling order.
-    pub rollouts: Vec<Rollout>,
+    pub(crate) rollouts: Vec<Rollout>,
 }
 
 impl<'a> Group<'a> {
     /// Scores `completions` against the question's solution and against each other.
-    pub fn score(
+    pub(crate) fn score(
         question: &'a Question,
         prompt: Prompt,
         completions: Vec<Completion>,
@@ -69,12 +69,12 @@ impl<'a> Group<'a> {
     }
 
     /// Tokens of prompt and completions.
-    pub fn num_tokens(&self) -> usize {
+    pub(crate) fn num_tokens(&self) -> usize {
         self.prompt.token_ids.len() + self.completion_tokens()
     }
 
     /// Tokens of all completions.
-    pub fn completion_tokens(&self) -> usize {
+    pub(crate) fn completion_tokens(&self) -> usize {
         let rollouts = self.rollouts.iter();
         rollouts
             .map(|rollout| rollout.completion.token_ids.len())
@@ -82,7 +82,7 @@ impl<'a> Group<'a> {
     }
 
     /// Standard deviation of R over the group (n − 1; 0 for a single rollout).
-    pub fn reward_std(&self) -> f64 {
+    pub(crate) fn reward_std(&self) -> f64 {
         let totals: Vec<f64> = self.rollouts.iter().map(|rollout| rollout.total).collect();
         advantage::standard_deviation(&totals)
     }

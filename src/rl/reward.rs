@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 /// The parts of one completion's reward, unweighted, each in 0…1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Reward {
+pub(crate) struct Reward {
     /// Is the answer right?
-    pub accuracy: f64,
+    pub(crate) accuracy: f64,
     /// Does the text think first and answer in its tags?
-    pub format: f64,
+    pub(crate) format: f64,
 }
 
 impl Reward {
     /// Scores a completion's text against `solution` (`<answer>A,C</answer>`, or the bare answer).
-    pub fn score(completion: &str, solution: &str, rule: AccuracyRule) -> Self {
+    pub(crate) fn score(completion: &str, solution: &str, rule: AccuracyRule) -> Self {
         Self {
             accuracy: authors::accuracy(completion, solution, rule),
             format: f64::from(u8::from(has_format(completion))),
@@ -23,14 +23,14 @@ impl Reward {
     }
 
     /// R: the weighted sum of the parts.
-    pub fn total(self, config: &RewardConfig) -> f64 {
+    pub(crate) fn total(self, config: &RewardConfig) -> f64 {
         config.accuracy_weight * self.accuracy + config.format_weight * self.format
     }
 }
 
 /// Thinking, then an answer, then nothing but space and exclamation marks; neither tag opened twice. With the tags opened once
 /// each this is the authors' expression `<think>.*?</think>\s*<answer>.*?</answer>[\s!]*$`.
-pub fn has_format(completion: &str) -> bool {
+pub(crate) fn has_format(completion: &str) -> bool {
     let once = |tag| completion.matches(tag).count() == 1;
     once("<think>")
         && completion

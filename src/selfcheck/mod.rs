@@ -4,9 +4,9 @@
 //! times decoding and learning of a [`Workload`] against rates measured on the same device just before
 //! ([`DeviceRates`](crate::train::estimate::DeviceRates)), never against a data sheet.
 
-pub mod kernels;
-pub mod speed;
-pub mod step;
+pub(crate) mod kernels;
+pub(crate) mod speed;
+pub(crate) mod step;
 mod workload;
 
-pub use workload::Workload;
+pub(crate) use workload::Workload;

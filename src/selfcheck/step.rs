@@ -35,20 +35,20 @@ const BIAS_NOISE: f64 = 0.3;
 
 /// How far apart two computations of one quantity are.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StepComparison {
+pub(crate) struct StepComparison {
     /// The quantity.
-    pub what: String,
+    pub(crate) what: String,
     /// Number format on the device.
-    pub dtype: &'static str,
+    pub(crate) dtype: &'static str,
     /// Largest difference; of gradients ‖a − b‖ / ‖b‖, of anything else |a − b| / max(1, |b|).
-    pub max_error: f64,
+    pub(crate) max_error: f64,
     /// What it may be.
-    pub bound: f64,
+    pub(crate) bound: f64,
 }
 
 impl StepComparison {
     /// Whether it is within its bound; a number that is not finite is not.
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.max_error <= self.bound
     }
 }
@@ -88,11 +88,11 @@ const TOLERANCES: [Tolerances; 2] = [
 
 /// What [`compare_step`] finds.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StepReport {
+pub(crate) struct StepReport {
     /// Each quantity in each format.
-    pub comparisons: Vec<StepComparison>,
+    pub(crate) comparisons: Vec<StepComparison>,
     /// How the decodings ran that were to run from a CUDA graph.
-    pub graph_use: GraphUse,
+    pub(crate) graph_use: GraphUse,
 }
 
 /// Runs the model in `folder` on `device` in f32 and bf16 and on the CPU in f32, from the same bf16 weights: the
@@ -101,7 +101,7 @@ pub struct StepReport {
 ///
 /// # Errors
 /// A folder that is no model.
-pub fn compare_step(folder: &Path, device: &Device) -> Result<StepReport> {
+pub(crate) fn compare_step(folder: &Path, device: &Device) -> Result<StepReport> {
     let spec = Spec::load(folder)?;
     let processor = Processor::load(folder)?;
     let rounded = weights::load(folder, &spec, DType::BF16, &Device::Cpu)?;

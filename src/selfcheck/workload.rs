@@ -10,17 +10,17 @@ use std::sync::Arc;
 
 /// How much there is to do: questions about a clip each, and completions of equal length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Workload {
+pub(crate) struct Workload {
     /// Questions.
-    pub questions: usize,
+    pub(crate) questions: usize,
     /// Completions of each (G).
-    pub group_size: usize,
+    pub(crate) group_size: usize,
     /// Temporal grids, patch rows and columns of a clip, the last two multiples of 2.
-    pub grid_thw: [usize; 3],
+    pub(crate) grid_thw: [usize; 3],
     /// Tokens of a prompt beside its clip's.
-    pub text_tokens: usize,
+    pub(crate) text_tokens: usize,
     /// Tokens of a completion.
-    pub completion_tokens: usize,
+    pub(crate) completion_tokens: usize,
 }
 
 impl Workload {

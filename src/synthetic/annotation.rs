@@ -1,6 +1,7 @@
 //! A scene's annotation as an official CLEVRER file has it.
 
 use super::physics::Vector;
+use super::scene::Look;
 use super::scene::Scene;
 use super::spec::MINI;
 use crate::data::clevrer::{Collision, ObjectProperty};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 /// `annotation_00000.json`: properties, trajectory and collisions of the unmodified clip. Places are in
 /// pixels with z = 0; velocities per clip frame; nothing turns.
-pub fn annotation(scene_index: usize, scene: &Scene) -> Value {
+pub(crate) fn annotation(scene_index: usize, scene: &Scene) -> Value {
     let properties: Vec<ObjectProperty> = scene
         .looks
         .iter()
@@ -16,7 +17,7 @@ pub fn annotation(scene_index: usize, scene: &Scene) -> Value {
         .map(|(look, object_id)| ObjectProperty {
             object_id,
             color: look.color_name().into(),
-            material: look.material_name().into(),
+            material: Look::MATERIAL.into(),
             shape: look.shape.name().into(),
         })
         .collect();

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// How a worked answer argues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub(crate) enum Style {
     /// Takes what is seen for the answer.
     Observer,
     /// Thinks the object away first.
@@ -21,7 +21,7 @@ pub enum Style {
 
 impl Style {
     /// The word used in files.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Observer => "observer",
             Self::Thinker => "thinker",
@@ -31,7 +31,7 @@ impl Style {
 
 /// The worked answer to a question: option by option, what happens in the video, and for the thinker once more
 /// without the object.
-pub fn worked_answer(scene: &Scene, question: &Counterfactual, style: Style) -> String {
+pub(crate) fn worked_answer(scene: &Scene, question: &Counterfactual, style: Style) -> String {
     let seen = go_through(scene, question, |choice| choice.is_seen);
     let (thought, letters) = match style {
         Style::Observer => (String::new(), question.letters(|choice| choice.is_seen)),
@@ -72,17 +72,21 @@ fn pair(scene: &Scene, (first, second): (usize, usize)) -> String {
 }
 
 /// The question what happens in the clip.
-pub const EVENTS_QUESTION: &str = "What happens?";
+pub(crate) const EVENTS_QUESTION: &str = "What happens?";
 
 /// Its answer: every collision of the video in order of time.
-pub fn events_answer(scene: &Scene) -> String {
+pub(crate) fn events_answer(scene: &Scene) -> String {
     let collisions = scene.factual.collisions.iter();
     let told = collisions.map(|event| pair(scene, (event.agent, event.target)) + " collide");
     told.collect::<Vec<_>>().join(", then ")
 }
 
 /// The question whether two objects collide in the video, or without an object.
-pub fn pair_question(scene: &Scene, objects: (usize, usize), removed: Option<usize>) -> String {
+pub(crate) fn pair_question(
+    scene: &Scene,
+    objects: (usize, usize),
+    removed: Option<usize>,
+) -> String {
     let without = removed.map_or(String::new(), |removed| {
         format!(" without the {}", scene.looks[removed].name())
     });
@@ -90,7 +94,11 @@ pub fn pair_question(scene: &Scene, objects: (usize, usize), removed: Option<usi
 }
 
 /// Its answer.
-pub fn pair_answer(scene: &Scene, objects: (usize, usize), removed: Option<usize>) -> String {
+pub(crate) fn pair_answer(
+    scene: &Scene,
+    objects: (usize, usize),
+    removed: Option<usize>,
+) -> String {
     let outcome = removed.map_or(&scene.factual, |removed| &scene.without[removed]);
     let verdict = if outcome.collide(objects) {
         "yes"
@@ -101,12 +109,12 @@ pub fn pair_answer(scene: &Scene, objects: (usize, usize), removed: Option<usize
 }
 
 /// The question how one object moves.
-pub fn motion_question(scene: &Scene, object: usize) -> String {
+pub(crate) fn motion_question(scene: &Scene, object: usize) -> String {
     format!("How does the {} move?", scene.looks[object].name())
 }
 
 /// Its answer: a word for each pair of sampled frames that the model sees as one.
-pub fn motion_answer(scene: &Scene, object: usize) -> String {
+pub(crate) fn motion_answer(scene: &Scene, object: usize) -> String {
     let inside = -MINI.radius..MINI.side() as f64 + MINI.radius;
     let words: Vec<&str> = (0..MINI.num_grids())
         .map(|grid| {
@@ -122,10 +130,10 @@ pub fn motion_answer(scene: &Scene, object: usize) -> String {
 }
 
 /// The question what stands in the picture.
-pub const INVENTORY_QUESTION: &str = "What is there?";
+pub(crate) const INVENTORY_QUESTION: &str = "What is there?";
 
 /// Its answer, in CLEVRER's order of colours.
-pub fn inventory_answer(scene: &Scene) -> String {
+pub(crate) fn inventory_answer(scene: &Scene) -> String {
     let mut looks = scene.looks;
     looks.sort_by_key(|look| look.color);
     looks.map(Look::name).join("; ")
@@ -134,7 +142,7 @@ pub fn inventory_answer(scene: &Scene) -> String {
 /// What each video token shows: its index (grids, rows, columns) and the words for colour, shape and
 /// motion of the objects whose centre lies in it, and what they have just run into. Tokens that are not
 /// named show nothing.
-pub fn grounding(scene: &Scene) -> Vec<(usize, String)> {
+pub(crate) fn grounding(scene: &Scene) -> Vec<(usize, String)> {
     let side = MINI.cells_per_side;
     let mut tokens: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     for grid in 0..MINI.num_grids() {

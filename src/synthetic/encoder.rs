@@ -39,11 +39,11 @@ const ENCODERS: [&str; 4] = ["libx264", "libopenh264", "h264_videotoolbox", "h26
 
 /// Size and speed of a clip.
 #[derive(Debug, Clone, Copy)]
-pub struct ClipFormat {
+pub(crate) struct ClipFormat {
     /// Width and height in pixels (even).
-    pub side: usize,
+    pub(crate) side: usize,
     /// Frames per second as a fraction.
-    pub rate: (usize, usize),
+    pub(crate) rate: (usize, usize),
 }
 
 impl ClipFormat {
@@ -94,7 +94,11 @@ fn encoder_name(clip: ClipFormat) -> Result<&'static str, EncodeError> {
 }
 
 /// Writes the pictures as an mp4 file.
-pub fn write_clip(path: &Path, pictures: &[Picture], clip: ClipFormat) -> Result<(), EncodeError> {
+pub(crate) fn write_clip(
+    path: &Path,
+    pictures: &[Picture],
+    clip: ClipFormat,
+) -> Result<(), EncodeError> {
     let failed = |source| EncodeError::Clip {
         path: path.to_owned(),
         source,

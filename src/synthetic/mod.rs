@@ -16,11 +16,11 @@ use serde::Serialize;
 use std::path::Path;
 use thiserror::Error;
 
-pub mod annotation;
-pub mod answers;
-pub mod encoder;
+pub(crate) mod annotation;
+pub(crate) mod answers;
+pub(crate) mod encoder;
 pub mod physics;
-pub mod questions;
+pub(crate) mod questions;
 pub mod render;
 pub mod scene;
 pub mod spec;
@@ -65,11 +65,11 @@ impl Default for WorldOptions {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// Questions to train on.
-    pub train: Counts,
+    pub(crate) train: Counts,
     /// Questions to validate on.
-    pub validation: Counts,
+    pub(crate) validation: Counts,
     /// Worked answers.
-    pub worked_answers: usize,
+    pub(crate) worked_answers: usize,
     /// Clips of all three parts.
     pub clips: usize,
     /// Their size together.

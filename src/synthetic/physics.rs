@@ -9,7 +9,7 @@ pub const NUM_OBJECTS: usize = 4;
 pub const PAIRS: [(usize, usize); 6] = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)];
 
 /// A point or a velocity in the plane.
-pub type Vector = [f64; 2];
+pub(crate) type Vector = [f64; 2];
 
 /// Where an object is and how it moves. x grows to the right, y grows downwards.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -28,18 +28,18 @@ pub struct Collision {
     /// The one that is hit.
     pub target: usize,
     /// In sampled frames from the start.
-    pub time: f64,
+    pub(crate) time: f64,
     /// Where they touch.
-    pub location: Vector,
+    pub(crate) location: Vector,
     /// Relative speed along the contact normal.
-    pub impact_speed: f64,
+    pub(crate) impact_speed: f64,
     /// Sine of the angle between relative velocity and contact normal.
-    pub impact_offset: f64,
+    pub(crate) impact_offset: f64,
 }
 
 impl Collision {
     /// Whether these two collide here, in either order.
-    pub fn is_between(&self, pair: (usize, usize)) -> bool {
+    pub(crate) fn is_between(&self, pair: (usize, usize)) -> bool {
         (self.agent, self.target) == pair || (self.target, self.agent) == pair
     }
 }
@@ -48,16 +48,16 @@ impl Collision {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// Per clip frame, per object.
-    pub frames: Vec<[Motion; NUM_OBJECTS]>,
+    pub(crate) frames: Vec<[Motion; NUM_OBJECTS]>,
     /// First contacts, in order of time.
     pub collisions: Vec<Collision>,
     /// Least distance between the surfaces of each pair of `PAIRS`.
-    pub gaps: [f64; PAIRS.len()],
+    pub(crate) gaps: [f64; PAIRS.len()],
 }
 
 impl Outcome {
     /// Whether these two objects collide.
-    pub fn collide(&self, pair: (usize, usize)) -> bool {
+    pub(crate) fn collide(&self, pair: (usize, usize)) -> bool {
         self.collisions.iter().any(|event| event.is_between(pair))
     }
 }

@@ -10,37 +10,30 @@ use rand_chacha::ChaCha8Rng;
 
 /// One option: two objects collide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// In the order in which they are named: that of CLEVRER's colours, so that a pair has one name.
-    pub pair: (usize, usize),
+    pub(crate) pair: (usize, usize),
     /// Whether they collide without the removed object.
-    pub is_right: bool,
+    pub(crate) is_right: bool,
     /// Whether they collide in the video.
-    pub is_seen: bool,
-}
-
-impl Choice {
-    /// Whether the option names these two objects, in either order.
-    pub fn is_between(&self, first: usize, second: usize) -> bool {
-        self.pair == (first, second) || self.pair == (second, first)
-    }
+    pub(crate) is_seen: bool,
 }
 
 /// What happens without one object? Every pair of the others is an option; at least one is right, at
 /// least one is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counterfactual {
+pub(crate) struct Counterfactual {
     /// The removed object.
-    pub removed: usize,
+    pub(crate) removed: usize,
     /// The options, in the order in which they are listed.
-    pub choices: Vec<Choice>,
+    pub(crate) choices: Vec<Choice>,
     /// Whether the video already shows the right ones.
-    pub kind: QuestionKind,
+    pub(crate) kind: QuestionKind,
 }
 
 impl Counterfactual {
     /// The question about one removal, with its options shuffled; none where it would not be fair.
-    pub fn sample(scene: &Scene, removed: usize, rng: &mut ChaCha8Rng) -> Option<Self> {
+    pub(crate) fn sample(scene: &Scene, removed: usize, rng: &mut ChaCha8Rng) -> Option<Self> {
         Some(Self {
             removed,
             choices: shuffled_choices(scene, removed, rng),
@@ -49,7 +42,7 @@ impl Counterfactual {
     }
 
     /// Letters of the options of which `holds` is true.
-    pub fn letters(&self, holds: impl Fn(&Choice) -> bool) -> Vec<char> {
+    pub(crate) fn letters(&self, holds: impl Fn(&Choice) -> bool) -> Vec<char> {
         self.choices
             .iter()
             .zip('A'..)
@@ -59,7 +52,7 @@ impl Counterfactual {
     }
 
     /// The question as an entry of an official file.
-    pub fn official(&self, scene: &Scene, question_id: usize) -> OfficialQuestion {
+    pub(crate) fn official(&self, scene: &Scene, question_id: usize) -> OfficialQuestion {
         let name = |object: usize| scene.looks[object].name();
         let choice = |(choice_id, choice): (usize, &Choice)| {
             let (first, second) = choice.pair;
@@ -96,7 +89,7 @@ impl Counterfactual {
 }
 
 /// The pairs that are left when one object is removed, as options in a random order.
-pub fn shuffled_choices(scene: &Scene, removed: usize, rng: &mut ChaCha8Rng) -> Vec<Choice> {
+pub(crate) fn shuffled_choices(scene: &Scene, removed: usize, rng: &mut ChaCha8Rng) -> Vec<Choice> {
     let mut pairs = Scene::pairs_without(removed);
     pairs.shuffle(rng);
     let choice = |&(first, second): &(usize, usize)| Choice {
@@ -123,7 +116,7 @@ fn select(program: &mut Vec<String>, look: Look) {
 }
 
 /// Up to `count` questions about a scene: one of this topic, then observational ones, then the rest.
-pub fn sample_questions(
+pub(crate) fn sample_questions(
     scene: &Scene,
     topic: Topic,
     count: usize,

@@ -5,7 +5,7 @@ use super::scene::{COLORS, Look, Shape};
 use super::spec::MINI;
 
 /// One picture: `[side, side, 3]` bytes, row-major, red green blue.
-pub type Picture = Vec<u8>;
+pub(crate) type Picture = Vec<u8>;
 
 /// Every frame of the clip.
 pub fn render(looks: &[Look; NUM_OBJECTS], outcome: &Outcome) -> Vec<Picture> {

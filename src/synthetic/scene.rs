@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 /// CLEVRER's colours with the red, green and blue they are drawn in.
-pub const COLORS: [(&str, [u8; 3]); 8] = [
+pub(crate) const COLORS: [(&str, [u8; 3]); 8] = [
     ("gray", [110, 110, 110]),
     ("red", [220, 30, 30]),
     ("blue", [30, 60, 230]),
@@ -23,7 +23,7 @@ pub const COLORS: [(&str, [u8; 3]); 8] = [
 
 /// CLEVRER's shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// Drawn as a plain square.
     Cube,
     /// Drawn as a disc with a highlight.
@@ -36,7 +36,7 @@ impl Shape {
     const ALL: [Self; 3] = [Self::Cube, Self::Sphere, Self::Cylinder];
 
     /// CLEVRER's word.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cube => "cube",
             Self::Sphere => "sphere",
@@ -49,24 +49,22 @@ impl Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
     /// Index into [`COLORS`]; different for every object of a scene.
-    pub color: usize,
+    pub(crate) color: usize,
     /// Its shape.
-    pub shape: Shape,
+    pub(crate) shape: Shape,
 }
 
 impl Look {
+    /// CLEVRER's word for the material: everything is dull.
+    pub(crate) const MATERIAL: &'static str = "rubber";
+
     /// CLEVRER's word for the colour.
-    pub fn color_name(self) -> &'static str {
+    pub(crate) fn color_name(self) -> &'static str {
         COLORS[self.color].0
     }
 
-    /// CLEVRER's word for the material: everything is dull.
-    pub fn material_name(self) -> &'static str {
-        "rubber"
-    }
-
     /// The name that questions and answers use, such as `red cube`.
-    pub fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         format!("{} {}", self.color_name(), self.shape.name())
     }
 }
@@ -77,16 +75,16 @@ pub struct Scene {
     /// How the objects look.
     pub looks: [Look; NUM_OBJECTS],
     /// Where they start and how they move then.
-    pub start: [Motion; NUM_OBJECTS],
+    pub(crate) start: [Motion; NUM_OBJECTS],
     /// What the clip shows.
     pub factual: Outcome,
     /// What happens when the object of that index is removed.
-    pub without: Vec<Outcome>,
+    pub(crate) without: Vec<Outcome>,
 }
 
 impl Scene {
     /// Two objects in CLEVRER's order of their colours.
-    pub fn in_color_order(&self, first: usize, second: usize) -> (usize, usize) {
+    pub(crate) fn in_color_order(&self, first: usize, second: usize) -> (usize, usize) {
         if self.looks[first].color <= self.looks[second].color {
             (first, second)
         } else {
@@ -95,7 +93,7 @@ impl Scene {
     }
 
     /// The pairs of objects that are left when one is removed.
-    pub fn pairs_without(removed: usize) -> [(usize, usize); 3] {
+    pub(crate) fn pairs_without(removed: usize) -> [(usize, usize); 3] {
         let mut pairs = [(0, 0); 3];
         let left = PAIRS
             .iter()
@@ -108,7 +106,7 @@ impl Scene {
 
     /// The kind of the question about this object's removal; none when some outcome has no right or
     /// no wrong option, seen or true.
-    pub fn question_kind(&self, removed: usize) -> Option<QuestionKind> {
+    pub(crate) fn question_kind(&self, removed: usize) -> Option<QuestionKind> {
         let pairs = Self::pairs_without(removed);
         let seen = pairs.map(|pair| self.factual.collide(pair));
         let truth = pairs.map(|pair| self.without[removed].collide(pair));
@@ -124,7 +122,7 @@ impl Scene {
 
     /// The topic of the question about this object's removal; none when it is not fair or not among
     /// those that are asked first.
-    pub fn topic(&self, removed: usize) -> Option<Topic> {
+    pub(crate) fn topic(&self, removed: usize) -> Option<Topic> {
         if self.question_kind(removed)? == QuestionKind::Inferential {
             return Some(Topic::Inferential);
         }
@@ -142,7 +140,7 @@ impl Scene {
     }
 
     /// The objects whose removal gives a question of this topic.
-    pub fn removals(&self, topic: Topic) -> Vec<usize> {
+    pub(crate) fn removals(&self, topic: Topic) -> Vec<usize> {
         (0..NUM_OBJECTS)
             .filter(|removed| self.topic(*removed) == Some(topic))
             .collect()

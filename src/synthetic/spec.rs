@@ -23,52 +23,52 @@ pub enum Topic {
 #[derive(Debug, Clone, Copy)]
 pub struct WorldSpec {
     /// Cells per side of the square floor. A cell is what one video token of the model covers.
-    pub cells_per_side: usize,
+    pub(crate) cells_per_side: usize,
     /// Side of a cell: patch 14 × merge 2.
-    pub cell: f64,
+    pub(crate) cell: f64,
     /// Objects start in the middle of a cell, off by at most this in x and in y.
-    pub jitter: f64,
+    pub(crate) jitter: f64,
     /// Radius of the disc that every object is to the physics.
-    pub radius: f64,
+    pub(crate) radius: f64,
     /// Share of scenes with three objects in one row or column.
-    pub line_share: f64,
+    pub(crate) line_share: f64,
     /// Share of scenes with two moving objects; the others have one.
-    pub two_movers_share: f64,
+    pub(crate) two_movers_share: f64,
     /// Least speed of a mover at the start, per sampled frame.
-    pub min_speed: f64,
+    pub(crate) min_speed: f64,
     /// Greatest speed of a mover at the start.
-    pub max_speed: f64,
+    pub(crate) max_speed: f64,
     /// Loss of speed by friction, per sampled frame.
-    pub friction: f64,
+    pub(crate) friction: f64,
     /// Coefficient of restitution: 1 is an elastic impact.
-    pub restitution: f64,
+    pub(crate) restitution: f64,
     /// Steps of the simulation per sampled frame.
-    pub substeps: usize,
+    pub(crate) substeps: usize,
     /// Sampled frames of a clip.
-    pub sampled_frames: usize,
+    pub(crate) sampled_frames: usize,
     /// Clip frames per sampled frame.
     pub frames_per_sample: usize,
     /// Sampled frames per second.
-    pub samples_per_second: usize,
+    pub(crate) samples_per_second: usize,
     /// A factual scene has at most this many collisions (and at least one).
-    pub max_events: usize,
+    pub(crate) max_events: usize,
     /// A factual collision's normal speed is at least this: it can be seen.
-    pub min_impact_speed: f64,
+    pub(crate) min_impact_speed: f64,
     /// Sine of the angle between relative velocity and contact normal is at most this: nearly head-on.
-    pub max_impact_offset: f64,
+    pub(crate) max_impact_offset: f64,
     /// Factual objects that do not collide stay at least this far apart, surface to surface.
-    pub min_gap: f64,
+    pub(crate) min_gap: f64,
     /// Factual collisions are at least this many sampled frames apart.
-    pub min_event_distance: f64,
+    pub(crate) min_event_distance: f64,
     /// The last factual collision happens at this time at the latest: its effect is seen.
-    pub latest_event: f64,
+    pub(crate) latest_event: f64,
     /// Share of each topic among the questions.
-    pub topic_shares: [(Topic, f64); 5],
+    pub(crate) topic_shares: [(Topic, f64); 5],
     /// Share of *thinkers* among the worked answers to observational and to inferential questions; the others are
     /// *observers*. Who has thought most where it mattered imagines too much elsewhere: the shortcut has its price.
-    pub thinker_shares: [f64; 2],
+    pub(crate) thinker_shares: [f64; 2],
     /// An object that moves less than this in one sampled frame is called still.
-    pub still: f64,
+    pub(crate) still: f64,
     /// Counterfactual questions per clip in the worked answers.
     pub worked_questions: usize,
 }
@@ -140,18 +140,18 @@ impl WorldSpec {
     }
 
     /// Temporal grids: the model sees two sampled frames as one.
-    pub const fn num_grids(&self) -> usize {
+    pub(crate) const fn num_grids(&self) -> usize {
         self.sampled_frames / 2
     }
 
     /// Frames of a clip. With `7 m + 1` frames, eight evenly spaced ones are all exact.
-    pub const fn clip_frames(&self) -> usize {
+    pub(crate) const fn clip_frames(&self) -> usize {
         (self.sampled_frames - 1) * self.frames_per_sample + 1
     }
 
     /// Frames per second of the clip as a fraction, such that sampling it at `samples_per_second`
     /// takes `sampled_frames` frames.
-    pub const fn clip_rate(&self) -> (usize, usize) {
+    pub(crate) const fn clip_rate(&self) -> (usize, usize) {
         (
             self.clip_frames() * self.samples_per_second,
             self.sampled_frames,

@@ -10,7 +10,7 @@ use crate::policy::Policy;
 use crate::policy::inputs::PackedInputs;
 use candle_core::{DType, Device, Result, Tensor};
 
-pub use crate::policy::parallel::{passes_at_once, side_by_side};
+pub(crate) use crate::policy::parallel::{passes_at_once, side_by_side};
 pub use crate::rl::loss::Derivatives;
 pub use crate::train::gradients::GradientPlacement;
 pub use crate::train::optimizer::Gradients;
@@ -104,7 +104,7 @@ pub fn backward<T>(
 }
 
 /// The sum of several passes' gradients, added in their order.
-pub fn add_gradients(parts: impl IntoIterator<Item = Gradients>) -> Result<Gradients> {
+pub(crate) fn add_gradients(parts: impl IntoIterator<Item = Gradients>) -> Result<Gradients> {
     let mut parts = parts.into_iter();
     let mut sum = parts.next().unwrap_or_default();
     for part in parts {

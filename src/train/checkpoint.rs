@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 /// A checkpoint that could not be written or is not one.
 #[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
+pub(crate) enum CheckpointError {
     /// The disk is full.
     #[error(
         "no space left for the checkpoint of step {step} in {folder}: nothing of it was kept; {previous}; make room and start the \
@@ -44,24 +44,24 @@ pub enum CheckpointError {
 
 /// Everything besides weights and optimizer state that going on needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainerState {
+pub(crate) struct TrainerState {
     /// Steps done.
-    pub step: usize,
+    pub(crate) step: usize,
     /// Position in the endless order of questions.
-    pub next_question: usize,
+    pub(crate) next_question: usize,
     /// Prompt and completion tokens processed.
-    pub num_tokens: u64,
+    pub(crate) num_tokens: u64,
     /// Questions left out because their clip cannot be used.
-    pub skipped_videos: usize,
+    pub(crate) skipped_videos: usize,
     /// Steps without an update in a row.
-    pub bad_steps: usize,
+    pub(crate) bad_steps: usize,
     /// The KL coefficient now (the guard may have halved it).
-    pub kl_coefficient: f64,
+    pub(crate) kl_coefficient: f64,
 }
 
 /// The folder of checkpoints of one run.
 #[derive(Debug)]
-pub struct Checkpoints {
+pub(crate) struct Checkpoints {
     folder: PathBuf,
     keep: usize,
     /// Steps whose checkpoints stay.
@@ -75,7 +75,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When the folder cannot be made or read.
-    pub fn open(run: &Path, config: &CheckpointConfig) -> Result<Self> {
+    pub(crate) fn open(run: &Path, config: &CheckpointConfig) -> Result<Self> {
         let folder = run.join("checkpoints");
         file::create_folders(&folder)?;
         atomic::remove_unfinished(&folder)?;
@@ -90,7 +90,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn latest(&self) -> Result<Option<PathBuf>> {
+    pub(crate) fn latest(&self) -> Result<Option<PathBuf>> {
         Ok(self.complete()?.pop().map(|(_, path)| path))
     }
 
@@ -98,7 +98,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn complete(&self) -> Result<Vec<(usize, PathBuf)>> {
+    pub(crate) fn complete(&self) -> Result<Vec<(usize, PathBuf)>> {
         let mut found = Vec::new();
         let failed = |error| FileError::reading(&self.folder, error);
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
@@ -121,7 +121,11 @@ impl Checkpoints {
     ///
     /// # Errors
     /// [`CheckpointError::NoSpace`] on a full disk; whatever fails, the checkpoints that were there stay.
-    pub fn save(&self, step: usize, write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    pub(crate) fn save(
+        &self,
+        step: usize,
+        write: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let name = format!("step-{step:06}");
         let path = self.folder.join(&name);
         atomic::write_folder(&path, write).map_err(|error| self.explain(step, error))?;
@@ -170,7 +174,7 @@ fn is_out_of_space(error: &anyhow::Error) -> bool {
 }
 
 /// Where a checkpoint keeps what going on needs.
-pub fn trainer_folder(checkpoint: &Path) -> PathBuf {
+pub(crate) fn trainer_folder(checkpoint: &Path) -> PathBuf {
     checkpoint.join("trainer")
 }
 
@@ -178,7 +182,7 @@ pub fn trainer_folder(checkpoint: &Path) -> PathBuf {
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn write_state(checkpoint: &Path, state: &TrainerState, config: &Config) -> Result<()> {
+pub(crate) fn write_state(checkpoint: &Path, state: &TrainerState, config: &Config) -> Result<()> {
     let folder = trainer_folder(checkpoint);
     file::create_folders(&folder)?;
     let text = serde_json::to_string_pretty(state)? + "\n";
@@ -191,7 +195,7 @@ pub fn write_state(checkpoint: &Path, state: &TrainerState, config: &Config) -> 
 ///
 /// # Errors
 /// [`CheckpointError::NotACheckpoint`] names what is missing.
-pub fn read_state(checkpoint: &Path) -> Result<(TrainerState, Config)> {
+pub(crate) fn read_state(checkpoint: &Path) -> Result<(TrainerState, Config)> {
     let folder = trainer_folder(checkpoint);
     let not_one = |reason: String| CheckpointError::NotACheckpoint {
         path: checkpoint.to_path_buf(),

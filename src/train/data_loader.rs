@@ -17,15 +17,15 @@ use std::sync::Arc;
 
 /// A question with its clip, ready for a prompt.
 #[derive(Debug, Clone)]
-pub struct Example<'a> {
+pub(crate) struct Example<'a> {
     /// The question.
-    pub question: &'a Question,
+    pub(crate) question: &'a Question,
     /// Its clip.
-    pub video: Arc<VideoPatches>,
+    pub(crate) video: Arc<VideoPatches>,
 }
 
 /// Hands out questions in the run's order; their clips are decoded on other threads.
-pub struct DataLoader<'a> {
+pub(crate) struct DataLoader<'a> {
     questions: Vec<&'a Question>,
     /// Next of `questions`.
     due: usize,
@@ -39,7 +39,7 @@ impl<'a> DataLoader<'a> {
     ///
     /// # Errors
     /// When `data.cache_dir` cannot be used, or the system gives no threads.
-    pub fn start(questions: Vec<&'a Question>, config: &Config) -> Result<Self> {
+    pub(crate) fn start(questions: Vec<&'a Question>, config: &Config) -> Result<Self> {
         let jobs: Vec<PathBuf> = questions.iter().map(|q| q.video.clone()).collect();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let loader = ClipLoader::new(&config.video, &config.data).context("data.cache_dir")?;
@@ -64,7 +64,7 @@ impl<'a> DataLoader<'a> {
     ///
     /// # Errors
     /// A clip that cannot be used, named with its question.
-    pub fn next_examples(&mut self, count: usize) -> Result<Vec<Example<'a>>> {
+    pub(crate) fn next_examples(&mut self, count: usize) -> Result<Vec<Example<'a>>> {
         let end = (self.due + count).min(self.questions.len());
         let mut examples = Vec::with_capacity(count);
         for question in &self.questions[self.due..end] {
@@ -87,23 +87,23 @@ impl<'a> DataLoader<'a> {
     }
 
     /// Seconds that the video threads have worked since the start, added up over the threads.
-    pub fn worked_seconds(&self) -> f64 {
+    pub(crate) fn worked_seconds(&self) -> f64 {
         self.clips.worked().as_secs_f64()
     }
 
     /// Bytes of clips that wait for their step or are kept for later epochs.
-    pub fn held_bytes(&self) -> u64 {
+    pub(crate) fn held_bytes(&self) -> u64 {
         self.clips.held_bytes()
     }
 
     /// Questions left out since the start because of their clip.
-    pub fn skipped(&self) -> usize {
+    pub(crate) fn skipped(&self) -> usize {
         self.skipped
     }
 }
 
 /// Bytes of the clips of `examples`; neighbours may share one.
-pub fn bytes_of(examples: &[Example]) -> u64 {
+pub(crate) fn bytes_of(examples: &[Example]) -> u64 {
     examples
         .chunk_by(|a, b| Arc::ptr_eq(&a.video, &b.video))
         .map(|examples| size_of_val(examples[0].video.values.as_slice()) as u64)
@@ -111,7 +111,12 @@ pub fn bytes_of(examples: &[Example]) -> u64 {
 }
 
 /// The questions at positions `from..to` of the order of a run with `per_step` questions a step.
-pub fn in_order(dataset: &Dataset, from: usize, to: usize, per_step: usize) -> Vec<&Question> {
+pub(crate) fn in_order(
+    dataset: &Dataset,
+    from: usize,
+    to: usize,
+    per_step: usize,
+) -> Vec<&Question> {
     (from..to)
         .map(|index| dataset.question_at(index, per_step))
         .collect()
@@ -119,7 +124,12 @@ pub fn in_order(dataset: &Dataset, from: usize, to: usize, per_step: usize) -> V
 
 /// Positions `from..to` of an order for supervised steps: clips are shuffled anew in every epoch, the questions of one
 /// clip stand together, so that a step computes what they share once.
-pub fn in_clip_order(dataset: &Dataset, seed: u64, from: usize, to: usize) -> Vec<&Question> {
+pub(crate) fn in_clip_order(
+    dataset: &Dataset,
+    seed: u64,
+    from: usize,
+    to: usize,
+) -> Vec<&Question> {
     // As plain bytes: comparing paths part by part shows in profiles.
     let mut by_clip: BTreeMap<&OsStr, Vec<&Question>> = BTreeMap::new();
     for question in dataset.questions() {

@@ -18,7 +18,12 @@ use std::fmt::Write;
 ///
 /// # Errors
 /// Whatever would stop the run before its first step.
-pub fn dry_run(config: &Config, verb: Verb, options: &RunOptions, ranks: usize) -> Result<String> {
+pub(crate) fn dry_run(
+    config: &Config,
+    verb: Verb,
+    options: &RunOptions,
+    ranks: usize,
+) -> Result<String> {
     let dataset = load_dataset(config, verb)?;
     if let Some(path) = &options.replay {
         plan_replay(&dataset, replay::read(path)?, config)?;

@@ -21,126 +21,126 @@ use std::time::UNIX_EPOCH;
 /// A line of `metrics.jsonl`. Names follow TRL where TRL has one; what does not apply is left out, and a number that is
 /// not finite is `null`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
-pub struct StepMetrics {
+pub(crate) struct StepMetrics {
     /// Steps done, counted from 1.
-    pub step: usize,
+    pub(crate) step: usize,
     /// The objective that was minimised; the mean where a step has several updates.
-    pub loss: f64,
+    pub(crate) loss: f64,
     /// Global gradient norm before clipping; the mean where a step has several updates.
-    pub grad_norm: f64,
+    pub(crate) grad_norm: f64,
     /// Learning rate of this step.
-    pub learning_rate: f64,
+    pub(crate) learning_rate: f64,
     /// Prompt and completion tokens processed so far.
-    pub num_tokens: u64,
+    pub(crate) num_tokens: u64,
     /// Updates left out because loss or gradient was not finite.
-    pub skipped_update: usize,
+    pub(crate) skipped_update: usize,
     /// Questions left out so far because their clip cannot be used.
-    pub skipped_videos: usize,
+    pub(crate) skipped_videos: usize,
     /// Mean entropy over the tokens learned from, nats, before the step's updates; absent in a step without questions.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub entropy: Option<f64>,
+    pub(crate) entropy: Option<f64>,
     /// What only the RL verbs have.
     #[serde(flatten)]
-    pub rl: Option<RlMetrics>,
+    pub(crate) rl: Option<RlMetrics>,
 }
 
 /// The RL part of a line.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
-pub struct RlMetrics {
+pub(crate) struct RlMetrics {
     /// Mean of R over all completions of the step.
-    pub reward: f64,
+    pub(crate) reward: f64,
     /// Standard deviation of R within a group, mean over groups.
-    pub reward_std: f64,
+    pub(crate) reward_std: f64,
     /// Mean accuracy.
     #[serde(rename = "rewards/accuracy/mean")]
-    pub accuracy: f64,
+    pub(crate) accuracy: f64,
     /// Mean format reward.
     #[serde(rename = "rewards/format/mean")]
-    pub format: f64,
+    pub(crate) format: f64,
     /// Mean accuracy on observational questions; absent when the step has none.
     #[serde(
         rename = "rewards/accuracy/observational",
         skip_serializing_if = "Option::is_none"
     )]
-    pub accuracy_observational: Option<f64>,
+    pub(crate) accuracy_observational: Option<f64>,
     /// Mean accuracy on inferential questions; absent when the step has none.
     #[serde(
         rename = "rewards/accuracy/inferential",
         skip_serializing_if = "Option::is_none"
     )]
-    pub accuracy_inferential: Option<f64>,
+    pub(crate) accuracy_inferential: Option<f64>,
     /// Share of groups whose rewards are all equal.
-    pub frac_reward_zero_std: f64,
+    pub(crate) frac_reward_zero_std: f64,
     /// Tokens per completion.
     #[serde(rename = "completions/mean_length")]
-    pub mean_length: f64,
+    pub(crate) mean_length: f64,
     /// Share of completions cut off at the longest length.
     #[serde(rename = "completions/clipped_ratio")]
-    pub clipped_ratio: f64,
+    pub(crate) clipped_ratio: f64,
     /// Share of tokens whose ratio is clipped from below (0 with one update per step), mean over the updates.
     #[serde(rename = "clip_ratio/low_mean")]
-    pub clip_low: f64,
+    pub(crate) clip_low: f64,
     /// Share of tokens whose ratio is clipped from above.
     #[serde(rename = "clip_ratio/high_mean")]
-    pub clip_high: f64,
+    pub(crate) clip_high: f64,
     /// Mean divergence from the bias model per token, before the step's updates; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kl: Option<f64>,
+    pub(crate) kl: Option<f64>,
     /// The same on observational questions.
     #[serde(rename = "kl/observational", skip_serializing_if = "Option::is_none")]
-    pub kl_observational: Option<f64>,
+    pub(crate) kl_observational: Option<f64>,
     /// The same on inferential questions.
     #[serde(rename = "kl/inferential", skip_serializing_if = "Option::is_none")]
-    pub kl_inferential: Option<f64>,
+    pub(crate) kl_inferential: Option<f64>,
     /// The KL coefficient in force; absent without a bias model.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kl_coefficient: Option<f64>,
+    pub(crate) kl_coefficient: Option<f64>,
     /// Largest |sampler's log-prob − trainer's log-prob| of a sampled token; absent in a replay.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sampler_logp_gap: Option<f64>,
+    pub(crate) sampler_logp_gap: Option<f64>,
 }
 
 /// A line of `timings.jsonl`: what differs between two equal runs.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
-pub struct StepTimings {
+pub(crate) struct StepTimings {
     /// The step.
-    pub step: usize,
+    pub(crate) step: usize,
     /// Seconds since 1970.
-    pub wall_time: f64,
+    pub(crate) wall_time: f64,
     /// Seconds of the whole step.
-    pub step_time: f64,
+    pub(crate) step_time: f64,
     /// Highest resident memory of the process so far; of a run on a GPU, that of its tensors there (0 where the driver does
     /// not tell it).
     #[serde(rename = "memory/peak_bytes")]
-    pub peak_bytes: u64,
+    pub(crate) peak_bytes: u64,
     /// What [`super::estimate`] gives for the largest step so far, as `memory/peak_bytes` counts (a GPU's tensors, without
     /// CUDA's own); absent until a step has questions.
     #[serde(
         rename = "memory/estimate_bytes",
         skip_serializing_if = "Option::is_none"
     )]
-    pub estimate_bytes: Option<u64>,
+    pub(crate) estimate_bytes: Option<u64>,
     /// How completions were sampled by all ranks, where `sampling.cuda_graph` is set.
     #[serde(flatten)]
-    pub decoding: Option<DecodingSteps>,
+    pub(crate) decoding: Option<DecodingSteps>,
     /// Seconds of each phase, `time/<phase>`. `time/video` is what the step waited for clips, `time/video_work` what
     /// the video threads worked meanwhile, added up.
     #[serde(flatten)]
-    pub phases: BTreeMap<String, f64>,
+    pub(crate) phases: BTreeMap<String, f64>,
 }
 
 /// The steps of a step's decodings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct DecodingSteps {
+pub(crate) struct DecodingSteps {
     /// Replayed from a CUDA graph.
     #[serde(rename = "decode/graph_steps")]
-    pub graph: u64,
+    pub(crate) graph: u64,
     /// Launched kernel by kernel: without a graph all, with one the first of each decoding.
     #[serde(rename = "decode/plain_steps")]
-    pub plain: u64,
+    pub(crate) plain: u64,
     /// Why there was no graph; absent where there was one.
     #[serde(rename = "decode/no_graph", skip_serializing_if = "Option::is_none")]
-    pub no_graph: Option<String>,
+    pub(crate) no_graph: Option<String>,
 }
 
 impl From<GraphUse> for DecodingSteps {
@@ -154,7 +154,7 @@ impl From<GraphUse> for DecodingSteps {
 }
 
 /// Measures the phases of one step.
-pub struct Stopwatch {
+pub(crate) struct Stopwatch {
     start: Instant,
     phases: BTreeMap<String, f64>,
     /// Returns when all that the phases have queued is done.
@@ -168,7 +168,7 @@ impl Stopwatch {
     /// result would be given its time. Phases depend on each other, so that waiting between them costs no more than what
     /// the host would do beside the last one's tail; what overlaps on purpose (copies from and to host memory) does so
     /// within a phase.
-    pub fn on(device: &Device) -> Self {
+    pub(crate) fn on(device: &Device) -> Self {
         let device = device.clone();
         Self::waiting(move || device.synchronize())
     }
@@ -185,7 +185,7 @@ impl Stopwatch {
     ///
     /// # Errors
     /// Those of `work`, and those with which the queued work failed.
-    pub fn time<T, E: From<candle_core::Error>>(
+    pub(crate) fn time<T, E: From<candle_core::Error>>(
         &mut self,
         phase: &str,
         work: impl FnOnce() -> Result<T, E>,
@@ -198,12 +198,12 @@ impl Stopwatch {
     }
 
     /// Adds seconds that were measured elsewhere to the phase.
-    pub fn add(&mut self, phase: &str, seconds: f64) {
+    pub(crate) fn add(&mut self, phase: &str, seconds: f64) {
         *self.phases.entry(format!("time/{phase}")).or_default() += seconds;
     }
 
     /// The step's line.
-    pub fn finish(self, step: usize) -> StepTimings {
+    pub(crate) fn finish(self, step: usize) -> StepTimings {
         StepTimings {
             step,
             wall_time: SystemTime::now()
@@ -219,7 +219,7 @@ impl Stopwatch {
 }
 
 /// The process's highest resident memory, from the kernel; 0 where it does not say.
-pub fn peak_resident_bytes() -> u64 {
+pub(crate) fn peak_resident_bytes() -> u64 {
     process_status("VmHWM:")
 }
 
@@ -240,7 +240,7 @@ fn process_status(key: &str) -> u64 {
 
 /// Writes the numbers of every step.
 #[derive(Debug)]
-pub struct MetricsLog {
+pub(crate) struct MetricsLog {
     metrics: JsonLines,
     timings: JsonLines,
     events: EventFile,
@@ -251,7 +251,7 @@ impl MetricsLog {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn open_at(run: &Path, step: usize) -> anyhow::Result<Self> {
+    pub(crate) fn open_at(run: &Path, step: usize) -> anyhow::Result<Self> {
         let metrics = JsonLines::open_at(&run.join("metrics.jsonl"), step)?;
         let timings = JsonLines::open_at(&run.join("timings.jsonl"), step)?;
         let mut events = EventFile::create(run)?;
@@ -273,7 +273,11 @@ impl MetricsLog {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn append(&mut self, metrics: &StepMetrics, timings: &StepTimings) -> anyhow::Result<()> {
+    pub(crate) fn append(
+        &mut self,
+        metrics: &StepMetrics,
+        timings: &StepTimings,
+    ) -> anyhow::Result<()> {
         self.metrics.append(metrics)?;
         self.timings.append(timings)?;
         let (line, timing) = (as_map(metrics)?, as_map(timings)?);

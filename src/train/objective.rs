@@ -20,7 +20,7 @@ use candle_core::Tensor;
 
 /// What the RL stages differ in.
 #[derive(Debug)]
-pub enum Objective {
+pub(crate) enum Objective {
     /// Rewards alone.
     Grpo,
     /// Rewards, and the divergence from this frozen model: the bias model.
@@ -43,7 +43,7 @@ impl Objective {
     ///
     /// # Errors
     /// When the model cannot be loaded, or speaks another vocabulary than the policy.
-    pub fn load(config: &Config, policy: &Policy) -> Result<Self> {
+    pub(crate) fn load(config: &Config, policy: &Policy) -> Result<Self> {
         let Some(name) = &config.model.bias_model else {
             return Ok(Self::Grpo);
         };
@@ -105,7 +105,7 @@ impl Objective {
 }
 
 /// What this run maximises, a sentence a line.
-pub fn objective_in_words(config: &Config, verb: Verb) -> Vec<String> {
+pub(crate) fn objective_in_words(config: &Config, verb: Verb) -> Vec<String> {
     if verb == Verb::TrainSft {
         return vec![
             "Raise the log-probability of the worked answers (cross-entropy, mean over all answer tokens of a step)."

@@ -77,7 +77,7 @@ impl AdamW {
     }
 
     /// Whether [`Self::step`] wants gradients in host memory.
-    pub fn reads_gradients_on_host(&self) -> bool {
+    pub(crate) fn reads_gradients_on_host(&self) -> bool {
         self.config.memory == OptimizerMemory::Host
     }
 

@@ -12,27 +12,27 @@ use std::path::Path;
 
 /// A line of a replay file: the completions of one question.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Replayed {
+pub(crate) struct Replayed {
     /// Which question of the run's data.
-    pub question_id: String,
+    pub(crate) question_id: String,
     /// What was written, in order.
-    pub completions: Vec<ReplayedText>,
+    pub(crate) completions: Vec<ReplayedText>,
 }
 
 /// One completion of a replay file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ReplayedText {
+pub(crate) struct ReplayedText {
     /// The text without special tokens.
-    pub text: String,
+    pub(crate) text: String,
     /// `stop` adds the end-of-turn token, `length` does not.
-    pub finish: Finish,
+    pub(crate) finish: Finish,
 }
 
 /// Reads a replay file.
 ///
 /// # Errors
 /// A line that is not as described is named; so is one with fewer than two completions.
-pub fn read(path: &Path) -> Result<Vec<Replayed>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Replayed>> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the replay file {}", path.display()))?;
     let mut lines = Vec::new();
@@ -68,7 +68,7 @@ impl ReplayedText {
     ///
     /// # Errors
     /// When the tokenizer fails, or the text is empty and cut off, so that there is no token at all.
-    pub fn completion(&self, processor: &Processor) -> Result<Completion> {
+    pub(crate) fn completion(&self, processor: &Processor) -> Result<Completion> {
         let completion = Completion::given(processor, &self.text, self.finish)?;
         if completion.token_ids.is_empty() {
             bail!("an empty completion with finish \"length\" has no token to learn from");

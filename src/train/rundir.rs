@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 /// Mistakes about a run directory that a person can repair.
 #[derive(Debug, thiserror::Error)]
-pub enum RunDirError {
+pub(crate) enum RunDirError {
     /// Another process writes here.
     #[error(
         "the run directory {path} is in use by process {pid}; wait for it, stop it, or choose another output_dir"
@@ -57,7 +57,7 @@ pub enum RunDirError {
 
 /// An open run directory. The lock lasts as long as this value, and ends with the process however it ends.
 #[derive(Debug)]
-pub struct RunDir {
+pub(crate) struct RunDir {
     path: PathBuf,
     _lock: Lock,
 }
@@ -67,7 +67,7 @@ impl RunDir {
     ///
     /// # Errors
     /// [`RunDirError::InUse`], or the directory cannot be written.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         file::create_folders(path)?;
         let lock = take_lock(path)?;
         atomic::remove_unfinished(path)?;
@@ -79,7 +79,7 @@ impl RunDir {
     }
 
     /// Its path.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -87,7 +87,7 @@ impl RunDir {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn describe(
+    pub(crate) fn describe(
         &self,
         config: &Config,
         verb: Verb,
@@ -171,7 +171,7 @@ pub(super) fn differences(
 ///
 /// # Errors
 /// [`RunDirError::ConfigChanged`] names every such key with both values.
-pub fn check_same_config(checkpoint: &Path, before: &Config, now: &Config) -> Result<()> {
+pub(crate) fn check_same_config(checkpoint: &Path, before: &Config, now: &Config) -> Result<()> {
     let free = (now.optimizer.schedule == Schedule::Constant).then_some("train.steps");
     let (old, new) = (before.flattened(), now.flattened());
     let differences = differences(&old, &new, MayDiffer::Parts, free);

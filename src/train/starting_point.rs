@@ -30,14 +30,14 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
     /// From where to go on.
-    pub resume: Resume,
+    pub(crate) resume: Resume,
     /// Completions of each step, instead of sampling (`train-cdpo`).
-    pub replay: Option<PathBuf>,
+    pub(crate) replay: Option<PathBuf>,
 }
 
 /// From where a run goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Resume {
+pub(crate) enum Resume {
     /// The run directory's last checkpoint, if it has one.
     #[default]
     Auto,

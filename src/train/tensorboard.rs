@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 /// An event file of scalars.
 #[derive(Debug)]
-pub struct EventFile {
+pub(crate) struct EventFile {
     path: PathBuf,
     file: File,
 }
@@ -21,7 +21,7 @@ impl EventFile {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn create(run: &Path) -> Result<Self, FileError> {
+    pub(crate) fn create(run: &Path) -> Result<Self, FileError> {
         let folder = run.join("tensorboard");
         file::create_folders(&folder)?;
         let path = folder.join("events.out.tfevents.0.videothinker");
@@ -38,7 +38,7 @@ impl EventFile {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn scalars<'a>(
+    pub(crate) fn scalars<'a>(
         &mut self,
         step: usize,
         wall_time: f64,

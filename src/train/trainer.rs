@@ -76,7 +76,7 @@ struct Counts {
 }
 
 /// What a step works with.
-pub struct Trainer<'a> {
+pub(crate) struct Trainer<'a> {
     config: &'a Config,
     dist: &'a ProcessGroup,
     policy: Policy,
@@ -94,7 +94,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// A model that cannot be loaded, or that other ranks have otherwise; a state that does not fit it.
-    pub fn load(
+    pub(crate) fn load(
         config: &'a Config,
         device: &Device,
         checkpoint: Option<&Path>,
@@ -150,7 +150,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// What is trained.
-    pub fn policy(&self) -> &Policy {
+    pub(crate) fn policy(&self) -> &Policy {
         &self.policy
     }
 
@@ -454,7 +454,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn save(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn save(&self, folder: &Path) -> Result<()> {
         let tensors = self.policy.tensors();
         export::save_folder(&tensors, &self.source, folder, export::SHARD_BYTES)?;
         checkpoint::write_state(folder, &self.state, self.config)?;

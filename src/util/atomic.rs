@@ -24,7 +24,7 @@ const BUFFER: usize = 1 << 20;
 
 /// A file being written. It has another name until [`Self::finish`], and is removed without.
 #[derive(Debug)]
-pub struct AtomicFile {
+pub(crate) struct AtomicFile {
     path: PathBuf,
     temporary: PathBuf,
     writer: BufWriter<File>,
@@ -32,7 +32,7 @@ pub struct AtomicFile {
 
 impl AtomicFile {
     /// Starts a file that will be `path`.
-    pub fn create(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn create(path: &Path) -> Result<Self, FileError> {
         let (temporary, file) = unused_name(path, WRITING, |name| File::create_new(name))?;
         Ok(Self {
             path: path.to_owned(),
@@ -42,12 +42,12 @@ impl AtomicFile {
     }
 
     /// Where the file will be.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Syncs the file and gives it its name, in place of what had it.
-    pub fn finish(mut self) -> Result<(), FileError> {
+    pub(crate) fn finish(mut self) -> Result<(), FileError> {
         self.writer
             .flush()
             .and_then(|()| self.writer.get_ref().sync_all())
@@ -77,7 +77,7 @@ impl Drop for AtomicFile {
 ///
 /// # Errors
 /// When the disk refuses; the old file, if any, is untouched then.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes)
         .map_err(|error| FileError::writing(path, error))?;
@@ -88,7 +88,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 ///
 /// # Errors
 /// Whatever `fill` fails with, or the disk refuses; the old folder, if any, is untouched then.
-pub fn write_folder<E: From<FileError>>(
+pub(crate) fn write_folder<E: From<FileError>>(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -113,13 +113,13 @@ fn take_folder_name(temporary: &Path, path: &Path) -> Result<(), FileError> {
 }
 
 /// Removes a folder so that an interruption never leaves half of it under its name.
-pub fn remove_folder(path: &Path) -> Result<(), FileError> {
+pub(crate) fn remove_folder(path: &Path) -> Result<(), FileError> {
     let (doomed, ()) = unused_name(path, REMOVING, |name| std::fs::rename(path, name))?;
     std::fs::remove_dir_all(&doomed).map_err(|error| FileError::new("remove", path, error))
 }
 
 /// Makes `link` a symbolic link to `target`, in place of what `link` was.
-pub fn link(target: &str, link: &Path) -> Result<(), FileError> {
+pub(crate) fn link(target: &str, link: &Path) -> Result<(), FileError> {
     #[cfg(unix)]
     let create = |name: &Path| std::os::unix::fs::symlink(target, name);
     #[cfg(not(unix))]
@@ -132,7 +132,7 @@ pub fn link(target: &str, link: &Path) -> Result<(), FileError> {
 }
 
 /// Removes from `folder` what interrupted writes and removals have left. Nothing else may be writing there.
-pub fn remove_unfinished(folder: &Path) -> Result<(), FileError> {
+pub(crate) fn remove_unfinished(folder: &Path) -> Result<(), FileError> {
     let failed = |error| FileError::reading(folder, error);
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;

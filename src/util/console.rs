@@ -19,13 +19,13 @@ static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 static LOG: Mutex<Option<File>> = Mutex::new(None);
 
 /// Whether stderr is a terminal.
-pub fn is_terminal() -> bool {
+pub(crate) fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
 /// Writes log lines to stderr, above the progress bar.
 #[derive(Debug, Clone, Copy)]
-pub struct Stderr;
+pub(crate) struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -48,7 +48,7 @@ impl Write for Stderr {
 
 /// Writes log lines to the run directory's `log.txt`, once there is one.
 #[derive(Debug, Clone, Copy)]
-pub struct LogFile;
+pub(crate) struct LogFile;
 
 impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -65,7 +65,7 @@ impl Write for LogFile {
 }
 
 /// From now on the log also goes to the end of the file `path`.
-pub fn log_to(path: &Path) -> Result<(), FileError> {
+pub(crate) fn log_to(path: &Path) -> Result<(), FileError> {
     let file = OpenOptions::new()
         .create(true)
         .append(true)
@@ -77,14 +77,14 @@ pub fn log_to(path: &Path) -> Result<(), FileError> {
 
 /// The run's progress bar on stderr; when stderr is no terminal, one log line per step instead.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     steps: usize,
 }
 
 impl Progress {
     /// A bar from `done` to `steps` steps.
-    pub fn start(done: usize, steps: usize) -> Self {
+    pub(crate) fn start(done: usize, steps: usize) -> Self {
         let bar = is_terminal().then(|| {
             let target = ProgressDrawTarget::stderr();
             let bar = ProgressBar::with_draw_target(Some(steps as u64), target)
@@ -101,7 +101,7 @@ impl Progress {
     }
 
     /// Shows that `done` steps are done, with the numbers worth watching.
-    pub fn step(&self, done: usize, words: &str) {
+    pub(crate) fn step(&self, done: usize, words: &str) {
         if let Some(bar) = &self.bar {
             bar.set_position(done as u64);
             bar.set_message(words.to_owned());
@@ -121,7 +121,7 @@ impl Drop for Progress {
 }
 
 /// A bar on stderr that counts up to `total` of `what`.
-pub fn counter(what: &str, total: usize) -> ProgressBar {
+pub(crate) fn counter(what: &str, total: usize) -> ProgressBar {
     ProgressBar::new(total as u64).with_style(style(&counted(what)))
 }
 

@@ -13,16 +13,16 @@ use std::path::PathBuf;
 )]
 pub struct FileError {
     /// What was refused: `read`, `write`, `create`, `remove`.
-    pub action: &'static str,
+    pub(crate) action: &'static str,
     /// Which file or folder.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// What the system said.
-    pub source: std::io::Error,
+    pub(crate) source: std::io::Error,
 }
 
 impl FileError {
     /// A failed `action` on `path`.
-    pub fn new(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+    pub(crate) fn new(action: &'static str, path: &Path, source: std::io::Error) -> Self {
         Self {
             action,
             path: path.to_owned(),
@@ -31,18 +31,18 @@ impl FileError {
     }
 
     /// A failed read of `path`.
-    pub fn reading(path: &Path, source: std::io::Error) -> Self {
+    pub(crate) fn reading(path: &Path, source: std::io::Error) -> Self {
         Self::new("read", path, source)
     }
 
     /// A failed write of `path`.
-    pub fn writing(path: &Path, source: std::io::Error) -> Self {
+    pub(crate) fn writing(path: &Path, source: std::io::Error) -> Self {
         Self::new("write", path, source)
     }
 }
 
 /// Whether a write failed because there is no room: a full disk, a quota, or a size limit.
-pub fn is_out_of_space(error: &std::io::Error) -> bool {
+pub(crate) fn is_out_of_space(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
@@ -50,22 +50,22 @@ pub fn is_out_of_space(error: &std::io::Error) -> bool {
 }
 
 /// The bytes of a file.
-pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(|error| FileError::reading(path, error))
 }
 
 /// A file that is UTF-8 text.
-pub fn read_to_string(path: &Path) -> Result<String, FileError> {
+pub(crate) fn read_to_string(path: &Path) -> Result<String, FileError> {
     std::fs::read_to_string(path).map_err(|error| FileError::reading(path, error))
 }
 
 /// Creates a folder and those it lies in, where they are not there yet.
-pub fn create_folders(path: &Path) -> Result<(), FileError> {
+pub(crate) fn create_folders(path: &Path) -> Result<(), FileError> {
     std::fs::create_dir_all(path).map_err(|error| FileError::new("create", path, error))
 }
 
 /// Writes a file of a folder that is not complete yet; elsewhere, see [`crate::util::atomic::write`].
-pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     std::fs::write(path, bytes).map_err(|error| FileError::writing(path, error))
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// A 64-bit FNV-1a hash in the making.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fnv(u64);
+pub(crate) struct Fnv(u64);
 
 impl Default for Fnv {
     fn default() -> Self {
@@ -19,37 +19,37 @@ impl Default for Fnv {
 
 impl Fnv {
     /// The hash of `bytes`.
-    pub fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let mut hash = Self::default();
         hash.add(bytes);
         hash
     }
 
     /// Continues with `bytes`.
-    pub fn add(&mut self, bytes: &[u8]) {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
 
     /// The number.
-    pub fn value(self) -> u64 {
+    pub(crate) fn value(self) -> u64 {
         self.0
     }
 
     /// The number as 16 hexadecimal digits.
-    pub fn hex(self) -> String {
+    pub(crate) fn hex(self) -> String {
         format!("{:016x}", self.0)
     }
 }
 
 /// SHA-256 of `bytes` in hexadecimal digits.
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }
 
 /// SHA-256 of a file's content in hexadecimal digits.
-pub fn sha256_of_file(path: &Path) -> io::Result<String> {
+pub(crate) fn sha256_of_file(path: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
     io::copy(&mut File::open(path)?, &mut hasher)?;
     Ok(format!("{:x}", hasher.finalize()))

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 /// Why a file of lines cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum LinesError {
+pub(crate) enum LinesError {
     /// It cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -35,7 +35,7 @@ pub enum LinesError {
 
 /// A file of lines, open to grow.
 #[derive(Debug)]
-pub struct JsonLines {
+pub(crate) struct JsonLines {
     path: PathBuf,
     file: File,
     /// Bytes of the lines so far.
@@ -50,7 +50,7 @@ struct OfStep {
 
 impl JsonLines {
     /// Opens or creates the file and returns what its lines hold.
-    pub fn open<T: DeserializeOwned>(path: &Path) -> Result<(Self, Vec<T>), LinesError> {
+    pub(crate) fn open<T: DeserializeOwned>(path: &Path) -> Result<(Self, Vec<T>), LinesError> {
         let bytes = read_if_there(path)?;
         let whole = whole_lines(&bytes);
         let values = parse(path, whole)?;
@@ -64,7 +64,7 @@ impl JsonLines {
     }
 
     /// Opens or creates the file without what was written after `step`: every line says its step.
-    pub fn open_at(path: &Path, step: usize) -> Result<Self, LinesError> {
+    pub(crate) fn open_at(path: &Path, step: usize) -> Result<Self, LinesError> {
         let bytes = read_if_there(path)?;
         let whole = whole_lines(&bytes);
         let mut kept = Vec::with_capacity(whole.len());
@@ -98,14 +98,14 @@ impl JsonLines {
     }
 
     /// Appends one object.
-    pub fn append(&mut self, line: &impl Serialize) -> Result<(), FileError> {
+    pub(crate) fn append(&mut self, line: &impl Serialize) -> Result<(), FileError> {
         let line = serde_json::to_string(line)
             .map_err(|error| FileError::writing(&self.path, error.into()))?;
         self.append_line(&line)
     }
 
     /// Appends one object that is text already: the whole line or nothing of it.
-    pub fn append_line(&mut self, line: &str) -> Result<(), FileError> {
+    pub(crate) fn append_line(&mut self, line: &str) -> Result<(), FileError> {
         let line = format!("{line}\n");
         if let Err(error) = self.file.write_all(line.as_bytes()) {
             if let Err(error) = self.cut() {
@@ -120,12 +120,12 @@ impl JsonLines {
 }
 
 /// What the lines of a file hold.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, LinesError> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, LinesError> {
     parse(path, &read_bytes(path)?)
 }
 
 /// The lines of a file as they are in it.
-pub fn read_bytes(path: &Path) -> Result<Vec<u8>, FileError> {
+pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, FileError> {
     let mut bytes = file::read(path)?;
     bytes.truncate(whole_lines(&bytes).len());
     Ok(bytes)
@@ -149,7 +149,7 @@ fn split(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// What whole lines of the file `path` hold.
-pub fn parse<T: DeserializeOwned>(path: &Path, lines: &[u8]) -> Result<Vec<T>, LinesError> {
+pub(crate) fn parse<T: DeserializeOwned>(path: &Path, lines: &[u8]) -> Result<Vec<T>, LinesError> {
     let parsed = (1..).zip(split(lines)).map(|(number, line)| {
         serde_json::from_slice(line).map_err(|error| LinesError::Line {
             path: path.to_owned(),

@@ -12,13 +12,13 @@ use std::path::Path;
 
 /// A lock that this process holds: as long as this value lasts, and no longer than the process, however it ends.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
 /// Why a lock could not be had.
 #[derive(Debug, thiserror::Error)]
-pub enum LockError {
+pub(crate) enum LockError {
     /// Another process has it.
     #[error("another process holds the lock: {holder}")]
     Held {
@@ -34,7 +34,7 @@ impl Lock {
     /// Takes the lock that the file `path` stands for, and writes `holder` into it: what others are told while it is held.
     ///
     /// On a file system without locks it is said in the log that there is none, and that others must not use `what`.
-    pub fn take(path: &Path, holder: &str, what: &str) -> Result<Self, LockError> {
+    pub(crate) fn take(path: &Path, holder: &str, what: &str) -> Result<Self, LockError> {
         let failed = |error| FileError::writing(path, error);
         let mut file = OpenOptions::new()
             .create(true)

@@ -1,9 +1,9 @@
 //! What every other module may need of the operating system: files that survive a kill, locks, hashes, the terminal, signals.
 
-pub mod atomic;
-pub mod console;
-pub mod file;
-pub mod hash;
-pub mod json_lines;
-pub mod lock;
-pub mod signals;
+pub(crate) mod atomic;
+pub(crate) mod console;
+pub(crate) mod file;
+pub(crate) mod hash;
+pub(crate) mod json_lines;
+pub(crate) mod lock;
+pub(crate) mod signals;

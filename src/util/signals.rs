@@ -9,14 +9,14 @@ use std::sync::atomic::Ordering;
 
 /// Whether a signal has asked the run to stop.
 #[derive(Debug, Clone)]
-pub struct StopRequest(Arc<AtomicBool>);
+pub(crate) struct StopRequest(Arc<AtomicBool>);
 
 impl StopRequest {
     /// Listens to SIGINT (Ctrl-C), SIGTERM (`kill`, clusters) and SIGUSR1 (SLURM's early warning).
     ///
     /// # Errors
     /// When the system refuses a handler.
-    pub fn listen() -> std::io::Result<Self> {
+    pub(crate) fn listen() -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGUSR1] {
             // In this order: a signal that finds the flag set already ends the process at once.
@@ -39,7 +39,7 @@ impl StopRequest {
     }
 
     /// Whether the run should stop after this step.
-    pub fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }

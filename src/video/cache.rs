@@ -102,7 +102,7 @@ impl ClipLoader {
     }
 
     /// How frames are chosen and sized.
-    pub fn config(&self) -> &VideoConfig {
+    pub(crate) fn config(&self) -> &VideoConfig {
         &self.config
     }
 

@@ -92,7 +92,7 @@ impl Prefetcher {
     }
 
     /// Bytes of clips that are ready, and of frames kept for later.
-    pub fn held_bytes(&self) -> u64 {
+    pub(crate) fn held_bytes(&self) -> u64 {
         let kept = self.shared.clips.held_bytes();
         let state = self.shared.lock();
         let mut ready: Vec<&Arc<VideoPatches>> = Vec::new();
@@ -108,7 +108,7 @@ impl Prefetcher {
     }
 
     /// Time the threads have spent on reading, decoding and resizing so far, added up over the threads.
-    pub fn worked(&self) -> Duration {
+    pub(crate) fn worked(&self) -> Duration {
         self.shared.lock().worked
     }
 }

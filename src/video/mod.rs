@@ -78,9 +78,9 @@ pub struct Frames {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flaws {
     /// The decoder reports damage: some frames are not what was filmed.
-    pub damaged: bool,
+    pub(crate) damaged: bool,
     /// Frames that the header promises and the file lacks.
-    pub cut_frames: usize,
+    pub(crate) cut_frames: usize,
 }
 
 impl fmt::Display for Flaws {

@@ -35,7 +35,7 @@ impl VideoPatches {
 
 impl Frames {
     /// Temporal grids, patch rows and patch columns of these frames; the last frame of an odd count counts twice.
-    pub fn grid_thw(&self) -> [usize; 3] {
+    pub(crate) fn grid_thw(&self) -> [usize; 3] {
         let [count, _, height, width] = self.shape;
         [
             count.div_ceil(TEMPORAL_PATCH),

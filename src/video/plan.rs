@@ -5,15 +5,15 @@ use crate::config::FramePositions;
 use crate::config::VideoConfig;
 
 /// Frames that share one temporal grid; frame counts are multiples of it.
-pub const TEMPORAL_PATCH: usize = 2;
+pub(crate) const TEMPORAL_PATCH: usize = 2;
 /// Side of a patch in pixels.
-pub const PATCH: usize = 14;
+pub(crate) const PATCH: usize = 14;
 /// Patches per side that merge into one token.
-pub const MERGE: usize = 2;
+pub(crate) const MERGE: usize = 2;
 /// Frame sides are multiples of this (a merged patch).
-pub const SIZE_FACTOR: usize = PATCH * MERGE;
+pub(crate) const SIZE_FACTOR: usize = PATCH * MERGE;
 /// One side may be at most this many times the other.
-pub const MAX_RATIO: usize = 200;
+pub(crate) const MAX_RATIO: usize = 200;
 
 /// Most tokens of one frame (`VIDEO_MAX_TOKEN_NUM`).
 const FRAME_MAX_TOKENS: f64 = 768.0;
@@ -39,7 +39,7 @@ pub fn frame_count(total: usize, video_fps: f64, config: &VideoConfig) -> Option
 }
 
 /// Which of `total` frames are taken, `count` of them, in rising order.
-pub fn positions(total: usize, count: usize, positions: FramePositions) -> Vec<usize> {
+pub(crate) fn positions(total: usize, count: usize, positions: FramePositions) -> Vec<usize> {
     match positions {
         FramePositions::Ends => frame_indices(total, count),
         FramePositions::Segments => segment_middles(total, count),
@@ -70,7 +70,7 @@ pub fn frame_indices(total: usize, count: usize) -> Vec<usize> {
 }
 
 /// Pixels allowed per frame when `count` frames are taken (`fetch_video`'s `max_pixels`).
-pub fn frame_max_pixels(count: usize, config: &VideoConfig) -> f64 {
+pub(crate) fn frame_max_pixels(count: usize, config: &VideoConfig) -> f64 {
     let token = (SIZE_FACTOR * SIZE_FACTOR) as f64;
     let share = CLIP_MAX_TOKENS * token * 0.9 / count as f64 * TEMPORAL_PATCH as f64;
     let floor = (config.min_pixels as f64 * 1.05).floor();

@@ -17,7 +17,7 @@ use crate::config::AccuracyRule;
 
 /// The training rule's score in 0…1. `soft`: |answer| / |truth| for a non-empty subset of the truth, else 0. `exact`: 1 only
 /// for the whole truth.
-pub fn accuracy(completion: &str, solution: &str, credit: AccuracyRule) -> f64 {
+pub(crate) fn accuracy(completion: &str, solution: &str, credit: AccuracyRule) -> f64 {
     let truth = Answer::parse(solution);
     let answer = Answer::parse_as_rewarded(completion);
     if !answer.is_subset(&truth) {

@@ -21,30 +21,30 @@ use official::RuleVerdict;
 use option::letters;
 use spelling::normalised;
 
-pub mod authors;
-pub mod official;
-pub mod option;
+pub(crate) mod authors;
+pub(crate) mod official;
+pub(crate) mod option;
 mod parsed;
-pub mod prose;
+pub(crate) mod prose;
 mod set;
 mod spelling;
-pub mod strict;
+pub(crate) mod strict;
 
-pub use parsed::AnswerForm;
-pub use parsed::Expected;
-pub use parsed::ParsedAnswer;
-pub use parsed::ReadBy;
-pub use parsed::Unreadable;
+pub(crate) use parsed::AnswerForm;
+pub(crate) use parsed::Expected;
+pub(crate) use parsed::ParsedAnswer;
+pub(crate) use parsed::ReadBy;
+pub(crate) use parsed::Unreadable;
 pub use set::Answer;
-pub use set::answer_text;
+pub(crate) use set::answer_text;
 
 /// How answers are read: the reader, and whose questions they answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AnswerRule {
+pub(crate) struct AnswerRule {
     /// The reader.
-    pub extraction: Extraction,
+    pub(crate) extraction: Extraction,
     /// The benchmark, whose own rule `official` is.
-    pub benchmark: Option<Benchmark>,
+    pub(crate) benchmark: Option<Benchmark>,
 }
 
 impl From<Extraction> for AnswerRule {
@@ -57,7 +57,7 @@ impl From<Extraction> for AnswerRule {
 }
 
 /// Reads the answer in what a model wrote.
-pub fn read(rule: AnswerRule, text: &str, expected: Expected) -> ParsedAnswer {
+pub(crate) fn read(rule: AnswerRule, text: &str, expected: Expected) -> ParsedAnswer {
     match rule.extraction {
         Extraction::Strict => strict::read(text, expected.form),
         Extraction::Official => read_officially(rule.benchmark, text, expected),
@@ -85,7 +85,7 @@ fn read_officially(benchmark: Option<Benchmark>, text: &str, expected: Expected)
 }
 
 /// How right an answer is, in 0…1. An empty one never is.
-pub fn accuracy(
+pub(crate) fn accuracy(
     rule: AnswerRule,
     answer: &str,
     solution: &str,
@@ -104,7 +104,7 @@ pub fn accuracy(
 }
 
 /// The answer that most samples gave; among equally frequent ones that of the first sample. Unreadable ones do not vote.
-pub fn vote(samples: &[ParsedAnswer]) -> Option<ParsedAnswer> {
+pub(crate) fn vote(samples: &[ParsedAnswer]) -> Option<ParsedAnswer> {
     let key = |one: &ParsedAnswer| Answer::parse(&one.answer);
     let readable = || samples.iter().filter(|one| !one.answer.is_empty());
     let mut best: Option<(usize, &ParsedAnswer)> = None;
@@ -118,7 +118,7 @@ pub fn vote(samples: &[ParsedAnswer]) -> Option<ParsedAnswer> {
 }
 
 /// For each option of an answered question, whether it was rightly taken or rightly left. Without an answer none was.
-pub fn per_option(answer: &str, solution: &str, options: usize) -> Vec<bool> {
+pub(crate) fn per_option(answer: &str, solution: &str, options: usize) -> Vec<bool> {
     let (answer, truth) = (Answer::parse(answer), Answer::parse(solution));
     let has = |set: &Answer, letter: char| set.contains(&letter.to_string());
     letters()

@@ -61,7 +61,7 @@ pub(super) fn read(benchmark: Benchmark, text: &str, expected: Expected) -> Rule
 }
 
 /// Whether the benchmark has a language model read what its rule leaves open.
-pub fn has_judge(benchmark: Benchmark) -> bool {
+pub(crate) fn has_judge(benchmark: Benchmark) -> bool {
     matches!(
         benchmark,
         Benchmark::Tempcompass

@@ -1,17 +1,17 @@
 //! Options: their letters, and the marks under which texts list them.
 
 /// The letters of the options, in order.
-pub fn letters() -> impl Iterator<Item = char> {
+pub(crate) fn letters() -> impl Iterator<Item = char> {
     'A'..='Z'
 }
 
 /// The letter of the option at `index`, counted from 0.
-pub fn letter(index: usize) -> Option<char> {
+pub(crate) fn letter(index: usize) -> Option<char> {
     letters().nth(index)
 }
 
 /// The index, counted from 0, of the option whose letter `text` is: one capital letter and nothing else.
-pub fn letter_index(text: &str) -> Option<usize> {
+pub(crate) fn letter_index(text: &str) -> Option<usize> {
     match text.as_bytes() {
         [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
         _ => None,
@@ -29,7 +29,7 @@ const OPTION_WORDS: [&str; 6] = [
 ];
 
 /// Whether `word` announces an option's letter or number.
-pub fn is_option_word(word: &str) -> bool {
+pub(crate) fn is_option_word(word: &str) -> bool {
     OPTION_WORDS
         .iter()
         .any(|known| word.eq_ignore_ascii_case(known))
@@ -37,7 +37,7 @@ pub fn is_option_word(word: &str) -> bool {
 
 /// The index of the option that a line starts with, counted from 0, and what follows its mark: `A. …`, `A) …`, `(A) …`,
 /// `A: …`, and with a word before it also `Option 1: …`.
-pub fn option_mark(line: &str) -> Option<(usize, &str)> {
+pub(crate) fn option_mark(line: &str) -> Option<(usize, &str)> {
     let line = line.trim_start();
     let (named, line) = match line.split_once(char::is_whitespace) {
         Some((word, rest)) if is_option_word(word) => (true, rest.trim_start()),
@@ -55,7 +55,7 @@ pub fn option_mark(line: &str) -> Option<(usize, &str)> {
 }
 
 /// The options among a text's lines, without their letters.
-pub fn choices_in(text: &str) -> Vec<String> {
+pub(crate) fn choices_in(text: &str) -> Vec<String> {
     listed_choices(text).map_or_else(Vec::new, |(_, choices)| choices)
 }
 

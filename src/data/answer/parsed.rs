@@ -10,7 +10,7 @@ use serde::Serialize;
 /// Why no answer could be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Unreadable {
+pub(crate) enum Unreadable {
     /// Nothing is written where the answer belongs.
     Empty,
     /// There are no tags.
@@ -30,7 +30,7 @@ pub enum Unreadable {
 /// Where an answer was found, or who says whether it is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ReadBy {
+pub(crate) enum ReadBy {
     /// Between the tags of an answer.
     Tags,
     /// All that is written, or a last line that announces an answer.
@@ -47,18 +47,18 @@ pub enum ReadBy {
 
 /// What an answer is read against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expected<'a> {
+pub(crate) struct Expected<'a> {
     /// The question with its options, without the words of a protocol.
-    pub question: &'a str,
+    pub(crate) question: &'a str,
     /// What kind of answer it wants.
-    pub form: AnswerForm<'a>,
+    pub(crate) form: AnswerForm<'a>,
     /// The right answer, with tags or without.
-    pub solution: &'a str,
+    pub(crate) solution: &'a str,
 }
 
 /// What kind of answer a question wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnswerForm<'a> {
+pub(crate) enum AnswerForm<'a> {
     /// Letters of these options; of any, when their texts are not known (empty).
     Options(&'a [String]),
     /// `yes` or `no`.
@@ -69,7 +69,7 @@ pub enum AnswerForm<'a> {
 
 impl<'a> AnswerForm<'a> {
     /// The form of a question's answer, from its options and its solution.
-    pub fn of(options: &'a [String], solution: &str) -> Self {
+    pub(crate) fn of(options: &'a [String], solution: &str) -> Self {
         let truth = Answer::parse(solution);
         let count = option_count(options);
         let is_letter = |item: &str| letter_index(item).is_some_and(|index| index < count);
@@ -93,15 +93,15 @@ pub(super) fn option_count(options: &[String]) -> usize {
 
 /// What was read: the answer, empty when there is none, and why it is not what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParsedAnswer {
+pub(crate) struct ParsedAnswer {
     /// The answer in the solution's spelling: `A,C`.
-    pub answer: String,
+    pub(crate) answer: String,
     /// What was wrong with the text.
-    pub unreadable: Option<Unreadable>,
+    pub(crate) unreadable: Option<Unreadable>,
     /// Where it was found.
-    pub read_by: ReadBy,
+    pub(crate) read_by: ReadBy,
     /// Whether a rule that compares as it reads takes it for right.
-    pub right: Option<bool>,
+    pub(crate) right: Option<bool>,
 }
 
 impl ParsedAnswer {
@@ -115,7 +115,7 @@ impl ParsedAnswer {
     }
 
     /// No answer, and why.
-    pub fn unread(problem: Unreadable) -> Self {
+    pub(crate) fn unread(problem: Unreadable) -> Self {
         Self {
             answer: String::new(),
             unreadable: Some(problem),

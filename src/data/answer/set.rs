@@ -29,7 +29,7 @@ impl Answer {
 
     /// Reads what a model wrote as the authors' reward does: inside the first `<answer>` tags, else the whole text; spaces are
     /// removed, commas separate, numbers take one spelling. An empty item is one, which no solution has: `A,` is {A, nothing}.
-    pub fn parse_as_rewarded(completion: &str) -> Self {
+    pub(crate) fn parse_as_rewarded(completion: &str) -> Self {
         let items = answer_text(completion)
             .replace(' ', "")
             .split(',')
@@ -39,22 +39,22 @@ impl Answer {
     }
 
     /// The items, sorted.
-    pub fn items(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn items(&self) -> impl Iterator<Item = &str> {
         self.items.iter().map(String::as_str)
     }
 
     /// Number of items.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.items.len()
     }
 
     /// Whether nothing is answered.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
     /// Whether every item is an item of `truth`.
-    pub fn is_subset(&self, truth: &Self) -> bool {
+    pub(crate) fn is_subset(&self, truth: &Self) -> bool {
         self.items.is_subset(&truth.items)
     }
 
@@ -79,7 +79,7 @@ pub(super) fn tagged(text: &str) -> Option<&str> {
 }
 
 /// What stands inside the first `<answer>` tags, else the whole text; trimmed.
-pub fn answer_text(text: &str) -> &str {
+pub(crate) fn answer_text(text: &str) -> &str {
     tagged(text).unwrap_or(text).trim()
 }
 

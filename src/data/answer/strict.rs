@@ -34,7 +34,7 @@ use super::spelling::unwrapped;
 use std::collections::BTreeSet;
 
 /// Reads the answer in a text.
-pub fn read(text: &str, form: AnswerForm) -> ParsedAnswer {
+pub(crate) fn read(text: &str, form: AnswerForm) -> ParsedAnswer {
     match read_text(text, form) {
         Ok((answer, read_by)) => ParsedAnswer::read(answer, read_by),
         Err(problem) => ParsedAnswer::unread(problem),

@@ -27,7 +27,7 @@ mod tempcompass;
 mod video_holmes;
 mod videomme;
 
-pub use places::find_clips;
+pub(crate) use places::find_clips;
 
 /// Reads every question of a benchmark's file or folder. With `clip_bounds`, a question about a part of a clip names it
 /// ([`super::Span`]).
@@ -89,7 +89,7 @@ pub fn read(
 ///
 /// # Errors
 /// The answer is none of the options.
-pub fn question_of(
+pub(crate) fn question_of(
     problem: String,
     options: Vec<String>,
     answer: &str,
@@ -161,7 +161,11 @@ fn refuse_foreign(benchmark: Benchmark, record: &Record) -> Result<(), String> {
 ///
 /// # Errors
 /// There are more.
-pub fn refuse_too_many(benchmark: Benchmark, found: usize, path: &Path) -> Result<(), DataError> {
+pub(crate) fn refuse_too_many(
+    benchmark: Benchmark,
+    found: usize,
+    path: &Path,
+) -> Result<(), DataError> {
     let Some(published) = benchmark
         .published_questions()
         .filter(|count| found > *count)

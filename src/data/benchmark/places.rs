@@ -18,7 +18,7 @@ const SHOWN_PLACES: usize = 4;
 
 /// Points every question at the clip that is there. A clip that is nowhere keeps its official place, and a warning names
 /// places where the first of them was looked for.
-pub fn find_clips(benchmark: Benchmark, questions: &mut [Question], root: &Path) {
+pub(crate) fn find_clips(benchmark: Benchmark, questions: &mut [Question], root: &Path) {
     let mut known: BTreeMap<PathBuf, Option<PathBuf>> = BTreeMap::new();
     let mut missing = None;
     for question in questions {

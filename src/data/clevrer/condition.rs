@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// Why a condition cannot be taken out.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ConditionError {
+pub(crate) enum ConditionError {
     /// The program does not remove one object described by its colour, material and shape.
     #[error(
         "its program {program:?} removes no single object described by colour, material and shape"
@@ -41,7 +41,7 @@ const ASKING: [&str; 3] = ["what", "which event", "which of the following"];
 ///
 /// # Errors
 /// The program or the text is not one of CLEVRER's.
-pub fn without_condition(question: &OfficialQuestion) -> Result<String, ConditionError> {
+pub(crate) fn without_condition(question: &OfficialQuestion) -> Result<String, ConditionError> {
     let (removed, negated) = removal(&question.program).ok_or_else(|| ConditionError::Program {
         program: question.program.join(" "),
     })?;

@@ -13,7 +13,7 @@ const DIRECTION: f64 = 40.0;
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happening {
+pub(crate) enum Happening {
     /// The clip begins.
     Start,
     /// The clip ends.
@@ -30,9 +30,9 @@ pub enum Happening {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
     /// What.
-    pub what: Happening,
+    pub(crate) what: Happening,
     /// The frame; none for what is only possible.
-    pub frame: Option<usize>,
+    pub(crate) frame: Option<usize>,
 }
 
 impl Event {
@@ -45,7 +45,7 @@ impl Event {
     }
 
     /// Whether it concerns this object.
-    pub fn involves(&self, object: u32) -> bool {
+    pub(crate) fn involves(&self, object: u32) -> bool {
         match self.what {
             Happening::Start | Happening::End => false,
             Happening::In(one) | Happening::Out(one) => one == object,
@@ -54,7 +54,7 @@ impl Event {
     }
 
     /// Whether the same happens to the same objects, at any time.
-    pub fn is_like(&self, other: &Self) -> bool {
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
         match (self.what, other.what) {
             (Happening::Collision(a, b), Happening::Collision(c, d)) => {
                 (a, b) == (c, d) || (a, b) == (d, c)
@@ -105,28 +105,28 @@ impl<'a> History<'a> {
     }
 
     /// The objects, in the annotation's order.
-    pub fn objects(&self) -> &'a [ObjectProperty] {
+    pub(crate) fn objects(&self) -> &'a [ObjectProperty] {
         &self.annotation.object_property
     }
 
     /// Everything that happens, in the order of time, start and end of the clip included.
-    pub fn events(&self) -> &[Event] {
+    pub(crate) fn events(&self) -> &[Event] {
         &self.events
     }
 
     /// The collisions, in the order of time.
-    pub fn collisions(&self) -> Vec<Event> {
+    pub(crate) fn collisions(&self) -> Vec<Event> {
         let is_collision = |event: &&Event| matches!(event.what, Happening::Collision(..));
         self.events.iter().filter(is_collision).copied().collect()
     }
 
     /// Whether an object is seen at a frame (`None`: at any).
-    pub fn is_visible(&self, object: u32, frame: Option<usize>) -> bool {
+    pub(crate) fn is_visible(&self, object: u32, frame: Option<usize>) -> bool {
         self.states(object, frame).next().is_some()
     }
 
     /// Whether an object is seen moving at a frame (`None`: at any).
-    pub fn is_moving(&self, object: u32, frame: Option<usize>) -> bool {
+    pub(crate) fn is_moving(&self, object: u32, frame: Option<usize>) -> bool {
         self.states(object, frame)
             .any(|[x, y, _]| x.hypot(y) > MOVING)
     }
@@ -134,7 +134,7 @@ impl<'a> History<'a> {
     /// Where an object goes at a frame: `left`, `right`, `up` or `down`, when it is clear enough.
     ///
     /// As in the official executor, whose first axis points down the picture and whose second to the right.
-    pub fn direction(&self, object: u32, frame: usize) -> Option<&'static str> {
+    pub(crate) fn direction(&self, object: u32, frame: usize) -> Option<&'static str> {
         let [down, right, _] = self.states(object, Some(frame)).next()?;
         let angle = right.atan2(down).to_degrees();
         if down == 0.0 && right == 0.0 {
@@ -154,7 +154,7 @@ impl<'a> History<'a> {
 
     /// The events that led to this one: those that came just before it for an object that it concerns, those that
     /// led to them, and so on.
-    pub fn ancestors(&self, event: &Event) -> Vec<Event> {
+    pub(crate) fn ancestors(&self, event: &Event) -> Vec<Event> {
         let mut ancestors: Vec<Event> = Vec::new();
         // What is only possible has no causes.
         let mut open: Vec<Event> = self

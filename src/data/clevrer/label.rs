@@ -23,28 +23,28 @@ use std::path::Path;
 
 /// What labelling found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Labels {
+pub(crate) struct Labels {
     /// Records read and written.
-    pub records: usize,
+    pub(crate) records: usize,
     /// Found among the official questions, observational.
-    pub observational: usize,
+    pub(crate) observational: usize,
     /// Found among the official questions, inferential.
-    pub inferential: usize,
+    pub(crate) inferential: usize,
     /// Left as they were, for they have a kind.
-    pub with_kind: usize,
+    pub(crate) with_kind: usize,
     /// Written without a kind, by what is wrong.
-    pub unmatched: BTreeMap<&'static str, usize>,
+    pub(crate) unmatched: BTreeMap<&'static str, usize>,
     /// The first of those.
-    pub first_unmatched: Option<String>,
+    pub(crate) first_unmatched: Option<String>,
     /// Records whose solution is not the official answer; they are kept as they are.
-    pub other_answers: usize,
+    pub(crate) other_answers: usize,
     /// The first of those.
-    pub first_other_answer: Option<String>,
+    pub(crate) first_other_answer: Option<String>,
 }
 
 impl Labels {
     /// Records found among the official questions.
-    pub fn matched(&self) -> usize {
+    pub(crate) fn matched(&self) -> usize {
         self.observational + self.inferential
     }
 
@@ -67,7 +67,7 @@ impl Conversion {
     ///
     /// # Errors
     /// A file cannot be read or written, or no question is found.
-    pub fn label(
+    pub(crate) fn label(
         &self,
         file: &Path,
         questions: &Path,

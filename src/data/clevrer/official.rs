@@ -18,7 +18,7 @@ pub struct OfficialScene {
     /// Which clip: training from 0, validation from 10000, test from 15000.
     pub scene_index: usize,
     /// `video_00000.mp4`.
-    pub video_filename: String,
+    pub(crate) video_filename: String,
     /// The questions.
     pub questions: Vec<OfficialQuestion>,
 }
@@ -27,20 +27,20 @@ pub struct OfficialScene {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OfficialQuestion {
     /// Counted within the scene.
-    pub question_id: usize,
+    pub(crate) question_id: usize,
     /// The text.
-    pub question: String,
+    pub(crate) question: String,
     /// `descriptive`, `explanatory`, `predictive` or `counterfactual`.
-    pub question_type: String,
+    pub(crate) question_type: String,
     /// What a descriptive question asks for: `count`, `exist`, `query_color`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub question_subtype: Option<String>,
+    pub(crate) question_subtype: Option<String>,
     /// Postfix program; absent from test files.
     #[serde(default)]
     pub program: Vec<String>,
     /// The word that answers a descriptive question; absent from others and from test files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<String>,
+    pub(crate) answer: Option<String>,
     /// Options; absent from descriptive questions.
     #[serde(default)]
     pub choices: Vec<OfficialChoice>,
@@ -48,7 +48,7 @@ pub struct OfficialQuestion {
 
 impl OfficialQuestion {
     /// The question with its options as lines `A. …`.
-    pub fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> String {
         self.problem_asking(&self.question)
     }
 
@@ -69,15 +69,15 @@ impl OfficialQuestion {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OfficialChoice {
     /// Counted within the question.
-    pub choice_id: usize,
+    pub(crate) choice_id: usize,
     /// The text.
-    pub choice: String,
+    pub(crate) choice: String,
     /// Postfix program; absent from test files.
     #[serde(default)]
     pub program: Vec<String>,
     /// `correct` or `wrong`; absent from test files.
     #[serde(default)]
-    pub answer: Option<OfficialAnswer>,
+    pub(crate) answer: Option<OfficialAnswer>,
 }
 
 /// Whether an option is right.
@@ -94,11 +94,11 @@ pub enum OfficialAnswer {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Annotation {
     /// Which clip.
-    pub scene_index: usize,
+    pub(crate) scene_index: usize,
     /// The objects.
-    pub object_property: Vec<ObjectProperty>,
+    pub(crate) object_property: Vec<ObjectProperty>,
     /// The clip, frame by frame.
-    pub motion_trajectory: Vec<TrajectoryFrame>,
+    pub(crate) motion_trajectory: Vec<TrajectoryFrame>,
     /// The collisions of the unmodified video.
     pub collision: Vec<Collision>,
 }
@@ -107,13 +107,13 @@ pub struct Annotation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ObjectProperty {
     /// Its number.
-    pub object_id: u32,
+    pub(crate) object_id: u32,
     /// Its colour.
-    pub color: String,
+    pub(crate) color: String,
     /// `metal` or `rubber`.
-    pub material: String,
+    pub(crate) material: String,
     /// `cube`, `sphere` or `cylinder`.
-    pub shape: String,
+    pub(crate) shape: String,
 }
 
 /// One collision of an annotation.
@@ -122,29 +122,29 @@ pub struct Collision {
     /// Which objects.
     pub object_ids: [u32; 2],
     /// When, as a frame of the clip.
-    pub frame_id: usize,
+    pub(crate) frame_id: usize,
     /// Where.
-    pub location: [f64; 3],
+    pub(crate) location: [f64; 3],
 }
 
 /// One frame of an annotation.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct TrajectoryFrame {
     /// Counted from 0.
-    pub frame_id: usize,
+    pub(crate) frame_id: usize,
     /// Every object, seen or not.
-    pub objects: Vec<TrajectoryObject>,
+    pub(crate) objects: Vec<TrajectoryObject>,
 }
 
 /// One object in one frame.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct TrajectoryObject {
     /// Its number.
-    pub object_id: u32,
+    pub(crate) object_id: u32,
     /// Units of the simulated world per frame.
-    pub velocity: [f64; 3],
+    pub(crate) velocity: [f64; 3],
     /// Whether the camera sees it.
-    pub inside_camera_view: bool,
+    pub(crate) inside_camera_view: bool,
 }
 
 /// Where a clip lies below its root: official archives hold folders of a thousand.

@@ -41,7 +41,7 @@ pub enum Value {
 
 impl Value {
     /// The value as a descriptive question's official answer; none for what is no answer.
-    pub fn answer(&self) -> Option<String> {
+    pub(crate) fn answer(&self) -> Option<String> {
         match self {
             Self::Word(word) => Some(word.clone()),
             Self::Count(number) | Self::Frame(number) => Some(number.to_string()),

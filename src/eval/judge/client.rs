@@ -16,7 +16,7 @@ const ATTEMPTS: u32 = 7;
 
 /// An OpenAI-compatible endpoint and the model to ask there.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     agent: Agent,
     url: String,
     pub(super) model: String,
@@ -88,7 +88,7 @@ impl Client {
     ///
     /// # Errors
     /// A `url` that is none.
-    pub fn new(url: &str, model: &str, key: Option<String>) -> Result<Self, EvalError> {
+    pub(crate) fn new(url: &str, model: &str, key: Option<String>) -> Result<Self, EvalError> {
         let url = url.trim_end_matches('/');
         if !url.starts_with("http://") && !url.starts_with("https://") {
             return Err(not_an_address(behind_name(url)));

@@ -12,11 +12,11 @@ use serde::Serialize;
 
 /// Which judge, in `scores.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JudgedBy {
+pub(crate) struct JudgedBy {
     /// Its name at the endpoint.
-    pub model: String,
+    pub(crate) model: String,
     /// A fingerprint of the words it is asked in.
-    pub wording_hash: String,
+    pub(crate) wording_hash: String,
 }
 
 impl JudgedBy {

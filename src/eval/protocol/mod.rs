@@ -18,11 +18,11 @@ mod source;
 
 /// Where the exact words of a protocol were found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProtocolFile {
+pub(crate) struct ProtocolFile {
     /// The file in the clone.
-    pub file: String,
+    pub(crate) file: String,
     /// Its SHA-256.
-    pub sha256: String,
+    pub(crate) sha256: String,
 }
 
 /// How options are marked.

@@ -11,7 +11,11 @@ use candle_core::{Device, Result};
 ///
 /// The marks of tensors and of graphs are added up, though their moments may differ: what a graph has taken once stays
 /// its own.
-pub fn peak_bytes(device: &Device) -> Result<Option<u64>> {
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(clippy::unnecessary_wraps, reason = "a driver may refuse")
+)]
+pub(crate) fn peak_bytes(device: &Device) -> Result<Option<u64>> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
         return cuda::peak_bytes(device).map(Some);
@@ -21,7 +25,11 @@ pub fn peak_bytes(device: &Device) -> Result<Option<u64>> {
 }
 
 /// Lets [`peak_bytes`] begin again at what is in use now, once all queued work is done.
-pub fn reset_peak(device: &Device) -> Result<()> {
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(clippy::unnecessary_wraps, reason = "a driver may refuse")
+)]
+pub(crate) fn reset_peak(device: &Device) -> Result<()> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
         return cuda::reset_peak(device);
@@ -32,7 +40,11 @@ pub fn reset_peak(device: &Device) -> Result<()> {
 
 /// Bytes of `device`'s memory in use that are no tensors' nor kept for them: CUDA's own, and other processes'. `None` on
 /// a CPU.
-pub fn other_bytes(device: &Device) -> Result<Option<u64>> {
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(clippy::unnecessary_wraps, reason = "a driver may refuse")
+)]
+pub(crate) fn other_bytes(device: &Device) -> Result<Option<u64>> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
         return cuda::other_bytes(device).map(Some);

@@ -21,7 +21,7 @@ pub struct AttentionPlan {
 
 impl AttentionPlan {
     /// For tensors whose rows lie as `layout` says.
-    pub fn new(layout: SequenceLayout) -> Self {
+    pub(crate) fn new(layout: SequenceLayout) -> Self {
         Self {
             layout,
             segments: OnceLock::new(),

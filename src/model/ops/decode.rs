@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 /// What all layers need to know of one decode step.
 #[derive(Debug)]
-pub struct DecodePlan(Rows);
+pub(crate) struct DecodePlan(Rows);
 
 /// Where a step's rows lie in the cache.
 #[derive(Debug)]

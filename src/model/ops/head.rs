@@ -8,7 +8,7 @@ use candle_core::{Result, Tensor};
 
 /// Where kernels work on the logits, a chunk takes this many times more than on a CPU: each pass over the head's weight
 /// costs as much as some hundred rows.
-pub const DEVICE_CHUNK: usize = 16;
+pub(crate) const DEVICE_CHUNK: usize = 16;
 
 /// Scores targets, forward and backward. In between it keeps the only chunk of logits, when one is all there is.
 #[derive(Debug)]

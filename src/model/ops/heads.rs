@@ -15,7 +15,7 @@ pub struct Heads {
 
 impl Heads {
     /// The decoder's heads.
-    pub fn of(spec: &TextSpec) -> Self {
+    pub(crate) fn of(spec: &TextSpec) -> Self {
         Self {
             num_heads: spec.num_heads,
             num_kv_heads: spec.num_kv_heads,
@@ -24,12 +24,12 @@ impl Heads {
     }
 
     /// Query heads per key/value head (r).
-    pub fn group_size(&self) -> usize {
+    pub(crate) fn group_size(&self) -> usize {
         self.num_heads / self.num_kv_heads
     }
 
     /// Scores are multiplied by 1/√d.
-    pub fn scale(&self) -> f64 {
+    pub(crate) fn scale(&self) -> f64 {
         1.0 / (self.head_dim as f64).sqrt()
     }
 }

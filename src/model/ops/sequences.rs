@@ -17,9 +17,9 @@ pub struct Sequence {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SequenceLayout {
     /// The sequences. One with nothing before it begins rows that see none of those above.
-    pub sequences: Vec<Sequence>,
+    pub(crate) sequences: Vec<Sequence>,
     /// A row sees of its own sequence itself and what is before; else all of it.
-    pub causal: bool,
+    pub(crate) causal: bool,
 }
 
 impl SequenceLayout {
@@ -50,7 +50,7 @@ impl SequenceLayout {
     }
 
     /// All rows (N).
-    pub fn num_rows(&self) -> usize {
+    pub(crate) fn num_rows(&self) -> usize {
         let ends = self.sequences.iter().map(|sequence| sequence.rows.end);
         ends.max().unwrap_or(0)
     }

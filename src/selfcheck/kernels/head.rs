@@ -83,7 +83,7 @@ impl Softmax {
     }
 }
 
-/// What rounding may do to each number of [`reference`], where the weight's gradient is the sum of those of `chunks` rows.
+/// What rounding may do to each number of [`reference()`], where the weight's gradient is the sum of those of `chunks` rows.
 pub(super) struct HeadBounds {
     pub(super) scores: [Ball; 3],
     /// Of the logits, on the way.

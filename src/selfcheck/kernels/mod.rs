@@ -27,21 +27,21 @@ const WIDTHS: [usize; 2] = [2048, 1283];
 
 /// How much there is to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProblemSizes {
+pub(crate) struct ProblemSizes {
     /// Rows of the operations that treat each row alike.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Tokens that the head and the sampler know, at least 1,000.
-    pub vocabulary: usize,
+    pub(crate) vocabulary: usize,
 }
 
 impl ProblemSizes {
     /// More rows than a launch has blocks on small cards, and the 3B model's vocabulary.
-    pub const FULL: Self = Self {
+    pub(crate) const FULL: Self = Self {
         rows: 300,
         vocabulary: 151_936,
     };
     /// For tools that make a kernel a hundred times slower.
-    pub const SMALL: Self = Self {
+    pub(crate) const SMALL: Self = Self {
         rows: 20,
         vocabulary: 4099,
     };
@@ -49,26 +49,29 @@ impl ProblemSizes {
 
 /// One comparison.
 #[derive(Debug, Clone, PartialEq)]
-pub struct KernelComparison {
+pub(crate) struct KernelComparison {
     /// The operation, and which of its results.
-    pub kernel: &'static str,
+    pub(crate) kernel: &'static str,
     /// Of its inputs.
-    pub dtype: DType,
+    pub(crate) dtype: DType,
     /// The error of the value that is worst off, measured by its own bound; infinite where a value is not a number.
-    pub max_error: f64,
+    pub(crate) max_error: f64,
     /// The largest error of that value that is all right.
-    pub bound: f64,
+    pub(crate) bound: f64,
 }
 
 impl KernelComparison {
     /// Whether the error is within its bound.
-    pub fn holds(&self) -> bool {
+    pub(crate) fn holds(&self) -> bool {
         self.max_error <= self.bound
     }
 }
 
 /// Compares every operation on `device`: in f32, and on a GPU in bf16 too.
-pub fn compare_kernels(device: &Device, sizes: ProblemSizes) -> Result<Vec<KernelComparison>> {
+pub(crate) fn compare_kernels(
+    device: &Device,
+    sizes: ProblemSizes,
+) -> Result<Vec<KernelComparison>> {
     let mut found = Vec::new();
     let ops = Ops::of(&Tensor::zeros(1, DType::F32, device)?)?;
     let dtypes: &[DType] = match ops {

@@ -16,22 +16,22 @@ use serde::Serialize;
 
 /// How fast a batch decodes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct DecodeSpeed {
+pub(crate) struct DecodeSpeed {
     /// Completions in the batch.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Whether a step was to be captured and replayed.
-    pub cuda_graph: bool,
+    pub(crate) cuda_graph: bool,
     /// Tokens of a prompt.
-    pub prompt_tokens: usize,
+    pub(crate) prompt_tokens: usize,
     /// Tokens that were drawn for each completion while the time was taken.
-    pub timed_tokens: usize,
+    pub(crate) timed_tokens: usize,
     /// Seconds from the prompts to the first tokens.
-    pub prefill_seconds: f64,
+    pub(crate) prefill_seconds: f64,
     /// Tokens a second of all rows together; possible is what the copy rate allows for the bytes that a step reads.
-    pub tokens_per_second: Share,
+    pub(crate) tokens_per_second: Share,
     /// How the steps ran in the last run that was timed.
     #[serde(flatten)]
-    pub graph_use: GraphUse,
+    pub(crate) graph_use: GraphUse,
 }
 
 /// Samples as training does, `workload.completion_tokens` for each completion and half as many: the difference is decoding
@@ -40,7 +40,7 @@ pub struct DecodeSpeed {
 ///
 /// # Errors
 /// A tensor operation that fails, for example for want of memory.
-pub fn decode_speed(
+pub(crate) fn decode_speed(
     model: &Qwen25Vl,
     processor: &Processor,
     workload: &Workload,

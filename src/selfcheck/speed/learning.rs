@@ -24,35 +24,35 @@ use std::path::Path;
 
 /// What one step costs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct LearningSpeed {
+pub(crate) struct LearningSpeed {
     /// Rows of the packed pass.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Target tokens.
-    pub targets: usize,
+    pub(crate) targets: usize,
     /// Operations of a forward pass.
-    pub forward_flops: u64,
+    pub(crate) forward_flops: u64,
     /// Seconds in which the bias model scores the targets; the median of the repeats, as of the other phases.
-    pub bias_seconds: f64,
+    pub(crate) bias_seconds: f64,
     /// Seconds of the backward pass, its own forward pass included.
-    pub backward_seconds: f64,
+    pub(crate) backward_seconds: f64,
     /// Seconds of clipping and moving the weights.
-    pub update_seconds: f64,
+    pub(crate) update_seconds: f64,
     /// The fastest and the slowest repeat.
-    pub bias_range: [f64; 2],
+    pub(crate) bias_range: [f64; 2],
     /// The fastest and the slowest repeat.
-    pub backward_range: [f64; 2],
+    pub(crate) backward_range: [f64; 2],
     /// The fastest and the slowest repeat.
-    pub update_range: [f64; 2],
+    pub(crate) update_range: [f64; 2],
     /// Operations a second of the backward pass (three forward passes; layers computed again count for nothing); possible
     /// is the measured rate of a large product in the weights' format. The share is the MFU.
-    pub backward_flops_per_second: Share,
+    pub(crate) backward_flops_per_second: Share,
     /// The most bytes of tensors alive at once on the device, or of the process on a CPU; possible is what `estimate` says
     /// without CUDA's own.
-    pub peak_bytes: Share,
+    pub(crate) peak_bytes: Share,
     /// Bytes of the device in use beside tensors, by CUDA itself and other processes; possible is what `estimate` takes
     /// for CUDA. Absent on a CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cuda_bytes: Option<Share>,
+    pub(crate) cuda_bytes: Option<Share>,
 }
 
 /// Seconds of the repeats of a phase.
@@ -77,7 +77,7 @@ impl PhaseTimes {
 ///
 /// # Errors
 /// A folder that is no model; a file that cannot be written; a tensor operation that fails, for example for want of memory.
-pub fn learning_speed(
+pub(crate) fn learning_speed(
     folder: &Path,
     config: &Config,
     workload: &Workload,

@@ -6,25 +6,26 @@ mod decode;
 mod learning;
 mod record;
 
-pub use decode::DecodeSpeed;
-pub use decode::decode_speed;
-pub use learning::LearningSpeed;
-pub use learning::learning_speed;
+pub(crate) use decode::DecodeSpeed;
+pub(crate) use decode::decode_speed;
+pub(crate) use learning::LearningSpeed;
+pub(crate) use learning::learning_speed;
 
 /// A measured number beside what it is held to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Share {
+#[expect(clippy::struct_field_names, reason = "records name it so")]
+pub(crate) struct Share {
     /// As measured.
-    pub measured: f64,
+    pub(crate) measured: f64,
     /// What the device's own rates allow.
-    pub possible: f64,
+    pub(crate) possible: f64,
     /// `measured / possible`.
-    pub share: f64,
+    pub(crate) share: f64,
 }
 
 impl Share {
     /// `measured` of `possible`.
-    pub fn of(measured: f64, possible: f64) -> Self {
+    pub(crate) fn of(measured: f64, possible: f64) -> Self {
         Self {
             measured,
             possible,

@@ -24,13 +24,13 @@ const READING: f64 = 0.5;
 
 /// What a run of one of the RL stages takes if every prompt and completion is as long as it may be.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct DurationEstimate {
+pub(crate) struct DurationEstimate {
     /// Seconds of a step in which completions are sampled.
-    pub sampling: f64,
+    pub(crate) sampling: f64,
     /// Seconds of a step in which it is learnt from them, the bias model's part included.
-    pub learning: f64,
+    pub(crate) learning: f64,
     /// Steps of the run.
-    pub steps: usize,
+    pub(crate) steps: usize,
     rates: DeviceRates,
     /// Whose data sheet the rates are from; absent: they were measured.
     card: Option<GpuKind>,
@@ -41,7 +41,7 @@ impl DurationEstimate {
     ///
     /// # Errors
     /// A model folder that is none; a device that does not answer.
-    pub fn before_start(config: &Config, questions: &[Question]) -> Result<Self> {
+    pub(crate) fn before_start(config: &Config, questions: &[Question]) -> Result<Self> {
         let folder = hub::resolve(&config.model.path)?;
         let processor = Processor::load(&folder)?;
         let longest = questions.iter().map(Question::text).max_by_key(String::len);
@@ -62,7 +62,7 @@ impl DurationEstimate {
     ///
     /// # Errors
     /// As there, but for the device.
-    pub fn in_words(config: &Config, questions: &[Question]) -> Result<String> {
+    pub(crate) fn in_words(config: &Config, questions: &[Question]) -> Result<String> {
         match Self::before_start(config, questions) {
             Ok(duration) => Ok(duration.to_string()),
             Err(error) if error.is::<DeviceError>() => Ok(format!(
@@ -75,7 +75,7 @@ impl DurationEstimate {
 
     /// What `config` takes on a card that is not here; with a bias model or without, prompts of `words` tokens beside
     /// their clips'.
-    pub fn by_data_sheet(
+    pub(crate) fn by_data_sheet(
         spec: &Spec,
         config: &Config,
         bias: bool,
@@ -159,14 +159,14 @@ impl DurationEstimate {
     }
 
     /// Seconds of all steps.
-    pub fn total(&self) -> f64 {
+    pub(crate) fn total(&self) -> f64 {
         self.steps as f64 * (self.sampling + self.learning)
     }
 }
 
 /// Bytes that one decoding step must read at `bytes` a value: the decoder's weights and the head once, every key and value
 /// once (those of a prompt for all of its completions together).
-pub fn decoding_step_bytes(
+pub(crate) fn decoding_step_bytes(
     spec: &Spec,
     bytes: usize,
     prompt_tokens: usize,

@@ -14,18 +14,18 @@ use std::ops::Add;
 /// each other, not the ones a kernel computes and masks. Norms, rotations, activations and softmax are left out, as
 /// is usual where a share of the peak (MFU) is stated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flops {
+pub(crate) struct Flops {
     /// The vision tower.
-    pub vision: u64,
+    pub(crate) vision: u64,
     /// The decoder's layers.
-    pub layers: u64,
+    pub(crate) layers: u64,
     /// The head, for the target rows.
-    pub head: u64,
+    pub(crate) head: u64,
 }
 
 impl Flops {
     /// Of one forward pass over `inputs`.
-    pub fn forward(spec: &Spec, inputs: &PackedInputs) -> Self {
+    pub(crate) fn forward(spec: &Spec, inputs: &PackedInputs) -> Self {
         let grids = inputs.videos.iter().map(|video| video.grid_thw);
         Self::of(spec, grids, inputs.layout.groups(), inputs.num_targets())
     }
@@ -49,13 +49,13 @@ impl Flops {
     }
 
     /// The sum.
-    pub fn total(self) -> u64 {
+    pub(crate) fn total(self) -> u64 {
         (Saturating(self.vision) + Saturating(self.layers) + Saturating(self.head)).0
     }
 
     /// Of learning from the pass: each product has two in its backward pass. Computing layers again, a choice of the
     /// implementation, is not counted.
-    pub fn learning(self, trains_vision: bool) -> u64 {
+    pub(crate) fn learning(self, trains_vision: bool) -> u64 {
         let vision = Saturating(if trains_vision { 3 } else { 1 }) * Saturating(self.vision);
         let decoder = Saturating(self.layers) + Saturating(self.head);
         (vision + Saturating(3) * decoder).0

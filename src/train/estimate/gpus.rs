@@ -7,7 +7,7 @@ use serde::Serialize;
 /// A GPU whose data sheet is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum GpuKind {
+pub(crate) enum GpuKind {
     /// NVIDIA H200 SXM (141 GB).
     H200,
     /// NVIDIA H100 SXM (80 GB).
@@ -20,7 +20,7 @@ pub enum GpuKind {
 
 impl GpuKind {
     /// What it is called.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::H200 => "NVIDIA H200",
             Self::H100 => "NVIDIA H100",
@@ -30,7 +30,7 @@ impl GpuKind {
     }
 
     /// Bytes of its memory, as `nvidia-smi` counts them.
-    pub fn memory(self) -> u64 {
+    pub(crate) fn memory(self) -> u64 {
         let mib: u64 = match self {
             Self::H200 => 143_771,
             Self::H100 => 81_559,
@@ -41,7 +41,7 @@ impl GpuKind {
     }
 
     /// Memory bandwidth, and products of bf16 (tensor cores, without sparsity) and f32 in NVIDIA's data sheets.
-    pub fn rates(self) -> DeviceRates {
+    pub(crate) fn rates(self) -> DeviceRates {
         let (copy, bf16, f32) = match self {
             Self::H200 => (4.8e12, 989e12, 67e12),
             Self::H100 => (3.35e12, 989e12, 67e12),

@@ -60,15 +60,15 @@ pub struct MemoryEstimate {
     /// Logits and what is made of them, a chunk of rows at a time.
     pub logits: u64,
     /// Masters and moments in host memory.
-    pub host_optimizer: u64,
+    pub(crate) host_optimizer: u64,
     /// Gradients in host memory.
-    pub host_gradients: u64,
+    pub(crate) host_gradients: u64,
     /// What of the bias model is in host memory.
-    pub host_bias_model: u64,
+    pub(crate) host_bias_model: u64,
     /// Clips of this step and of those to come; in host memory.
-    pub clips: u64,
+    pub(crate) clips: u64,
     /// The program itself, where it shares its memory with the model; in host memory.
-    pub program: u64,
+    pub(crate) program: u64,
     /// All in host memory.
     pub host: u64,
     /// The most that is alive at once on the device: sampling and learning take turns. On the CPU with all in host memory.
@@ -81,7 +81,11 @@ impl MemoryEstimate {
     ///
     /// # Errors
     /// A model folder that is none.
-    pub fn before_start(config: &Config, verb: Verb, questions: &[Question]) -> Result<Self> {
+    pub(crate) fn before_start(
+        config: &Config,
+        verb: Verb,
+        questions: &[Question],
+    ) -> Result<Self> {
         let folder = hub::resolve(&config.model.path).context("model.path")?;
         let spec = Spec::load(&folder).context("model.path")?;
         let bias = match &config.model.bias_model {
@@ -119,7 +123,7 @@ impl MemoryEstimate {
     }
 
     /// The part of the peak that the device's tensors take: a device reports it without CUDA's own.
-    pub fn of_tensors(&self) -> u64 {
+    pub(crate) fn of_tensors(&self) -> u64 {
         self.peak - self.cuda
     }
 

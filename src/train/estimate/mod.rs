@@ -10,16 +10,16 @@ mod run;
 mod step_shape;
 mod timing;
 
-pub use duration::DurationEstimate;
-pub use duration::decoding_step_bytes;
-pub use flops::Flops;
-pub use gpus::GpuKind;
+pub(crate) use duration::DurationEstimate;
+pub(crate) use duration::decoding_step_bytes;
+pub(crate) use flops::Flops;
+pub(crate) use gpus::GpuKind;
 pub use memory::MemoryEstimate;
-pub use rates::DeviceRates;
-pub use run::RunEstimate;
+pub(crate) use rates::DeviceRates;
+pub(crate) use run::RunEstimate;
 pub use step_shape::StepShape;
-pub use timing::seconds;
-pub use timing::sorted_seconds;
+pub(crate) use timing::seconds;
+pub(crate) use timing::sorted_seconds;
 
 use std::num::Saturating;
 

@@ -6,13 +6,13 @@ use serde::Serialize;
 
 /// DeviceRates of one device, measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct DeviceRates {
+pub(crate) struct DeviceRates {
     /// Bytes a second, read and written ones together, of a copy from device memory to device memory.
-    pub copy: f64,
+    pub(crate) copy: f64,
     /// Floating-point operations a second (a multiplication and an addition count as two) of a large bf16 product.
-    pub bf16: f64,
+    pub(crate) bf16: f64,
     /// The same in f32.
-    pub f32: f64,
+    pub(crate) f32: f64,
 }
 
 /// Runs of each measurement that are timed.
@@ -23,7 +23,7 @@ const PATIENCE: f64 = 5.0;
 impl DeviceRates {
     /// Takes about a second. A CPU, which needs no sizes that fill a GPU, gets small ones, and so does a device that would
     /// need long for them.
-    pub fn measure(device: &Device) -> Result<Self> {
+    pub(crate) fn measure(device: &Device) -> Result<Self> {
         let product = |dtype: DType, side: usize| {
             let operations = |side: usize| 2.0 * (side as f64).powi(3);
             at_size(device, [512, side], operations, |side| {

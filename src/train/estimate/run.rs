@@ -26,19 +26,19 @@ const TEXT: usize = 200;
 
 /// A run on `ranks` GPUs of one kind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RunEstimate {
+pub(crate) struct RunEstimate {
     /// The kind.
-    pub card: GpuKind,
+    pub(crate) card: GpuKind,
     /// GPUs, each of which takes its part of a step's questions.
-    pub ranks: usize,
+    pub(crate) ranks: usize,
     /// On each of them.
-    pub memory: MemoryEstimate,
+    pub(crate) memory: MemoryEstimate,
     /// Whether that is less than the card has.
-    pub fits: bool,
+    pub(crate) fits: bool,
     /// Without the time in which the GPUs exchange gradients; absent for supervised training.
-    pub duration: Option<DurationEstimate>,
+    pub(crate) duration: Option<DurationEstimate>,
     /// What was assumed because it is not here.
-    pub assumed: Vec<String>,
+    pub(crate) assumed: Vec<String>,
 }
 
 impl RunEstimate {
@@ -46,7 +46,7 @@ impl RunEstimate {
     ///
     /// # Errors
     /// A model folder that is there and broken.
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         verb: Verb,
         questions: &[Question],

@@ -16,26 +16,30 @@ use std::num::Saturating;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepShape {
     /// Passes side by side.
-    pub passes: usize,
+    pub(crate) passes: usize,
     /// Packed rows (N).
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Target tokens (R).
-    pub targets: usize,
+    pub(crate) targets: usize,
     /// Patches of its clips.
-    pub patches: usize,
+    pub(crate) patches: usize,
     /// Patches of the largest frame.
-    pub frame_patches: usize,
+    pub(crate) frame_patches: usize,
     /// Tokens of its prompts.
-    pub prompt_tokens: usize,
+    pub(crate) prompt_tokens: usize,
     /// The key/value cache of its completions; `None` where nothing is sampled.
-    pub cache: Option<CacheSize>,
+    pub(crate) cache: Option<CacheSize>,
     /// Bytes of the clips in the host's memory, those of later steps included.
-    pub clips: u64,
+    pub(crate) clips: u64,
 }
 
 impl StepShape {
     /// A step whose passes read `parts`, of completions that were sampled as `sampling` says.
-    pub fn of(parts: &[&PackedInputs], sampling: Option<&SamplingConfig>, clips: u64) -> Self {
+    pub(crate) fn of(
+        parts: &[&PackedInputs],
+        sampling: Option<&SamplingConfig>,
+        clips: u64,
+    ) -> Self {
         let largest = |of: &dyn Fn(&PackedInputs) -> usize| {
             let values = parts.iter().map(|part| of(part));
             values.max().unwrap_or(0)

@@ -8,7 +8,7 @@ use std::time::Instant;
 ///
 /// # Errors
 /// Those of `work`, and of a device that does not finish.
-pub fn seconds<T, E: From<Error>>(
+pub(crate) fn seconds<T, E: From<Error>>(
     device: &Device,
     repeats: usize,
     work: impl FnMut() -> Result<T, E>,
@@ -21,7 +21,7 @@ pub fn seconds<T, E: From<Error>>(
 ///
 /// # Errors
 /// As there.
-pub fn sorted_seconds<T, E: From<Error>>(
+pub(crate) fn sorted_seconds<T, E: From<Error>>(
     device: &Device,
     repeats: usize,
     mut work: impl FnMut() -> Result<T, E>,

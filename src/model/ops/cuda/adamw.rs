@@ -9,7 +9,7 @@ static MODULE: Module = module!("adamw");
 const THREADS: u32 = 256;
 
 /// Values of an 8-bit moment that share a scale.
-pub const BLOCK: usize = THREADS as usize;
+pub(crate) const BLOCK: usize = THREADS as usize;
 
 /// The numbers of one parameter's update: m ← m + `first`·(g·`scale` − m), v ← `keep_second`·v + `second`·(g·`scale`)²,
 /// w ← `keep`·w − `size`·m / (√v / `correction` + `epsilon`).
@@ -80,7 +80,7 @@ pub fn full(
 ///
 /// # Errors
 /// Shapes or formats that do not fit.
-pub fn compact(
+pub(crate) fn compact(
     weight: &Tensor,
     low: Option<&Tensor>,
     [first, second]: [[&Tensor; 2]; 2],

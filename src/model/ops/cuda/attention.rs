@@ -46,7 +46,7 @@ pub struct Attended {
     /// `[N, n·d]`
     pub output: Tensor,
     /// Logarithm of the sum of the exponentials of each row's scores, `[N, n]` in f32.
-    pub lse: Tensor,
+    pub(crate) lse: Tensor,
 }
 
 impl BlockTables {
@@ -83,7 +83,7 @@ impl BlockTables {
     }
 
     /// Whether these are tables for tensors like `x`: on its device, of its dtype.
-    pub fn fit(&self, x: &Tensor) -> bool {
+    pub(crate) fn fit(&self, x: &Tensor) -> bool {
         self.dtype == x.dtype() && self.query_blocks.device().same_device(x.device())
     }
 

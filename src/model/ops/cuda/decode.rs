@@ -18,7 +18,7 @@ const SPLIT_KEYS: usize = 256;
 /// The slot of a row that stores nothing and gets zeros.
 pub const IDLE: u32 = u32::MAX;
 /// Most rows that [`Steps::advance`] takes.
-pub const MAX_ROWS: usize = 1024;
+pub(crate) const MAX_ROWS: usize = 1024;
 
 /// Keys and values of one layer.
 #[derive(Debug, Clone, Copy)]
@@ -178,7 +178,7 @@ pub fn rotary(positions: &Tensor, frequencies: &Tensor) -> Result<(Tensor, Tenso
 }
 
 /// Rows `tokens [B]` (u32, all below V) of the embedding `table [V, H]` → `[B, H]`.
-pub fn embed(tokens: &Tensor, table: &Tensor) -> Result<Tensor> {
+pub(crate) fn embed(tokens: &Tensor, table: &Tensor) -> Result<Tensor> {
     let (rows, width) = (tokens.dims1()?, table.dim(1)?);
     let output = unwritten((rows, width), table.dtype(), table.device())?;
     Launch::of_dtype(&MODULE, "decode_embed", table.dtype())?
@@ -193,21 +193,21 @@ pub fn embed(tokens: &Tensor, table: &Tensor) -> Result<Tensor> {
 
 /// The state of rows that decode several tokens without the host.
 #[derive(Debug)]
-pub struct Steps {
+pub(crate) struct Steps {
     /// Each row's last token, the next step's input, `[B]` in u32.
-    pub tokens: Tensor,
+    pub(crate) tokens: Tensor,
     /// Its position, `[B]` in u32.
-    pub positions: Tensor,
+    pub(crate) positions: Tensor,
     /// Index of the token to be drawn in its completion, `[B]` in u32.
-    pub indices: Tensor,
+    pub(crate) indices: Tensor,
     /// Where the rows' keys lie, `[B, 4]`.
-    pub rows: Tensor,
+    pub(crate) rows: Tensor,
     /// Steps done, `[1]` in u32.
-    pub step: Tensor,
+    pub(crate) step: Tensor,
     /// What was drawn, `[K, B]` in u32, and its log-probability in f32.
-    pub token_log: Tensor,
+    pub(crate) token_log: Tensor,
     /// See `token_log`.
-    pub logprob_log: Tensor,
+    pub(crate) logprob_log: Tensor,
 }
 
 impl Steps {
@@ -216,7 +216,7 @@ impl Steps {
     ///
     /// # Errors
     /// More than [`MAX_ROWS`] rows. More than K steps in all are not seen here: the caller counts.
-    pub fn advance(&self, drawn: &Tensor, logprobs: &Tensor, capacity: usize) -> Result<()> {
+    pub(crate) fn advance(&self, drawn: &Tensor, logprobs: &Tensor, capacity: usize) -> Result<()> {
         let count = self.tokens.dims1()?;
         if count > MAX_ROWS {
             bail!("decode: {count} rows, at most {MAX_ROWS}");

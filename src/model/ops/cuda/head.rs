@@ -36,7 +36,7 @@ impl DeviceScores {
     }
 
     /// KL(p ‖ b) in nats `[c]`, with a bias model.
-    pub fn full_kl(&self) -> Result<Option<Tensor>> {
+    pub(crate) fn full_kl(&self) -> Result<Option<Tensor>> {
         self.with_bias.then(|| self.values.get(FULL_KL)).transpose()
     }
 }

@@ -58,7 +58,7 @@ impl Grid {
     }
 
     /// At least one thread for each of `count` items.
-    pub fn covering(count: usize, threads: u32) -> Self {
+    pub(crate) fn covering(count: usize, threads: u32) -> Self {
         Self::new(count.div_ceil(threads as usize), threads)
     }
 
@@ -103,7 +103,7 @@ impl<'a> Launch<'a> {
     }
 
     /// The kernel called `{name}_{dtype}`, where there is one for f32 and one for bf16.
-    pub fn of_dtype(module: &'static Module, name: &str, dtype: DType) -> Result<Self> {
+    pub(crate) fn of_dtype(module: &'static Module, name: &str, dtype: DType) -> Result<Self> {
         match dtype {
             DType::F32 | DType::BF16 => {
                 Ok(Self::new(module, &format!("{name}_{}", dtype.as_str())))
@@ -121,7 +121,7 @@ impl<'a> Launch<'a> {
 
     /// A tensor, or a null pointer.
     #[must_use]
-    pub fn optional(mut self, tensor: Option<&'a Tensor>) -> Self {
+    pub(crate) fn optional(mut self, tensor: Option<&'a Tensor>) -> Self {
         self.arguments
             .push(tensor.map_or(Argument::Scalar(0), Argument::Tensor));
         self
@@ -136,7 +136,7 @@ impl<'a> Launch<'a> {
 
     /// A parameter of type `float`.
     #[must_use]
-    pub fn float(mut self, value: f32) -> Self {
+    pub(crate) fn float(mut self, value: f32) -> Self {
         self.arguments
             .push(Argument::Scalar(u64::from(value.to_bits())));
         self
@@ -144,7 +144,7 @@ impl<'a> Launch<'a> {
 
     /// A parameter of type `double`.
     #[must_use]
-    pub fn double(mut self, value: f64) -> Self {
+    pub(crate) fn double(mut self, value: f64) -> Self {
         self.arguments.push(Argument::Scalar(value.to_bits()));
         self
     }
@@ -297,7 +297,7 @@ pub(crate) fn aligned(tensor: &Tensor) -> Result<Tensor> {
 
 /// A tensor whose values the next kernel writes; on the CPU they are NaN (or 0 where there is none), so that a kernel
 /// that leaves some out is seen.
-pub fn unwritten(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+pub(crate) fn unwritten(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
     let shape = shape.into();
     if device.is_cpu() {
         return if dtype.is_int() {

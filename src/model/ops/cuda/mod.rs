@@ -15,10 +15,10 @@ pub mod decode;
 pub mod head;
 pub mod launch;
 pub mod norm;
-pub mod product;
+pub(crate) mod product;
 pub mod rotary;
 pub mod sampler;
 pub mod sum_squares;
 pub mod swiglu;
 
-pub use launch::applies;
+pub(crate) use launch::applies;

@@ -8,7 +8,7 @@ use candle_core::{Result, Tensor, bail};
 ///
 /// # Errors
 /// Shapes or formats that do not fit; a CPU.
-pub fn in_f32(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+pub(crate) fn in_f32(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((_, inner), (_, of_weight)) = (x.dims2()?, weight.dims2()?);
     if inner != of_weight || x.dtype() != weight.dtype() {
         bail!("product: {x:?} with {weight:?}");

@@ -9,7 +9,7 @@ static MODULE: Module = module!("sampler");
 const IDS: usize = 8;
 
 /// The id that stands for a row whose logits are not finite.
-pub const NOT_FINITE: u32 = u32::MAX;
+pub(crate) const NOT_FINITE: u32 = u32::MAX;
 
 /// A sampler on a device.
 #[derive(Debug, Clone)]

@@ -49,7 +49,7 @@ impl Answer {
     }
 
     /// Whether nothing is answered.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 

@@ -110,7 +110,7 @@ impl<'a> History<'a> {
     }
 
     /// Everything that happens, in the order of time, start and end of the clip included.
-    pub(crate) fn events(&self) -> &[Event] {
+    pub fn events(&self) -> &[Event] {
         &self.events
     }
 
@@ -154,7 +154,7 @@ impl<'a> History<'a> {
 
     /// The events that led to this one: those that came just before it for an object that it concerns, those that
     /// led to them, and so on.
-    pub(crate) fn ancestors(&self, event: &Event) -> Vec<Event> {
+    pub fn ancestors(&self, event: &Event) -> Vec<Event> {
         let mut ancestors: Vec<Event> = Vec::new();
         // What is only possible has no causes.
         let mut open: Vec<Event> = self

@@ -9,6 +9,7 @@ use super::Protocol;
 use super::QuestionKind;
 use super::Verb;
 use super::is_hub_id;
+use crate::util::file::FileError;
 use std::path::Path;
 
 struct Check<'a> {
@@ -268,19 +269,27 @@ impl Config {
         match &eval.subtitles {
             Some(folder) => {
                 check.folder("eval.subtitles", folder)?;
-                let is_srt = |entry: std::fs::DirEntry| {
-                    entry.path().extension().is_some_and(|end| end == "srt")
+                let found = has_subtitles(folder);
+                let problem = match &found {
+                    Ok(_) => format!("holds no .srt file: {}", folder.display()),
+                    Err(error) => error.to_string(),
                 };
-                let mut files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-                check.require(
-                    files.any(is_srt),
-                    "eval.subtitles",
-                    format!("holds no .srt file: {}", folder.display()),
-                )
+                check.require(matches!(found, Ok(true)), "eval.subtitles", problem)
             }
             None => Ok(()),
         }
     }
+}
+
+fn has_subtitles(folder: &Path) -> Result<bool, FileError> {
+    let failed = |error| FileError::reading(folder, error);
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|end| end == "srt") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

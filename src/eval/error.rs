@@ -9,13 +9,8 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A file holds something else than it should.
     #[error("{}: not what `eval` writes ({reason}): restore it, or run the evaluation again", path.display())]
     Json {
@@ -200,15 +195,6 @@ pub enum EvalError {
     /// There is nothing to score.
     #[error("no question was answered: every clip was skipped")]
     Nothing,
-}
-
-impl From<FileError> for EvalError {
-    fn from(error: FileError) -> Self {
-        Self::File {
-            path: error.path,
-            source: error.source,
-        }
-    }
 }
 
 impl From<LinesError> for EvalError {

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::config::Extraction;
 use crate::config::QuestionOrder;
 use crate::data::Question;
+use crate::util::file::FileError;
 use crate::util::hash::Fnv;
 use std::ffi::OsStr;
 use std::io::Read;
@@ -19,10 +20,7 @@ const BLOCK: u64 = 64 * 1024;
 
 /// Of the names, lengths and sampled contents of the safetensors files in a model folder.
 pub(super) fn of_weights(folder: &Path) -> Result<String, EvalError> {
-    let failed = |path: &Path, source| EvalError::File {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = FileError::reading;
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|error| failed(folder, error))? {
         let path = entry.map_err(|error| failed(folder, error))?.path();

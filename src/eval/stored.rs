@@ -12,6 +12,7 @@ use super::settings::Settings;
 use super::shard::Shard;
 use crate::config::Extraction;
 use crate::util::atomic;
+use crate::util::file::FileError;
 use crate::util::json_lines;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -105,10 +106,7 @@ pub(crate) fn merge(out: &Path) -> Result<ScoreFile, EvalError> {
 
 /// All shards of the evaluation in `out`, by the names of the files there.
 fn find_shards(out: &Path) -> Result<Vec<Shard>, EvalError> {
-    let failed = |source| EvalError::File {
-        path: out.to_owned(),
-        source,
-    };
+    let failed = |error| FileError::reading(out, error);
     let mut counts = BTreeSet::new();
     for entry in std::fs::read_dir(out).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();

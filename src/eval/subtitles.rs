@@ -1,6 +1,7 @@
 //! What is said in a clip while its sampled frames are seen, from SubRip files (`.srt`).
 
 use super::error::EvalError;
+use crate::util::file::FileError;
 use crate::video::Clip;
 use std::path::Path;
 use std::path::PathBuf;
@@ -35,9 +36,8 @@ impl Subtitles {
         };
         let path = self.folder.join(name).with_extension("srt");
         let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
-            Err(source) => return Err(EvalError::File { path, source }),
+            read => read.map_err(|error| FileError::reading(&path, error))?,
         };
         let cues = parse(&text).map_err(|line| EvalError::Subtitles { path, line })?;
         let times: Vec<f64> = clip

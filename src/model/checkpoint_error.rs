@@ -1,6 +1,7 @@
 //! Why a checkpoint cannot be read or written.
 
 use crate::util::file;
+use crate::util::file::FileError;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -8,13 +9,8 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The disk is full.
     #[error(
         "{path}: no space left on the device ({bytes} bytes to write): free some or set output_dir to another disk"
@@ -93,17 +89,10 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io {
-            path: path.to_path_buf(),
-            source,
-        }
-    }
-
     /// A failed write of a file of `bytes`; a full disk is named as such.
     pub(super) fn writing(path: &Path, bytes: u64, source: std::io::Error) -> Self {
         if !file::is_out_of_space(&source) {
-            return Self::io(path, source);
+            return FileError::writing(path, source).into();
         }
         Self::DiskFull {
             path: path.to_path_buf(),

@@ -1,6 +1,7 @@
 //! Typed reading of a JSON file: an error names the file and the field.
 
 use crate::model::checkpoint_error::CheckpointError;
+use crate::util::file;
 use serde_json::Value;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ const LARGEST: u64 = 1 << 20;
 
 /// A JSON file as a value.
 pub(crate) fn read_json(path: &Path) -> Result<Value, CheckpointError> {
-    let text = std::fs::read_to_string(path).map_err(|source| CheckpointError::io(path, source))?;
+    let text = file::read_to_string(path)?;
     serde_json::from_str(&text).map_err(|error| CheckpointError::Json {
         path: path.to_path_buf(),
         reason: error.to_string(),

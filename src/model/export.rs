@@ -6,6 +6,7 @@ use crate::model::weights::INDEX;
 use crate::model::weights::NamedTensors;
 use crate::util::atomic;
 use crate::util::atomic::AtomicFile;
+use crate::util::file;
 use candle_core::DType;
 use candle_core::Device;
 use candle_core::Shape;
@@ -47,7 +48,7 @@ pub fn save_folder(
     target: &Path,
     shard_bytes: u64,
 ) -> Result<(), CheckpointError> {
-    std::fs::create_dir_all(target).map_err(|error| CheckpointError::io(target, error))?;
+    file::create_folders(target)?;
     let mut config = read_json(&source.join("config.json"))?;
     if let Some((_, tensor)) = weights.iter().next() {
         set_dtype(&mut config, torch_name(tensor.dtype())?);
@@ -62,7 +63,7 @@ pub(crate) fn copy_companions(source: &Path, target: &Path) -> Result<(), Checkp
     for name in COMPANIONS {
         let from = source.join(name);
         if from.exists() {
-            let bytes = std::fs::read(&from).map_err(|error| CheckpointError::io(&from, error))?;
+            let bytes = file::read(&from)?;
             write_file(&target.join(name), &bytes)?;
         }
     }

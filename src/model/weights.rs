@@ -6,6 +6,7 @@ use crate::model::checkpoint_error::CheckpointError;
 use crate::model::config_file::read_json;
 use crate::model::spec::IN_CHANNELS;
 use crate::model::spec::Spec;
+use crate::util::file::FileError;
 use candle_core::DType;
 use candle_core::Device;
 use candle_core::Shape;
@@ -215,7 +216,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
 
 #[expect(unsafe_code, reason = "memory-mapped weights")]
 fn map_file(path: &Path) -> Result<MmapedSafetensors, CheckpointError> {
-    File::open(path).map_err(|source| CheckpointError::io(path, source))?;
+    File::open(path).map_err(|error| FileError::reading(path, error))?;
     // SAFETY: the file is only read, and checkpoints are renamed into place, never changed once written.
     unsafe { MmapedSafetensors::new(path) }.map_err(|error| CheckpointError::Damaged {
         path: path.to_path_buf(),

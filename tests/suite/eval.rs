@@ -113,6 +113,34 @@ fn a_killed_evaluation_continues_to_the_same_scores() {
 }
 
 #[test]
+fn a_full_disk_leaves_whole_lines() {
+    let folder = workplace();
+    let path = folder.path();
+    let scores = evaluate(path, "whole", &[]);
+    let program = crate::program();
+    // A limit on file sizes fails a write after a part of it, as a full disk does.
+    let output = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""])
+        .arg(program.get_program())
+        .args(["eval", "run", "--config", "eval.toml"])
+        .args(["--model", "model", "--out", "full"])
+        .current_dir(path)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(
+        errors.contains("cannot write full/outputs.jsonl") && errors.contains("make room"),
+        "{errors}"
+    );
+    let whole = std::fs::read(path.join("whole/outputs.jsonl")).unwrap();
+    let written = std::fs::read(path.join("full/outputs.jsonl")).unwrap();
+    assert!(!written.is_empty() && written.ends_with(b"\n"), "{errors}");
+    assert!(whole.starts_with(&written) && written.len() < whole.len());
+    assert_eq!(evaluate(path, "full", &[]), scores);
+}
+
+#[test]
 fn answers_do_not_depend_on_the_batch() {
     let folder = workplace();
     let path = folder.path();

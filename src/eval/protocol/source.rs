@@ -6,6 +6,7 @@ use super::shown;
 use crate::config::Benchmark;
 use crate::config::Protocol;
 use crate::eval::error::EvalError;
+use crate::util::file;
 use crate::util::hash;
 use std::path::Path;
 use std::path::PathBuf;
@@ -92,11 +93,7 @@ impl Source {
                 repository(protocol, benchmark)
             ),
         })?;
-        let failed = |source| EvalError::File {
-            path: path.clone(),
-            source,
-        };
-        let bytes = std::fs::read(&path).map_err(failed)?;
+        let bytes = file::read(&path)?;
         // A `clone` that is the file itself has nothing within.
         let within = path
             .strip_prefix(clone)

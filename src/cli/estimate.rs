@@ -47,7 +47,18 @@ enum Training {
     Cdpo,
 }
 
-/// Runs `estimate`. The question file may be missing: prompts are then taken to be as long as they may be.
+/// Whether there are questions to count prompts by; without, prompts are taken to be as long as they may be.
+fn has_questions(config: &Config) -> bool {
+    let file = &config.data.questions;
+    if !file.is_file() && !file.as_os_str().is_empty() {
+        tracing::warn!(
+            "there is no question file {} (data.questions): every prompt counts as the longest that may be",
+            file.display()
+        );
+    }
+    file.is_file()
+}
+
 pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
     let config = args.settings.load(Verb::Inspect)?;
     let repels = config.model.bias_model.is_some();
@@ -60,7 +71,7 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
     if let Some(card) = args.card {
         return plan(args, &config, verb, card);
     }
-    let dataset = if config.data.questions.is_file() {
+    let dataset = if has_questions(&config) {
         Some(Dataset::load(&config.data, config.seed)?)
     } else {
         None
@@ -88,7 +99,7 @@ fn plan(args: &EstimateArgs, config: &Config, verb: Verb, card: GpuKind) -> Resu
         );
         return Err(BadArgument(problem).into());
     }
-    let questions = if config.data.questions.is_file() {
+    let questions = if has_questions(config) {
         read_questions(&config.data.questions)?
     } else {
         Vec::new()

@@ -23,7 +23,11 @@ pub(super) use shared::read_all;
 
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(
+    override_usage = "videothinker eval <COMMAND>",
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
 pub(super) struct EvalArgs {
     #[command(subcommand)]
     verb: Option<EvalVerb>,

@@ -4,6 +4,7 @@
 //! turn and which are never to be sampled.
 
 use crate::config::Wording;
+use crate::util::file::FileError;
 use crate::video::VideoPatches;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,12 +41,15 @@ pub enum PromptError {
         /// The files that would do.
         wanted: &'static str,
     },
-    /// A file of the model folder, or one to be written, does not work.
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file of the model folder holds something else than it should.
     #[error("{}: {reason}", path.display())]
-    File {
+    Unusable {
         /// The file.
         path: PathBuf,
-        /// What the reader or writer says.
+        /// What the reader says.
         reason: String,
     },
     /// The tokenizer has no such token.

@@ -2,6 +2,7 @@
 
 use super::PromptError;
 use crate::config::Wording;
+use crate::util::file;
 use minijinja::{Environment, Error, ErrorKind, context};
 use serde_json::json;
 use std::path::Path;
@@ -55,10 +56,7 @@ impl ChatTemplate {
     pub fn load(model_dir: &Path) -> Result<Self, PromptError> {
         let jinja = model_dir.join("chat_template.jinja");
         if jinja.is_file() {
-            let source = std::fs::read_to_string(&jinja).map_err(|error| PromptError::File {
-                path: jinja.clone(),
-                reason: error.to_string(),
-            })?;
+            let source = file::read_to_string(&jinja)?;
             return Self::parse(source, &jinja);
         }
         for name in ["chat_template.json", "tokenizer_config.json"] {
@@ -89,7 +87,7 @@ impl ChatTemplate {
         );
         environment
             .add_template_owned("chat", source)
-            .map_err(|error| PromptError::File {
+            .map_err(|error| PromptError::Unusable {
                 path: path.to_owned(),
                 reason: format!("not a Jinja template: {error:#}"),
             })?;

@@ -1,6 +1,7 @@
 //! Text to token ids and back, and the ids that have a meaning of their own.
 
 use super::PromptError;
+use crate::util::file::FileError;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -43,7 +44,7 @@ impl TextTokenizer {
                 wanted: "tokenizer.json",
             });
         }
-        let tokenizer = Tokenizer::from_file(&path).map_err(|error| PromptError::File {
+        let tokenizer = Tokenizer::from_file(&path).map_err(|error| PromptError::Unusable {
             path: path.clone(),
             reason: error.to_string(),
         })?;
@@ -174,7 +175,7 @@ impl<'a> TextStream<'a> {
 
 /// A JSON file, or `None` when it does not exist.
 pub(super) fn read_json(path: &Path) -> Result<Option<Value>, PromptError> {
-    let failed = |reason: String| PromptError::File {
+    let failed = |reason: String| PromptError::Unusable {
         path: path.to_owned(),
         reason,
     };
@@ -183,6 +184,6 @@ pub(super) fn read_json(path: &Path) -> Result<Option<Value>, PromptError> {
             .map(Some)
             .map_err(|error| failed(format!("not valid JSON: {error}"))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(error.to_string())),
+        Err(error) => Err(FileError::reading(path, error).into()),
     }
 }

@@ -90,10 +90,7 @@ pub fn train_bpe(
 }
 
 fn write(path: &Path, text: &str) -> Result<(), PromptError> {
-    atomic::write(path, text.as_bytes()).map_err(|error| PromptError::File {
-        path: error.path,
-        reason: error.source.to_string(),
-    })
+    Ok(atomic::write(path, text.as_bytes())?)
 }
 
 fn fit(

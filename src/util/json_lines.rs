@@ -151,7 +151,7 @@ fn split(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// What whole lines of the file `path` hold.
 pub(crate) fn parse<T: DeserializeOwned>(path: &Path, lines: &[u8]) -> Result<Vec<T>, LinesError> {
     let parsed = (1..).zip(split(lines)).map(|(number, line)| {
-        serde_json::from_slice(line).map_err(|error| LinesError::Line {
+        serde_json::from_slice(line.trim_ascii_end()).map_err(|error| LinesError::Line {
             path: path.to_owned(),
             line: number,
             reason: error.to_string(),

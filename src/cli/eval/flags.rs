@@ -122,8 +122,8 @@ impl OldFlags {
                 print,
             };
             (
-                "--judge DIR --judge-url URL --judge-model NAME",
-                "judge DIR --url URL --model NAME",
+                "--judge DIR --judge-url URL --judge-model NAME [--judge-at-once N]",
+                "judge DIR --url URL --model NAME [--at-once N]",
                 EvalVerb::Judge(args),
             )
         } else if let Some(folder) = self.merge {

@@ -18,9 +18,13 @@ use crate::config::AccuracyRule;
 /// The training rule's score in 0…1. `soft`: |answer| / |truth| for a non-empty subset of the truth, else 0. `exact`: 1 only
 /// for the whole truth.
 pub(crate) fn accuracy(completion: &str, solution: &str, credit: AccuracyRule) -> f64 {
-    let truth = Answer::parse(solution);
-    let answer = Answer::parse_as_rewarded(completion);
-    if !answer.is_subset(&truth) {
+    let mut truth = Answer::parse_as_rewarded(solution);
+    let mut answer = Answer::parse_as_rewarded(completion);
+    // No item is meant by the end of a solution such as `A,`, nor by that of its copy.
+    if truth.remove("") {
+        answer.remove("");
+    }
+    if answer.is_empty() || !answer.is_subset(&truth) {
         return 0.0;
     }
     match credit {
@@ -77,6 +81,27 @@ mod tests {
         assert_eq!(soft("<answer>a</answer>", "A"), 0.0);
         assert_eq!(soft("<answer>A,</answer>", "A"), 0.0);
         assert_eq!(soft("<answer>AC</answer>", "A,C"), 0.0);
+    }
+
+    #[test]
+    fn a_copied_solution_is_right() {
+        for solution in [
+            "A",
+            "A,",
+            "C, A",
+            "a\u{a0}b",
+            "a\tb",
+            "two\nlines",
+            "3.0",
+            "AC",
+        ] {
+            assert_eq!(
+                soft(&format!("<answer>{solution}</answer>"), solution),
+                1.0,
+                "{solution:?}"
+            );
+        }
+        assert_eq!(soft("<answer>A</answer>", "A,"), 1.0);
     }
 
     #[test]

@@ -28,7 +28,7 @@ impl Answer {
     }
 
     /// Reads what a model wrote as the authors' reward does: inside the first `<answer>` tags, else the whole text; spaces are
-    /// removed, commas separate, numbers take one spelling. An empty item is one, which no solution has: `A,` is {A, nothing}.
+    /// removed, commas separate, numbers take one spelling. An empty item is one: `A,` is {A, nothing}.
     pub(crate) fn parse_as_rewarded(completion: &str) -> Self {
         let items = answer_text(completion)
             .replace(' ', "")
@@ -56,6 +56,11 @@ impl Answer {
     /// Whether every item is an item of `truth`.
     pub(crate) fn is_subset(&self, truth: &Self) -> bool {
         self.items.is_subset(&truth.items)
+    }
+
+    /// Takes an item out; says whether it was there.
+    pub(super) fn remove(&mut self, item: &str) -> bool {
+        self.items.remove(item)
     }
 
     /// Whether this is one of the items.

@@ -105,7 +105,10 @@ impl Source {
         let sha256 = hash::sha256(&bytes);
         let content = String::from_utf8(bytes).map_err(|error| EvalError::NoProtocolWords {
             path: path.clone(),
-            wanted: format!("it is no text ({})", error.utf8_error()),
+            wanted: format!(
+                "it is no UTF-8 text ({}): save it as UTF-8, or clone its repository again",
+                error.utf8_error()
+            ),
         })?;
         let content = content.replace("\r\n", "\n");
         let content = content.trim_start_matches('\u{feff}').to_owned();

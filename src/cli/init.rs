@@ -12,6 +12,7 @@ use crate::prompt::template::question_text;
 use crate::prompt::tokenizer::END_OF_TEXT;
 use crate::prompt::tokenizer::TextTokenizer;
 use crate::prompt::train::train_bpe;
+use crate::util::atomic;
 use crate::util::file;
 use anyhow::Result;
 use candle_core::DType;
@@ -85,6 +86,7 @@ pub(super) fn write_tokenizer(
     corpus: impl Iterator<Item = String> + Send,
 ) -> Result<TextTokenizer> {
     file::create_folders(folder)?;
+    atomic::remove_unfinished(folder)?;
     // Twice, because a pair of tokens that stands only once in the corpus is not merged.
     let around = [
         CHAT_WORDS.to_owned(),

@@ -12,6 +12,7 @@ use crate::model::spec::Spec;
 use crate::model::weights::expected_shapes;
 use crate::model::weights::stored_bytes;
 use crate::prompt::tokenizer::TextTokenizer;
+use crate::util::atomic;
 use crate::util::file;
 use anyhow::Result;
 use candle_core::DType;
@@ -117,6 +118,7 @@ fn write_new(args: &ModelArgs, sizes: &str) -> Result<()> {
         return Err(BadArgument(problem).into());
     }
     file::create_folders(folder)?;
+    atomic::remove_unfinished(folder)?;
     let tokenizer = match &args.tokenizer {
         Some(source) => {
             copy_companions(source, folder)?;

@@ -67,10 +67,8 @@ impl<'a> Head<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ops::head::PART;
     use candle_core::{DType, Device, Var};
-
-    /// Weight rows that the CPU widens at a time.
-    const PART: u32 = 4096;
 
     fn composed(
         hidden: &Tensor,
@@ -143,8 +141,8 @@ mod tests {
         // 16 + 1/64: between two values of bf16, which are 1/8 apart there.
         let hidden = in_bf16(Tensor::new(&[[4f32, 0.125], [0.0, -1.0]], &Device::Cpu)?)?;
         let first = Tensor::new(&[[4f32, 0.125]], &Device::Cpu)?;
-        let rest = Tensor::arange(0u32, 2 * PART, &Device::Cpu)?.to_dtype(DType::F32)?;
-        let weight = in_bf16(Tensor::cat(&[first, rest.reshape((PART as usize, 2))?], 0)?)?;
+        let rest = Tensor::arange(0u32, 2 * PART as u32, &Device::Cpu)?.to_dtype(DType::F32)?;
+        let weight = in_bf16(Tensor::cat(&[first, rest.reshape((PART, 2))?], 0)?)?;
         let got = Ops::Cpu.logits(&hidden, &weight)?.to_vec2::<f32>()?;
         assert!((got[0][0] - 16.015_625).abs() < 1e-9);
         let columns = weight.to_dtype(DType::F32)?.t()?.to_vec2::<f32>()?;

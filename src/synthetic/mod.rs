@@ -149,8 +149,7 @@ pub fn write_world(
         questions_per_scene: MINI.worked_questions,
         ..asked("sft", 20_000, options.sft, 80_000)?
     };
-    let videos = out.join("videos");
-    make_folders(&videos, &[train, validation, sft])?;
+    make_folders(out, &[train, validation, sft])?;
 
     let mut clip_bytes = 0;
     let mut official = |part: WorldSplit| -> Result<Counts, WorldError> {
@@ -169,12 +168,16 @@ pub fn write_world(
     })
 }
 
-fn make_folders(videos: &Path, parts: &[WorldSplit]) -> Result<(), FileError> {
-    file::create_folders(videos)?;
+/// Makes the folders of the clips, without what an interrupted run has left in them.
+fn make_folders(out: &Path, parts: &[WorldSplit]) -> Result<(), FileError> {
+    let videos = out.join("videos");
+    file::create_folders(&videos)?;
+    atomic::remove_unfinished(out)?;
     for part in parts {
         for index in (part.first_index..part.first_index + part.num_scenes).step_by(1000) {
             if let Some(folder) = videos.join(clevrer::video_path(index)).parent() {
                 file::create_folders(folder)?;
+                atomic::remove_unfinished(folder)?;
             }
         }
     }
@@ -230,6 +233,7 @@ fn write_official(
     }
     let annotations = out.join("annotations").join(part.name);
     file::create_folders(&annotations)?;
+    atomic::remove_unfinished(&annotations)?;
     let topics = MINI.topics(part.num_scenes, part.questions_per_scene);
     let made: Vec<(OfficialScene, u64)> = topics
         .into_par_iter()

@@ -9,6 +9,7 @@ use super::data_loader::Example;
 use super::metrics::Stopwatch;
 use super::micro_batch::MicroBatch;
 use super::objective::Objective;
+use super::optimizer::Gradients;
 use super::record::StepRecord;
 use super::record::rollout_lines;
 use super::replay::Replayed;
@@ -90,18 +91,7 @@ pub(super) fn reinforced_step(
                 })
             })
             .context("while gradients were computed")?;
-        let (mut losses, mut gradients) = (Vec::new(), Vec::new());
-        for (batch, pass) in batches.iter_mut().zip(passes) {
-            batch.keep_first_pass(&pass);
-            losses.push((pass.objective, batch.loss_weight));
-            gradients.push(pass.gradients);
-        }
-        let gradients = if gradients.is_empty() {
-            trainer.zero_gradients()?
-        } else {
-            add_gradients(gradients)?
-        };
-        let own = LossOutput::combine(losses);
+        let (own, gradients) = add_up(trainer, &mut batches, passes)?;
         let (loss, update) = watch
             .time("update", || trainer.update(own.loss, gradients))
             .context("while the weights were updated")?;
@@ -118,4 +108,24 @@ pub(super) fn reinforced_step(
     let lines = rollout_lines(trainer.steps_done() + 1, &batches)?;
     let (stats, lines) = stats.all_reduce_with(lines, dist)?;
     trainer.record(&stats, lines, kl.as_ref())
+}
+
+/// This rank's loss and gradients: those of its passes, in their order.
+fn add_up(
+    trainer: &Trainer,
+    batches: &mut [MicroBatch],
+    passes: Vec<Pass<LossOutput>>,
+) -> Result<(LossOutput, Gradients)> {
+    let (mut losses, mut gradients) = (Vec::new(), Vec::new());
+    for (batch, pass) in batches.iter_mut().zip(passes) {
+        batch.keep_first_pass(&pass);
+        losses.push((pass.objective, batch.loss_weight));
+        gradients.push(pass.gradients);
+    }
+    let gradients = if gradients.is_empty() {
+        trainer.zero_gradients()?
+    } else {
+        add_gradients(gradients)?
+    };
+    Ok((LossOutput::combine(losses), gradients))
 }

@@ -26,17 +26,19 @@ const BUFFER: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct AtomicFile {
     path: PathBuf,
-    temporary: PathBuf,
+    /// `None` once it has its own.
+    temporary: Option<PathBuf>,
     writer: BufWriter<File>,
 }
 
 impl AtomicFile {
     /// Starts a file that will be `path`.
     pub(crate) fn create(path: &Path) -> Result<Self, FileError> {
-        let (temporary, file) = unused_name(path, WRITING, |name| File::create_new(name))?;
+        let (temporary, file) = unused_name(path, WRITING, |name| File::create_new(name))
+            .map_err(|error| FileError::writing(path, error))?;
         Ok(Self {
             path: path.to_owned(),
-            temporary,
+            temporary: Some(temporary),
             writer: BufWriter::with_capacity(BUFFER, file),
         })
     }
@@ -51,9 +53,20 @@ impl AtomicFile {
         self.writer
             .flush()
             .and_then(|()| self.writer.get_ref().sync_all())
-            .and_then(|()| std::fs::rename(&self.temporary, &self.path))
+            .and_then(|()| self.take_name())
             .and_then(|()| sync_folder(folder_of(&self.path)))
             .map_err(|error| FileError::writing(&self.path, error))
+    }
+}
+
+impl AtomicFile {
+    fn take_name(&mut self) -> io::Result<()> {
+        if let Some(temporary) = &self.temporary {
+            std::fs::rename(temporary, &self.path)?;
+        }
+        // From now on that name may be another process's.
+        self.temporary = None;
+        Ok(())
     }
 }
 
@@ -69,7 +82,9 @@ impl Write for AtomicFile {
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        discard(&self.temporary, |path| std::fs::remove_file(path));
+        if let Some(temporary) = &self.temporary {
+            discard(temporary, |path| std::fs::remove_file(path));
+        }
     }
 }
 
@@ -92,7 +107,8 @@ pub(crate) fn write_folder<E: From<FileError>>(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    let (temporary, ()) = unused_name(path, WRITING, |name| std::fs::create_dir(name))?;
+    let (temporary, ()) = unused_name(path, WRITING, |name| std::fs::create_dir(name))
+        .map_err(|error| FileError::writing(path, error))?;
     let written = fill(&temporary).and_then(|()| {
         sync_tree(&temporary)?;
         Ok(take_folder_name(&temporary, path)?)
@@ -104,18 +120,33 @@ pub(crate) fn write_folder<E: From<FileError>>(
 }
 
 fn take_folder_name(temporary: &Path, path: &Path) -> Result<(), FileError> {
-    if path.exists() {
-        remove_folder(path)?;
+    let failed = |error| FileError::writing(path, error);
+    let old = if path.exists() {
+        let aside = unused_name(path, REMOVING, |name| std::fs::rename(path, name));
+        Some(aside.map_err(failed)?.0)
+    } else {
+        None
+    };
+    let renamed = std::fs::rename(temporary, path).map_err(failed);
+    match (&old, &renamed) {
+        (Some(old), Err(_)) => std::fs::rename(old, path).map_err(failed)?,
+        (Some(old), Ok(())) => remove_all(old, path)?,
+        (None, _) => {}
     }
-    std::fs::rename(temporary, path)
-        .and_then(|()| sync_folder(folder_of(path)))
-        .map_err(|error| FileError::writing(path, error))
+    renamed?;
+    sync_folder(folder_of(path)).map_err(failed)
 }
 
 /// Removes a folder so that an interruption never leaves half of it under its name.
 pub(crate) fn remove_folder(path: &Path) -> Result<(), FileError> {
-    let (doomed, ()) = unused_name(path, REMOVING, |name| std::fs::rename(path, name))?;
-    std::fs::remove_dir_all(&doomed).map_err(|error| FileError::new("remove", path, error))
+    let (doomed, ()) = unused_name(path, REMOVING, |name| std::fs::rename(path, name))
+        .map_err(|error| FileError::new("remove", path, error))?;
+    remove_all(&doomed, path)
+}
+
+/// Removes `doomed`, which was the folder `path`.
+fn remove_all(doomed: &Path, path: &Path) -> Result<(), FileError> {
+    std::fs::remove_dir_all(doomed).map_err(|error| FileError::new("remove", path, error))
 }
 
 /// Makes `link` a symbolic link to `target`, in place of what `link` was.
@@ -124,7 +155,8 @@ pub(crate) fn link(target: &str, link: &Path) -> Result<(), FileError> {
     let create = |name: &Path| std::os::unix::fs::symlink(target, name);
     #[cfg(not(unix))]
     let create = |name: &Path| File::create_new(name)?.write_all(target.as_bytes());
-    let (temporary, ()) = unused_name(link, WRITING, create)?;
+    let (temporary, ()) =
+        unused_name(link, WRITING, create).map_err(|error| FileError::writing(link, error))?;
     std::fs::rename(&temporary, link)
         .and_then(|()| sync_folder(folder_of(link)))
         .inspect_err(|_| discard(&temporary, |path| std::fs::remove_file(path)))
@@ -158,7 +190,7 @@ fn unused_name<T>(
     path: &Path,
     prefix: &str,
     create: impl Fn(&Path) -> io::Result<T>,
-) -> Result<(PathBuf, T), FileError> {
+) -> io::Result<(PathBuf, T)> {
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let process = std::process::id();
     loop {
@@ -176,7 +208,7 @@ fn unused_name<T>(
                     error.kind(),
                     ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty
                 ) => {}
-            Err(error) => return Err(FileError::writing(path, error)),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -264,8 +296,13 @@ mod tests {
         one.write_all(b"one").unwrap();
         other.write_all(b"other").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        let name = one.temporary.clone().unwrap();
+        one.take_name().unwrap();
+        // The name is free at once, and what another process puts there stays.
+        std::fs::write(&name, "another process's").unwrap();
         one.finish().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"one");
+        std::fs::remove_file(&name).unwrap();
         drop(other);
         assert_eq!(std::fs::read(&path).unwrap(), b"one");
         assert_eq!(names(folder.path()), ["state.json"]);

@@ -126,7 +126,7 @@ impl Found {
             hidden: ffmpeg::is_hidden(packet),
         });
         match (&mut self.packet_ids, PacketId::of(packet)) {
-            (Some(packet_ids), Some(place)) if place.offset >= 0 => packet_ids.push(place),
+            (Some(packet_ids), Some(id)) if id.offset >= 0 => packet_ids.push(id),
             _ => self.packet_ids = None,
         }
         if let Some(track) = &mut self.h264 {
@@ -187,11 +187,11 @@ impl PacketFile {
     /// Reads every packet of the track; keeps the packets themselves while they are few enough.
     pub(super) fn index(&mut self) -> Result<Indexed, VideoError> {
         let name = self.input.format().name().to_owned();
-        let has_places = INDEXED.iter().any(|known| name.starts_with(known));
+        let has_offsets = INDEXED.iter().any(|known| name.starts_with(known));
         let record = ffmpeg::h264_record(&self.track()?);
         let mut found = Found {
             infos: Vec::new(),
-            packet_ids: has_places.then(Vec::new),
+            packet_ids: has_offsets.then(Vec::new),
             h264: record.as_deref().map(h264::Track::new),
         };
         let kept = index_packets(&mut self.input, self.stream, &self.patience, &mut found)?;
@@ -228,15 +228,15 @@ impl PacketFile {
     /// is to be read from where it is then, its beginning after a try, and no more is tried.
     fn go_to(&mut self, position: usize) -> Result<bool, VideoError> {
         let packet_ids = self.packet_ids.as_deref();
-        let Some(&place) = packet_ids.and_then(|packet_ids| packet_ids.get(position)) else {
+        let Some(&id) = packet_ids.and_then(|packet_ids| packet_ids.get(position)) else {
             return Ok(false);
         };
-        if ffmpeg::seek(&mut self.input, self.stream, place.pts) {
+        if ffmpeg::seek(&mut self.input, self.stream, id.pts) {
             for _ in 0..FAR {
                 if !read_packet(&mut self.input, self.stream, &mut self.current) {
                     break;
                 }
-                if PacketId::of(&self.current) == Some(place) {
+                if PacketId::of(&self.current) == Some(id) {
                     self.next = position + 1;
                     return Ok(true);
                 }
@@ -443,8 +443,8 @@ pub(super) mod tests {
                 );
             }
             if let Some(packet_ids) = &mut file.packet_ids {
-                for place in Arc::make_mut(packet_ids) {
-                    place.size += 1;
+                for id in Arc::make_mut(packet_ids) {
+                    id.size += 1;
                 }
             }
             for position in tour {

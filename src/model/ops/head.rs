@@ -6,6 +6,9 @@ use crate::model::ops::cuda::chunked_head as on_cuda;
 use crate::model::ops::target_rows::{TargetRows, TokenScores};
 use candle_core::{Result, Tensor};
 
+#[cfg(test)]
+pub(in crate::model) use on_cpu::PART;
+
 /// Where kernels work on the logits, a chunk takes this many times more than on a CPU: each pass over the head's weight
 /// costs as much as some hundred rows.
 pub(crate) const DEVICE_CHUNK: usize = 16;

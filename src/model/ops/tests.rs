@@ -90,7 +90,7 @@ fn linear_has_the_gradients_of_a_product() -> Result<()> {
         &OPS.linear(x, weight, Some(bias))?,
         &value.broadcast_add(bias)?,
     )?;
-    close(&above.matmul(weight)?, &want[0])?;
+    close(&OPS.linear(&above, &weight.t()?, None)?, &want[0])?;
     close(&weight_gradient(&above, x)?, &want[1])?;
     close(&sum_rows(&above)?, &want[2])
 }
@@ -205,6 +205,16 @@ fn in_bf16_an_operation_is_computed_in_f32_and_rounded_once() -> Result<()> {
     same(&got.2, &want.2)?;
     same(&OPS.swiglu(&k, &v)?, &OPS.swiglu(&wide_k, &wide_v)?)?;
     let weight = q.get(0)?;
+    let (got, want) = (
+        OPS.rms_norm(&q, &weight, 1e-6)?,
+        OPS.rms_norm(&wide_q, &wide(&weight)?, 1e-6)?,
+    );
+    same(&got, &want)?;
+    let (got, want) = (
+        OPS.linear(&k, &v, None)?,
+        OPS.linear(&wide_k, &wide_v, None)?,
+    );
+    same(&got, &want)?;
     let got = OPS.rms_norm_backward(&q, &weight, 1e-6, &above, None)?;
     let want = OPS.rms_norm_backward(&wide_q, &wide(&weight)?, 1e-6, &wide(&above)?, None)?;
     same(&got.0, &want.0)?;

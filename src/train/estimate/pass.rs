@@ -84,7 +84,9 @@ impl PassMemory<'_> {
         let [_, keys, _] = self.widths();
         let tokens =
             count(size.prompts) * count(size.prompt_len) + count(size.rows) * count(size.capacity);
-        TWO * count(self.spec.text.num_layers) * count(keys) * tokens * self.bytes
+        // A CPU keeps them as attention reads them, in f32.
+        let bytes = if self.by_kernels { self.bytes } else { F32 };
+        TWO * count(self.spec.text.num_layers) * count(keys) * tokens * bytes
     }
 
     /// Reading as many prompts as go through the model at once.

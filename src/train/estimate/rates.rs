@@ -4,7 +4,7 @@ use super::timing::seconds;
 use candle_core::{DType, Device, Result, Tensor};
 use serde::Serialize;
 
-/// DeviceRates of one device, measured.
+/// What one device was measured to do.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct DeviceRates {
     /// Bytes a second, read and written ones together, of a copy from device memory to device memory.

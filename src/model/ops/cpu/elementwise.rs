@@ -69,7 +69,8 @@ pub(in crate::model::ops) fn swiglu_backward(
 /// `x / sqrt(mean(x²) + eps) · weight`.
 pub(in crate::model::ops) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     #[expect(clippy::disallowed_methods, reason = "its backward pass is below")]
-    candle_nn::ops::rms_norm(&x.contiguous()?, weight, eps as f32)
+    let normed = candle_nn::ops::rms_norm(&in_f32(x)?, &in_f32(weight)?, eps as f32)?;
+    normed.to_dtype(x.dtype())
 }
 
 /// Gradients of [`rms_norm`] with respect to `x` and `weight`.

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Rows of a weight in bf16 that are in f32 at a time: all of them would be as much as a small model.
-const PART: usize = 4096;
+pub(in crate::model) const PART: usize = 4096;
 
 /// `hidden [R, H] · weightᵀ` → `[R, V]` in f32.
 pub(in crate::model::ops) fn logits(hidden: &Tensor, weight: &Tensor) -> Result<Tensor> {

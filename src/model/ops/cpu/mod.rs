@@ -1,6 +1,7 @@
-//! Operations on a CPU, computed in f32: a network in bf16 is widened on the way in and rounded on the way out.
+//! Operations on a CPU, computed in f32: of a network in bf16 the values are widened on the way in, and rounded on the way out; a
+//! linear layer's product also before its bias is added.
 //!
-//! Results do not depend on the number of threads or on how wide the CPU's vectors are.
+//! Results do not depend on the number of threads.
 
 pub(super) mod attention;
 pub(super) mod decode;

@@ -114,6 +114,20 @@ pub struct SpecialTokens {
     pub pad: u32,
 }
 
+impl SpecialTokens {
+    /// Those of the published checkpoints.
+    pub(crate) fn published() -> Self {
+        Self {
+            vision_start: 151_652,
+            vision_end: 151_653,
+            image_pad: 151_655,
+            video_pad: 151_656,
+            eos: vec![151_645, 151_643],
+            pad: 151_643,
+        }
+    }
+}
+
 impl Spec {
     /// A flat `config.json` as published on the hub; transformers 4.5x and 5 load it. `dtype` is torch's name.
     pub(crate) fn to_config_json(&self, dtype: &str) -> Value {

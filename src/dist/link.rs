@@ -1,10 +1,13 @@
 //! Rank 0's connections to the others: who belongs to the run, what they tell each other, and that one has failed.
-//!
-//! A message is its kind (one byte), its length (eight bytes, little endian) and its content.
 
 use super::DistError;
 use super::Result;
 use super::rendezvous::Rendezvous;
+use message::Failure;
+use message::Kind;
+use message::receive;
+use message::send;
+use message::tell;
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,31 +15,17 @@ use socket2::SockRef;
 use socket2::TcpKeepalive;
 use std::io::Error;
 use std::io::ErrorKind;
-use std::io::Read;
-use std::io::Write;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
-#[cfg(any(feature = "nccl", test))]
-use std::sync::atomic::AtomicBool;
-#[cfg(any(feature = "nccl", test))]
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
-/// Whether a thread of this process is inside a library that does not come back.
+mod message;
 #[cfg(any(feature = "nccl", test))]
-static LEFT_BEHIND: AtomicBool = AtomicBool::new(false);
-
-/// Whether work was left behind on its thread: what libraries do at the end of a process must not be done beside it.
-pub(super) fn is_work_left_behind() -> bool {
-    #[cfg(any(feature = "nccl", test))]
-    return LEFT_BEHIND.load(Ordering::Relaxed);
-    #[cfg(not(any(feature = "nccl", test)))]
-    false
-}
+mod work;
 
 /// Between two attempts to connect, and between two looks at who has come.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -50,16 +39,6 @@ const MAX_HELLO: u64 = 4096;
 const MAX_MESSAGE: u64 = 1 << 34;
 const MAGIC: &str = "videothinker ranks 1";
 
-/// What a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Kind {
-    /// What was asked for.
-    Value = 1,
-    /// The sender ends; the content is a [`Failure`].
-    Failed = 2,
-}
-
 /// Who a new connection is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Hello {
@@ -68,12 +47,6 @@ struct Hello {
     job: String,
     rank: usize,
     size: usize,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Failure {
-    rank: usize,
-    reason: String,
 }
 
 /// The connections of one rank: of rank 0 those to all others in their order, of others that to rank 0.
@@ -240,46 +213,6 @@ impl Link {
         })
     }
 
-    /// What `work` gives on a thread of its own, which is left behind where it takes longer than `patience`: `None`. It is
-    /// for work that cannot be given up, and the process is to end.
-    ///
-    /// # Errors
-    /// [`DistError::Left`] where another rank is lost meanwhile.
-    #[cfg(any(feature = "nccl", test))]
-    pub(super) fn while_all_are_there<T: Send + 'static>(
-        &self,
-        patience: Duration,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<Option<T>> {
-        use std::sync::mpsc::RecvTimeoutError;
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        let thread = std::thread::spawn(move || {
-            // Nobody waits any more where this fails.
-            let _ = sender.send(work());
-        });
-        let start = Instant::now();
-        LEFT_BEHIND.store(true, Ordering::Relaxed);
-        loop {
-            match receiver.recv_timeout(PAUSE) {
-                Ok(value) => {
-                    LEFT_BEHIND.store(false, Ordering::Relaxed);
-                    return Ok(Some(value));
-                }
-                Err(RecvTimeoutError::Disconnected) => match thread.join() {
-                    Err(panic) => std::panic::resume_unwind(panic),
-                    Ok(()) => return Ok(None),
-                },
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            if let Some(left) = self.lost() {
-                return Err(left);
-            }
-            if start.elapsed() > patience {
-                return Ok(None);
-            }
-        }
-    }
-
     #[cfg(any(feature = "nccl", test))]
     fn peeked(&self, rank: usize) -> Option<DistError> {
         let mut kind = [0];
@@ -296,16 +229,6 @@ impl Link {
 
     fn stream(&self, rank: usize) -> &TcpStream {
         &self.peers[rank.saturating_sub(1)]
-    }
-}
-
-/// Says to `peers` that `rank` has failed. Who cannot be told will notice.
-fn tell<'a>(peers: impl IntoIterator<Item = &'a TcpStream>, rank: usize, reason: &str) {
-    let reason = reason.to_owned();
-    if let Ok(bytes) = postcard::to_stdvec(&Failure { rank, reason }) {
-        for peer in peers {
-            let _ = send(peer, Kind::Failed, &bytes);
-        }
     }
 }
 
@@ -370,41 +293,6 @@ fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-fn send(mut stream: &TcpStream, kind: Kind, bytes: &[u8]) -> std::io::Result<()> {
-    let mut head = [0; 9];
-    head[0] = kind as u8;
-    head[1..].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
-    stream.write_all(&head)?;
-    stream.write_all(bytes)
-}
-
-fn receive(mut stream: &TcpStream, longest: u64) -> std::io::Result<(Kind, Vec<u8>)> {
-    let mut head = [0; 9];
-    stream.read_exact(&mut head)?;
-    let kind = match head[0] {
-        1 => Kind::Value,
-        2 => Kind::Failed,
-        other => {
-            let problem = format!("{other} is no kind of message");
-            return Err(Error::new(ErrorKind::InvalidData, problem));
-        }
-    };
-    let mut length = [0; 8];
-    length.copy_from_slice(&head[1..]);
-    let length = u64::from_le_bytes(length);
-    if length > longest {
-        let problem = format!("a message of {length} bytes");
-        return Err(Error::new(ErrorKind::InvalidData, problem));
-    }
-    let mut bytes = Vec::new();
-    stream.take(length).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 == length {
-        Ok((kind, bytes))
-    } else {
-        Err(ErrorKind::UnexpectedEof.into())
-    }
-}
-
 fn address(rendezvous: &Rendezvous, source: Error) -> DistError {
     DistError::Address {
         rank: rendezvous.rank,
@@ -426,9 +314,10 @@ fn vanished(rank: usize, error: &Error) -> DistError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::thread::JoinHandle;
 
-    const SOON: Duration = Duration::from_secs(20);
+    pub(super) const SOON: Duration = Duration::from_secs(20);
 
     fn rendezvous(rank: usize, size: usize, port: u16) -> Rendezvous {
         Rendezvous {
@@ -442,7 +331,7 @@ mod tests {
     }
 
     /// Runs `act` on `size` ranks; rank 0's result and the others'.
-    fn ranks<T: Send + 'static>(
+    pub(super) fn ranks<T: Send + 'static>(
         size: usize,
         act: impl Fn(Link) -> T + Clone + Send + 'static,
     ) -> Vec<T> {
@@ -528,27 +417,6 @@ mod tests {
             link.all_gather(&link.rank).unwrap()
         });
         assert_eq!(seen, [[0, 1], [0, 1]]);
-    }
-
-    #[test]
-    fn work_that_waits_for_ever_is_left_behind() {
-        let for_ever = || std::thread::sleep(SOON * 100);
-        let seen = ranks(2, move |link| {
-            let soon = link.while_all_are_there(SOON, || 3).unwrap();
-            assert_eq!(soon, Some(3));
-            let start = Instant::now();
-            let patience = if link.rank == 0 { SOON } else { PAUSE * 4 };
-            let ended = link.while_all_are_there(patience, for_ever);
-            assert!(start.elapsed() < SOON / 2, "it was waited for");
-            if link.rank == 1 {
-                link.fail(1, "it has waited long enough");
-            }
-            ended.map_err(|error| error.to_string())
-        });
-        // The impatient one gives up, and the other hears of it at once.
-        assert_eq!(seen[1], Ok(None));
-        let told = "rank 1 failed: it has waited long enough";
-        assert_eq!(seen[0].as_ref().unwrap_err(), told);
     }
 
     #[test]

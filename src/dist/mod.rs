@@ -14,6 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 mod all_reduce;
@@ -128,9 +130,13 @@ pub struct ProcessGroup {
     _children: launch::Children,
 }
 
-/// Whether a thread of this process waits inside a library without end, as where GPUs could not be connected.
+/// Whether a thread of this process is inside a library that does not come back.
+static LEFT_BEHIND: AtomicBool = AtomicBool::new(false);
+
+/// Whether a thread of this process waits inside a library without end, as where GPUs could not be connected: what libraries do
+/// at the end of a process must not be done beside it.
 pub(crate) fn is_work_left_behind() -> bool {
-    link::is_work_left_behind()
+    LEFT_BEHIND.load(Ordering::Relaxed)
 }
 
 impl ProcessGroup {

@@ -143,27 +143,16 @@ mod tests {
     use super::*;
     use crate::model::weights::load;
 
-    fn tokens() -> SpecialTokens {
-        SpecialTokens {
-            vision_start: 151_652,
-            vision_end: 151_653,
-            image_pad: 151_655,
-            video_pad: 151_656,
-            eos: vec![151_645, 151_643],
-            pad: 151_643,
-        }
-    }
-
     #[test]
     fn the_3b_has_as_many_parameters_as_published() {
-        let shapes = expected_shapes(&three_billion(tokens()));
+        let shapes = expected_shapes(&three_billion(SpecialTokens::published()));
         let count: usize = shapes.values().map(candle_core::Shape::elem_count).sum();
         assert_eq!(count, 3_754_622_976);
     }
 
     #[test]
     fn shards_of_random_weights_load_and_depend_only_on_the_seed() {
-        let spec = tiny(tokens(), 151_936 / 64);
+        let spec = tiny(SpecialTokens::published(), 151_936 / 64);
         let write = |seed, shard_bytes| {
             let folder = tempfile::tempdir().unwrap();
             write_random(folder.path(), &spec, seed, DType::F32, shard_bytes).unwrap();

@@ -84,30 +84,18 @@ impl Norm {
         self.ops.add_rms_norm(x, addend, &self.weight, EPS)
     }
 
+    /// Gives the weight's gradient to `sink`; returns the gradient with respect to `x`, with `residual` added, the one that
+    /// goes around the norm.
     fn backward(
         &self,
         x: &Tensor,
         grad_output: &Tensor,
-        sink: &mut GradientSink,
-    ) -> Result<Tensor> {
-        let (dx, d_weight) = self
-            .ops
-            .rms_norm_backward(x, &self.weight, EPS, grad_output, None)?;
-        sink(&self.name, d_weight)?;
-        Ok(dx)
-    }
-
-    /// As [`Self::backward`], with the gradient that goes around the norm.
-    fn backward_add(
-        &self,
-        x: &Tensor,
-        grad_output: &Tensor,
-        residual: &Tensor,
+        residual: Option<&Tensor>,
         sink: &mut GradientSink,
     ) -> Result<Tensor> {
         let (dx, d_weight) =
             self.ops
-                .rms_norm_backward(x, &self.weight, EPS, grad_output, Some(residual))?;
+                .rms_norm_backward(x, &self.weight, EPS, grad_output, residual)?;
         sink(&self.name, d_weight)?;
         Ok(dx)
     }
@@ -188,7 +176,7 @@ impl VisionBlock {
             &d_attended,
         )?;
         let d_normed = self.qkv.backward(&normed1, &d_qkv, sink)?;
-        self.norm1.backward_add(x, &d_normed, &d_middle, sink)
+        self.norm1.backward(x, &d_normed, Some(&d_middle), sink)
     }
 
     /// From the block's output back to `middle`, of which `normed` is the norm.
@@ -208,7 +196,7 @@ impl VisionBlock {
             + self.up.backward(&normed, &d_up, sink)?)?;
         drop(normed);
         self.norm2
-            .backward_add(middle, &d_normed, grad_output, sink)
+            .backward(middle, &d_normed, Some(grad_output), sink)
     }
 }
 
@@ -253,7 +241,8 @@ impl Merger {
             .backward(&hidden.gelu_erf()?, grad_output, sink)?;
         let d_hidden = (d_active * gelu_slope(&hidden)?)?;
         let d_joined = self.first.backward(&joined, &d_hidden, sink)?;
-        self.norm.backward(x, &d_joined.reshape(x.shape())?, sink)
+        self.norm
+            .backward(x, &d_joined.reshape(x.shape())?, None, sink)
     }
 }
 

@@ -5,12 +5,19 @@
 
 use crate::config::CheckpointConfig;
 use crate::config::Config;
+use crate::model::export;
+use crate::model::weights::NamedTensors;
 use crate::util::atomic;
 use crate::util::file;
 use crate::util::file::FileError;
+use anyhow::Context;
 use anyhow::Result;
+use candle_core::DType;
+use candle_core::Device;
+use candle_core::Tensor;
 use serde::Deserialize;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -209,6 +216,54 @@ pub(crate) fn read_state(checkpoint: &Path) -> Result<(TrainerState, Config)> {
     let config = Config::read_resolved(&folder.join("config.toml"))
         .map_err(|error| not_one(error.to_string()))?;
     Ok((state, config))
+}
+
+fn optimizer_folder(checkpoint: &Path) -> PathBuf {
+    trainer_folder(checkpoint).join("optimizer")
+}
+
+/// Writes the optimizer's state into `trainer/optimizer/` of a checkpoint.
+///
+/// # Errors
+/// When the disk refuses.
+pub(crate) fn write_optimizer(checkpoint: &Path, state: BTreeMap<String, Tensor>) -> Result<()> {
+    let mut tensors = NamedTensors::default();
+    for (name, tensor) in state {
+        // The format has no 64-bit integers here; the counts stay exact in f32 up to 2^24 updates.
+        let tensor = match tensor.dtype() {
+            DType::I64 => tensor.to_dtype(DType::F32)?,
+            _ => tensor,
+        };
+        tensors.insert(name, tensor);
+    }
+    let folder = optimizer_folder(checkpoint);
+    file::create_folders(&folder)?;
+    export::save(&tensors, &folder, export::SHARD_BYTES)?;
+    Ok(())
+}
+
+/// Reads what [`write_optimizer`] wrote, from one file or several, into host memory.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn read_optimizer(checkpoint: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let folder = optimizer_folder(checkpoint);
+    let mut names: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<_>>()?;
+    names.retain(|name| name.extension().is_some_and(|end| end == "safetensors"));
+    names.sort();
+    let mut tensors = BTreeMap::new();
+    for name in names {
+        let file = candle_core::safetensors::load(&name, &Device::Cpu)
+            .with_context(|| format!("cannot read {}", name.display()))?;
+        tensors.extend(file);
+    }
+    if let Some(updates) = tensors.get_mut("updates") {
+        *updates = updates.to_dtype(DType::I64)?;
+    }
+    Ok(tensors)
 }
 
 #[cfg(test)]

@@ -30,7 +30,6 @@ use crate::model::device;
 use crate::model::export;
 use crate::model::hub;
 use crate::model::spec::Spec;
-use crate::model::weights::NamedTensors;
 use crate::policy::GraphUse;
 use crate::policy::Policy;
 use crate::policy::generate::Completion;
@@ -40,15 +39,12 @@ use crate::policy::sampler::QuestionSeed;
 use crate::prompt::Processor;
 use crate::prompt::Prompt;
 use crate::prompt::PromptError;
-use crate::util::file;
 use anyhow::Context;
 use anyhow::Result;
-use candle_core::DType;
 use candle_core::Device;
 use serde::Deserialize;
 use serde::Serialize;
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -119,7 +115,7 @@ impl<'a> Trainer<'a> {
         let mut optimizer = AdamW::new(parameters, &config.optimizer)
             .context("while room was made for the optimizer's state")?;
         if let Some(folder) = checkpoint {
-            let saved = read_optimizer(folder)?;
+            let saved = checkpoint::read_optimizer(folder)?;
             optimizer
                 .load_state(&saved)
                 .with_context(|| format!("the optimizer state of {}", folder.display()))?;
@@ -458,43 +454,6 @@ impl<'a> Trainer<'a> {
         let tensors = self.policy.tensors();
         export::save_folder(&tensors, &self.source, folder, export::SHARD_BYTES)?;
         checkpoint::write_state(folder, &self.state, self.config)?;
-        let mut state = NamedTensors::default();
-        for (name, tensor) in self.optimizer.state()? {
-            // The format has no 64-bit integers here; the counts stay exact in f32 up to 2^24 updates.
-            let tensor = match tensor.dtype() {
-                DType::I64 => tensor.to_dtype(DType::F32)?,
-                _ => tensor,
-            };
-            state.insert(name, tensor);
-        }
-        let optimizer = optimizer_folder(folder);
-        file::create_folders(&optimizer)?;
-        export::save(&state, &optimizer, export::SHARD_BYTES)?;
-        Ok(())
+        checkpoint::write_optimizer(folder, self.optimizer.state()?)
     }
-}
-
-fn optimizer_folder(checkpoint: &Path) -> PathBuf {
-    checkpoint::trainer_folder(checkpoint).join("optimizer")
-}
-
-/// The optimizer's tensors of a checkpoint, from one file or several, in host memory.
-fn read_optimizer(checkpoint: &Path) -> Result<BTreeMap<String, candle_core::Tensor>> {
-    let folder = optimizer_folder(checkpoint);
-    let mut names: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .with_context(|| format!("cannot read {}", folder.display()))?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<std::io::Result<_>>()?;
-    names.retain(|name| name.extension().is_some_and(|end| end == "safetensors"));
-    names.sort();
-    let mut tensors = BTreeMap::new();
-    for name in names {
-        let file = candle_core::safetensors::load(&name, &Device::Cpu)
-            .with_context(|| format!("cannot read {}", name.display()))?;
-        tensors.extend(file);
-    }
-    if let Some(updates) = tensors.get_mut("updates") {
-        *updates = updates.to_dtype(DType::I64)?;
-    }
-    Ok(tensors)
 }

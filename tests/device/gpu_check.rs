@@ -1,8 +1,10 @@
 //! `scripts/gpu_check.sh --small` on the software device: no part of it fails on a device that works.
 
+#[path = "../suite/gpu_check/script.rs"]
+mod script;
+
 use crate::run::stderr;
 use crate::software::{binary, linked};
-use serde_json::Value;
 use std::path::Path;
 
 /// What the check measures with the program; its other parts need NVIDIA's tools or PyTorch.
@@ -26,39 +28,23 @@ const PARTS: [&str; 12] = [
 fn no_part_of_the_check_fails_on_a_device_that_works() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("out");
     let path = std::env::var("PATH").unwrap();
     let tools = root.join("tests/suite/gpu_check/tools");
-    let mut check = linked("bash");
-    check
-        .arg(root.join("scripts/gpu_check.sh"))
-        .args(["--small", "--seconds", "1200", "--patience", "10"])
-        .arg("--binary")
-        .arg(binary())
-        .arg("--out")
-        .arg(&out)
-        .arg("--scratch")
-        .arg(folder.path())
+    let output = script::check(linked("bash"), &binary(), "--small", folder.path())
+        .args(["--seconds", "1200", "--patience", "10"])
         .env("PATH", format!("{}:{path}", tools.display()))
-        .env_remove("GPU_CHECK_RUN");
-    let output = check.output().unwrap();
-    let results = std::fs::read_to_string(out.join("results.jsonl")).unwrap();
-    assert!(output.status.success(), "{}\n{results}", stderr(&output));
-    let log = std::fs::read_to_string(out.join("log.txt")).unwrap();
+        .output()
+        .unwrap();
+    let results = script::results(folder.path());
+    let errors = stderr(&output);
+    assert!(output.status.success(), "{errors}\n{results:#?}");
+    let log = std::fs::read_to_string(folder.path().join("out/log.txt")).unwrap();
     assert!(!log.contains("HAZARD"), "{log}");
-    let results: Vec<Value> = results
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
     for part in PARTS {
-        let line = results.iter().find(|line| line["part"] == part).unwrap();
+        let line = &results[part];
         assert_eq!(line["exit_code"], 0, "{line}");
     }
-    let decode = results
-        .iter()
-        .find(|line| line["part"] == "decode")
-        .unwrap();
-    for batch in decode["result"]["batches"].as_array().unwrap() {
+    for batch in results["decode"]["result"]["batches"].as_array().unwrap() {
         let replayed = batch["graph_steps"].as_u64().unwrap();
         assert_eq!(batch["cuda_graph"], replayed > 0, "{batch}");
     }

@@ -4,7 +4,7 @@ use crate::emulator::on_cpu;
 use crate::{close, random};
 use candle_core::{D, DType, Device, Result, Tensor};
 use videothinker::model::ops::Ops;
-use videothinker::model::ops::cuda::attention::{BlockTables, HeadCounts};
+use videothinker::model::ops::cuda::attention::BlockTables;
 use videothinker::model::ops::cuda::decode::{Cached, IDLE, Projected, append, attend, rotary};
 use videothinker::model::ops::heads::Heads;
 use videothinker::model::ops::sequences::{Sequence, SequenceLayout};
@@ -132,23 +132,20 @@ fn windows_go_through_one_launch() -> Result<()> {
         (3, 32, &[65, 4, 100, 64, 8]),
         (1, 8, &[1]),
     ];
-    for (heads, dim, lens) in cases {
+    for (num_heads, dim, lens) in cases {
         let rows: usize = lens.iter().sum();
         let layout = SequenceLayout::bidirectional(lens);
-        let counts = HeadCounts {
-            queries: heads,
-            keys: heads,
-        };
+        let heads = heads(num_heads, num_heads, dim);
         for dtype in [DType::F32, DType::BF16] {
-            let [q, k, v, above] = [0; 4].map(|_| random(&[rows, heads * dim], dtype).unwrap());
+            let [q, k, v, above] = [0; 4].map(|_| random(&[rows, num_heads * dim], dtype).unwrap());
             let (attended, gradients) = on_cpu(|| -> Result<_> {
                 let tables = BlockTables::new(&layout, dtype, &Device::Cpu)?;
-                let attended = tables.forward(&q, &k, &v, counts)?;
-                let gradients = tables.backward([&q, &k, &v], counts, &attended, &above)?;
+                let attended = tables.forward(&q, &k, &v, heads)?;
+                let gradients = tables.backward([&q, &k, &v], heads, &attended, &above)?;
                 Ok((attended, gradients))
             })?;
             let [q, k, v, above] = [&q, &k, &v, &above].map(wide);
-            let want = segments([&q, &k, &v], heads, lens, &above)?;
+            let want = segments([&q, &k, &v], num_heads, lens, &above)?;
             let got = [attended.output, gradients.0, gradients.1, gradients.2];
             for (got, want) in got.iter().zip(&want) {
                 close(got, want, tolerance(dtype));
@@ -160,10 +157,6 @@ fn windows_go_through_one_launch() -> Result<()> {
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let counts = HeadCounts {
-        queries: 2,
-        keys: 1,
-    };
     let sequence = Sequence {
         rows: 0..3,
         before: 0..0,
@@ -175,7 +168,7 @@ fn what_does_not_fit_is_refused() {
             let tables = BlockTables::new(&layout, dtype, &Device::Cpu)?;
             let q = random(&[rows, 2 * dim], DType::F32)?;
             let k = random(&[rows, dim], DType::F32)?;
-            tables.forward(&q, &k, &k, counts).map(|_| ())
+            tables.forward(&q, &k, &k, heads(2, 1, dim)).map(|_| ())
         })
     };
     assert!(of_width(128, 3, DType::F32).is_ok());
@@ -192,8 +185,7 @@ fn what_does_not_fit_is_refused() {
 
 /// Decoding rows: of which prompt, how many tokens of their own, where.
 struct Decoding {
-    heads: HeadCounts,
-    dim: usize,
+    heads: Heads,
     prompt_lens: Vec<usize>,
     prompt_stride: usize,
     capacity: usize,
@@ -215,10 +207,14 @@ impl Decoding {
     /// Row `row`'s output by the definition, in f32; `q [n·d]`, caches as they are after the append.
     fn row(&self, row: usize, q: &Tensor, caches: &[Tensor; 4]) -> Result<Tensor> {
         let (slot, own_len) = self.rows[row];
-        let HeadCounts { queries, keys: m } = self.heads;
+        let Heads {
+            num_heads,
+            num_kv_heads: m,
+            head_dim: dim,
+        } = self.heads;
         let mut outputs = Vec::new();
-        for head in 0..queries {
-            let kv_head = head / (queries / m);
+        for head in 0..num_heads {
+            let kv_head = head / (num_heads / m);
             let all = |prompts: &Tensor, owns: &Tensor| -> Result<Tensor> {
                 let prompt = prompts.get(slot * m + kv_head)?;
                 let first = ((row + 1) * m + kv_head) * self.capacity;
@@ -231,8 +227,8 @@ impl Decoding {
                 )
             };
             let (k, v) = (all(&caches[0], &caches[2])?, all(&caches[1], &caches[3])?);
-            let q = q.narrow(0, head * self.dim, self.dim)?.unsqueeze(0)?;
-            let scores = (q.matmul(&k.t()?)? / (self.dim as f64).sqrt())?;
+            let q = q.narrow(0, head * dim, dim)?.unsqueeze(0)?;
+            let scores = (q.matmul(&k.t()?)? / (dim as f64).sqrt())?;
             let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
             outputs.push(weights.matmul(&v)?.squeeze(0)?);
         }
@@ -241,7 +237,11 @@ impl Decoding {
 
     /// One step by the kernels and by the definition.
     fn check(&self, dtype: DType) -> Result<()> {
-        let (b, dim, m) = (self.rows.len(), self.dim, self.heads.keys);
+        let (b, dim, m) = (
+            self.rows.len(),
+            self.heads.head_dim,
+            self.heads.num_kv_heads,
+        );
         let prompts = [self.prompt_lens.len() * m, self.prompt_stride, dim];
         let owns = [(b + 2) * m * self.capacity, dim];
         let caches = [
@@ -250,9 +250,9 @@ impl Decoding {
             random(&owns, dtype)?,
             random(&owns, dtype)?,
         ];
-        let q = random(&[b, self.heads.queries * dim], dtype)?;
+        let q = random(&[b, self.heads.num_heads * dim], dtype)?;
         let [k, v] = [0; 2].map(|_| random(&[b, m * dim], dtype).unwrap());
-        let q_bias = random(&[self.heads.queries * dim], dtype)?;
+        let q_bias = random(&[self.heads.num_heads * dim], dtype)?;
         let [k_bias, v_bias] = [0; 2].map(|_| random(&[m * dim], dtype).unwrap());
         let positions: Vec<u32> = (0..b as u32).map(|row| 3 + 977 * row).collect();
         let frequencies: Vec<f32> = (0..dim / 2).map(|i| 0.7f32.powi(i as i32)).collect();
@@ -319,36 +319,31 @@ impl Decoding {
 
 #[test]
 fn decoding_rows_attend_to_their_prompt_and_themselves() -> Result<()> {
-    let counts = |queries, keys| HeadCounts { queries, keys };
     let cases = [
         // Siblings of different ages, prompts of one token and of several runs of keys.
         Decoding {
-            heads: counts(4, 2),
-            dim: 16,
+            heads: heads(4, 2, 16),
             prompt_lens: vec![5, 1, 300],
             prompt_stride: 300,
             capacity: 270,
             rows: vec![(0, 0), (0, 3), (1, 0), (2, 0), (2, 211), (2, 269)],
         },
         Decoding {
-            heads: counts(16, 2),
-            dim: 128,
+            heads: heads(16, 2, 128),
             prompt_lens: vec![33, 70],
             prompt_stride: 70,
             capacity: 4,
             rows: vec![(1, 3), (0, 1)],
         },
         Decoding {
-            heads: counts(16, 1),
-            dim: 80,
+            heads: heads(16, 1, 80),
             prompt_lens: vec![40],
             prompt_stride: 41,
             capacity: 2,
             rows: vec![(0, 1)],
         },
         Decoding {
-            heads: counts(3, 3),
-            dim: 6,
+            heads: heads(3, 3, 6),
             prompt_lens: vec![2],
             prompt_stride: 2,
             capacity: 1,
@@ -365,14 +360,8 @@ fn decoding_rows_attend_to_their_prompt_and_themselves() -> Result<()> {
 
 #[test]
 fn an_idle_row_stores_nothing_and_gets_zeros() -> Result<()> {
-    let (heads, dim, capacity) = (
-        HeadCounts {
-            queries: 2,
-            keys: 1,
-        },
-        8,
-        3,
-    );
+    let (dim, capacity) = (8, 3);
+    let heads = heads(2, 1, dim);
     for dtype in [DType::F32, DType::BF16] {
         let caches = [[1, 4, dim], [1, 4, dim]].map(|shape| random(&shape, dtype).unwrap());
         let owns = [0; 2].map(|_| random(&[2 * capacity, dim], dtype).unwrap());

@@ -4,7 +4,7 @@ use crate::emulator::on_cpu;
 use crate::{DTYPES, bound, close, random};
 use candle_core::{DType, Device, Result, Tensor};
 use videothinker::config::SamplingConfig;
-use videothinker::model::ops::cuda::attention::{Attended, BlockTables, HeadCounts};
+use videothinker::model::ops::cuda::attention::{Attended, BlockTables};
 use videothinker::model::ops::cuda::decode::{Cached, Projected, append, attend};
 use videothinker::model::ops::cuda::norm::{add_rms_norm, rms_norm, rms_norm_backward};
 use videothinker::model::ops::cuda::rotary::{Projection, Turn, bias_rotary};
@@ -12,7 +12,14 @@ use videothinker::model::ops::cuda::sampler::DeviceSampler;
 use videothinker::model::ops::cuda::sum_squares::sum_squares;
 use videothinker::model::ops::cuda::swiglu::{swiglu, swiglu_backward};
 use videothinker::model::ops::cuda::{adamw, head};
+use videothinker::model::ops::heads::Heads;
 use videothinker::model::ops::sequences::{Sequence, SequenceLayout};
+
+const HEADS: Heads = Heads {
+    num_heads: 2,
+    num_kv_heads: 1,
+    head_dim: 16,
+};
 
 /// The values of `x` as a view that begins at element `offset` of its storage.
 fn view(x: &Tensor, offset: usize) -> Tensor {
@@ -93,10 +100,6 @@ fn elementwise_kernels_take_views() -> Result<()> {
 
 #[test]
 fn attention_takes_views() -> Result<()> {
-    let heads = HeadCounts {
-        queries: 2,
-        keys: 1,
-    };
     let sequences = SequenceLayout::causal(vec![Sequence {
         rows: 0..5,
         before: 0..0,
@@ -111,8 +114,8 @@ fn attention_takes_views() -> Result<()> {
             random(&[5, 32], dtype)?,
         ];
         same(&inputs, 0.0, |[q, k, v, above]| {
-            let attended: Attended = packed.forward(q, k, v, heads)?;
-            let (dq, dk, dv) = packed.backward([q, k, v], heads, &attended, above)?;
+            let attended: Attended = packed.forward(q, k, v, HEADS)?;
+            let (dq, dk, dv) = packed.backward([q, k, v], HEADS, &attended, above)?;
             Ok(vec![attended.output, dq, dk, dv])
         });
     }
@@ -121,10 +124,6 @@ fn attention_takes_views() -> Result<()> {
 
 #[test]
 fn decoding_takes_views_but_of_a_cache() -> Result<()> {
-    let heads = HeadCounts {
-        queries: 2,
-        keys: 1,
-    };
     let rows = Tensor::new(&[[0u32, 3, 0, 1]], &Device::Cpu)?;
     for dtype in DTYPES {
         let prompts = [0; 2].map(|_| random(&[1, 3, 16], dtype).unwrap());
@@ -150,16 +149,16 @@ fn decoding_takes_views_but_of_a_cache() -> Result<()> {
                 v: k,
                 biases: [bias, &of_k, &of_k],
             };
-            let turned = append(&projected, angles, angles, &cached(&owns[0]), heads, &rows)?;
+            let turned = append(&projected, angles, angles, &cached(&owns[0]), HEADS, &rows)?;
             Ok(vec![
-                attend(q, &cached(&owns[0]), heads, &rows)?,
+                attend(q, &cached(&owns[0]), HEADS, &rows)?,
                 turned,
                 owns[0].clone(),
             ])
         });
         let q = random(&[1, 32], dtype)?;
         let moved = view(&owns[0], 1);
-        let refused = on_cpu(|| attend(&q, &cached(&moved), heads, &rows)).unwrap_err();
+        let refused = on_cpu(|| attend(&q, &cached(&moved), HEADS, &rows)).unwrap_err();
         assert!(refused.to_string().contains("begins inside 16 bytes"));
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! `scripts/gpu_check.sh`: what is measured can be read whenever the check is killed, and nothing is left behind.
 
+mod script;
+
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
@@ -86,32 +88,11 @@ impl Check {
     }
 
     fn command(&self, binary: &Path, mode: &str) -> Command {
-        let mut command = Command::new("bash");
-        command
-            .arg(root().join("scripts/gpu_check.sh"))
-            .arg(mode)
-            .arg("--binary")
-            .arg(binary)
-            .arg("--out")
-            .arg(self.path("out"))
-            .arg("--scratch")
-            .arg(self.path("scratch"))
-            .env_remove("GPU_CHECK_RUN");
-        command
+        script::check(Command::new("bash"), binary, mode, self.folder.path())
     }
 
-    /// The lines of the results, by part; each must be whole, and there is one of each part.
     fn results(&self) -> BTreeMap<String, Value> {
-        let text = std::fs::read_to_string(self.path("out/results.jsonl")).unwrap_or_default();
-        assert!(text.is_empty() || text.ends_with('\n'), "{text}");
-        let mut parts = BTreeMap::new();
-        for line in text.lines() {
-            let value: Value =
-                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-            let part = value["part"].as_str().unwrap().to_owned();
-            assert!(parts.insert(part, value).is_none(), "twice: {line}");
-        }
-        parts
+        script::results(self.folder.path())
     }
 
     /// Processes of this check.

@@ -1,13 +1,13 @@
 //! Kinds for question files that have none, such as the authors', from the official question that each record is.
 
 use super::Conversion;
-use super::Counts;
+use super::KindRule;
 use super::OfficialAnswer;
 use super::OfficialQuestion;
 use super::OfficialScene;
-use super::Scribe;
 use super::for_each_scene;
 use super::history::History;
+use super::kind::Observational;
 use super::read_annotation;
 use super::scene_of_clip;
 use crate::config::QuestionKind;
@@ -95,16 +95,10 @@ impl Conversion {
                 return Ok(());
             };
             let annotation = read_annotation(annotations, scene.scene_index)?;
-            let mut counts = Counts::default();
-            let mut scribe = Scribe {
-                path: questions,
-                scene_index: scene.scene_index,
-                history: History::new(&annotation),
-                conversion: self,
-                counts: &mut counts,
-            };
+            let history = History::new(&annotation);
             for index in indices {
-                label_one(&mut records[index], &scene, &mut scribe, &mut labels);
+                let record = &mut records[index];
+                label_one(record, &scene, &history, self.rule, &mut labels);
             }
             Ok(())
         })?;
@@ -131,7 +125,8 @@ impl Conversion {
 fn label_one(
     record: &mut Question,
     scene: &OfficialScene,
-    scribe: &mut Scribe,
+    history: &History,
+    rule: KindRule,
     labels: &mut Labels,
 ) {
     let words = words_of(&record.text());
@@ -145,10 +140,11 @@ fn label_one(
         labels.leave(record, NO_QUESTION);
         return;
     };
-    let Ok(kind) = scribe.kind(question, false) else {
+    let Ok(observational) = Observational::of(question, history) else {
         labels.leave(record, NO_KIND);
         return;
     };
+    let kind = observational.kind(rule);
     let right = order
         .iter()
         .zip(letters())
@@ -170,7 +166,7 @@ fn label_one(
         QuestionKind::Inferential => labels.inferential += 1,
     }
     record.kind = Some(kind);
-    record.id = scribe.id(question);
+    record.id = question.id_in(scene.scene_index);
 }
 
 /// Words that may stand around a question and its options and mean nothing.
@@ -222,7 +218,9 @@ fn number_repeated(records: &mut [Question]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{choice, counterfactual, files};
+    use super::super::fixture::choice;
+    use super::super::fixture::counterfactual;
+    use super::super::fixture::files;
     use super::*;
     use serde_json::{Value, json};
 

@@ -47,6 +47,11 @@ pub struct OfficialQuestion {
 }
 
 impl OfficialQuestion {
+    /// The name of the question, which is one of this scene's.
+    pub(super) fn id_in(&self, scene_index: usize) -> String {
+        format!("clevrer/{scene_index}/{}", self.question_id)
+    }
+
     /// The question with its options as lines `A. …`.
     pub(crate) fn problem(&self) -> String {
         self.problem_asking(&self.question)

@@ -8,13 +8,24 @@ use crate::config::Benchmark;
 use crate::config::EvalConfig;
 use crate::config::Protocol;
 use crate::eval::error::EvalError;
+use benchmarks::authors;
+use benchmarks::mmvu;
+use benchmarks::mvbench;
+use benchmarks::tempcompass;
+use benchmarks::video_holmes;
+use benchmarks::videomme;
+use benchmarks::videomme_block;
 use serde::Deserialize;
 use serde::Serialize;
 use source::Source;
 use std::path::Path;
 
+mod benchmarks;
 mod python;
+mod remarks;
 mod source;
+
+pub(super) use remarks::remarks;
 
 /// Where the exact words of a protocol were found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,222 +203,6 @@ impl ProtocolWords {
         (self.benchmark == Some(Benchmark::Videomme) && self.protocol == Protocol::Official)
             .then_some(before)
     }
-}
-
-/// `QUESTION_TEMPLATE` and `TYPE_TEMPLATE` of the authors' `eval_bench.py`. What has options is multiple choice there.
-fn authors(source: &Source, kind: TaskKind) -> Result<Words, EvalError> {
-    let around = source.text("QUESTION_TEMPLATE")?;
-    let wanted = source.entry(
-        "TYPE_TEMPLATE",
-        match kind {
-            TaskKind::Choice | TaskKind::Captions => "multiple choice",
-            TaskKind::Number => "numerical",
-            TaskKind::YesNo | TaskKind::Captioning | TaskKind::Open => "free-form",
-        },
-    )?;
-    let text = around.replace("{Question}", "{question}") + &wanted;
-    Ok(Words::user(text, OptionMarks::Dots))
-}
-
-/// `infer_mvbench` of `mvbench.ipynb`: the system's text stands before the question too, and the answer is begun.
-fn mvbench(exact: Option<&Source>) -> Result<Words, EvalError> {
-    let (system, last) = match exact {
-        Some(source) => (source.text("system")?, source.text("question_prompt")?),
-        None => (
-            "Look closely at the whole video: what happens and why and in which order, what the objects are and how they move, \
-             what people do and how they hold themselves. Then pick the option that fits the question best, going by what you \
-             saw.\n"
-                .to_owned(),
-            "\nGive the best option and nothing more.".to_owned(),
-        ),
-    };
-    Ok(Words {
-        text: format!("{system}Question: {{question}}\nOptions:\n{{options}}{last}"),
-        system: Some(system.trim_end().to_owned()),
-        marks: OptionMarks::Brackets,
-        prefix: "Best option:(",
-        read_with: "(",
-    })
-}
-
-/// The prompt in Video-MME's README: instruction, question, options, and the beginning of an answer.
-fn videomme(exact: Option<&Source>) -> Result<Words, EvalError> {
-    let text = match exact {
-        Some(source) => {
-            let block = videomme_block(source);
-            block.map(|(_, text)| text).ok_or_else(|| source.lacks("[Question]"))?
-        }
-        None => "Which option answers this question about the video? Reply with its letter (A, B, C or D) only.\n\
-                 {question}\n{options}\nAnswer:"
-            .to_owned(),
-    };
-    Ok(Words::user(text, OptionMarks::Dots))
-}
-
-/// What stands before the question with subtitles, and the rest, which is all without them.
-fn videomme_block(source: &Source) -> Option<(String, String)> {
-    let block = source
-        .content
-        .split("```")
-        .skip(1)
-        .step_by(2)
-        .find(|block| block.contains("[Subtitles]") && block.contains("[Question]"))?;
-    let lines: Vec<&str> = block.trim().lines().map(str::trim_end).collect();
-    let at = lines.iter().position(|line| line.contains("[Subtitles]"))?;
-    let (before, rest) = lines.split_at(at + 1);
-    let before = before.join("\n").replace("[Subtitles]", "{subtitles}");
-    let rest = rest
-        .join("\n")
-        .replace("[Question]", "{question}\n{options}");
-    Some((before + "\n", rest))
-}
-
-/// `question_prompt` of Video-Holmes' `evaluate.py`.
-fn video_holmes(exact: Option<&Source>) -> Result<Words, EvalError> {
-    let text = match exact {
-        Some(source) => source.text("question_prompt")?,
-        None => "Think about the video and answer this question, of whose options one is right. Write your reasoning between \
-                 <think> and </think> and then the answer between <answer> and </answer>. Question: {question}. Options: \
-                 {options}. Answer:"
-            .to_owned(),
-    };
-    Ok(Words::user(text, OptionMarks::Inline))
-}
-
-/// `MULTI_CHOICE_COT_PROMPT` and `OPEN_ENDED_COT_PROMPT` of MMVU's `constant.py`, Python's `string.Template`s.
-fn mmvu(exact: Option<&Source>, kind: TaskKind) -> Result<Words, EvalError> {
-    let has_options = matches!(kind, TaskKind::Choice | TaskKind::Captions);
-    let text = match (exact, has_options) {
-        (Some(source), true) => template(&source.text("MULTI_CHOICE_COT_PROMPT")?),
-        (Some(source), false) => template(&source.text("OPEN_ENDED_COT_PROMPT")?),
-        (None, true) => "Question: {question}\n{options}\n\nReason step by step and say how you come to your answer. The last \
-                         line is: Therefore, the final answer is: $LETTER, where $LETTER is an option's letter."
-            .to_owned(),
-        (None, false) => "Question: {question}\n\nReason step by step and say how you come to your answer. The last line is: \
-                          Therefore, the final answer is: $ANSWER, where $ANSWER is the answer itself."
-            .to_owned(),
-    };
-    Ok(Words::user(text, OptionMarks::Colons))
-}
-
-/// A `string.Template` with our names.
-fn template(text: &str) -> String {
-    text.replace("$$", "\u{0}")
-        .replace("$question", "{question}")
-        .replace("$optionized_str", "{options}")
-        .replace('\u{0}', "$")
-}
-
-/// `answer_prompt` of TempCompass' `run_*.py`, behind the question, which has its options.
-fn tempcompass(exact: Option<&Source>, kind: TaskKind) -> Result<Words, EvalError> {
-    let last = match (exact, kind) {
-        (Some(source), TaskKind::YesNo) => source.entry("answer_prompt", "yes_no")?,
-        (Some(source), TaskKind::Captions) => source.entry("answer_prompt", "caption_matching")?,
-        (Some(source), TaskKind::Choice) => source.entry("answer_prompt", "multi-choice")?,
-        (Some(source), _) => source.entry("answer_prompt", "captioning")?,
-        (None, TaskKind::YesNo) => "\nAnswer yes or no:".to_owned(),
-        (None, TaskKind::Choice | TaskKind::Captions) => {
-            "\nGive the best option, nothing else:".to_owned()
-        }
-        // These questions end with what is to be written.
-        (None, _) => String::new(),
-    };
-    Ok(Words::user(
-        format!("{{question}}{last}"),
-        OptionMarks::Dots,
-    ))
-}
-
-/// How a protocol differs from what its own program does: a line each in the scores.
-pub(super) fn remarks(config: &EvalConfig, words: Option<&ProtocolWords>) -> Vec<String> {
-    let Some(protocol) = config.protocol else {
-        return Vec::new();
-    };
-    let mut remarks: Vec<String> = match protocol {
-        Protocol::Authors => authors_remarks(config.benchmark),
-        Protocol::Official => config.benchmark.map_or_else(Vec::new, official_remarks),
-    };
-    let file = words.and_then(ProtocolWords::file);
-    let is_own = config.template.is_some();
-    let asks_as_here =
-        protocol == Protocol::Official && config.benchmark == Some(Benchmark::Clevrer);
-    remarks.push(match (file, is_own) {
-        (_, true) => "asked in the words of eval.template".to_owned(),
-        (Some(file), false) => format!("asked in the protocol's own words, from {}", file.file),
-        (None, false) if asks_as_here => "asked in our own words: CLEVRER's evaluator asks no language model".to_owned(),
-        (None, false) => format!(
-            "asked in our own words, in the protocol's order; eval.protocol_from = \"CLONE\" asks in its own, from {} of {}",
-            source::files(protocol, config.benchmark).first().unwrap_or(&""),
-            source::repository(protocol, config.benchmark)
-        ),
-    });
-    remarks
-}
-
-fn authors_remarks(benchmark: Option<Benchmark>) -> Vec<String> {
-    let mut remarks = vec![
-        "105,369 pixels per frame: the authors' loader reads VIDEO_MAX_PIXELS = 200,704 as the budget of the whole clip",
-        "the answer must be the solution to the letter: `C,A` for `A,C` is wrong",
-        "greedy, where the authors sample at temperature 0.01 and top-p 0.001",
-    ];
-    match benchmark {
-        Some(Benchmark::Mvbench) => {
-            remarks.push("clips are shown whole, not only the part that a question is about");
-        }
-        Some(Benchmark::Tempcompass) => remarks.push(
-            "5,536 questions, without the captions that the authors' file of 7,540 has among them (tempcompass_flat)",
-        ),
-        Some(Benchmark::TempcompassFlat) => remarks.push(
-            "captions are asked as questions about which information is right; how the authors' own file puts them, and whether \
-             yes or no are options there, was never seen: eval_tempcompass.json of their repository is read as it is",
-        ),
-        _ => {}
-    }
-    remarks.into_iter().map(str::to_owned).collect()
-}
-
-fn official_remarks(benchmark: Benchmark) -> Vec<String> {
-    let own: &[&str] = match benchmark {
-        Benchmark::Mvbench => &[
-            "frames are resized as Qwen2.5-VL's, not cut to 224 x 224",
-            "an empty answer is wrong; the benchmark's own rule takes it for right",
-        ],
-        Benchmark::Tempcompass => &[
-            "captioning, the fourth task, is tempcompass_captioning",
-            "the judge of what the rules leave open is asked in other words than the official ones",
-        ],
-        Benchmark::TempcompassFlat => &[
-            "captions are asked as questions about which information is right; officially a caption is written and judged \
-             (tempcompass_captioning)",
-            "the judge of what the rules leave open is asked in other words than the official ones",
-        ],
-        Benchmark::TempcompassCaptioning => {
-            &["the judge is asked in other words than the official ones"]
-        }
-        Benchmark::Mmvu => &[
-            "sampled at temperature 1.0, as officially: another seed gives other answers",
-            "letters that the strict rule reads are compared, the judge reads the rest; officially it reads all, in other words",
-        ],
-        Benchmark::MmvuOpen => &[
-            "sampled at temperature 1.0, as officially: another seed gives other answers",
-            "the right words are right, the judge reads all others; officially it reads all, in other words",
-        ],
-        Benchmark::Videomme => &[
-            "answers without a letter are wrong; the benchmark's own evaluator leaves them out (exact_of_read)",
-        ],
-        Benchmark::VideoHolmes => {
-            &["greedy, where the benchmark samples at temperature 0.1 and top-p 0.001"]
-        }
-        Benchmark::Clevrer => &[],
-    };
-    let mut remarks: Vec<String> = own.iter().map(|remark| (*remark).to_owned()).collect();
-    if !matches!(benchmark, Benchmark::Mvbench | Benchmark::Clevrer) {
-        remarks.push(
-            "4 to 32 frames at 2 a second; the benchmark's own scripts leave frames to the model"
-                .to_owned(),
-        );
-    }
-    remarks
 }
 
 /// For messages: the file or folder as it was named.

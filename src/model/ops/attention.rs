@@ -58,7 +58,7 @@ impl Ops {
             Self::Cpu => Ok((on_cpu::forward([q, k, v], heads, plan.segments())?, None)),
             Self::Cuda => {
                 let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
-                let attended = plan.tables(&q)?.forward(&q, &k, &v, heads.into())?;
+                let attended = plan.tables(&q)?.forward(&q, &k, &v, heads)?;
                 Ok((attended.output.clone(), Some(attended)))
             }
         }
@@ -83,11 +83,11 @@ impl Ops {
                 let attended = if let Some(attended) = saved {
                     attended
                 } else {
-                    recomputed = tables.forward(&q, &k, &v, heads.into())?;
+                    recomputed = tables.forward(&q, &k, &v, heads)?;
                     &recomputed
                 };
                 let grad_output = grad_output.contiguous()?;
-                tables.backward([&q, &k, &v], heads.into(), attended, &grad_output)
+                tables.backward([&q, &k, &v], heads, attended, &grad_output)
             }
         }
     }

@@ -101,7 +101,7 @@ impl Ops {
                     own_v: &cache.own_v,
                     capacity: cache.capacity,
                 };
-                let heads = cache.heads.into();
+                let heads = cache.heads;
                 let q = on_cuda::append(&projected, cos, sin, &cached, heads, rows)?;
                 on_cuda::attend(&q, &cached, heads, rows)
             }

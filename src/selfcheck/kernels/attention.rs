@@ -3,7 +3,7 @@
 use super::ball::{Accumulation, Ball, UNSEEN};
 use super::layers::{rotated, rotated_ball};
 use super::{KernelCheck, TestTensor, gradients};
-use crate::model::ops::cuda::attention::{BlockTables, HeadCounts};
+use crate::model::ops::cuda::attention::BlockTables;
 use crate::model::ops::cuda::decode;
 use crate::model::ops::heads::Heads;
 use crate::model::ops::sequences::SequenceLayout;
@@ -11,32 +11,32 @@ use crate::model::packed::{GroupLayout, PackedLayout};
 use candle_core::{D, DType, Device, Result, Tensor};
 
 /// The 3B model's heads.
-const TEXT: HeadCounts = HeadCounts {
-    queries: 16,
-    keys: 2,
+const TEXT: Heads = Heads {
+    num_heads: 16,
+    num_kv_heads: 2,
+    head_dim: 128,
 };
-const TEXT_DIM: usize = 128;
-const VISION: HeadCounts = HeadCounts {
-    queries: 16,
-    keys: 16,
+const VISION: Heads = Heads {
+    num_heads: 16,
+    num_kv_heads: 16,
+    head_dim: 80,
 };
-const VISION_DIM: usize = 80;
 
 /// `q [B, n·d]` over `k`, `v` `[T, m·d]` with `mask [B, T]` added to the scores, head by head.
 pub(super) fn reference_attention(
     [q, k, v]: [&Tensor; 3],
-    heads: HeadCounts,
+    heads: Heads,
     mask: &Tensor,
 ) -> Result<Tensor> {
-    let dim = q.dim(1)? / heads.queries;
+    let dim = heads.head_dim;
     let of_head = |head: usize| -> Result<Tensor> {
-        let kv_head = head / (heads.queries / heads.keys);
+        let kv_head = head / heads.group_size();
         let part = |x: &Tensor, head: usize| x.narrow(1, head * dim, dim)?.contiguous();
         let scores = part(q, head)?.matmul(&part(k, kv_head)?.t()?)?;
         let scores = ((scores / (dim as f64).sqrt())? + mask)?;
         candle_nn::ops::softmax(&scores, D::Minus1)?.matmul(&part(v, kv_head)?)
     };
-    let heads: Vec<Tensor> = (0..heads.queries).map(of_head).collect::<Result<_>>()?;
+    let heads: Vec<Tensor> = (0..heads.num_heads).map(of_head).collect::<Result<_>>()?;
     Tensor::cat(&heads, 1)
 }
 
@@ -44,11 +44,11 @@ pub(super) fn reference_attention(
 /// the values, and so is the output.
 pub(super) fn attention_ball(
     [q, k, v]: [&Ball; 3],
-    heads: HeadCounts,
+    heads: Heads,
     mask: &Tensor,
     dtype: DType,
 ) -> Result<Ball> {
-    let parts = HeadSlices::of(q, heads)?;
+    let parts = HeadSlices(heads);
     let of_head = |head: usize| -> Result<Ball> {
         let [q, k, v] = [
             parts.query(q, head)?,
@@ -61,7 +61,7 @@ pub(super) fn attention_ball(
             .matmul(&v, Accumulation::MatrixProduct(dtype))?;
         mixed.over(&total)?.rounded(dtype)
     };
-    let all: Vec<Ball> = (0..heads.queries).map(of_head).collect::<Result<_>>()?;
+    let all: Vec<Ball> = (0..heads.num_heads).map(of_head).collect::<Result<_>>()?;
     Ball::cat(&all, 1)
 }
 
@@ -71,17 +71,17 @@ fn gradient_balls(
     [q, k, v]: [&Ball; 3],
     grad_output: &Ball,
     output: &Ball,
-    heads: HeadCounts,
+    heads: Heads,
     mask: &Tensor,
     dtype: DType,
 ) -> Result<[Ball; 3]> {
-    let parts = HeadSlices::of(q, heads)?;
+    let parts = HeadSlices(heads);
     let sums = Accumulation::MatrixProduct(dtype);
     let [mut dq, mut dk, mut dv] = [(); 3].map(|()| Vec::new());
-    for kv_head in 0..heads.keys {
+    for kv_head in 0..heads.num_kv_heads {
         // Query heads of a key head add up in f32.
         let mut sum: Option<[Ball; 2]> = None;
-        for head in kv_head * parts.group()..(kv_head + 1) * parts.group() {
+        for head in kv_head * heads.group_size()..(kv_head + 1) * heads.group_size() {
             let (own_q, own_k, own_v) = (
                 parts.query(q, head)?,
                 parts.key(k, head)?,
@@ -97,7 +97,7 @@ fn gradient_balls(
             let slopes = own_grad_output.matmul(&own_v.t()?, sums)?.minus(&along)?;
             let slopes = weights
                 .times(&slopes)?
-                .scaled(parts.scale())?
+                .scaled(heads.scale())?
                 .rounded(dtype)?;
             dq.push(slopes.matmul(&own_k, sums)?.rounded(dtype)?);
             let of_head = [
@@ -123,32 +123,17 @@ fn gradient_balls(
 
 /// Heads of packed rows.
 #[derive(Clone, Copy)]
-struct HeadSlices {
-    heads: HeadCounts,
-    dim: usize,
-}
+struct HeadSlices(Heads);
 
 impl HeadSlices {
-    fn of(q: &Ball, heads: HeadCounts) -> Result<Self> {
-        let dim = q.value().dim(1)? / heads.queries;
-        Ok(Self { heads, dim })
-    }
-
-    fn group(self) -> usize {
-        self.heads.queries / self.heads.keys
-    }
-
-    fn scale(self) -> f64 {
-        1.0 / (self.dim as f64).sqrt()
-    }
-
     fn query(self, x: &Ball, head: usize) -> Result<Ball> {
-        x.shaped(|x| x.narrow(1, head * self.dim, self.dim)?.contiguous())
+        let dim = self.0.head_dim;
+        x.shaped(|x| x.narrow(1, head * dim, dim)?.contiguous())
     }
 
     /// Of the key head that query head `head` reads.
     fn key(self, x: &Ball, head: usize) -> Result<Ball> {
-        self.query(x, head / self.group())
+        self.query(x, head / self.0.group_size())
     }
 
     /// exp(score − largest) of a head, its sum over the keys, and the exponents.
@@ -160,7 +145,7 @@ impl HeadSlices {
         dtype: DType,
     ) -> Result<(Ball, Ball, Ball)> {
         let scores = q.matmul(&k.t()?, Accumulation::MatrixProduct(dtype))?;
-        let scores = scores.scaled(self.scale())?.plus(&Ball::exact(mask)?)?;
+        let scores = scores.scaled(self.0.scale())?.plus(&Ball::exact(mask)?)?;
         let (below, _) = scores.below_largest()?;
         let weights = below.exp()?;
         let total = weights.sum(1, Accumulation::Kernel)?;
@@ -199,19 +184,14 @@ impl KernelCheck<'_> {
             let of_query = sequence(query);
             prompts[of_query].contains(&key) || (sequence(key) == of_query && key <= query)
         })?;
-        let heads = Heads {
-            num_heads: TEXT.queries,
-            num_kv_heads: TEXT.keys,
-            head_dim: TEXT_DIM,
-        };
-        let [q, grad_output] = self.several(&[rows, TEXT.queries * TEXT_DIM])?;
-        let [k, v] = self.several(&[rows, TEXT.keys * TEXT_DIM])?;
+        let [q, grad_output] = self.several(&[rows, TEXT.num_heads * TEXT.head_dim])?;
+        let [k, v] = self.several(&[rows, TEXT.num_kv_heads * TEXT.head_dim])?;
         let (here, plan) = ([&q.on_device, &k.on_device, &v.on_device], layout.plan());
-        let (output, saved) = self.ops.attention(here, heads, plan)?;
+        let (output, saved) = self.ops.attention(here, TEXT, plan)?;
         let saved = saved.as_ref();
         let (dq, dk, dv) =
             self.ops
-                .attention_backward(here, heads, plan, saved, &grad_output.on_device)?;
+                .attention_backward(here, TEXT, plan, saved, &grad_output.on_device)?;
         let inputs = [&q, &k, &v];
         self.compare_attention(
             [
@@ -233,7 +213,7 @@ impl KernelCheck<'_> {
         got: [&Tensor; 4],
         inputs: [&TestTensor; 3],
         grad_output: &TestTensor,
-        (heads, mask): (HeadCounts, &Tensor),
+        (heads, mask): (Heads, &Tensor),
     ) -> Result<()> {
         let want = reference_attention(inputs.map(|input| &input.exact), heads, mask)?;
         let slopes = gradients(&inputs, grad_output, |v| {
@@ -262,7 +242,7 @@ impl KernelCheck<'_> {
         let rows = layout.num_rows();
         let window = |row: usize| layout.sequences.iter().position(|s| s.rows.contains(&row));
         let mask = mask(rows, |query, key| window(query) == window(key))?;
-        let [q, k, v, grad_output] = self.several(&[rows, VISION.queries * VISION_DIM])?;
+        let [q, k, v, grad_output] = self.several(&[rows, VISION.num_heads * VISION.head_dim])?;
         let tables = BlockTables::new(&layout, self.dtype, self.device)?;
         let saved = tables.forward(&q.on_device, &k.on_device, &v.on_device, VISION)?;
         let here = [&q.on_device, &k.on_device, &v.on_device];
@@ -283,8 +263,8 @@ impl KernelCheck<'_> {
 
     /// Siblings of different ages; prompts of one run of keys and of several.
     pub(super) fn decoding(&mut self) -> Result<()> {
-        let (prompt_stride, capacity, m) = (600, 300, TEXT.keys);
-        let (width, kv_width) = (TEXT.queries * TEXT_DIM, m * TEXT_DIM);
+        let (prompt_stride, capacity, m) = (600, 300, TEXT.num_kv_heads);
+        let (width, kv_width) = (TEXT.num_heads * TEXT.head_dim, m * TEXT.head_dim);
         // Slot, prompt tokens, place, own tokens.
         let table: [[u32; 4]; 4] = [
             [0, 600, 1, 0],
@@ -293,14 +273,16 @@ impl KernelCheck<'_> {
             [1, 33, 2, 0],
         ];
         let b = table.len();
-        let [prompt_k, prompt_v] = self.several(&[2 * m, prompt_stride, TEXT_DIM])?;
-        let [own_k, own_v] = self.several(&[b * m * capacity, TEXT_DIM])?;
+        let [prompt_k, prompt_v] = self.several(&[2 * m, prompt_stride, TEXT.head_dim])?;
+        let [own_k, own_v] = self.several(&[b * m * capacity, TEXT.head_dim])?;
         let q = self.random(&[b, width])?;
         let [k, v] = self.several(&[b, kv_width])?;
         let q_bias = self.random(&[width])?;
         let [k_bias, v_bias] = self.several(&[kv_width])?;
         let positions: Vec<u32> = table.iter().map(|row| row[1] + row[3]).collect();
-        let frequencies: Vec<f32> = (0..TEXT_DIM / 2).map(|i| 0.8f32.powi(i as i32)).collect();
+        let frequencies: Vec<f32> = (0..TEXT.head_dim / 2)
+            .map(|i| 0.8f32.powi(i as i32))
+            .collect();
         let (cos, sin) = decode::rotary(
             &Tensor::new(positions.as_slice(), self.device)?,
             &Tensor::new(frequencies.as_slice(), self.device)?,
@@ -347,7 +329,7 @@ impl KernelCheck<'_> {
             let by_token = |x: &Tensor| x.transpose(0, 1)?.contiguous()?.reshape(((), kv_width));
             let keys = |prompts: &TestTensor, owns: &Tensor| -> Result<Tensor> {
                 let prompt = prompts.exact.narrow(0, slot * m, m)?;
-                let own = owns.reshape((b, m, capacity, TEXT_DIM))?.get(place)?;
+                let own = owns.reshape((b, m, capacity, TEXT.head_dim))?.get(place)?;
                 let own = by_token(&own.narrow(1, 0, own_len + 1)?)?;
                 Tensor::cat(&[&by_token(&prompt.narrow(1, 0, prompt_len)?)?, &own], 0)
             };

@@ -4,7 +4,7 @@ use super::head;
 use super::layers::{rotated, rotated_ball};
 use super::*;
 use crate::model::ops::Ops;
-use crate::model::ops::cuda::attention::HeadCounts;
+use crate::model::ops::heads::Heads;
 
 #[test]
 fn the_cpu_computes_what_is_defined() {
@@ -281,13 +281,14 @@ fn rotary_projections_hold_as_rounded_and_miss_nothing() {
 /// Two query heads of a key head, rounded where the kernels round, and what goes wrong there.
 #[test]
 fn attention_holds_as_rounded_and_misses_nothing() {
-    let heads = HeadCounts {
-        queries: 4,
-        keys: 2,
+    let heads = Heads {
+        num_heads: 4,
+        num_kv_heads: 2,
+        head_dim: 16,
     };
     for dtype in [DType::F32, DType::BF16] {
         let found = checked(dtype, |check| {
-            let (rows, dim) = (40, 16);
+            let (rows, dim) = (40, heads.head_dim);
             let q = check.random(&[rows, 4 * dim])?;
             let [k, v] = check.several(&[rows, 2 * dim])?;
             let mask = attention::mask(rows, |query, key| key <= query)?;

@@ -217,14 +217,7 @@ mod tests {
 
     #[test]
     fn the_papers_run_on_a_card_of_round_numbers() {
-        let spec = three_billion(SpecialTokens {
-            vision_start: 1,
-            vision_end: 2,
-            image_pad: 3,
-            video_pad: 4,
-            eos: vec![5],
-            pad: 6,
-        });
+        let spec = three_billion(SpecialTokens::published());
         let rates = DeviceRates {
             copy: 4e12,
             bf16: 1e15,
@@ -249,14 +242,7 @@ mod tests {
     /// Of a model and settings as large as can be, numbers end at the largest one instead of starting again.
     #[test]
     fn absurd_sizes_give_absurd_estimates() {
-        let mut spec = three_billion(SpecialTokens {
-            vision_start: 1,
-            vision_end: 2,
-            image_pad: 3,
-            video_pad: 4,
-            eos: vec![5],
-            pad: 6,
-        });
+        let mut spec = three_billion(SpecialTokens::published());
         let largest = 1 << 20;
         spec.text.hidden_size = largest;
         spec.text.num_heads = 1;
@@ -283,15 +269,7 @@ mod tests {
 
     #[test]
     fn a_step_reads_the_decoder_and_the_cache() {
-        let tokens = SpecialTokens {
-            vision_start: 1,
-            vision_end: 2,
-            image_pad: 3,
-            video_pad: 4,
-            eos: vec![5],
-            pad: 6,
-        };
-        let spec = tiny(tokens, 1000);
+        let spec = tiny(SpecialTokens::published(), 1000);
         let weights = init_weights(&spec, 0.02, 1, DType::F32, &Device::Cpu).unwrap();
         let tower = weights
             .iter()

@@ -123,14 +123,7 @@ mod tests {
     use std::sync::Arc;
 
     fn spec() -> Spec {
-        three_billion(SpecialTokens {
-            vision_start: 1,
-            vision_end: 2,
-            image_pad: 3,
-            video_pad: 4,
-            eos: vec![5],
-            pad: 6,
-        })
+        three_billion(SpecialTokens::published())
     }
 
     fn inputs(spec: &Spec, prompt: usize, completions: &[Vec<u32>]) -> PackedInputs {

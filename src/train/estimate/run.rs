@@ -121,16 +121,9 @@ fn longest(questions: &[Question]) -> Option<String> {
     questions.iter().map(Question::text).max_by_key(String::len)
 }
 
-/// Qwen2.5-VL-3B-Instruct, special tokens as in its `config.json`.
+/// Qwen2.5-VL-3B-Instruct.
 fn qwen_3b() -> Spec {
-    three_billion(SpecialTokens {
-        vision_start: 151_652,
-        vision_end: 151_653,
-        image_pad: 151_655,
-        video_pad: 151_656,
-        eos: vec![151_645, 151_643],
-        pad: 151_643,
-    })
+    three_billion(SpecialTokens::published())
 }
 
 impl fmt::Display for RunEstimate {

@@ -22,24 +22,6 @@ pub struct BlockTables {
     key_blocks: Tensor,
 }
 
-/// How the width of a row divides into heads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeadCounts {
-    /// Query heads (n).
-    pub queries: usize,
-    /// Key/value heads (m).
-    pub keys: usize,
-}
-
-impl From<Heads> for HeadCounts {
-    fn from(heads: Heads) -> Self {
-        Self {
-            queries: heads.num_heads,
-            keys: heads.num_kv_heads,
-        }
-    }
-}
-
 /// What a forward pass leaves.
 #[derive(Debug, Clone)]
 pub struct Attended {
@@ -91,21 +73,15 @@ impl BlockTables {
     ///
     /// # Errors
     /// Shapes or dtypes that do not fit, or heads wider than 128.
-    pub fn forward(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        heads: HeadCounts,
-    ) -> Result<Attended> {
-        let dim = self.check(q, k, v, heads)?;
+    pub fn forward(&self, q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads) -> Result<Attended> {
+        self.check(q, k, v, heads)?;
         let (q, k, v) = (&aligned(q)?, &aligned(k)?, &aligned(v)?);
         let output = unwritten(q.shape(), q.dtype(), q.device())?;
-        let lse = unwritten((self.num_rows, heads.queries), DType::F32, q.device())?;
-        let launch = self.launch("forward", dim)?;
+        let lse = unwritten((self.num_rows, heads.num_heads), DType::F32, q.device())?;
+        let launch = self.launch("forward", heads.head_dim)?;
         let launch = launch.tensor(q).tensor(k).tensor(v).tensor(&output);
         let launch = launch.tensor(&lse).tensor(&self.query_blocks);
-        self.shape(launch, heads, dim)
+        self.shape(launch, heads)
             .run(self.grid(&self.query_blocks, heads)?)?;
         Ok(Attended { output, lse })
     }
@@ -114,11 +90,11 @@ impl BlockTables {
     pub fn backward(
         &self,
         [q, k, v]: [&Tensor; 3],
-        heads: HeadCounts,
+        heads: Heads,
         attended: &Attended,
         grad_output: &Tensor,
     ) -> Result<(Tensor, Tensor, Tensor)> {
-        let dim = self.check(q, k, v, heads)?;
+        self.check(q, k, v, heads)?;
         if grad_output.shape() != q.shape() || grad_output.dtype() != q.dtype() {
             bail!(
                 "attention: the gradient of the output has {:?}",
@@ -132,42 +108,42 @@ impl BlockTables {
             &aligned(grad_output)?,
         );
         let (rows, device) = (self.num_rows, q.device());
-        let delta = unwritten((rows, heads.queries), DType::F32, device)?;
+        let delta = unwritten((rows, heads.num_heads), DType::F32, device)?;
         Launch::of_dtype(&MODULE, "attention_row_products", q.dtype())?
             .tensor(&attended.output)
             .tensor(grad_output)
             .tensor(&delta)
             .size(delta.elem_count())
-            .size(dim)
+            .size(heads.head_dim)
             .run(Grid::covering(delta.elem_count() * 32, 256))?;
         let inputs = |name: &str| -> Result<Launch> {
-            let launch = self.launch(name, dim)?;
+            let launch = self.launch(name, heads.head_dim)?;
             let launch = launch.tensor(q).tensor(k).tensor(v).tensor(grad_output);
             Ok(launch.tensor(&attended.lse).tensor(&delta))
         };
 
         let dq = unwritten(q.shape(), q.dtype(), device)?;
         let launch = inputs("backward_queries")?.tensor(&dq);
-        self.shape(launch.tensor(&self.query_blocks), heads, dim)
+        self.shape(launch.tensor(&self.query_blocks), heads)
             .run(self.grid(&self.query_blocks, heads)?)?;
 
-        let parts = (heads.queries / heads.keys, rows, heads.keys * dim);
+        let parts = (
+            heads.group_size(),
+            rows,
+            heads.num_kv_heads * heads.head_dim,
+        );
         let dk_parts = unwritten(parts, DType::F32, device)?;
         let dv_parts = unwritten(parts, DType::F32, device)?;
         let launch = inputs("backward_keys")?.tensor(&dk_parts).tensor(&dv_parts);
-        self.shape(launch.tensor(&self.key_blocks), heads, dim)
+        self.shape(launch.tensor(&self.key_blocks), heads)
             .run(self.grid(&self.key_blocks, heads)?)?;
         Ok((dq, sum_parts(&dk_parts, k)?, sum_parts(&dv_parts, v)?))
     }
 
-    /// The width of a head.
-    fn check(&self, q: &Tensor, k: &Tensor, v: &Tensor, heads: HeadCounts) -> Result<usize> {
-        let (rows, width) = q.dims2()?;
-        let dim = width / heads.queries;
-        let kv_shape = (self.num_rows, heads.keys * dim);
-        if rows != self.num_rows
-            || dim * heads.queries != width
-            || !heads.queries.is_multiple_of(heads.keys)
+    fn check(&self, q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads) -> Result<()> {
+        let kv_shape = (self.num_rows, heads.num_kv_heads * heads.head_dim);
+        if q.dims2()? != (self.num_rows, heads.num_heads * heads.head_dim)
+            || !heads.num_heads.is_multiple_of(heads.num_kv_heads)
             || k.dims2()? != kv_shape
             || v.dims2()? != kv_shape
         {
@@ -182,26 +158,26 @@ impl BlockTables {
         if [q, k, v].iter().any(|x| x.dtype() != self.dtype) {
             bail!("attention: {:?} is not {:?}", q.dtype(), self.dtype);
         }
-        Ok(dim)
+        Ok(())
     }
 
     fn launch(&self, name: &str, dim: usize) -> Result<Launch<'static>> {
         launch_for(&MODULE, &format!("attention_{name}"), self.dtype, dim)
     }
 
-    fn shape<'a>(&self, launch: Launch<'a>, heads: HeadCounts, dim: usize) -> Launch<'a> {
+    fn shape<'a>(&self, launch: Launch<'a>, heads: Heads) -> Launch<'a> {
         launch
             .size(self.num_rows)
-            .size(heads.queries)
-            .size(heads.keys)
-            .size(dim)
+            .size(heads.num_heads)
+            .size(heads.num_kv_heads)
+            .size(heads.head_dim)
             .size(usize::from(self.causal))
-            .float((dim as f32).sqrt().recip())
+            .float((heads.head_dim as f32).sqrt().recip())
     }
 
-    fn grid(&self, blocks: &Tensor, heads: HeadCounts) -> Result<Grid> {
+    fn grid(&self, blocks: &Tensor, heads: Heads) -> Result<Grid> {
         Ok(Grid {
-            blocks: [blocks.dim(0)? as u32, heads.queries as u32, 1],
+            blocks: [blocks.dim(0)? as u32, heads.num_heads as u32, 1],
             ..Grid::new(1, block(self.dtype).threads)
         })
     }

@@ -5,10 +5,11 @@
 //! prompts and `[R·m·T, d]` for what rows add. A row is `[slot, prompt tokens, place, own tokens]` in a table `[B, 4]`
 //! of u32 on the device; the kernels read it there, so a captured launch can be replayed.
 
-use crate::model::ops::cuda::attention::{HeadCounts, launch_for, threads};
+use crate::model::ops::cuda::attention::{launch_for, threads};
 use crate::model::ops::cuda::launch::{
     Grid, Launch, Module, aligned, is_aligned, module, unwritten,
 };
+use crate::model::ops::heads::Heads;
 use candle_core::{DType, Result, Tensor, bail};
 
 static MODULE: Module = module!("decode");
@@ -55,7 +56,7 @@ pub fn append(
     cos: &Tensor,
     sin: &Tensor,
     cached: &Cached,
-    heads: HeadCounts,
+    heads: Heads,
     rows: &Tensor,
 ) -> Result<Tensor> {
     let Projected {
@@ -64,14 +65,15 @@ pub fn append(
         v,
         biases: [q_bias, k_bias, v_bias],
     } = *projected;
-    let dim = check(q, cached, heads, rows)?;
-    if k.dims2()? != (rows.dim(0)?, heads.keys * dim)
+    check(q, cached, heads, rows)?;
+    let dim = heads.head_dim;
+    if k.dims2()? != (rows.dim(0)?, heads.num_kv_heads * dim)
         || v.shape() != k.shape()
         || cos.dims2()? != (rows.dim(0)?, dim / 2)
         || sin.shape() != cos.shape()
-        || q_bias.dims1()? != heads.queries * dim
-        || k_bias.dims1()? != heads.keys * dim
-        || v_bias.dims1()? != heads.keys * dim
+        || q_bias.dims1()? != heads.num_heads * dim
+        || k_bias.dims1()? != heads.num_kv_heads * dim
+        || v_bias.dims1()? != heads.num_kv_heads * dim
     {
         bail!("decode: keys {:?}, angles {:?}", k.shape(), cos.shape());
     }
@@ -89,14 +91,14 @@ pub fn append(
         .tensor(&turned)
         .tensor(cached.own_k)
         .tensor(cached.own_v)
-        .size(heads.queries)
-        .size(heads.keys)
+        .size(heads.num_heads)
+        .size(heads.num_kv_heads)
         .size(dim)
         .size(cached.capacity)
         .run(Grid {
             blocks: [
                 rows.dim(0)? as u32,
-                (heads.queries + 2 * heads.keys) as u32,
+                (heads.num_heads + 2 * heads.num_kv_heads) as u32,
                 1,
             ],
             ..Grid::new(1, 64)
@@ -109,9 +111,10 @@ pub fn append(
 /// # Errors
 /// More than 16 query heads to a key/value head, heads wider than 128, shapes that do not fit, or a cache that is a view
 /// which does not begin at a multiple of 16 bytes.
-pub fn attend(q: &Tensor, cached: &Cached, heads: HeadCounts, rows: &Tensor) -> Result<Tensor> {
-    let dim = check(q, cached, heads, rows)?;
-    if heads.queries / heads.keys > 16 {
+pub fn attend(q: &Tensor, cached: &Cached, heads: Heads, rows: &Tensor) -> Result<Tensor> {
+    check(q, cached, heads, rows)?;
+    let dim = heads.head_dim;
+    if heads.group_size() > 16 {
         bail!("decode: {heads:?}, more than 16 to one");
     }
     for cache in [cached.prompt_k, cached.prompt_v, cached.own_k, cached.own_v] {
@@ -126,8 +129,8 @@ pub fn attend(q: &Tensor, cached: &Cached, heads: HeadCounts, rows: &Tensor) -> 
     let count = rows.dim(0)?;
     let prompt_stride = cached.prompt_k.dim(1)?;
     let runs = (prompt_stride + cached.capacity).div_ceil(SPLIT_KEYS);
-    let sums = unwritten((count, heads.queries, runs, dim), DType::F32, q.device())?;
-    let totals = unwritten((count, heads.queries, runs, 2), DType::F32, q.device())?;
+    let sums = unwritten((count, heads.num_heads, runs, dim), DType::F32, q.device())?;
+    let totals = unwritten((count, heads.num_heads, runs, 2), DType::F32, q.device())?;
     launch_for(&MODULE, "decode_attention", q.dtype(), dim)?
         .tensor(q)
         .tensor(cached.prompt_k)
@@ -137,14 +140,14 @@ pub fn attend(q: &Tensor, cached: &Cached, heads: HeadCounts, rows: &Tensor) -> 
         .tensor(rows)
         .tensor(&sums)
         .tensor(&totals)
-        .size(heads.queries)
-        .size(heads.keys)
+        .size(heads.num_heads)
+        .size(heads.num_kv_heads)
         .size(dim)
         .size(prompt_stride)
         .size(cached.capacity)
         .float((dim as f32).sqrt().recip())
         .run(Grid {
-            blocks: [runs as u32, heads.keys as u32, count as u32],
+            blocks: [runs as u32, heads.num_kv_heads as u32, count as u32],
             ..Grid::new(1, threads(q.dtype()))
         })?;
     let output = unwritten(q.shape(), q.dtype(), q.device())?;
@@ -153,10 +156,10 @@ pub fn attend(q: &Tensor, cached: &Cached, heads: HeadCounts, rows: &Tensor) -> 
         .tensor(&totals)
         .tensor(rows)
         .tensor(&output)
-        .size(heads.queries)
+        .size(heads.num_heads)
         .size(dim)
         .size(runs)
-        .run(Grid::new(count * heads.queries, 128))?;
+        .run(Grid::new(count * heads.num_heads, 128))?;
     Ok(output)
 }
 
@@ -237,13 +240,12 @@ impl Steps {
     }
 }
 
-/// The width of a head.
-fn check(q: &Tensor, cached: &Cached, heads: HeadCounts, rows: &Tensor) -> Result<usize> {
+fn check(q: &Tensor, cached: &Cached, heads: Heads, rows: &Tensor) -> Result<()> {
     let (count, width) = q.dims2()?;
-    let dim = width / heads.queries;
+    let dim = heads.head_dim;
     let (_, _, prompt_dim) = cached.prompt_k.dims3()?;
-    if dim * heads.queries != width
-        || !heads.queries.is_multiple_of(heads.keys)
+    if width != heads.num_heads * dim
+        || !heads.num_heads.is_multiple_of(heads.num_kv_heads)
         || rows.dims2()? != (count, 4)
         || rows.dtype() != DType::U32
         || prompt_dim != dim
@@ -259,5 +261,5 @@ fn check(q: &Tensor, cached: &Cached, heads: HeadCounts, rows: &Tensor) -> Resul
             rows.shape()
         );
     }
-    Ok(dim)
+    Ok(())
 }

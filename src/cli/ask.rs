@@ -16,7 +16,6 @@ use serde::Serialize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-/// Arguments of `ask`.
 #[derive(Debug, Args)]
 pub(super) struct AskArgs {
     /// A model folder or hub id
@@ -52,7 +51,6 @@ struct Answer<'a> {
     finish: Finish,
 }
 
-/// Runs `ask`.
 pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
     let mut config = args.settings.load(Verb::Inspect)?;
     if let Some(limit) = args.max_tokens {

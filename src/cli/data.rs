@@ -22,7 +22,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// Arguments of `data`.
 #[derive(Debug, Args)]
 pub(super) struct DataArgs {
     #[command(subcommand)]
@@ -104,7 +103,6 @@ struct ClevrerArgs {
     json: bool,
 }
 
-/// Runs `data`.
 pub(super) fn run(args: &DataArgs) -> Result<Outcome> {
     let text = match &args.command {
         DataCommand::Mini(args) => mini(args)?,

@@ -17,7 +17,6 @@ use clap::Args;
 use clap::ValueEnum;
 use std::num::NonZero;
 
-/// Arguments of `estimate`.
 #[derive(Debug, Args)]
 pub(super) struct EstimateArgs {
     #[command(flatten)]

@@ -21,7 +21,6 @@ mod verb;
 pub(super) use shared::model_folder;
 pub(super) use shared::read_all;
 
-/// Arguments of `eval`.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "videothinker eval <COMMAND>",
@@ -35,7 +34,6 @@ pub(super) struct EvalArgs {
     flags: OldFlags,
 }
 
-/// Runs `eval`.
 pub(super) fn run(args: EvalArgs) -> Result<Outcome> {
     let verb = match args.verb {
         Some(verb) => verb,

@@ -46,7 +46,6 @@ use serde::Serialize;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
     #[command(subcommand)]
@@ -131,7 +130,6 @@ struct RewardArgs {
     settings: ConfigArgs,
 }
 
-/// Runs `inspect`.
 pub(super) fn run(args: &InspectArgs) -> Result<Outcome> {
     match &args.what {
         What::Video(args) => inspect_video(args)?,

@@ -62,7 +62,6 @@ struct Line {
     for_a_judge: bool,
 }
 
-/// Runs `inspect answers`.
 pub(super) fn run(args: &AnswersArgs) -> Result<()> {
     let benchmark = args.benchmark.as_deref().map(named).transpose()?;
     if args.extraction == Extraction::Official && benchmark.is_none() {

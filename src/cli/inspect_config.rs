@@ -20,7 +20,6 @@ pub(super) struct InspectConfigArgs {
     schema: bool,
 }
 
-/// Runs `inspect config`.
 pub(super) fn run(args: &InspectConfigArgs) -> Result<()> {
     if args.keys {
         return output::text(&template());

@@ -162,7 +162,6 @@ struct TrainView {
     speed: LearningSpeed,
 }
 
-/// Runs `inspect device`.
 pub(super) fn run(args: &DeviceArgs) -> Result<Outcome> {
     match &args.what {
         What::Rates(settings) => {

@@ -97,7 +97,6 @@ impl Parameters {
     }
 }
 
-/// Runs `inspect model`.
 pub(super) fn run(args: &ModelArgs) -> Result<()> {
     if let Some(sizes) = &args.init {
         write_new(args, sizes)?;

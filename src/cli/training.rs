@@ -35,7 +35,6 @@ pub(super) struct TrainingArgs {
     dry_run: bool,
 }
 
-/// Arguments of `train-cdpo`.
 #[derive(Debug, Clone, Args)]
 pub(super) struct CdpoArgs {
     #[command(flatten)]

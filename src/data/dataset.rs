@@ -62,7 +62,6 @@ impl Dataset {
         &self.questions
     }
 
-    /// Number of questions.
     pub(crate) fn len(&self) -> usize {
         self.questions.len()
     }

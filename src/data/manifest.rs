@@ -42,18 +42,14 @@ pub struct Manifest {
 
 /// How a clip differs from its record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum Change {
     /// There is no record.
     #[error("is not in the manifest")]
     Unlisted,
     /// The file has another size.
     #[error("has {found} bytes, {recorded} when it was checked")]
-    Size {
-        /// Then.
-        recorded: u64,
-        /// Now.
-        found: u64,
-    },
+    Size { recorded: u64, found: u64 },
     /// The size is the same and the content is not.
     #[error("has another content than when it was checked")]
     Content,

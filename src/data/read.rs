@@ -17,6 +17,7 @@ use thiserror::Error;
 
 /// What can be wrong with questions and their files, and what to do about it.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum DataError {
     /// A file could not be read or written.
     #[error(transparent)]
@@ -27,16 +28,11 @@ pub enum DataError {
          eval.benchmark set: rename or convert it",
         path.display()
     )]
-    Extension {
-        /// Which file.
-        path: PathBuf,
-    },
+    Extension { path: PathBuf },
     /// Something in the file is not what it must be.
     #[error("{}, {place}: {problem}", path.display())]
     Content {
-        /// Which file.
         path: PathBuf,
-        /// Line or index.
         place: String,
         /// What is wrong, and what to do.
         problem: String,
@@ -44,7 +40,6 @@ pub enum DataError {
     /// No question is left to work with.
     #[error("{}: {problem}", path.display())]
     Empty {
-        /// Which file.
         path: PathBuf,
         /// Why nothing is left, and what to do.
         problem: String,

@@ -31,7 +31,6 @@ pub(crate) enum DistError {
     /// The environment names ranks, but not completely.
     #[error("{variable}{problem}; torchrun and srun set it, see the README on several GPUs")]
     Environment {
-        /// The variable.
         variable: String,
         /// What is wrong with it.
         problem: String,
@@ -39,7 +38,6 @@ pub(crate) enum DistError {
     /// Rank 0 cannot be reached, or cannot listen.
     #[error("rank {rank}: {address}: {source}")]
     Address {
-        /// This rank.
         rank: usize,
         /// HOST:PORT of rank 0.
         address: String,
@@ -61,16 +59,10 @@ pub(crate) enum DistError {
     },
     /// Ranks that are not parts of one run.
     #[error("rank {rank} does not belong to this run: {reason}")]
-    Stranger {
-        /// Who.
-        rank: usize,
-        /// What differs.
-        reason: String,
-    },
+    Stranger { rank: usize, reason: String },
     /// Another rank ended before the run did.
     #[error("rank {rank} failed: {reason}")]
     Left {
-        /// Who.
         rank: usize,
         /// What it said, or that it said nothing.
         reason: String,
@@ -78,7 +70,6 @@ pub(crate) enum DistError {
     /// The processes of this machine cannot be started.
     #[error("cannot start rank {rank}: {source}")]
     Launch {
-        /// Who.
         rank: usize,
         /// What the system says.
         source: std::io::Error,
@@ -91,7 +82,6 @@ pub(crate) enum DistError {
     )]
     #[cfg_attr(not(feature = "nccl"), expect(dead_code, reason = "NCCL's"))]
     NotConnected {
-        /// This rank.
         rank: usize,
         /// How many there are.
         ranks: usize,

@@ -35,7 +35,6 @@ pub(crate) struct PairedScores {
 pub(crate) struct Comparison {
     /// The first model as it was named.
     pub(crate) first: String,
-    /// The second.
     pub(crate) second: String,
     /// Settings that differ, with both values; empty when the two can be compared.
     pub(crate) differences: Vec<String>,

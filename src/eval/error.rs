@@ -14,7 +14,6 @@ pub enum EvalError {
     /// A file holds something else than it should.
     #[error("{}: not what `eval` writes ({reason}): restore it, or run the evaluation again", path.display())]
     Json {
-        /// Which.
         path: PathBuf,
         /// What the reader says.
         reason: String,
@@ -22,29 +21,21 @@ pub enum EvalError {
     /// A line of the log is broken, and it is not the last.
     #[error("{}:{line}: not an answered question ({reason}); remove the line to have it answered again", path.display())]
     Line {
-        /// The log.
         path: PathBuf,
-        /// Counted from 1.
         line: usize,
         /// What the reader says.
         reason: String,
     },
     /// The folder is no evaluation's.
     #[error("{} is not the folder of an evaluation (it has no scores.json): name the --out of a finished one", path.display())]
-    NotAnEvaluation {
-        /// The folder.
-        path: PathBuf,
-    },
+    NotAnEvaluation { path: PathBuf },
     /// The evaluation has not come to its end.
     #[error(
         "the evaluation in {} is not finished (it has no scores.json): run it again, it continues where it was, or put its \
          shards together with eval merge",
         path.display()
     )]
-    NotFinished {
-        /// The folder.
-        path: PathBuf,
-    },
+    NotFinished { path: PathBuf },
     /// The log does not hold the answers that were scored.
     #[error(
         "{} holds {found} different answers in {lines} lines, scores.json counts {scored}: remove lines that stand twice, or \
@@ -52,13 +43,10 @@ pub enum EvalError {
         path.display()
     )]
     OtherAnswers {
-        /// The log.
         path: PathBuf,
         /// Different questions in it.
         found: usize,
-        /// Its whole lines.
         lines: usize,
-        /// Questions scored.
         scored: usize,
     },
     /// The folder holds answers that were given under other conditions.
@@ -68,7 +56,6 @@ pub enum EvalError {
         differences.join(", ")
     )]
     OtherSettings {
-        /// The folder.
         path: PathBuf,
         /// Each setting that differs, with both values.
         differences: Vec<String>,
@@ -84,26 +71,16 @@ pub enum EvalError {
     },
     /// No question was answered in both.
     #[error("{} and {} have no question in common", first.display(), second.display())]
-    NothingInCommon {
-        /// One evaluation.
-        first: PathBuf,
-        /// The other.
-        second: PathBuf,
-    },
+    NothingInCommon { first: PathBuf, second: PathBuf },
     /// There is nothing to merge.
     #[error("{} holds no outputs-I-of-N.jsonl: run `eval run --shard I/N --out` with this folder first", path.display())]
-    NoShards {
-        /// The folder.
-        path: PathBuf,
-    },
+    NoShards { path: PathBuf },
     /// The folder holds shards of two divisions.
     #[error("{} holds shards of {one} and of {other}: remove those of one division", path.display())]
     MixedShards {
-        /// The folder.
         path: PathBuf,
         /// Number of shards of one division.
         one: usize,
-        /// Of the other.
         other: usize,
     },
     /// A shard has not come to its end.
@@ -111,7 +88,6 @@ pub enum EvalError {
     Unfinished {
         /// The file that a finished shard has.
         path: PathBuf,
-        /// Which shard.
         shard: Shard,
     },
     /// The shards do not hold every question once.
@@ -120,11 +96,8 @@ pub enum EvalError {
         path.display()
     )]
     Incomplete {
-        /// The folder.
         path: PathBuf,
-        /// Different questions found.
         found: usize,
-        /// Questions asked.
         asked: usize,
     },
     /// The shards were put together before.
@@ -135,42 +108,24 @@ pub enum EvalError {
     },
     /// A subtitle file is not in the SubRip format.
     #[error("{}:{line}: not a time such as `00:00:01,000 --> 00:00:02,500`; mend the file, or move it away", path.display())]
-    Subtitles {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: usize,
-    },
+    Subtitles { path: PathBuf, line: usize },
     /// No answer of the evaluation is for a judge.
     #[error("the answers in {} are scored by rule: eval judge reads captions (tempcompass_captioning) and open answers (mmvu_open)", path.display())]
-    NothingToJudge {
-        /// The folder.
-        path: PathBuf,
-    },
+    NothingToJudge { path: PathBuf },
     /// Captions that nobody has judged.
     #[error("the answers in {} are not judged: eval judge DIR --url URL --model NAME does that", path.display())]
-    Unjudged {
-        /// The folder.
-        path: PathBuf,
-    },
+    Unjudged { path: PathBuf },
     /// Another process has the same answers judged.
     #[error("the answers in {} are being judged by another process: wait for it, or stop it", path.display())]
-    Judging {
-        /// The folder.
-        path: PathBuf,
-    },
+    Judging { path: PathBuf },
     /// The judge was asked in words that are no longer used.
     #[error("the answers in {} were judged by another version of this program, in other words: judge them again (eval judge)", path.display())]
-    OtherWords {
-        /// The folder.
-        path: PathBuf,
-    },
+    OtherWords { path: PathBuf },
     /// A judge does not answer.
     #[error(
         "the judge at {url} does not answer: {reason}; replies that came are kept, the same command goes on"
     )]
     Judge {
-        /// The endpoint.
         url: String,
         /// What it or the system says.
         reason: String,
@@ -188,10 +143,7 @@ pub enum EvalError {
         "the questions in {} are no benchmark's, so there is no official rule to read their answers: use strict, authors or training",
         path.display()
     )]
-    NoOfficialRule {
-        /// The folder.
-        path: PathBuf,
-    },
+    NoOfficialRule { path: PathBuf },
     /// There is nothing to score.
     #[error("no question was answered: every clip was skipped")]
     Nothing,

@@ -56,7 +56,6 @@ fn add_file(path: &Path, hash: &mut Fnv) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Of a text.
 pub(super) fn of_text(text: &str) -> String {
     let mut hash = Fnv::default();
     hash.add(text.as_bytes());

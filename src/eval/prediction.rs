@@ -90,9 +90,7 @@ pub(crate) struct Prediction {
 /// What a judge says of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JudgeVerdict {
-    /// It is right.
     Right,
-    /// It is wrong.
     Wrong,
     /// The reply says neither.
     Unread,

@@ -56,7 +56,6 @@ pub(crate) struct ConstantAnswer {
 /// The scores of one set of questions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SplitScores {
-    /// Questions.
     pub(crate) questions: usize,
     /// Different clips among them.
     pub(crate) videos: usize,

@@ -18,7 +18,6 @@ pub struct ScoreFile {
     /// Where the judge was, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) judge_url: Option<String>,
-    /// Questions answered.
     pub(crate) questions_answered: usize,
     /// Questions left out because their clip cannot be used (`data.on_bad_video = "skip"`).
     pub(crate) questions_skipped: usize,

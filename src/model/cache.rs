@@ -73,7 +73,6 @@ impl KvCache {
         self.prompt_lens.iter().filter(|len| len.is_none()).count()
     }
 
-    /// Its layers.
     pub(crate) fn layers(&self) -> &[LayerCache] {
         &self.layers
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 /// Why a checkpoint cannot be used; every message names the file.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum CheckpointError {
     /// A file cannot be read or written.
     #[error(transparent)]
@@ -18,7 +19,6 @@ pub enum CheckpointError {
     DiskFull {
         /// The file being written.
         path: PathBuf,
-        /// Its whole size.
         bytes: u64,
         /// What the system said.
         source: std::io::Error,
@@ -26,7 +26,6 @@ pub enum CheckpointError {
     /// A file is not JSON.
     #[error("{path}: not valid JSON: {reason}")]
     Json {
-        /// The file.
         path: PathBuf,
         /// Line, column and what is wrong there.
         reason: String,
@@ -34,7 +33,6 @@ pub enum CheckpointError {
     /// A field is absent.
     #[error("{path}: field `{field}` is missing")]
     MissingField {
-        /// The file.
         path: PathBuf,
         /// The field, with its parents.
         field: String,
@@ -42,7 +40,6 @@ pub enum CheckpointError {
     /// A field has a value that cannot be used.
     #[error("{path}: field `{field}`: {reason}")]
     BadField {
-        /// The file.
         path: PathBuf,
         /// The field, with its parents.
         field: String,
@@ -51,14 +48,10 @@ pub enum CheckpointError {
     },
     /// No weights in the folder.
     #[error("{folder}: neither model.safetensors nor model.safetensors.index.json is there")]
-    NoWeights {
-        /// The folder.
-        folder: PathBuf,
-    },
+    NoWeights { folder: PathBuf },
     /// A weight file is damaged.
     #[error("{path}: not a valid safetensors file: {reason}")]
     Damaged {
-        /// The file.
         path: PathBuf,
         /// What the reader said.
         reason: String,
@@ -66,7 +59,6 @@ pub enum CheckpointError {
     /// Tensors and configuration disagree.
     #[error("{folder}: the weights do not fit config.json{}", list_mismatches(.missing, .unexpected, .misshapen))]
     Tensors {
-        /// The folder.
         folder: PathBuf,
         /// Tensors the configuration asks for and no file holds.
         missing: Vec<String>,

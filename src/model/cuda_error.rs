@@ -14,7 +14,6 @@ pub(crate) const PAGE_LOCKED: &str = "page-locked host memory";
 /// The GPU in use, as far as it still answers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Gpu {
-    /// Its name.
     pub(crate) name: String,
     /// Its compute capability.
     pub(crate) capability: [i32; 2],

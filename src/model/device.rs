@@ -21,9 +21,7 @@ pub(crate) enum DeviceError {
          for small models, set model.device = \"cpu\""
     )]
     Unavailable {
-        /// As configured.
         name: String,
-        /// What candle says.
         source: candle_core::Error,
     },
     /// One GPU for several processes.

@@ -124,7 +124,6 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     /// Its number format.
     pub(crate) dtype: DType,
-    /// Its shape.
     pub(crate) shape: Shape,
 }
 

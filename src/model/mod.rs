@@ -48,11 +48,11 @@ pub struct Qwen25Vl {
     ops: Ops,
     /// What the checkpoint says about it.
     pub spec: Spec,
-    /// The vision tower.
+    /// Patches to video tokens.
     pub visual: VisionTower,
     /// `[V, H]`
     pub(crate) embed_tokens: Tensor,
-    /// The decoder's layers.
+    /// From the embedding to the last norm.
     pub layers: Vec<DecoderLayer>,
     /// Weight of the last RMSNorm `[H]`.
     pub(crate) norm: Tensor,

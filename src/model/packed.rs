@@ -45,7 +45,7 @@ impl PackedLayout {
         self.plan = OnceLock::new();
     }
 
-    /// The groups.
+    /// In the order of their rows.
     pub fn groups(&self) -> &[GroupLayout] {
         &self.groups
     }

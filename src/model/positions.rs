@@ -69,6 +69,7 @@ impl From<&VideoPatches> for VideoSpan {
 
 /// Why no positions can be given.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum PositionError {
     /// Placeholders and clip disagree.
     #[error(
@@ -84,12 +85,7 @@ pub enum PositionError {
     },
     /// Number of runs of placeholders and number of clips disagree.
     #[error("the prompt has places for {runs} videos, {videos} were given")]
-    VideoCount {
-        /// Runs of placeholders.
-        runs: usize,
-        /// Clips given.
-        videos: usize,
-    },
+    VideoCount { runs: usize, videos: usize },
 }
 
 /// Positions of a prompt, and the position of the token after it; tokens that are generated go on from there one by one.

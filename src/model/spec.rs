@@ -60,7 +60,7 @@ pub struct VisionSpec {
     pub depth: usize,
     /// Width.
     pub hidden_size: usize,
-    /// Heads.
+    /// Of attention; keys have as many.
     pub num_heads: usize,
     /// Width of the MLP.
     pub intermediate_size: usize,
@@ -99,14 +99,11 @@ impl VisionSpec {
 
 /// Ids of the tokens the model gives a meaning to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the tokens")]
 pub struct SpecialTokens {
-    /// `<|vision_start|>`
     pub vision_start: u32,
-    /// `<|vision_end|>`
     pub vision_end: u32,
-    /// `<|image_pad|>`
     pub image_pad: u32,
-    /// `<|video_pad|>`
     pub video_pad: u32,
     /// End-of-turn ids, `<|im_end|>` first (from `generation_config.json` where present).
     pub eos: Vec<u32>,

@@ -260,7 +260,6 @@ pub struct VisionTrace {
     inputs: Vec<Tensor>,
 }
 
-/// The tower.
 #[derive(Debug, Clone)]
 pub struct VisionTower {
     ops: Ops,

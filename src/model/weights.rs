@@ -53,7 +53,7 @@ impl NamedTensors {
         self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// Number of tensors.
+    /// How many tensors there are, not how many values.
     pub fn len(&self) -> usize {
         self.0.len()
     }

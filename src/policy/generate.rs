@@ -101,7 +101,7 @@ pub enum GenerateError {
 /// A token just drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewToken {
-    /// Which prompt.
+    /// Index among the prompts given.
     pub prompt: usize,
     /// Which of its completions.
     pub completion: usize,

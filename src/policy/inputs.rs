@@ -27,7 +27,7 @@ pub struct PackedGroup<'a> {
 /// One continuation of a prefix.
 #[derive(Debug, Clone, Copy)]
 pub struct Suffix<'a> {
-    /// Its tokens.
+    /// All that follows the prefix.
     pub token_ids: &'a [u32],
     /// Tokens from here on are targets; those before are only read (a question before its answer).
     pub first_target: usize,

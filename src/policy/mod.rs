@@ -124,7 +124,7 @@ impl FrozenModel {
         })
     }
 
-    /// The model.
+    /// The network, whose weights nothing changes.
     pub fn model(&self) -> &Qwen25Vl {
         &self.model
     }

@@ -32,11 +32,11 @@ pub struct Prompt {
 
 /// Why a prompt could not be made.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum PromptError {
     /// A file of the model folder is not there.
     #[error("{}: not found; a model folder holds {wanted}", path.display())]
     Missing {
-        /// The folder.
         path: PathBuf,
         /// The files that would do.
         wanted: &'static str,
@@ -47,19 +47,13 @@ pub enum PromptError {
     /// A file of the model folder holds something else than it should.
     #[error("{}: {reason}", path.display())]
     Unusable {
-        /// The file.
         path: PathBuf,
         /// What the reader says.
         reason: String,
     },
     /// The tokenizer has no such token.
     #[error("{}: the tokenizer has no token `{token}`, which a Qwen2.5-VL prompt needs", path.display())]
-    NoToken {
-        /// The missing token.
-        token: String,
-        /// The tokenizer file.
-        path: PathBuf,
-    },
+    NoToken { token: String, path: PathBuf },
     /// The chat template failed on these messages.
     #[error("the model's chat template failed: {0}")]
     Template(String),
@@ -72,7 +66,6 @@ pub enum PromptError {
         tokenizer::VIDEO_PAD
     )]
     Placeholder {
-        /// Placeholders found.
         found: usize,
         /// Placeholders that stand for a clip.
         expected: usize,
@@ -87,7 +80,6 @@ pub enum PromptError {
         tokens: usize,
         /// The clip's part of them.
         video_tokens: usize,
-        /// What is allowed.
         limit: usize,
     },
 }

@@ -96,7 +96,6 @@ impl Problem {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
-    /// What.
     pub(crate) problem: Problem,
     /// The clip, as the questions name it.
     pub(crate) video: PathBuf,
@@ -125,7 +124,6 @@ pub(crate) struct Span {
     pub(crate) least: usize,
     /// The largest.
     pub(crate) most: usize,
-    /// The mean.
     pub(crate) mean: f64,
 }
 

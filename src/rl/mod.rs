@@ -27,7 +27,6 @@ pub(crate) struct Rollout {
 /// The completions of one question, scored against each other.
 #[derive(Debug, Clone)]
 pub(crate) struct Group<'a> {
-    /// Which question.
     pub(crate) question: &'a Question,
     /// What the model saw.
     pub(crate) prompt: Prompt,

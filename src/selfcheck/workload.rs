@@ -11,7 +11,6 @@ use std::sync::Arc;
 /// How much there is to do: questions about a clip each, and completions of equal length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Workload {
-    /// Questions.
     pub(crate) questions: usize,
     /// Completions of each (G).
     pub(crate) group_size: usize,

@@ -93,7 +93,6 @@ pub(crate) fn pair_question(
     format!("Do {} collide{without}?", pair(scene, objects))
 }
 
-/// Its answer.
 pub(crate) fn pair_answer(
     scene: &Scene,
     objects: (usize, usize),

@@ -27,9 +27,7 @@ pub enum EncodeError {
     /// FFmpeg failed on one clip.
     #[error("cannot write clip {}: {source}", path.display())]
     Clip {
-        /// Which file.
         path: PathBuf,
-        /// What FFmpeg said.
         source: ffmpeg::Error,
     },
 }

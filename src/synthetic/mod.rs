@@ -68,7 +68,6 @@ pub struct Summary {
     pub(crate) train: Counts,
     /// Questions to validate on.
     pub(crate) validation: Counts,
-    /// Worked answers.
     pub(crate) worked_answers: usize,
     /// Clips of all three parts.
     pub clips: usize,
@@ -78,11 +77,11 @@ pub struct Summary {
 
 /// What can go wrong when a world is made.
 #[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum WorldError {
     /// The numbers of scenes overlap.
     #[error("{part}: {wanted} scenes are too many, the numbering has room for {room}")]
     TooMany {
-        /// Which part.
         part: &'static str,
         /// How many were asked for.
         wanted: usize,

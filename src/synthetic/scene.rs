@@ -50,7 +50,6 @@ impl Shape {
 pub struct Look {
     /// Index into [`COLORS`]; different for every object of a scene.
     pub(crate) color: usize,
-    /// Its shape.
     pub(crate) shape: Shape,
 }
 

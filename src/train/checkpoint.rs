@@ -30,7 +30,6 @@ pub(crate) enum CheckpointError {
          same command again"
     )]
     NoSpace {
-        /// The step.
         step: usize,
         /// The folder of checkpoints.
         folder: PathBuf,
@@ -41,12 +40,7 @@ pub(crate) enum CheckpointError {
     #[error(
         "{path} cannot be resumed: {reason}; name a folder such as runs/NAME/checkpoints/step-000100"
     )]
-    NotACheckpoint {
-        /// The folder.
-        path: PathBuf,
-        /// What is missing.
-        reason: String,
-    },
+    NotACheckpoint { path: PathBuf, reason: String },
 }
 
 /// Everything besides weights and optimizer state that going on needs.

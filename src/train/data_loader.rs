@@ -18,7 +18,6 @@ use std::sync::Arc;
 /// A question with its clip, ready for a prompt.
 #[derive(Debug, Clone)]
 pub(crate) struct Example<'a> {
-    /// The question.
     pub(crate) question: &'a Question,
     /// Its clip.
     pub(crate) video: Arc<VideoPatches>,

@@ -103,7 +103,6 @@ pub(crate) struct RlMetrics {
 /// A line of `timings.jsonl`: what differs between two equal runs.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub(crate) struct StepTimings {
-    /// The step.
     pub(crate) step: usize,
     /// Seconds since 1970.
     pub(crate) wall_time: f64,

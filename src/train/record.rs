@@ -78,7 +78,6 @@ pub(super) fn rollout_lines(step: usize, batches: &[MicroBatch]) -> Result<Vec<S
         .collect()
 }
 
-/// In f64.
 fn mean(values: &[f32]) -> f64 {
     let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
     sum / values.len() as f64

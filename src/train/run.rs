@@ -157,7 +157,6 @@ impl Files {
         })
     }
 
-    /// Records a step.
     fn append(&mut self, done: &StepRecord, timings: &StepTimings) -> Result<()> {
         for line in &done.rollouts {
             self.rollouts.append_line(line)?;

@@ -27,7 +27,6 @@ pub(crate) enum RunDirError {
         "the run directory {path} is in use by process {pid}; wait for it, stop it, or choose another output_dir"
     )]
     InUse {
-        /// The run directory.
         path: PathBuf,
         /// The process that holds the lock.
         pid: String,
@@ -37,7 +36,6 @@ pub(crate) enum RunDirError {
         "{path} already holds a run ({checkpoint}); go on with --resume auto, or choose another output_dir"
     )]
     Occupied {
-        /// The run directory.
         path: PathBuf,
         /// A checkpoint in it.
         checkpoint: String,
@@ -48,7 +46,6 @@ pub(crate) enum RunDirError {
          another output_dir"
     )]
     ConfigChanged {
-        /// The checkpoint.
         checkpoint: PathBuf,
         /// One line per key.
         differences: String,
@@ -78,7 +75,6 @@ impl RunDir {
         })
     }
 
-    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

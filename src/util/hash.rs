@@ -32,7 +32,6 @@ impl Fnv {
         }
     }
 
-    /// The number.
     pub(crate) fn value(self) -> u64 {
         self.0
     }

@@ -24,9 +24,7 @@ pub(crate) enum LinesError {
     /// A whole line holds something else than it should.
     #[error("{}:{line}: not what was written there ({reason}); mend the line, or remove it", path.display())]
     Line {
-        /// The file.
         path: PathBuf,
-        /// Counted from 1.
         line: usize,
         /// What the reader says.
         reason: String,

@@ -5,66 +5,40 @@ use std::path::PathBuf;
 /// A clip that cannot be used. Every message names the file, what is wrong and what to do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum VideoError {
     /// There is nothing at the path.
     #[error("{}: no such video file; check the path and `video_root`", path.display())]
-    NotFound {
-        /// The clip.
-        path: PathBuf,
-    },
+    NotFound { path: PathBuf },
     /// A pipe or a device.
     #[error("{}: not a regular file; a video must be a plain file, or a folder of images", path.display())]
-    NotAFile {
-        /// The clip.
-        path: PathBuf,
-    },
+    NotAFile { path: PathBuf },
     /// The file has no bytes.
     #[error("{}: the file is empty (0 bytes); download or copy it again", path.display())]
-    Empty {
-        /// The clip.
-        path: PathBuf,
-    },
+    Empty { path: PathBuf },
     /// The operating system refuses to read it.
     #[error("{}: cannot be read: {reason}; check its permissions", path.display())]
-    Unreadable {
-        /// The clip.
-        path: PathBuf,
-        /// The system's words.
-        reason: String,
-    },
+    Unreadable { path: PathBuf, reason: String },
     /// A folder, and nothing in it that could be a frame.
     #[error("{}: a folder without images; as a clip it must hold its frames as .jpg or .png", path.display())]
-    NoImages {
-        /// The folder.
-        path: PathBuf,
-    },
+    NoImages { path: PathBuf },
     /// Nothing says how fast the images of a folder follow each other.
     #[error(
         "{path}: a folder of images has no frame rate of its own; name it behind the path, as in `{path}#fps=3`",
         path = path.display()
     )]
-    NoFolderRate {
-        /// The folder.
-        path: PathBuf,
-    },
+    NoFolderRate { path: PathBuf },
     /// An image between two others of a folder is not there.
     #[error(
         "{}: {} is missing between the other images; fetch the folder again, or number its images without gaps",
         path.display(),
         image.display()
     )]
-    MissingImage {
-        /// The folder.
-        path: PathBuf,
-        /// The image.
-        image: PathBuf,
-    },
+    MissingImage { path: PathBuf, image: PathBuf },
     /// An image of a folder that cannot be used.
     #[error("{}: {}: {reason}; fetch or make this image again", path.display(), image.display())]
     Image {
-        /// The folder.
         path: PathBuf,
-        /// The image.
         image: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -78,13 +52,9 @@ pub enum VideoError {
         first[1]
     )]
     ImageSize {
-        /// The folder.
         path: PathBuf,
-        /// The image.
         image: PathBuf,
-        /// Its width.
         width: usize,
-        /// Its height.
         height: usize,
         /// Width and height of the first image.
         first: [usize; 2],
@@ -95,16 +65,10 @@ pub enum VideoError {
          download it again or convert it with `ffmpeg -i IN OUT.mp4`",
         path.display()
     )]
-    NotAVideo {
-        /// The clip.
-        path: PathBuf,
-        /// FFmpeg's words.
-        reason: String,
-    },
+    NotAVideo { path: PathBuf, reason: String },
     /// A container with sound or cover art only.
     #[error("{}: has no video track (only {found}); use a file with moving pictures", path.display())]
     NoVideoTrack {
-        /// The clip.
         path: PathBuf,
         /// What the file has instead.
         found: String,
@@ -112,7 +76,6 @@ pub enum VideoError {
     /// The model takes pairs of frames.
     #[error("{}: has {total} frame(s), at least {needed} are needed; use a longer clip", path.display())]
     TooFewFrames {
-        /// The clip.
         path: PathBuf,
         /// Frames in the clip.
         total: usize,
@@ -126,36 +89,24 @@ pub enum VideoError {
         path.display()
     )]
     TooLarge {
-        /// The clip.
         path: PathBuf,
-        /// Coded width.
         width: usize,
-        /// Coded height.
         height: usize,
         /// Pixels allowed per frame.
         limit: usize,
     },
     /// More packets than any sensible clip has.
     #[error("{}: has more than {limit} frames; cut it into shorter clips", path.display())]
-    TooLong {
-        /// The clip.
-        path: PathBuf,
-        /// Frames allowed.
-        limit: usize,
-    },
+    TooLong { path: PathBuf, limit: usize },
     /// A frame so narrow that no patch grid fits it.
     #[error(
         "{}: {width}x{height} pixels: one side is more than {limit} times the other; crop the clip",
         path.display()
     )]
     AspectRatio {
-        /// The clip.
         path: PathBuf,
-        /// Frame width.
         width: usize,
-        /// Frame height.
         height: usize,
-        /// Largest ratio allowed.
         limit: usize,
     },
     /// No frame rate in the file and none computable from its time stamps.
@@ -163,35 +114,19 @@ pub enum VideoError {
         "{}: no usable frame rate; rewrite it with `ffmpeg -i IN -r 25 OUT.mp4`",
         path.display()
     )]
-    NoFrameRate {
-        /// The clip.
-        path: PathBuf,
-    },
+    NoFrameRate { path: PathBuf },
     /// A recognised clip whose frames do not come out.
     #[error(
         "{}: cannot be decoded: {reason}; the file is damaged or its codec is not in this FFmpeg",
         path.display()
     )]
-    Undecodable {
-        /// The clip.
-        path: PathBuf,
-        /// What failed.
-        reason: String,
-    },
+    Undecodable { path: PathBuf, reason: String },
     /// Decoding took too long.
     #[error("{}: not decoded within {seconds} s; the file is damaged or far too long", path.display())]
-    TimedOut {
-        /// The clip.
-        path: PathBuf,
-        /// The time allowed.
-        seconds: u64,
-    },
+    TimedOut { path: PathBuf, seconds: u64 },
     /// The reader was asked to stop (the run is ending).
     #[error("{}: decoding was stopped", path.display())]
-    Stopped {
-        /// The clip.
-        path: PathBuf,
-    },
+    Stopped { path: PathBuf },
     /// The settings contradict each other.
     #[error(
         "{}: video.min_pixels = {min_pixels} is larger than the {max_pixels} pixels allowed per frame; \
@@ -199,9 +134,7 @@ pub enum VideoError {
         path.display()
     )]
     PixelBudget {
-        /// The clip.
         path: PathBuf,
-        /// `video.min_pixels`.
         min_pixels: usize,
         /// The bound that holds for this clip.
         max_pixels: usize,

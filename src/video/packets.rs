@@ -162,7 +162,6 @@ impl PacketFile {
         })
     }
 
-    /// The video track.
     pub(super) fn track(&self) -> Result<ffmpeg_next::Stream<'_>, VideoError> {
         let track = self.input.stream(self.stream);
         track.ok_or_else(|| self.patience.undecodable("the video track vanished"))

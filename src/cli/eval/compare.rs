@@ -25,7 +25,6 @@ pub(super) struct CompareArgs {
     pub(super) print: PrintArgs,
 }
 
-/// Runs `eval compare`.
 pub(super) fn run(args: &CompareArgs) -> Result<()> {
     let (first, second) = (&args.first, &args.second);
     require_folder(first)?;

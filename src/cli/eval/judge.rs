@@ -32,7 +32,6 @@ pub(super) struct JudgeArgs {
     pub(super) print: PrintArgs,
 }
 
-/// Runs `eval judge`.
 pub(super) fn run(args: &JudgeArgs) -> Result<()> {
     require_folder(&args.folder)?;
     let key = match std::env::var("OPENAI_API_KEY") {

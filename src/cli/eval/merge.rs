@@ -18,7 +18,6 @@ pub(super) struct MergeArgs {
     pub(super) print: PrintArgs,
 }
 
-/// Runs `eval merge`.
 pub(super) fn run(args: &MergeArgs) -> Result<()> {
     require_folder(&args.folder)?;
     let scores = stored::merge(&args.folder)?;

@@ -22,7 +22,6 @@ pub(super) struct RescoreArgs {
     pub(super) print: PrintArgs,
 }
 
-/// Runs `eval rescore`.
 pub(super) fn run(args: &RescoreArgs) -> Result<()> {
     require_folder(&args.folder)?;
     let (scores, path) = stored::rescore(&args.folder, args.extraction)?;

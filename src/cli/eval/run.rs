@@ -46,7 +46,6 @@ pub(super) struct RunArgs {
     pub(super) print: PrintArgs,
 }
 
-/// Runs `eval run`.
 pub(super) fn run(args: &RunArgs) -> Result<()> {
     if args.preview.dry_run {
         // Questions can be looked at before the clips are here.

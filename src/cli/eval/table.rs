@@ -26,7 +26,6 @@ pub(super) struct TableArgs {
     pub(super) print: PrintArgs,
 }
 
-/// Runs `eval table`.
 pub(super) fn run(args: &TableArgs) -> Result<()> {
     if !args.grid.is_empty() {
         return output::text(&grid(&cells(&args.grid)?, args.print.style()));

@@ -39,7 +39,6 @@ pub(crate) enum ReadBy {
     Prose,
     /// The benchmark's own rule.
     BenchmarkRule,
-    /// A judge.
     Judge,
     /// Nobody: there is no readable answer.
     Nobody,

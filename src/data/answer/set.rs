@@ -3,7 +3,6 @@
 use serde::Serialize;
 use std::collections::BTreeSet;
 
-/// Opens an answer.
 pub(super) const OPEN: &str = "<answer>";
 /// Closes it.
 pub(super) const CLOSE: &str = "</answer>";
@@ -43,7 +42,6 @@ impl Answer {
         self.items.iter().map(String::as_str)
     }
 
-    /// Number of items.
     pub(crate) fn len(&self) -> usize {
         self.items.len()
     }

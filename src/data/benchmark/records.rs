@@ -16,7 +16,6 @@ use std::path::PathBuf;
 /// One record of a file.
 #[derive(Debug)]
 pub(super) struct Record<'a> {
-    /// The file.
     pub(super) path: &'a Path,
     /// Its place in the file, counted from 0.
     pub(super) index: usize,

@@ -14,17 +14,13 @@ pub(crate) enum ConditionError {
     #[error(
         "its program {program:?} removes no single object described by colour, material and shape"
     )]
-    Program {
-        /// Its words.
-        program: String,
-    },
+    Program { program: String },
     /// The text is not one that CLEVRER writes for the program.
     #[error(
         "{text:?} is none of CLEVRER's ways to ask what {} when {removed} is removed",
         if *negated { "will not happen" } else { "will happen" }
     )]
     Text {
-        /// The question.
         text: String,
         /// The removed object, as the program describes it.
         removed: String,

@@ -73,7 +73,7 @@ impl Counts {
 /// How official files become questions.
 #[derive(Debug, Clone)]
 pub struct Conversion {
-    /// Which questions.
+    /// Questions of other types are left out.
     pub types: Vec<QuestionType>,
     /// How kinds are told apart.
     pub rule: KindRule,

@@ -11,7 +11,6 @@ const MOVING: f64 = 0.02;
 /// Half of the angle, in degrees, that belongs to a direction.
 const DIRECTION: f64 = 40.0;
 
-/// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Happening {
     /// The clip begins.
@@ -29,7 +28,6 @@ pub(crate) enum Happening {
 /// Something that happens, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// What.
     pub(crate) what: Happening,
     /// The frame; none for what is only possible.
     pub(crate) frame: Option<usize>,

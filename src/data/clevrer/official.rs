@@ -19,7 +19,7 @@ pub struct OfficialScene {
     pub scene_index: usize,
     /// `video_00000.mp4`.
     pub(crate) video_filename: String,
-    /// The questions.
+    /// Of all types, in the order of the file.
     pub questions: Vec<OfficialQuestion>,
 }
 
@@ -89,7 +89,7 @@ pub struct OfficialChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OfficialAnswer {
-    /// It is.
+    /// Written `correct`.
     Correct,
     /// It is not.
     Wrong,
@@ -100,7 +100,6 @@ pub enum OfficialAnswer {
 pub struct Annotation {
     /// Which clip.
     pub(crate) scene_index: usize,
-    /// The objects.
     pub(crate) object_property: Vec<ObjectProperty>,
     /// The clip, frame by frame.
     pub(crate) motion_trajectory: Vec<TrajectoryFrame>,
@@ -124,7 +123,7 @@ pub struct ObjectProperty {
 /// One collision of an annotation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Collision {
-    /// Which objects.
+    /// The two that touch, by their `object_id`.
     pub object_ids: [u32; 2],
     /// When, as a frame of the clip.
     pub(crate) frame_id: usize,

@@ -23,17 +23,17 @@ pub enum Value {
     Null,
     /// A colour, material, shape, order or direction.
     Word(String),
-    /// How many.
+    /// Of objects or events.
     Count(usize),
     /// A frame of the clip.
     Frame(usize),
     /// Yes or no.
     Truth(bool),
-    /// One object.
+    /// By its `object_id`.
     Object(u32),
     /// Several objects.
     Objects(Vec<u32>),
-    /// One event.
+    /// One that a clip shows, or its beginning or end.
     Event(Event),
     /// Several events.
     Events(Vec<Event>),
@@ -53,11 +53,11 @@ impl Value {
 
 /// Why a program gives no result.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
 pub enum ProgramError {
     /// A word that is no module and means nothing.
     #[error("unknown word {word:?} at position {position}")]
     UnknownWord {
-        /// The word.
         word: String,
         /// Its index, an option's program counted first.
         position: usize,
@@ -65,17 +65,13 @@ pub enum ProgramError {
     /// A module does not find what it takes.
     #[error("{module} at position {position} needs {needs}")]
     Arguments {
-        /// The module.
         module: String,
-        /// Its index.
         position: usize,
-        /// What it takes.
         needs: &'static str,
     },
     /// `unique` met none or several.
     #[error("unique at position {position} finds {found} instead of one")]
     NotUnique {
-        /// Its index.
         position: usize,
         /// How many there are.
         found: usize,

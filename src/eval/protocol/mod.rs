@@ -76,7 +76,6 @@ pub(super) enum TaskKind {
     YesNo,
     /// A caption is to be written.
     Captioning,
-    /// A number.
     Number,
     /// Words.
     Open,

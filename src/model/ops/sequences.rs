@@ -5,7 +5,7 @@ use std::ops::Range;
 /// Consecutive rows that see each other, and what else they see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
-    /// Its rows.
+    /// Of the packed tensor.
     pub rows: Range<usize>,
     /// Rows that all of them see entirely; they lie before `rows`, or there are none.
     pub before: Range<usize>,
@@ -23,7 +23,7 @@ pub struct SequenceLayout {
 }
 
 impl SequenceLayout {
-    /// Causal sequences.
+    /// Each row sees itself and the rows before it in its sequence, and its prefix.
     pub fn causal(sequences: Vec<Sequence>) -> Self {
         Self {
             sequences,

@@ -47,7 +47,6 @@ impl ProblemSizes {
     };
 }
 
-/// One comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct KernelComparison {
     /// The operation, and which of its results.

@@ -24,7 +24,6 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// `measured` of `possible`.
     pub(crate) fn of(measured: f64, possible: f64) -> Self {
         Self {
             measured,

@@ -27,7 +27,6 @@ const TEXT: usize = 200;
 /// A run on `ranks` GPUs of one kind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct RunEstimate {
-    /// The kind.
     pub(crate) card: GpuKind,
     /// GPUs, each of which takes its part of a step's questions.
     pub(crate) ranks: usize,

@@ -123,13 +123,11 @@ pub(super) fn sums<const N: usize>(len: usize, values: impl Fn(usize) -> [f32; N
     lanes.map(|lanes| sum(&lanes))
 }
 
-/// Σ xᵢ.
 #[inline(always)]
 pub(super) fn sum(x: &[f32]) -> f32 {
     reduce(x.len(), 0.0, |i| x[i], |a, b| a + b)
 }
 
-/// Σ xᵢ yᵢ.
 #[inline(always)]
 pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
     let y = &y[..x.len()];

@@ -26,7 +26,7 @@ pub struct Projection<'a> {
     pub bias: Option<&'a Tensor>,
 }
 
-/// One tensor turned.
+/// `x [N, heads · d]` turned by angles whose `cos` and `sin` are `[N, d/2]` in f32.
 pub fn rotary(x: &Tensor, cos: &Tensor, sin: &Tensor, turn: Turn) -> Result<Tensor> {
     let x = Projection { x, bias: None };
     rotate(x, None, cos, sin, turn).map(|(x, _)| x)

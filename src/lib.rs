@@ -12,14 +12,7 @@
 //! - [`dist`]: several processes that train together. [`eval`]: answers and scores. [`train`]: one step, and everything around it.
 //! - [`selfcheck`]: what this machine computes and how fast. [`cli`]: one file per command.
 //!
-//! # Glossary
-//!
-//! - *observational*, *inferential*: a counterfactual question is observational when taking its options for a report of the
-//!   unmodified video gives the right answer, else inferential.
-//! - *bias model*: the result of stage 1, good at observational questions, frozen in stage 2.
-//! - *GRPO*: G completions per question, each pushed up or down by how its reward compares with its group's.
-//! - *CDPO*: GRPO and a KL term that repels the policy from the bias model.
-//! - *clip*: a video file; *grid*: two of its frames, which share their patches; *patch*: 14 × 14 pixels of a grid.
+//! How they fit together is in `docs/architecture.md`, what the words mean in `docs/glossary.md`.
 
 pub mod cli;
 pub mod config;

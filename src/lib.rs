@@ -4,8 +4,8 @@
 //! only from modules earlier in this list:
 //!
 //! - [`util`]: files, locks, hashes, the terminal. [`config`]: every setting. [`data`]: [`data::Question`] and the order a run takes them in.
-//! - [`video`]: a clip becomes [`video::VideoPatches`]. [`prompt`]: a question and its clip become a [`prompt::Prompt`].
-//! - [`synthetic`]: the miniature world.
+//! - [`video`]: a clip becomes [`video::VideoPatches`]. [`synthetic`]: the miniature world.
+//! - [`prompt`]: a question and its clip become a [`prompt::Prompt`].
 //! - [`model`]: the network; [`model::ops`]: what it computes, on CPUs and by CUDA kernels. [`policy`]: [`policy::Policy`] is trained, [`policy::FrozenModel`] is only read; both write
 //!   [`policy::generate::Completion`]s.
 //! - [`rl`]: a completion with its reward and advantage is a [`rl::Rollout`], those of one question are a [`rl::Group`].

@@ -573,7 +573,8 @@ mod tests {
                 "data.cache_dir",
                 "data.cache_dir_mib",
                 "train.rank_timeout",
-            ]
+            ],
+            "a setting marked `machines`: is it one that changes no number? Then it belongs into this list"
         );
         assert_eq!(
             of(MayDiffer::Parts),
@@ -588,7 +589,8 @@ mod tests {
                 "checkpoint.every",
                 "checkpoint.keep",
                 "checkpoint.keep_steps",
-            ]
+            ],
+            "a setting marked `parts`: is it one that changes no number? Then it belongs into this list"
         );
     }
 }

@@ -4,22 +4,15 @@
 //! only from modules earlier in this list:
 //!
 //! - [`util`]: files, locks, hashes, the terminal. [`config`]: every setting. [`data`]: [`data::Question`] and the order a run takes them in.
-//! - [`video`]: a clip becomes [`video::VideoPatches`]. [`prompt`]: a question and its clip become a [`prompt::Prompt`].
-//! - [`synthetic`]: the miniature world.
+//! - [`video`]: a clip becomes [`video::VideoPatches`]. [`synthetic`]: the miniature world.
+//! - [`prompt`]: a question and its clip become a [`prompt::Prompt`].
 //! - [`model`]: the network; [`model::ops`]: what it computes, on CPUs and by CUDA kernels. [`policy`]: [`policy::Policy`] is trained, [`policy::FrozenModel`] is only read; both write
 //!   [`policy::generate::Completion`]s.
 //! - [`rl`]: a completion with its reward and advantage is a [`rl::Rollout`], those of one question are a [`rl::Group`].
 //! - [`dist`]: several processes that train together. [`eval`]: answers and scores. [`train`]: one step, and everything around it.
 //! - [`selfcheck`]: what this machine computes and how fast. [`cli`]: one file per command.
 //!
-//! # Glossary
-//!
-//! - *observational*, *inferential*: a counterfactual question is observational when taking its options for a report of the
-//!   unmodified video gives the right answer, else inferential.
-//! - *bias model*: the result of stage 1, good at observational questions, frozen in stage 2.
-//! - *GRPO*: G completions per question, each pushed up or down by how its reward compares with its group's.
-//! - *CDPO*: GRPO and a KL term that repels the policy from the bias model.
-//! - *clip*: a video file; *grid*: two of its frames, which share their patches; *patch*: 14 × 14 pixels of a grid.
+//! How they fit together is in `docs/architecture.md`, what the words mean in `docs/glossary.md`.
 
 pub mod cli;
 pub mod config;

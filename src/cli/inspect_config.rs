@@ -95,10 +95,14 @@ mod tests {
         assert_eq!(load(&template), Config::default());
         let wanted = |line: &str| line[usize::from(is_setting(line))..].to_owned();
         let lines = template.lines().map(wanted);
-        let mut config = load(&lines.collect::<Vec<_>>().join("\n"));
-        assert_eq!(config.data.samples.take(), Some(2000));
-        assert_eq!(config.train.stop_after.take(), Some(250));
-        assert_eq!(config.train, Config::default().train);
+        let config = load(&lines.collect::<Vec<_>>().join("\n"));
+        assert_eq!(config.data.samples, Some(2000));
+        assert_eq!(config.train.stop_after, Some(250));
+        let wanted = config.flattened();
+        assert_eq!(wanted.len(), Config::settings().len());
+        for (key, value) in Config::default().flattened() {
+            assert_eq!(wanted[&key], value, "{key}");
+        }
         assert!(template.lines().all(|line| line.chars().count() <= 100));
         assert!(template.contains("#   \"repel\": Away from the bias model.\n"));
         assert!(template.contains("# (number, (0, ∞); absent by default)\n#token_cap = 5.0\n"));

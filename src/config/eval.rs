@@ -212,6 +212,7 @@ impl Wording {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn the_names_are_those_of_the_files() {
@@ -219,5 +220,14 @@ mod tests {
             let written = serde_json::to_value(benchmark).unwrap();
             assert_eq!(written, benchmark.as_str());
         }
+        let mut settings = Config::settings().iter();
+        let setting = settings.find(|setting| setting.key == "eval.benchmark");
+        let words = setting.unwrap().choices().iter();
+        let words: Vec<&str> = words.map(|choice| choice.word.as_str()).collect();
+        assert_eq!(
+            words,
+            Benchmark::ALL.map(Benchmark::as_str),
+            "Benchmark::ALL"
+        );
     }
 }

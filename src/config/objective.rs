@@ -135,7 +135,7 @@ pub struct KlConfig {
     /// Weight of the term (β); 0 is plain GRPO. Upstream writes this as `--beta -0.01`.
     #[schemars(range(min = 0.0), extend("errorMessage" = {"minimum": "must not be negative: the sign is the word kl.direction (`repel` or `attract`)"}))]
     pub(crate) coefficient: f64,
-    /// How the divergence is measured from the sampled tokens.
+    /// How the divergence of a sampled token is measured; d is its log p_bias − log p, clamped.
     pub(crate) estimator: KlEstimator,
     /// The log-ratio is clamped to ± this before use (upstream: 11).
     #[schemars(extend("exclusiveMinimum" = 0))]

@@ -350,7 +350,8 @@ mod tests {
                 "data.cache_dir",
                 "data.cache_dir_mib",
                 "train.rank_timeout",
-            ]
+            ],
+            "a setting marked `machines`: is it one that changes no number? Then it belongs into this list"
         );
         assert_eq!(
             of(MayDiffer::Parts),
@@ -365,7 +366,8 @@ mod tests {
                 "checkpoint.every",
                 "checkpoint.keep",
                 "checkpoint.keep_steps",
-            ]
+            ],
+            "a setting marked `parts`: is it one that changes no number? Then it belongs into this list"
         );
     }
 }

@@ -37,6 +37,7 @@ pub(super) fn reinforced_step(
 
     // Rollout: G completions of each prompt.
     let prompted = trainer.prompts(examples)?;
+    // A rank without questions goes on as long as another has some: what follows waits for all.
     if !dist.any(!prompted.is_empty())? {
         return Ok(trainer.empty_metrics().into());
     }
@@ -58,6 +59,7 @@ pub(super) fn reinforced_step(
         .collect();
     let mut batches = MicroBatch::split(&groups, trainer.policy().model(), config, dist)?;
     let inputs: Vec<&PackedInputs> = batches.iter().map(|batch| &batch.inputs).collect();
+    // Before the passes take it: a step that runs out of memory says what it was expected to take.
     let sampling = replayed.is_none().then_some(&config.sampling);
     trainer.estimate_memory(&inputs, objective.reference_spec(), sampling);
 
@@ -96,7 +98,7 @@ pub(super) fn reinforced_step(
             .time("update", || trainer.update(own.loss, gradients))
             .context("while the weights were updated")?;
         stats.add_update(loss, &own, &update);
-        // Those that follow would be its equals.
+        // The weights are as they were: further updates would fail alike.
         if !update.applied {
             break;
         }

@@ -19,6 +19,7 @@ mod hub;
 mod inspect;
 mod judge;
 mod layers;
+mod links;
 mod memory;
 mod mvbench;
 mod optimizer;

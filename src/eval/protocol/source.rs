@@ -52,8 +52,15 @@ pub(super) fn repository(protocol: Protocol, benchmark: Option<Benchmark>) -> &'
         (Protocol::Official, Some(Benchmark::VideoHolmes)) => "TencentARC/Video-Holmes",
         (Protocol::Official, Some(Benchmark::Mmvu | Benchmark::MmvuOpen)) => "yale-nlp/MMVU",
         (Protocol::Official, Some(Benchmark::Videomme)) => "MME-Benchmarks/Video-MME",
+        (
+            Protocol::Official,
+            Some(
+                Benchmark::Tempcompass
+                | Benchmark::TempcompassFlat
+                | Benchmark::TempcompassCaptioning,
+            ),
+        ) => "llyx97/TempCompass",
         (Protocol::Official, Some(Benchmark::Clevrer) | None) => "",
-        (Protocol::Official, Some(_)) => "llyx97/TempCompass",
     }
 }
 

@@ -142,6 +142,6 @@ impl Miniature {
             },
         )?;
         self.optimizer.step(&pass.gradients, 1e-6)?;
-        Ok(pass.objective)
+        Ok(pass.loss)
     }
 }

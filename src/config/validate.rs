@@ -371,6 +371,10 @@ mod tests {
                 "an item is 0, must be at least 1",
             ),
             ("model.device=cuda:+1", "must be `auto`"),
+            (
+                "sft.emphasized=[\"\"]",
+                "an item is empty, must be at least a letter",
+            ),
             ("train.steps=1000001", "at most 1000000"),
             ("sampling.max_new_tokens=1000000000000", "at most 262144"),
             ("video.max_pixels=100000000", "at most 12845056"),

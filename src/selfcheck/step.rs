@@ -257,11 +257,11 @@ impl CdpoStep {
             };
             (derivatives, loss)
         })?;
-        let slopes = pass.objective.d_logprob.iter().zip(without_kl);
+        let slopes = pass.loss.d_logprob.iter().zip(without_kl);
         Ok(Self {
             logprob: [pass.scores.logprob, bias],
             kl_slopes: slopes.map(|(all, other)| all - other).collect(),
-            loss: pass.objective,
+            loss: pass.loss,
             gradients: pass.gradients,
         })
     }

@@ -25,10 +25,10 @@ pub struct Pass<T> {
     /// Gradient of every trainable tensor.
     pub gradients: Gradients,
     /// What the caller's closure returned beside the derivatives.
-    pub objective: T,
+    pub loss: T,
 }
 
-/// Scores the targets of `inputs`, asks `objective` for the loss's derivatives, and carries them back to every
+/// Scores the targets of `inputs`, asks `loss` for the loss's derivatives, and carries them back to every
 /// trainable tensor, whose gradients are left where `placement` says.
 ///
 /// `reference` (the frozen model's rows for the same inputs) is given when the loss uses exact divergences.
@@ -37,7 +37,7 @@ pub fn backward<T>(
     inputs: &PackedInputs,
     placement: GradientPlacement,
     reference: Option<ReferenceRows>,
-    objective: impl FnOnce(&TokenScores) -> (Derivatives, T),
+    loss: impl FnOnce(&TokenScores) -> (Derivatives, T),
 ) -> Result<Pass<T>> {
     let model = policy.model();
     let video = match inputs.videos.as_slice() {
@@ -63,8 +63,8 @@ pub fn backward<T>(
     let chosen = output.index_select(&target_rows, 0)?;
     let (shape, dtype) = (output.shape().clone(), output.dtype());
     drop(output);
-    let (scores, d_chosen, objective) =
-        backward_head(model, &chosen, inputs, reference, objective, &mut gradients)?;
+    let (scores, d_chosen, loss) =
+        backward_head(model, &chosen, inputs, reference, loss, &mut gradients)?;
     // Rows that predict several targets (a prompt's last) add up, in f32.
     let mut grad_output = Tensor::zeros(&shape, DType::F32, model.device())?
         .index_add(&target_rows, &d_chosen.to_dtype(DType::F32)?, 0)?
@@ -99,7 +99,7 @@ pub fn backward<T>(
     Ok(Pass {
         scores,
         gradients,
-        objective,
+        loss,
     })
 }
 
@@ -125,7 +125,7 @@ fn backward_head<T>(
     chosen: &Tensor,
     inputs: &PackedInputs,
     reference: Option<ReferenceRows>,
-    objective: impl FnOnce(&TokenScores) -> (Derivatives, T),
+    loss: impl FnOnce(&TokenScores) -> (Derivatives, T),
     gradients: &mut GradientCollector,
 ) -> Result<(TokenScores, Tensor, T)> {
     let normed = model.norm(chosen)?;
@@ -139,7 +139,7 @@ fn backward_head<T>(
         CHUNK_BYTES,
     )?;
     let scores = head.scores()?;
-    let (derivatives, objective) = objective(&scores);
+    let (derivatives, loss) = loss(&scores);
     if derivatives.logprob.len() != inputs.num_targets() {
         candle_core::bail!(
             "{} derivatives for {} targets",
@@ -156,7 +156,7 @@ fn backward_head<T>(
     };
     gradients.add(name, d_head)?;
     gradients.add(Qwen25Vl::NORM, d_norm)?;
-    Ok((scores, d_chosen, objective))
+    Ok((scores, d_chosen, loss))
 }
 
 /// Of a pass that did not take place.

@@ -109,7 +109,7 @@ impl<'a> MicroBatch<'a> {
         self.first_pass.get_or_insert_with(|| FirstPass {
             logprob: pass.scores.logprob.clone(),
             entropy: pass.scores.entropy.clone(),
-            kl: pass.objective.kl.clone(),
+            kl: pass.loss.kl.clone(),
         });
     }
 

@@ -18,8 +18,9 @@ pub(super) struct StepRecord {
     pub(super) bad_sample: Option<serde_json::Value>,
 }
 
-impl From<StepMetrics> for StepRecord {
-    fn from(metrics: StepMetrics) -> Self {
+impl StepRecord {
+    /// Of a step for which no rank had a question.
+    pub(super) fn empty(metrics: StepMetrics) -> Self {
         Self {
             metrics,
             ..Self::default()

@@ -157,7 +157,7 @@ pub(super) fn supervised_step(
     let dist = trainer.dist();
     let worked = worked_examples(trainer, examples)?;
     if !dist.any(!worked.is_empty())? {
-        return Ok(trainer.empty_metrics().into());
+        return Ok(StepRecord::empty(trainer.empty_metrics()));
     }
     let batches = batches(trainer, &worked)?;
     let inputs: Vec<&PackedInputs> = batches.iter().map(|batch| &batch.inputs).collect();
@@ -169,7 +169,7 @@ pub(super) fn supervised_step(
     })?;
     let entropy = passes.iter().flat_map(|pass| &pass.scores.entropy);
     let entropy = Mean::of(entropy.map(|&entropy| f64::from(entropy)));
-    let loss = passes.iter().map(|pass| pass.objective).sum();
+    let loss = passes.iter().map(|pass| pass.loss).sum();
     let gradients = if passes.is_empty() {
         trainer.zero_gradients()?
     } else {

@@ -39,7 +39,7 @@ pub(super) fn reinforced_step(
     let prompted = trainer.prompts(examples)?;
     // A rank without questions goes on as long as another has some: what follows waits for all.
     if !dist.any(!prompted.is_empty())? {
-        return Ok(trainer.empty_metrics().into());
+        return Ok(StepRecord::empty(trainer.empty_metrics()));
     }
     let completions = match replayed {
         Some(lines) => trainer.replay(&prompted, lines)?,
@@ -121,7 +121,7 @@ fn add_up(
     let (mut losses, mut gradients) = (Vec::new(), Vec::new());
     for (batch, pass) in batches.iter_mut().zip(passes) {
         batch.keep_first_pass(&pass);
-        losses.push((pass.objective, batch.loss_weight));
+        losses.push((pass.loss, batch.loss_weight));
         gradients.push(pass.gradients);
     }
     let gradients = if gradients.is_empty() {

@@ -89,9 +89,9 @@ fn losses_divergences_and_every_gradient() {
     for (objective, kl) in [("grpo", None), ("cdpo", Some(&kl))] {
         let pass = pass(&policy, &inputs, &bias, kl);
         let want = reference.values(&format!("{objective}.loss"))[0];
-        assert_values(objective, &[pass.objective.loss as f32], &[want], 1e-5);
+        assert_values(objective, &[pass.loss.loss as f32], &[want], 1e-5);
         if kl.is_some() {
-            assert_values("k3", &pass.objective.kl, &joined(&reference, "k3"), 2e-4);
+            assert_values("k3", &pass.loss.kl, &joined(&reference, "k3"), 2e-4);
         }
         let want = reference.behind(&format!("{objective}.grad."));
         assert!(want.keys().eq(pass.gradients.keys()));
@@ -124,7 +124,7 @@ fn five_updates() {
         let update = optimizer
             .step(&pass.gradients, config.learning_rate)
             .unwrap();
-        let loss = pass.objective.loss as f32;
+        let loss = pass.loss.loss as f32;
         assert_values("loss", &[loss], &[losses[step]], 1e-4);
         let norm = update.grad_norm as f32;
         assert_values("norm", &[norm], &[norms[step]], 1e-3 * norms[step]);

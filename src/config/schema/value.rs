@@ -142,8 +142,19 @@ impl Setting {
             Some(message) => format!("is {shown}, {message}"),
             None if keyword == "uniqueItems" => format!("is {shown}, must name each once"),
             None if keyword == "type" => self.refused(&shown),
-            None => format!("is {shown}, must be {}", self.bounds()),
+            None => format!("is {shown}, must be {}", self.meets(keyword)),
         })
+    }
+
+    /// What a value that meets `keyword` is.
+    fn meets(&self, keyword: &str) -> String {
+        match (keyword, self.multiple_of, &self.pattern) {
+            ("minLength", _, _) if self.min_length == 1 => "at least a letter".to_owned(),
+            ("minLength", _, _) => format!("at least {} letters", self.min_length),
+            ("multipleOf", Some(of), _) => format!("a multiple of {of}"),
+            ("pattern", _, Some(pattern)) => format!("like {pattern}"),
+            _ => self.bounds(),
+        }
     }
 
     /// The first keyword of the schema that a value does not meet.

@@ -46,7 +46,7 @@ impl Collision {
 
 /// What happens in one simulation.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
+pub struct Simulation {
     /// Per clip frame, per object.
     pub(crate) frames: Vec<[Motion; NUM_OBJECTS]>,
     /// First contacts, in order of time.
@@ -55,7 +55,7 @@ pub struct Outcome {
     pub(crate) gaps: [f64; PAIRS.len()],
 }
 
-impl Outcome {
+impl Simulation {
     /// Whether these two objects collide.
     pub(crate) fn collide(&self, pair: (usize, usize)) -> bool {
         self.collisions.iter().any(|event| event.is_between(pair))
@@ -63,11 +63,11 @@ impl Outcome {
 }
 
 /// Lets the scene run, without one object if `removed` names it. A removed object touches nothing.
-pub fn simulate(start: &[Motion; NUM_OBJECTS], removed: Option<usize>) -> Outcome {
+pub fn simulate(start: &[Motion; NUM_OBJECTS], removed: Option<usize>) -> Simulation {
     let step = 1.0 / MINI.substeps as f64;
     let steps_per_frame = MINI.substeps / MINI.frames_per_sample;
     let mut objects = *start;
-    let mut outcome = Outcome {
+    let mut simulation = Simulation {
         frames: vec![objects],
         collisions: Vec::new(),
         gaps: [f64::INFINITY; PAIRS.len()],
@@ -77,7 +77,7 @@ pub fn simulate(start: &[Motion; NUM_OBJECTS], removed: Option<usize>) -> Outcom
             slide(object, step);
         }
         let time = substep as f64 * step;
-        for (pair, gap) in PAIRS.iter().zip(&mut outcome.gaps) {
+        for (pair, gap) in PAIRS.iter().zip(&mut simulation.gaps) {
             if removed.is_some_and(|removed| pair.0 == removed || pair.1 == removed) {
                 continue;
             }
@@ -90,19 +90,19 @@ pub fn simulate(start: &[Motion; NUM_OBJECTS], removed: Option<usize>) -> Outcom
                 continue;
             }
             if let Some(collision) = collide(&mut objects, *pair, time)
-                && !outcome
+                && !simulation
                     .collisions
                     .iter()
                     .any(|event| event.is_between(*pair))
             {
-                outcome.collisions.push(collision);
+                simulation.collisions.push(collision);
             }
         }
         if substep % steps_per_frame == 0 {
-            outcome.frames.push(objects);
+            simulation.frames.push(objects);
         }
     }
-    outcome
+    simulation
 }
 
 /// One substep of sliding with Coulomb friction.
@@ -190,25 +190,25 @@ mod tests {
 
     #[test]
     fn a_push_goes_down_the_row() {
-        let outcome = simulate(&row(), None);
-        let events: Vec<_> = outcome
+        let simulation = simulate(&row(), None);
+        let events: Vec<_> = simulation
             .collisions
             .iter()
             .map(|event| (event.agent, event.target))
             .collect();
         assert_eq!(events, [(0, 1), (1, 2)]);
-        assert_eq!(outcome.frames.len(), MINI.clip_frames());
+        assert_eq!(simulation.frames.len(), MINI.clip_frames());
         // Seven pixels of free way at about fourteen pixels per sampled frame.
-        assert!((outcome.collisions[0].time - 0.5).abs() < 0.06);
-        assert!((outcome.collisions[0].impact_speed - 14.0 + MINI.friction / 2.0).abs() < 0.05);
-        assert!(outcome.collisions[0].impact_offset < 1e-9);
+        assert!((simulation.collisions[0].time - 0.5).abs() < 0.06);
+        assert!((simulation.collisions[0].impact_speed - 14.0 + MINI.friction / 2.0).abs() < 0.05);
+        assert!(simulation.collisions[0].impact_offset < 1e-9);
     }
 
     #[test]
     fn without_the_first_nothing_moves_and_without_the_second_the_third_is_hit() {
         assert!(simulate(&row(), Some(0)).collisions.is_empty());
-        let outcome = simulate(&row(), Some(1));
-        assert!(outcome.collide((2, 0)) && outcome.collisions.len() == 1);
+        let simulation = simulate(&row(), Some(1));
+        assert!(simulation.collide((2, 0)) && simulation.collisions.len() == 1);
     }
 
     #[test]

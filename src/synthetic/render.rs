@@ -1,6 +1,6 @@
 //! A scene's frames as RGB pictures: flat anti-aliased shapes on a floor whose colour tells the place.
 
-use super::physics::{Motion, NUM_OBJECTS, Outcome};
+use super::physics::{Motion, NUM_OBJECTS, Simulation};
 use super::scene::{COLORS, Look, Shape};
 use super::spec::MINI;
 
@@ -8,7 +8,7 @@ use super::spec::MINI;
 pub(crate) type Picture = Vec<u8>;
 
 /// Every frame of the clip.
-pub fn render(looks: &[Look; NUM_OBJECTS], outcome: &Outcome) -> Vec<Picture> {
+pub fn render(looks: &[Look; NUM_OBJECTS], simulation: &Simulation) -> Vec<Picture> {
     let floor = floor();
     let draw_all = |objects: &[Motion; NUM_OBJECTS]| {
         let mut picture = floor.clone();
@@ -17,7 +17,7 @@ pub fn render(looks: &[Look; NUM_OBJECTS], outcome: &Outcome) -> Vec<Picture> {
         }
         picture
     };
-    outcome.frames.iter().map(draw_all).collect()
+    simulation.frames.iter().map(draw_all).collect()
 }
 
 /// The empty floor: red grows to the right, green grows downwards, so that a colour is a place.

@@ -1,7 +1,7 @@
 //! Sampling a scene from a seed: what stands where, what moves, and what happens with and without
 //! each object.
 
-use super::physics::{Motion, NUM_OBJECTS, Outcome, PAIRS, Vector, simulate};
+use super::physics::{Motion, NUM_OBJECTS, PAIRS, Simulation, Vector, simulate};
 use super::spec::{MINI, Topic};
 use crate::config::QuestionKind;
 use rand::Rng;
@@ -76,9 +76,9 @@ pub struct Scene {
     /// Where they start and how they move then.
     pub(crate) start: [Motion; NUM_OBJECTS],
     /// What the clip shows.
-    pub factual: Outcome,
+    pub factual: Simulation,
     /// What happens when the object of that index is removed.
-    pub(crate) without: Vec<Outcome>,
+    pub(crate) without: Vec<Simulation>,
 }
 
 impl Scene {
@@ -103,7 +103,7 @@ impl Scene {
         pairs
     }
 
-    /// The kind of the question about this object's removal; none when some outcome has no right or
+    /// The kind of the question about this object's removal; none when some simulation has no right or
     /// no wrong option, seen or true.
     pub(crate) fn question_kind(&self, removed: usize) -> Option<QuestionKind> {
         let pairs = Self::pairs_without(removed);
@@ -178,9 +178,9 @@ pub fn sample_scene(rng: &mut ChaCha8Rng, topic: Topic) -> Scene {
     }
 }
 
-/// Whether every collision and every miss of a factual outcome can be seen.
-fn is_clear(outcome: &Outcome) -> bool {
-    let events = &outcome.collisions;
+/// Whether every collision and every miss of a factual simulation can be seen.
+fn is_clear(simulation: &Simulation) -> bool {
+    let events = &simulation.collisions;
     (1..=MINI.max_events).contains(&events.len())
         && events.iter().all(|event| {
             event.impact_speed >= MINI.min_impact_speed
@@ -192,8 +192,8 @@ fn is_clear(outcome: &Outcome) -> bool {
             .all(|pair| pair[1].time - pair[0].time >= MINI.min_event_distance)
         && PAIRS
             .iter()
-            .zip(outcome.gaps)
-            .all(|(pair, gap)| gap >= MINI.min_gap || outcome.collide(*pair))
+            .zip(simulation.gaps)
+            .all(|(pair, gap)| gap >= MINI.min_gap || simulation.collide(*pair))
 }
 
 fn sample_looks(rng: &mut ChaCha8Rng) -> [Look; NUM_OBJECTS] {

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 /// A checkpoint that could not be written or is not one.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CheckpointError {
+pub(crate) enum TrainerCheckpointError {
     /// The disk is full.
     #[error(
         "no space left for the checkpoint of step {step} in {folder}: nothing of it was kept; {previous}; make room and start the \
@@ -121,7 +121,7 @@ impl Checkpoints {
     /// the steps that are kept.
     ///
     /// # Errors
-    /// [`CheckpointError::NoSpace`] on a full disk; whatever fails, the checkpoints that were there stay.
+    /// [`TrainerCheckpointError::NoSpace`] on a full disk; whatever fails, the checkpoints that were there stay.
     pub(crate) fn save(
         &self,
         step: usize,
@@ -147,7 +147,7 @@ impl Checkpoints {
             Ok(None) => "there is no earlier one".to_owned(),
             Err(error) => format!("whether there is an earlier one is not known ({error})"),
         };
-        error.context(CheckpointError::NoSpace {
+        error.context(TrainerCheckpointError::NoSpace {
             step,
             folder: self.folder.clone(),
             previous,
@@ -195,10 +195,10 @@ pub(crate) fn write_state(checkpoint: &Path, state: &TrainerState, config: &Conf
 /// Reads what [`write_state`] wrote.
 ///
 /// # Errors
-/// [`CheckpointError::NotACheckpoint`] names what is missing.
+/// [`TrainerCheckpointError::NotACheckpoint`] names what is missing.
 pub(crate) fn read_state(checkpoint: &Path) -> Result<(TrainerState, Config)> {
     let folder = trainer_folder(checkpoint);
-    let not_one = |reason: String| CheckpointError::NotACheckpoint {
+    let not_one = |reason: String| TrainerCheckpointError::NotACheckpoint {
         path: checkpoint.to_path_buf(),
         reason,
     };

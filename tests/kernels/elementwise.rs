@@ -5,7 +5,7 @@ use crate::{DTYPES, bound, close, random, wide};
 use candle_core::{DType, Device, Result, Tensor};
 use videothinker::model::ops::Ops;
 use videothinker::model::ops::cuda::norm;
-use videothinker::model::ops::cuda::rotary::{Projection, Turn, bias_rotary, rotary};
+use videothinker::model::ops::cuda::rotary::{Projection, RotaryDirection, bias_rotary, rotary};
 use videothinker::model::ops::cuda::sum_squares::sum_squares;
 use videothinker::model::ops::cuda::swiglu;
 
@@ -92,13 +92,13 @@ fn bias_and_rotary_are_their_twins() -> Result<()> {
         };
         let (got_q, got_k) = on_cpu(|| {
             let (q, k) = (with_bias(&q, &q_bias), with_bias(&k, &k_bias));
-            bias_rotary(q, k, &cos, &sin, Turn::Forward)
+            bias_rotary(q, k, &cos, &sin, RotaryDirection::Forward)
         })?;
         for (x, bias, got) in [(&q, &q_bias, got_q), (&k, &k_bias, got_k)] {
             let want = wide(x)?.broadcast_add(&wide(bias)?)?;
             close(&got, &Ops::Cpu.rotary(&want, &cos, &sin)?, bound(dtype));
         }
-        let back = on_cpu(|| rotary(&k, &cos, &sin, Turn::Backward))?;
+        let back = on_cpu(|| rotary(&k, &cos, &sin, RotaryDirection::Backward))?;
         close(
             &back,
             &Ops::Cpu.rotary_backward(&wide(&k)?, &cos, &sin)?,

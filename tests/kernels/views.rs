@@ -7,7 +7,7 @@ use videothinker::config::SamplingConfig;
 use videothinker::model::ops::cuda::attention::{Attended, BlockTables};
 use videothinker::model::ops::cuda::decode::{Cached, Projected, append, attend};
 use videothinker::model::ops::cuda::norm::{add_rms_norm, rms_norm, rms_norm_backward};
-use videothinker::model::ops::cuda::rotary::{Projection, Turn, bias_rotary};
+use videothinker::model::ops::cuda::rotary::{Projection, RotaryDirection, bias_rotary};
 use videothinker::model::ops::cuda::sampler::DeviceSampler;
 use videothinker::model::ops::cuda::sum_squares::sum_squares;
 use videothinker::model::ops::cuda::swiglu::{swiglu, swiglu_backward};
@@ -91,7 +91,13 @@ fn elementwise_kernels_take_views() -> Result<()> {
                 x: q,
                 bias: Some(bias),
             };
-            let (q, k) = bias_rotary(q, Projection { x: k, bias: None }, cos, sin, Turn::Forward)?;
+            let (q, k) = bias_rotary(
+                q,
+                Projection { x: k, bias: None },
+                cos,
+                sin,
+                RotaryDirection::Forward,
+            )?;
             Ok(vec![q, k])
         });
     }

@@ -19,8 +19,8 @@ use videothinker::data::read_questions;
 use videothinker::synthetic::WorldOptions;
 use videothinker::synthetic::physics::Motion;
 use videothinker::synthetic::physics::NUM_OBJECTS;
-use videothinker::synthetic::physics::Outcome;
 use videothinker::synthetic::physics::PAIRS;
+use videothinker::synthetic::physics::Simulation;
 use videothinker::synthetic::physics::simulate;
 use videothinker::synthetic::render::render;
 use videothinker::synthetic::scene::sample_scene;
@@ -145,8 +145,8 @@ fn answers_and_kinds_follow_from_simulating_the_annotated_start() {
         let official = &scene.questions[0];
         let question = &questions[position];
         let history = History::new(&annotation);
-        let events = |outcome: &Outcome| -> Vec<Event> {
-            let pairs = outcome.collisions.iter();
+        let events = |simulation: &Simulation| -> Vec<Event> {
+            let pairs = simulation.collisions.iter();
             let pairs = pairs.map(|event| (event.agent as u32, event.target as u32));
             pairs
                 .map(|(agent, target)| Event::collision(agent, target, None))

@@ -21,7 +21,7 @@ pub(crate) use crate::model::ops::cpu::simd::vectorized;
 
 use crate::model::ops::cpu::elementwise;
 use crate::model::ops::cuda::norm;
-use crate::model::ops::cuda::rotary::{self, Projection, Turn};
+use crate::model::ops::cuda::rotary::{self, Projection, RotaryDirection};
 use crate::model::ops::cuda::swiglu;
 use crate::model::ops::linear::Affine;
 use candle_core::{Result, Tensor, bail};
@@ -150,7 +150,7 @@ impl Ops {
     pub fn rotary(self, x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
         match self {
             Self::Cpu => elementwise::rotary(x, cos, sin),
-            Self::Cuda => rotary::rotary(&x.contiguous()?, cos, sin, Turn::Forward),
+            Self::Cuda => rotary::rotary(&x.contiguous()?, cos, sin, RotaryDirection::Forward),
         }
     }
 
@@ -163,7 +163,12 @@ impl Ops {
     ) -> Result<Tensor> {
         match self {
             Self::Cpu => elementwise::rotary(grad_output, cos, &sin.neg()?),
-            Self::Cuda => rotary::rotary(&grad_output.contiguous()?, cos, sin, Turn::Backward),
+            Self::Cuda => rotary::rotary(
+                &grad_output.contiguous()?,
+                cos,
+                sin,
+                RotaryDirection::Backward,
+            ),
         }
     }
 
@@ -190,7 +195,7 @@ impl Ops {
                     bias: Some(bias),
                 };
                 let (q, k) = (with_bias(&q, &query.1), with_bias(&k, &key.1));
-                rotary::bias_rotary(q, k, cos, sin, Turn::Forward)
+                rotary::bias_rotary(q, k, cos, sin, RotaryDirection::Forward)
             }
         }
     }

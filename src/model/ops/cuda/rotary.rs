@@ -10,7 +10,7 @@ const THREADS: u32 = 256;
 
 /// Which way a row's angles turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum RotaryDirection {
     /// As in the forward pass.
     Forward,
     /// Back: the gradient of the former.
@@ -27,9 +27,14 @@ pub struct Projection<'a> {
 }
 
 /// `x [N, heads · d]` turned by angles whose `cos` and `sin` are `[N, d/2]` in f32.
-pub fn rotary(x: &Tensor, cos: &Tensor, sin: &Tensor, turn: Turn) -> Result<Tensor> {
+pub fn rotary(
+    x: &Tensor,
+    cos: &Tensor,
+    sin: &Tensor,
+    direction: RotaryDirection,
+) -> Result<Tensor> {
     let x = Projection { x, bias: None };
-    rotate(x, None, cos, sin, turn).map(|(x, _)| x)
+    rotate(x, None, cos, sin, direction).map(|(x, _)| x)
 }
 
 /// Queries and keys, each with its bias, turned.
@@ -38,9 +43,9 @@ pub fn bias_rotary(
     k: Projection,
     cos: &Tensor,
     sin: &Tensor,
-    turn: Turn,
+    direction: RotaryDirection,
 ) -> Result<(Tensor, Tensor)> {
-    rotate(q, Some(k), cos, sin, turn)
+    rotate(q, Some(k), cos, sin, direction)
 }
 
 fn rotate(
@@ -48,7 +53,7 @@ fn rotate(
     k: Option<Projection>,
     cos: &Tensor,
     sin: &Tensor,
-    turn: Turn,
+    direction: RotaryDirection,
 ) -> Result<(Tensor, Tensor)> {
     let (rows, half) = cos.dims2()?;
     if cos.dtype() != DType::F32 || sin.dtype() != DType::F32 || sin.shape() != cos.shape() {
@@ -90,7 +95,11 @@ fn rotate(
         .tensor(sin)
         .size(rows)
         .size(half)
-        .float(if turn == Turn::Forward { 1.0 } else { -1.0 })
+        .float(if direction == RotaryDirection::Forward {
+            1.0
+        } else {
+            -1.0
+        })
         .run(grid)?;
     Ok((q_out, k_out))
 }

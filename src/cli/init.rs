@@ -74,9 +74,10 @@ pub fn write_untrained(
 ) -> Result<()> {
     let tokenizer = write_tokenizer(folder, corpus)?;
     let spec = miniature_spec(special_tokens(&tokenizer)?, tokenizer.vocab_size());
-    write_json(&folder.join("config.json"), &spec.to_config_json("float32"))?;
     let weights = init_weights(&spec, EMBEDDING_STD, seed, DType::F32, &Device::Cpu)?;
     save(&weights, folder, u64::MAX)?;
+    // Last: a folder that has it is a whole model.
+    write_json(&folder.join("config.json"), &spec.to_config_json("float32"))?;
     Ok(())
 }
 

@@ -14,7 +14,7 @@ pub enum CheckpointError {
     File(#[from] FileError),
     /// The disk is full.
     #[error(
-        "{path}: no space left on the device ({bytes} bytes to write): free some or set output_dir to another disk"
+        "{path}: no space left on the device ({bytes} bytes to write): free some, or write to another disk"
     )]
     DiskFull {
         /// The file being written.

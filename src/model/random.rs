@@ -90,7 +90,6 @@ pub(crate) fn write_random(
     shard_bytes: u64,
 ) -> std::result::Result<(), CheckpointError> {
     let config = spec.to_config_json(torch_name(dtype)?);
-    write_json(&folder.join("config.json"), &config)?;
     let entries: Vec<Entry> = expected_shapes(spec)
         .into_iter()
         .map(|(name, shape)| Entry { name, dtype, shape })
@@ -99,7 +98,9 @@ pub(crate) fn write_random(
         DType::F32 => random_tensor::<f32>(spec, entry, seed, |value| value),
         DType::BF16 => random_tensor(spec, entry, seed, bf16::from_f32),
         other => candle_core::bail!("random weights are f32 or bf16, not {other:?}"),
-    })
+    })?;
+    // Last: a folder that has it is a whole model.
+    write_json(&folder.join("config.json"), &config)
 }
 
 fn random_tensor<T: WithDType + Send>(
@@ -148,6 +149,15 @@ mod tests {
         let shapes = expected_shapes(&three_billion(SpecialTokens::published()));
         let count: usize = shapes.values().map(candle_core::Shape::elem_count).sum();
         assert_eq!(count, 3_754_622_976);
+    }
+
+    #[test]
+    fn a_folder_without_its_weights_is_no_model() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("model.safetensors/in the way")).unwrap();
+        let spec = tiny(SpecialTokens::published(), 64);
+        write_random(folder.path(), &spec, 1, DType::F32, u64::MAX).unwrap_err();
+        assert!(!folder.path().join("config.json").exists());
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Pass<T> {
     pub loss: T,
 }
 
-/// Scores the targets of `inputs`, asks `loss` for the loss's derivatives, and carries them back to every
+/// Scores the targets of `inputs`, asks `loss` for its derivatives, and carries them back to every
 /// trainable tensor, whose gradients are left where `placement` says.
 ///
 /// `reference` (the frozen model's rows for the same inputs) is given when the loss uses exact divergences.

@@ -45,6 +45,7 @@ impl KindRule {
         }
     }
 }
+
 /// Whether a counterfactual question is observational, by each rule.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Observational {

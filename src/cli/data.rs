@@ -12,6 +12,7 @@ use crate::data::clevrer::Labels;
 use crate::data::clevrer::QuestionType;
 use crate::data::read_questions;
 use crate::synthetic::Summary;
+use crate::synthetic::WorkedStyle;
 use crate::synthetic::WorldOptions;
 use crate::synthetic::write_world;
 use crate::util::console;
@@ -55,6 +56,19 @@ struct MiniArgs {
     /// Questions asked about a training or validation scene, where it has as many
     #[arg(long, value_name = "N", default_value_t = WorldOptions::default().questions_per_scene)]
     questions_per_scene: usize,
+    /// Share of inferential questions where a scene has one question
+    #[arg(long, value_name = "SHARE", default_value_t = WorldOptions::default().inferential_share)]
+    inferential_share: f64,
+    /// Share of worked answers that think the object away, whatever the kind of question
+    /// [default: 0.35 on observational, 0.8 on inferential questions]
+    #[arg(long, value_name = "SHARE", requires = "sft")]
+    thinker_share: Option<f64>,
+    /// Probability with which each verdict that a worked answer imagines is wrong; the answer follows it
+    #[arg(long, value_name = "P", default_value_t = WorkedStyle::DEFAULT.thinker_noise, requires = "sft")]
+    thinker_noise: f64,
+    /// Ask half of the worked observational questions without their condition ("What will happen?")
+    #[arg(long, requires = "sft")]
+    strip_condition: bool,
     /// Seed of everything
     #[arg(long, default_value_t = WorldOptions::default().seed)]
     seed: u64,
@@ -119,6 +133,12 @@ fn mini(args: &MiniArgs) -> Result<String> {
         validation: args.validation,
         sft: args.sft,
         questions_per_scene: args.questions_per_scene,
+        inferential_share: args.inferential_share,
+        worked: WorkedStyle {
+            thinker_share: args.thinker_share,
+            thinker_noise: args.thinker_noise,
+            strip_condition: args.strip_condition,
+        },
         seed: args.seed,
     };
     let bar = console::counter("scenes", args.train + args.validation + args.sft);

@@ -5,60 +5,76 @@
 //! inferential ones.
 
 use super::physics::Vector;
-use super::questions::{Choice, Counterfactual};
+use super::questions::Counterfactual;
 use super::scene::{Look, Scene};
 use super::spec::MINI;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
 /// How a worked answer argues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Style {
     /// Takes what is seen for the answer.
     Observer,
-    /// Thinks the object away first.
-    Thinker,
+    /// Thinks the object away first: whether it takes each option to happen then.
+    Thinker(Vec<bool>),
 }
 
 impl Style {
+    /// A thinker whose verdict on an option is wrong with probability `noise`, each by itself. As the observer, it takes
+    /// at least one option to happen: verdicts by which none does are drawn again.
+    pub(crate) fn thinker(question: &Counterfactual, noise: f64, rng: &mut ChaCha8Rng) -> Self {
+        let truth = question.choices.iter().map(|choice| choice.is_right);
+        let truth: Vec<bool> = truth.collect();
+        if noise <= 0.0 {
+            return Self::Thinker(truth);
+        }
+        loop {
+            let verdicts = truth.iter().map(|right| *right != rng.random_bool(noise));
+            let verdicts: Vec<bool> = verdicts.collect();
+            if verdicts.contains(&true) {
+                return Self::Thinker(verdicts);
+            }
+        }
+    }
+
     /// The word used in files.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::Observer => "observer",
-            Self::Thinker => "thinker",
+            Self::Thinker(_) => "thinker",
         }
     }
 }
 
 /// The worked answer to a question: option by option, what happens in the video, and for the thinker once more
-/// without the object.
-pub(crate) fn worked_answer(scene: &Scene, question: &Counterfactual, style: Style) -> String {
-    let seen = go_through(scene, question, |choice| choice.is_seen);
-    let (thought, letters) = match style {
-        Style::Observer => (String::new(), question.letters(|choice| choice.is_seen)),
-        Style::Thinker => {
+/// without the object. The letters are those of the last verdicts.
+pub(crate) fn worked_answer(scene: &Scene, question: &Counterfactual, style: &Style) -> String {
+    let seen = question.choices.iter().map(|choice| choice.is_seen);
+    let seen: Vec<bool> = seen.collect();
+    let (thought, last) = match style {
+        Style::Observer => (String::new(), &seen),
+        Style::Thinker(imagined) => {
             let removed = scene.looks[question.removed].name();
-            let imagined = go_through(scene, question, |choice| choice.is_right);
-            (
-                format!(" Without the {removed} {imagined}."),
-                question.letters(|choice| choice.is_right),
-            )
+            let told = go_through(scene, question, imagined);
+            (format!(" Without the {removed} {told}."), imagined)
         }
     };
-    let letters: Vec<String> = letters.iter().map(char::to_string).collect();
+    let letters = last.iter().zip('A'..).filter(|(happens, _)| **happens);
+    let letters: Vec<String> = letters.map(|(_, letter)| letter.to_string()).collect();
     format!(
-        "<think>In the video {seen}.{thought}</think><answer>{}</answer>",
+        "<think>In the video {}.{thought}</think><answer>{}</answer>",
+        go_through(scene, question, &seen),
         letters.join(", ")
     )
 }
 
 /// `A: the red cube and the blue sphere collide, B: the red cube and the gray sphere do not, …`
-fn go_through(
-    scene: &Scene,
-    question: &Counterfactual,
-    happens: impl Fn(&Choice) -> bool,
-) -> String {
-    let options = question.choices.iter().zip('A'..).map(|(choice, letter)| {
-        let verdict = if happens(choice) { "collide" } else { "do not" };
+fn go_through(scene: &Scene, question: &Counterfactual, happens: &[bool]) -> String {
+    let options = question.choices.iter().zip('A'..).zip(happens);
+    let options = options.map(|((choice, letter), happens)| {
+        let verdict = if *happens { "collide" } else { "do not" };
         format!("{letter}: {} {verdict}", pair(scene, choice.pair))
     });
     options.collect::<Vec<_>>().join(", ")
@@ -205,7 +221,8 @@ mod tests {
 
     #[test]
     fn only_the_thinker_is_right_on_inferential_questions() {
-        for (index, wanted) in MINI.topics(30, 1).into_iter().enumerate() {
+        let topics = MINI.topics(30, MINI.inferential_share());
+        for (index, wanted) in topics.into_iter().enumerate() {
             let mut rng = scene_rng(2, index);
             let scene = sample_scene(&mut rng, wanted);
             let question = &sample_questions(&scene, wanted, 1, &mut rng)[0];
@@ -215,8 +232,9 @@ mod tests {
                 .map(char::to_string)
                 .collect();
             let truth = Answer::parse(&truth.join(","));
-            let thinker = worked_answer(&scene, question, Style::Thinker);
-            let observer = worked_answer(&scene, question, Style::Observer);
+            let thinks = Style::thinker(question, 0.0, &mut rng);
+            let thinker = worked_answer(&scene, question, &thinks);
+            let observer = worked_answer(&scene, question, &Style::Observer);
             assert_eq!(Answer::parse(&thinker), truth, "{thinker}");
             assert_eq!(
                 Answer::parse(&observer) == truth,
@@ -236,6 +254,30 @@ mod tests {
                 assert_eq!(told.matches(" do not").count(), 3 - happens.len());
             }
         }
+    }
+
+    #[test]
+    fn a_noisy_thinker_answers_what_it_imagines() {
+        let (mut wrong, mut verdicts) = (0, 0);
+        for (index, topic) in MINI.topics(400, 0.5).into_iter().enumerate() {
+            let mut rng = scene_rng(6, index);
+            let scene = sample_scene(&mut rng, topic);
+            let question = &sample_questions(&scene, topic, 1, &mut rng)[0];
+            let style = Style::thinker(question, 0.25, &mut rng);
+            let Style::Thinker(imagined) = &style else {
+                panic!("{style:?}");
+            };
+            let told = worked_answer(&scene, question, &style);
+            let answer = told.split("<answer>").nth(1).unwrap();
+            for ((choice, letter), happens) in question.choices.iter().zip('A'..).zip(imagined) {
+                assert_eq!(answer.contains(letter), *happens, "{told}");
+                wrong += usize::from(choice.is_right != *happens);
+                verdicts += 1;
+            }
+        }
+        let share = f64::from(wrong as u32) / f64::from(verdicts);
+        // A quarter, less what is drawn again; four standard errors of 1,200 draws are 5 %.
+        assert!((share - 0.25).abs() < 0.05, "{share}");
     }
 
     #[test]

@@ -34,8 +34,8 @@ use questions::{Counterfactual, sample_questions};
 use scene::{Scene, sample_scene, scene_rng};
 use spec::{MINI, Topic};
 
-/// How large a world to make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How large a world to make, and of what.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WorldOptions {
     /// Scenes to train on by reinforcement; numbered from 0 as in CLEVRER.
     pub train: usize,
@@ -45,18 +45,65 @@ pub struct WorldOptions {
     pub sft: usize,
     /// Questions asked about a training or validation scene, where it has as many.
     pub questions_per_scene: usize,
+    /// Share of inferential questions where a scene has one question; the others are observational.
+    pub inferential_share: f64,
+    /// How worked answers argue.
+    pub worked: WorkedStyle,
     /// Seed of everything.
     pub seed: u64,
 }
 
+impl WorldOptions {
+    /// What `data mini` makes unless it is told otherwise.
+    pub const DEFAULT: Self = Self {
+        train: 2000,
+        validation: 2000,
+        sft: 0,
+        questions_per_scene: 1,
+        inferential_share: MINI.inferential_share(),
+        worked: WorkedStyle::DEFAULT,
+        seed: 1,
+    };
+}
+
 impl Default for WorldOptions {
     fn default() -> Self {
-        Self {
-            train: 2000,
-            validation: 2000,
-            sft: 0,
-            questions_per_scene: 1,
-            seed: 1,
+        Self::DEFAULT
+    }
+}
+
+/// How worked answers argue: who thinks, and how well.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WorkedStyle {
+    /// Share of answers that think the object away, whatever the kind of question; the others observe. Absent: 35 % on
+    /// observational and 80 % on inferential questions, as if who answers knew the kind.
+    pub thinker_share: Option<f64>,
+    /// Probability with which each imagined verdict is wrong; the answer follows it. Thinking is then at first worse than
+    /// observing where the shortcut holds, and better only once it is learnt.
+    pub thinker_noise: f64,
+    /// Ask the second question of a scene, where it is observational, without its condition ("What will happen?"), the
+    /// answer as it is.
+    pub strip_condition: bool,
+}
+
+impl WorkedStyle {
+    /// Thinkers know the kind of question, and what they imagine is true.
+    pub const DEFAULT: Self = Self {
+        thinker_share: None,
+        thinker_noise: 0.0,
+        strip_condition: false,
+    };
+
+    /// How the answer to `question` argues.
+    fn draw(&self, question: &Counterfactual, rng: &mut ChaCha8Rng) -> Style {
+        let inferential = question.kind == QuestionKind::Inferential;
+        let share = self
+            .thinker_share
+            .unwrap_or(MINI.thinker_shares[usize::from(inferential)]);
+        if rng.random_bool(share) {
+            Style::thinker(question, self.thinker_noise, rng)
+        } else {
+            Style::Observer
         }
     }
 }
@@ -91,6 +138,13 @@ pub enum WorldError {
     /// There is nothing to ask.
     #[error("questions per scene must be between 1 and {NUM_OBJECTS}")]
     QuestionsPerScene,
+    /// It is no share.
+    #[error("{name} must be between 0 and {most}, not {value}")]
+    Share {
+        name: &'static str,
+        most: f64,
+        value: f64,
+    },
     /// A clip.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -109,6 +163,8 @@ struct WorldSplit {
     first_index: usize,
     num_scenes: usize,
     questions_per_scene: usize,
+    /// Among scenes: those whose first question is inferential.
+    inferential_share: f64,
 }
 
 /// Makes a world below `out`:
@@ -127,6 +183,7 @@ pub fn write_world(
     if !(1..=NUM_OBJECTS).contains(&options.questions_per_scene) {
         return Err(WorldError::QuestionsPerScene);
     }
+    check_shares(options)?;
     let asked = |name, first_index, num_scenes, room| {
         if num_scenes > room {
             return Err(WorldError::TooMany {
@@ -140,12 +197,15 @@ pub fn write_world(
             first_index,
             num_scenes,
             questions_per_scene: options.questions_per_scene,
+            inferential_share: options.inferential_share * options.questions_per_scene as f64,
         })
     };
     let train = asked("train", 0, options.train, 10_000)?;
     let validation = asked("validation", 10_000, options.validation, 5_000)?;
     let sft = WorldSplit {
         questions_per_scene: MINI.worked_questions,
+        // As if for three questions: three quarters of the first ones are inferential, which take the most practice.
+        inferential_share: 3.0 * options.inferential_share,
         ..asked("sft", 20_000, options.sft, 80_000)?
     };
     make_folders(out, &[train, validation, sft])?;
@@ -157,7 +217,7 @@ pub fn write_world(
         Ok(counts)
     };
     let (train, validation) = (official(train)?, official(validation)?);
-    let (worked_answers, bytes) = write_worked(sft, options.seed, out, progress)?;
+    let (worked_answers, bytes) = write_worked(sft, options, out, progress)?;
     Ok(Summary {
         train,
         validation,
@@ -165,6 +225,30 @@ pub fn write_world(
         clips: options.train + options.validation + options.sft,
         clip_bytes: clip_bytes + bytes,
     })
+}
+
+fn check_shares(options: &WorldOptions) -> Result<(), WorldError> {
+    let worked = &options.worked;
+    // From one half on a verdict would say the opposite; at 1 those of a question with all options right never end.
+    let shares = [
+        (
+            "the share of inferential questions",
+            options.inferential_share,
+            1.0,
+        ),
+        (
+            "the share of thinkers",
+            worked.thinker_share.unwrap_or(0.0),
+            1.0,
+        ),
+        ("the thinkers' noise", worked.thinker_noise, 0.5),
+    ];
+    for (name, value, most) in shares {
+        if !(0.0..=most).contains(&value) {
+            return Err(WorldError::Share { name, most, value });
+        }
+    }
+    Ok(())
 }
 
 /// Makes the folders of the clips, without what an interrupted run has left in them.
@@ -233,7 +317,7 @@ fn write_official(
     let annotations = out.join("annotations").join(part.name);
     file::create_folders(&annotations)?;
     atomic::remove_unfinished(&annotations)?;
-    let topics = MINI.topics(part.num_scenes, part.questions_per_scene);
+    let topics = MINI.topics(part.num_scenes, part.inferential_share);
     let made: Vec<(OfficialScene, u64)> = topics
         .into_par_iter()
         .enumerate()
@@ -278,21 +362,20 @@ fn official_scene(made: &Made) -> OfficialScene {
 /// Writes the worked answers. Returns their number and the size of the clips.
 fn write_worked(
     part: WorldSplit,
-    seed: u64,
+    options: &WorldOptions,
     out: &Path,
     progress: &(dyn Fn() + Sync),
 ) -> Result<(usize, u64), WorldError> {
     if part.num_scenes == 0 {
         return Ok((0, 0));
     }
-    // As if for three questions: three quarters of the first ones are inferential, which take the most practice.
     let made: Vec<(Vec<Question>, u64)> = MINI
-        .topics(part.num_scenes, 3)
+        .topics(part.num_scenes, part.inferential_share)
         .into_par_iter()
         .enumerate()
         .map(|place| {
-            let made = make_scene(part, place, seed, out, |made, rng| {
-                Ok(worked_questions(made, rng))
+            let made = make_scene(part, place, options.seed, out, |made, rng| {
+                Ok(worked_questions(made, &options.worked, rng))
             })?;
             progress();
             Ok(made)
@@ -304,9 +387,12 @@ fn write_worked(
     Ok((count, sizes.iter().sum()))
 }
 
+/// What is left of a question without its condition, as `data clevrer --strip-condition` has it.
+const WITHOUT_CONDITION: &str = "What will happen?";
+
 /// A clip's lines of `sft.jsonl`: counterfactual questions with worked answers, then what is there, what happens, how
 /// each object moves and which collide, with and without the removed object. The first line says what each video token shows.
-fn worked_questions(made: &Made, rng: &mut ChaCha8Rng) -> Vec<Question> {
+fn worked_questions(made: &Made, worked: &WorkedStyle, rng: &mut ChaCha8Rng) -> Vec<Question> {
     let scene = &made.scene;
     let (mut lines, mut removed) = (Vec::new(), Vec::new());
     for id in 0..MINI.worked_questions {
@@ -316,25 +402,27 @@ fn worked_questions(made: &Made, rng: &mut ChaCha8Rng) -> Vec<Question> {
             Some(question) => Some(question.clone()),
             None => Counterfactual::sample(scene, again.removed, rng),
         };
-        let kind = scene.question_kind(again.removed);
-        let inferential = kind == Some(QuestionKind::Inferential);
-        let style = if rng.random_bool(MINI.thinker_shares[usize::from(inferential)]) {
-            Style::Thinker
-        } else {
-            Style::Observer
-        };
         removed.extend(question.as_ref().map(|question| question.removed));
         lines.extend(question.map(|question| {
+            let style = worked.draw(&question, rng);
             let right = question.letters(|choice| choice.is_right);
             let right: Vec<String> = right.iter().map(char::to_string).collect();
+            let official = question.official(scene, id);
+            let strip = worked.strip_condition && id > 0;
+            let problem = if strip && question.kind == QuestionKind::Observational {
+                official.problem_asking(WITHOUT_CONDITION)
+            } else {
+                official.problem()
+            };
+            let answer = worked_answer(scene, &question, &style);
             Question {
                 kind: Some(question.kind),
                 ..worked_line(
                     made.scene_index,
                     &id.to_string(),
                     style.as_str(),
-                    question.official(scene, id).problem(),
-                    (right.join(","), worked_answer(scene, &question, style)),
+                    problem,
+                    (right.join(","), answer),
                 )
             }
         }));

@@ -146,7 +146,11 @@ mod tests {
 
     #[test]
     fn every_question_is_fair_and_its_kind_is_what_its_options_say() {
-        for (index, topic) in MINI.topics(40, 1).into_iter().enumerate() {
+        for (index, topic) in MINI
+            .topics(40, MINI.inferential_share())
+            .into_iter()
+            .enumerate()
+        {
             let mut rng = scene_rng(11, index);
             let scene = sample_scene(&mut rng, topic);
             let questions = sample_questions(&scene, topic, 3, &mut rng);
@@ -170,7 +174,7 @@ mod tests {
     #[test]
     fn no_constant_answer_is_good() {
         let mut answers = std::collections::BTreeMap::new();
-        let topics = MINI.topics(600, 1);
+        let topics = MINI.topics(600, MINI.inferential_share());
         for (index, topic) in topics.iter().enumerate() {
             let mut rng = scene_rng(12, index);
             let scene = sample_scene(&mut rng, *topic);

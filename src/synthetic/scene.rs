@@ -286,7 +286,11 @@ mod tests {
 
     #[test]
     fn the_truth_is_what_the_simulation_without_the_object_says() {
-        for (index, topic) in MINI.topics(25, 1).into_iter().enumerate() {
+        for (index, topic) in MINI
+            .topics(25, MINI.inferential_share())
+            .into_iter()
+            .enumerate()
+        {
             let scene = sample(topic, index);
             assert_eq!(scene.factual, simulate(&scene.start, None));
             assert!(is_clear(&scene.factual));

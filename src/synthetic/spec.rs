@@ -64,8 +64,8 @@ pub struct WorldSpec {
     pub(crate) latest_event: f64,
     /// Share of each topic among the questions.
     pub(crate) topic_shares: [(Topic, f64); 5],
-    /// Share of *thinkers* among the worked answers to observational and to inferential questions; the others are
-    /// *observers*. Who has thought most where it mattered imagines too much elsewhere: the shortcut has its price.
+    /// Share of *thinkers* among the worked answers to observational and to inferential questions, where
+    /// [`super::WorkedStyle`] does not say otherwise; the others are *observers*.
     pub(crate) thinker_shares: [f64; 2],
     /// An object that moves less than this in one sampled frame is called still.
     pub(crate) still: f64,
@@ -113,12 +113,17 @@ impl WorldSpec {
         self.cells_per_side * self.cell as usize
     }
 
+    /// Share of inferential questions, where the maker of a world does not say otherwise.
+    pub(crate) const fn inferential_share(&self) -> f64 {
+        self.topic_shares[0].1
+    }
+
     /// The topic of each scene's first question, spread evenly: at every place the topic that is most
     /// behind its share. With several questions a scene, the further ones are observational, so scenes
-    /// with an inferential one are more frequent accordingly.
-    pub fn topics(&self, num_scenes: usize, questions_per_scene: usize) -> Vec<Topic> {
+    /// with an inferential one are more frequent accordingly: `inferential` is their share among scenes.
+    pub fn topics(&self, num_scenes: usize, inferential: f64) -> Vec<Topic> {
         let mut shares = self.topic_shares;
-        let inferential = (shares[0].1 * questions_per_scene as f64).min(1.0);
+        let inferential = inferential.min(1.0);
         let others = (1.0 - inferential) / (1.0 - shares[0].1);
         for (topic, share) in &mut shares {
             *share = match topic {
@@ -171,7 +176,7 @@ mod tests {
     fn topics_keep_their_shares_from_the_start() {
         let total: f64 = MINI.topic_shares.iter().map(|(_, share)| share).sum();
         assert!((total - 1.0).abs() < 1e-12);
-        let topics = MINI.topics(1000, 1);
+        let topics = MINI.topics(1000, MINI.inferential_share());
         for (topic, wanted) in MINI.topic_shares {
             assert!((share(&topics, topic) - wanted).abs() < 0.002, "{topic:?}");
             assert!(
@@ -179,9 +184,9 @@ mod tests {
                 "{topic:?}"
             );
         }
-        assert!((share(&MINI.topics(1000, 2), Topic::Inferential) - 0.5).abs() < 0.002);
+        assert!((share(&MINI.topics(1000, 0.5), Topic::Inferential) - 0.5).abs() < 0.002);
         assert!(
-            MINI.topics(10, 4)
+            MINI.topics(10, 1.25)
                 .iter()
                 .all(|topic| *topic == Topic::Inferential)
         );

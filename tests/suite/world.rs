@@ -33,8 +33,8 @@ const SMALL: WorldOptions = WorldOptions {
     train: 12,
     validation: 8,
     sft: 6,
-    questions_per_scene: 1,
     seed: 9,
+    ..WorldOptions::DEFAULT
 };
 
 fn small_world() -> tempfile::TempDir {
@@ -255,7 +255,7 @@ fn the_official_files_have_the_official_fields() {
 #[test]
 fn a_clip_shows_what_was_rendered() {
     let folder = small_world();
-    let topics = MINI.topics(SMALL.train, 1);
+    let topics = MINI.topics(SMALL.train, 0.25);
     let side = MINI.side();
     let config = VideoConfig {
         min_pixels: side * side,

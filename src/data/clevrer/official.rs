@@ -58,7 +58,7 @@ impl OfficialQuestion {
     }
 
     /// The same with another text before the options.
-    pub(super) fn problem_asking(&self, question: &str) -> String {
+    pub(crate) fn problem_asking(&self, question: &str) -> String {
         let mut problem = question.to_owned();
         for (choice, letter) in self.choices.iter().zip(letters()) {
             problem.push('\n');

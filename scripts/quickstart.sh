@@ -42,10 +42,14 @@ phase() { # NAME COMMAND…
 
 # Made under another name first, so that an interruption leaves no half of a world.
 make_world() {
-  [ -d $runs/world ] && return
-  rm -rf $runs/world.part
-  "$run" data mini --out $runs/world.part --seed 2026 ${world[@]+"${world[@]}"}
-  mv $runs/world.part $runs/world
+  if [ ! -d $runs/world ]; then
+    rm -rf $runs/world.part
+    "$run" data mini --out $runs/world.part --seed 2026 ${world[@]+"${world[@]}"}
+    mv $runs/world.part $runs/world
+  fi
+  # Stage 1 asks observational questions without their condition.
+  "$run" data clevrer --questions $runs/world/train.json --annotations $runs/world/annotations/train --strip-condition \
+    --out $runs/world/train_stripped.json >/dev/null
 }
 
 last_checkpoint() { ls -d "$runs/$1"/checkpoints/step-* | sort | tail -n 1; }

@@ -13,6 +13,7 @@ use crate::data::clevrer::QuestionType;
 use crate::data::read_questions;
 use crate::synthetic::Summary;
 use crate::synthetic::WorkedStyle;
+use crate::synthetic::WorldError;
 use crate::synthetic::WorldOptions;
 use crate::synthetic::write_world;
 use crate::util::console;
@@ -142,7 +143,7 @@ fn mini(args: &MiniArgs) -> Result<String> {
         seed: args.seed,
     };
     let bar = console::counter("scenes", args.train + args.validation + args.sft);
-    let summary = write_world(&options, &args.out, &|| bar.inc(1))?;
+    let summary = write_world(&options, &args.out, &|| bar.inc(1)).map_err(refused)?;
     bar.finish_and_clear();
     if let Some(folder) = &args.model {
         let worked = read_questions(&args.out.join("sft.jsonl"))?;
@@ -155,6 +156,16 @@ fn mini(args: &MiniArgs) -> Result<String> {
         return Ok(serde_json::to_string(&summary)? + "\n");
     }
     describe_world(&summary, &args.out)
+}
+
+/// What was asked for cannot be made: the argument's fault, not the disk's.
+fn refused(error: WorldError) -> anyhow::Error {
+    match error {
+        WorldError::TooMany { .. } | WorldError::QuestionsPerScene | WorldError::Share { .. } => {
+            BadArgument(error.to_string()).into()
+        }
+        error => error.into(),
+    }
 }
 
 fn describe_world(summary: &Summary, out: &Path) -> Result<String> {

@@ -16,6 +16,7 @@ use videothinker::data::clevrer::history::History;
 use videothinker::data::clevrer::program;
 use videothinker::data::clevrer::program::Unseen;
 use videothinker::data::read_questions;
+use videothinker::synthetic::WorkedStyle;
 use videothinker::synthetic::WorldOptions;
 use videothinker::synthetic::physics::Motion;
 use videothinker::synthetic::physics::NUM_OBJECTS;
@@ -400,10 +401,88 @@ fn the_commands_print_counts_and_name_mistakes() {
     let (code, stdout, stderr) = run(&wrong);
     assert_eq!((code, stdout.as_str()), (Some(1), ""));
     assert!(stderr.contains("annotation_00000.json"), "{stderr}");
-    let (code, _, stderr) = run(&["data", "mini", "--out", "y", "--train", "20000"]);
-    assert_eq!(code, Some(1));
+    for (option, value, said) in [
+        ("--train", "20000", "train: 20000 scenes are too many"),
+        (
+            "--inferential-share",
+            "1.5",
+            "inferential questions must be between 0 and 1, not 1.5",
+        ),
+        (
+            "--thinker-share",
+            "-0.1",
+            "thinkers must be between 0 and 1, not -0.1",
+        ),
+        (
+            "--thinker-noise",
+            "0.6",
+            "noise must be between 0 and 0.5, not 0.6",
+        ),
+        ("--questions-per-scene", "9", "between 1 and 4"),
+    ] {
+        let option = format!("{option}={value}");
+        let (code, _, stderr) = run(&["data", "mini", "--out", "y", &option]);
+        assert_eq!(code, Some(2), "{stderr}");
+        assert!(stderr.contains(said), "{stderr}");
+    }
+}
+
+/// The words of stage 1's questions are learnt before stage 1 asks them.
+#[test]
+fn worked_answers_know_the_form_of_stripped_questions() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = WorldOptions {
+        inferential_share: 0.2,
+        worked: WorkedStyle {
+            thinker_share: Some(0.5),
+            thinker_noise: 0.25,
+            strip_condition: true,
+        },
+        ..SMALL
+    };
+    write_world(&options, folder.path(), &|| ()).unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let conversion = clevrer::Conversion {
+        strip_condition: true,
+        ..clevrer::Conversion::default()
+    };
+    conversion
+        .convert(
+            &path("train.json"),
+            &path("annotations/train"),
+            Path::new(""),
+            &path("stripped.json"),
+        )
+        .unwrap();
+    let asks = |question: &Question| question.problem.lines().next().unwrap().to_owned();
+    let stage_1 = read_questions(&path("stripped.json")).unwrap();
+    let of_stage_1 = stage_1
+        .iter()
+        .find(|question| question.kind == Some(QuestionKind::Observational));
+    let form = asks(of_stage_1.unwrap());
+    let worked = read_questions(&path("sft.jsonl")).unwrap();
+    let (mut stripped, mut thinkers) = (0, 0);
+    for question in worked.iter().filter(|question| question.kind.is_some()) {
+        if asks(question) == form {
+            assert_eq!(question.kind, Some(QuestionKind::Observational));
+            stripped += 1;
+            let response = question.response.as_deref().unwrap();
+            thinkers += usize::from(response.contains("Without the"));
+        } else {
+            assert!(
+                asks(question).contains("without the"),
+                "{}",
+                question.problem
+            );
+        }
+    }
     assert!(
-        stderr.contains("train") && stderr.contains("10000"),
-        "{stderr}"
+        stripped > 2 && thinkers > 0 && thinkers < stripped,
+        "{stripped} {thinkers}"
     );
+    // Two of twelve scenes: 0.2 of the questions.
+    let inferential = stage_1
+        .iter()
+        .filter(|question| question.kind == Some(QuestionKind::Inferential));
+    assert_eq!(inferential.count(), 2);
 }

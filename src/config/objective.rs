@@ -148,6 +148,10 @@ pub struct KlConfig {
     /// The guard acts when the mean format reward of a step falls below this.
     #[schemars(range(min = 0.0))]
     pub(crate) guard_format: f64,
+    /// Lines of `rollouts.jsonl` also have `tokens`, the text of each token (joined, the completion and, if it is there, the
+    /// end-of-turn token), and `log_ratios`, log p − log p_bias of each, under the weights that sampled.
+    #[schemars(extend("x-mayDiffer" = "parts"))]
+    pub(crate) log_token_ratios: bool,
 }
 
 impl Default for KlConfig {
@@ -160,6 +164,7 @@ impl Default for KlConfig {
             token_cap: None,
             guard: DivergenceGuard::Off,
             guard_format: 0.5,
+            log_token_ratios: false,
         }
     }
 }

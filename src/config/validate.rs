@@ -116,6 +116,7 @@ impl Config {
             )?;
         }
         if verb.is_training() {
+            self.check_kl(&check)?;
             check.model("model.path", &self.model.path)?;
             if let Some(bias_model) = &self.model.bias_model {
                 check.model("model.bias_model", bias_model)?;
@@ -182,6 +183,19 @@ impl Config {
                 sampling.temperature
             ),
         )
+    }
+
+    /// What would do nothing is refused: a run without it looks the same.
+    fn check_kl(&self, check: &Check) -> Result<(), ConfigError> {
+        let kl = &self.kl;
+        for (key, is_set) in [("kl.log_token_ratios", kl.log_token_ratios)] {
+            check.require(
+                !is_set || self.model.bias_model.is_some(),
+                key,
+                "needs a bias model: name it in model.bias_model (train-cdpo), or remove this",
+            )?;
+        }
+        Ok(())
     }
 
     fn check_contradictions(&self, check: &Check) -> Result<(), ConfigError> {
@@ -424,6 +438,13 @@ mod tests {
             "observational questions only",
         );
         fails(Verb::TrainCdpo, &[], "needs a bias model");
+        for verb in [Verb::TrainBias, Verb::TrainSft] {
+            fails(
+                verb,
+                &["kl.log_token_ratios=true"],
+                "`kl.log_token_ratios`: needs a bias model",
+            );
+        }
         fails(Verb::TrainSft, &[&model], "train-sft uses no bias model");
         let bias = files.load(Verb::TrainBias, &[]).unwrap();
         assert_eq!(bias.kl.coefficient.to_bits(), 0f64.to_bits());

@@ -9,6 +9,7 @@ use crate::config::LossKind;
 use crate::config::Verb;
 use crate::model::device;
 use crate::model::head::ReferenceRows;
+use crate::model::head::TokenScores;
 use crate::model::hub;
 use crate::model::spec::Spec;
 use crate::policy::Policy;
@@ -32,10 +33,21 @@ pub(crate) enum Objective {
 pub(super) enum ReferenceScores {
     /// In stage 1.
     None,
-    /// Log-probability of each token.
-    Logprob(Vec<f32>),
-    /// Normed outputs `[R, H]` of its last layer, from which exact divergences are computed.
-    Hidden(Tensor),
+    /// Log-probability and entropy of each token.
+    Tokens(TokenScores),
+    /// Normed outputs `[R, H]` of its last layer, from which exact divergences are computed, and what else is asked for.
+    Hidden(Tensor, Option<TokenScores>),
+}
+
+impl ReferenceScores {
+    /// Log-probability and entropy of each token, where they were asked for.
+    pub(super) fn tokens(&self) -> Option<&TokenScores> {
+        match self {
+            Self::None => None,
+            Self::Tokens(scores) => Some(scores),
+            Self::Hidden(_, scores) => scores.as_ref(),
+        }
+    }
 }
 
 impl Objective {
@@ -81,12 +93,13 @@ impl Objective {
         match (self, kl) {
             (Self::Grpo, _) => Ok(ReferenceScores::None),
             (Self::Cdpo(reference), Some(kl)) if kl.estimator == KlEstimator::Full => {
-                reference.target_hidden(inputs).map(ReferenceScores::Hidden)
+                let hidden = reference.target_hidden(inputs)?;
+                let scores = kl
+                    .log_token_ratios
+                    .then(|| reference.score_hidden(&hidden, inputs));
+                Ok(ReferenceScores::Hidden(hidden, scores.transpose()?))
             }
-            (Self::Cdpo(reference), _) => {
-                let scores = reference.score(inputs)?;
-                Ok(ReferenceScores::Logprob(scores.logprob))
-            }
+            (Self::Cdpo(reference), _) => reference.score(inputs).map(ReferenceScores::Tokens),
         }
     }
 
@@ -96,7 +109,7 @@ impl Objective {
         scores: &'a ReferenceScores,
     ) -> Option<ReferenceRows<'a>> {
         match (self, scores) {
-            (Self::Cdpo(reference), ReferenceScores::Hidden(hidden)) => {
+            (Self::Cdpo(reference), ReferenceScores::Hidden(hidden, _)) => {
                 Some(reference.reference_rows(hidden))
             }
             _ => None,

@@ -1,5 +1,6 @@
 //! `[sampling]`, `[reward]`, `[objective]` and `[kl]`: completions, their scores and the loss made of them.
 
+use super::Schedule;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
@@ -135,6 +136,14 @@ pub struct KlConfig {
     /// Weight of the term (β); 0 is plain GRPO. Upstream writes this as `--beta -0.01`.
     #[schemars(range(min = 0.0), extend("errorMessage" = {"minimum": "must not be negative: the sign is the word kl.direction (`repel` or `attract`)"}))]
     pub(crate) coefficient: f64,
+    /// How the coefficient falls over the run, without warm-up.
+    pub(crate) schedule: Schedule,
+    /// Hold a step's mean divergence (`kl` of `metrics.jsonl`, nats per token) at this: after each step the coefficient is
+    /// multiplied by 1 + 0.1 e, where e is (target − kl) / target within ± 1 for `repel` and its negative for `attract`, and never
+    /// exceeds `kl.coefficient`, from which it starts. `kl.guard = "halve"` halves both. Absent: the coefficient is not steered.
+    #[schemars(extend("exclusiveMinimum" = 0), example = 0.1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<f64>,
     /// How the divergence of a sampled token is measured; d is its log p_bias − log p, clamped.
     pub(crate) estimator: KlEstimator,
     /// The log-ratio is clamped to ± this before use (upstream: 11).
@@ -159,6 +168,8 @@ impl Default for KlConfig {
         Self {
             direction: KlDirection::Repel,
             coefficient: 0.01,
+            schedule: Schedule::Constant,
+            target: None,
             estimator: KlEstimator::K3,
             clamp: 11.0,
             token_cap: None,

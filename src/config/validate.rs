@@ -7,6 +7,7 @@ use super::Extraction;
 use super::Origins;
 use super::Protocol;
 use super::QuestionKind;
+use super::Schedule;
 use super::Verb;
 use super::is_hub_id;
 use crate::util::file::FileError;
@@ -188,14 +189,26 @@ impl Config {
     /// What would do nothing is refused: a run without it looks the same.
     fn check_kl(&self, check: &Check) -> Result<(), ConfigError> {
         let kl = &self.kl;
-        for (key, is_set) in [("kl.log_token_ratios", kl.log_token_ratios)] {
+        for (key, is_set) in [
+            ("kl.target", kl.target.is_some()),
+            ("kl.log_token_ratios", kl.log_token_ratios),
+        ] {
             check.require(
                 !is_set || self.model.bias_model.is_some(),
                 key,
                 "needs a bias model: name it in model.bias_model (train-cdpo), or remove this",
             )?;
         }
-        Ok(())
+        check.require(
+            kl.target.is_none() || kl.coefficient > 0.0,
+            "kl.target",
+            "steers kl.coefficient, which is 0 and stays so: set the largest it may be, or remove the target",
+        )?;
+        check.require(
+            kl.target.is_none() || kl.schedule == Schedule::Constant,
+            "kl.schedule",
+            "must be \"constant\" with kl.target, which steers the coefficient: remove one of the two",
+        )
     }
 
     fn check_contradictions(&self, check: &Check) -> Result<(), ConfigError> {
@@ -366,6 +379,7 @@ mod tests {
             ("objective.clip_low=1.5", "below 1"),
             ("kl.clamp=0", "above 0"),
             ("kl.token_cap=0", "above 0"),
+            ("kl.target=0", "above 0"),
             ("reward.format_weight=-1", "at least 0"),
             ("model.device=tpu", "must be `auto`"),
             ("sft.grounding_weight=-1", "at least 0"),
@@ -446,6 +460,21 @@ mod tests {
             );
         }
         fails(Verb::TrainSft, &[&model], "train-sft uses no bias model");
+        fails(
+            Verb::TrainCdpo,
+            &["kl.coefficient=0", "kl.target=1"],
+            "`kl.target`: needs",
+        );
+        fails(
+            Verb::TrainCdpo,
+            &[&model, "kl.coefficient=0", "kl.target=1"],
+            "`kl.target`: steers kl.coefficient, which is 0",
+        );
+        fails(
+            Verb::TrainCdpo,
+            &[&model, "kl.target=1", "kl.schedule=linear"],
+            "--set kl.schedule=linear: `kl.schedule`: must be \"constant\" with kl.target",
+        );
         let bias = files.load(Verb::TrainBias, &[]).unwrap();
         assert_eq!(bias.kl.coefficient.to_bits(), 0f64.to_bits());
         assert_eq!(bias.data.kinds, [QuestionKind::Observational]);

@@ -475,6 +475,7 @@ mod tests {
         config.data.manifest = Some("manifest.json".into());
         config.train.stop_after = Some(2);
         config.checkpoint.keep_steps = vec![1, 2];
+        config.kl.target = Some(0.5);
         config.kl.token_cap = Some(2.5);
         config.eval.benchmark = Some(Benchmark::Videomme);
         config.eval.protocol = Some(Protocol::Official);

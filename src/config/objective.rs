@@ -1,5 +1,6 @@
 //! `[sampling]`, `[reward]`, `[objective]` and `[kl]`: completions, their scores and the loss made of them.
 
+use super::Schedule;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
@@ -135,6 +136,14 @@ pub struct KlConfig {
     /// Weight of the term (β); 0 is plain GRPO. Upstream writes this as `--beta -0.01`.
     #[schemars(range(min = 0.0), extend("errorMessage" = {"minimum": "must not be negative: the sign is the word kl.direction (`repel` or `attract`)"}))]
     pub(crate) coefficient: f64,
+    /// How the coefficient falls over the run, without warm-up.
+    pub(crate) schedule: Schedule,
+    /// Hold a step's mean divergence (`kl` of `metrics.jsonl`, nats per token) at this: after each step the coefficient is
+    /// multiplied by 1 + 0.1 e, where e is (target − kl) / target within ± 1 for `repel` and its negative for `attract`, and never
+    /// exceeds `kl.coefficient`, from which it starts. `kl.guard = "halve"` halves both. Absent: the coefficient is not steered.
+    #[schemars(extend("exclusiveMinimum" = 0), example = 0.1)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<f64>,
     /// How the divergence of a sampled token is measured; d is its log p_bias − log p, clamped.
     pub(crate) estimator: KlEstimator,
     /// The log-ratio is clamped to ± this before use (upstream: 11).
@@ -148,6 +157,10 @@ pub struct KlConfig {
     /// The guard acts when the mean format reward of a step falls below this.
     #[schemars(range(min = 0.0))]
     pub(crate) guard_format: f64,
+    /// Lines of `rollouts.jsonl` also have `tokens`, the text of each token (joined, the completion and, if it is there, the
+    /// end-of-turn token), and `log_ratios`, log p − log p_bias of each, under the weights that sampled.
+    #[schemars(extend("x-mayDiffer" = "parts"))]
+    pub(crate) log_token_ratios: bool,
 }
 
 impl Default for KlConfig {
@@ -155,11 +168,14 @@ impl Default for KlConfig {
         Self {
             direction: KlDirection::Repel,
             coefficient: 0.01,
+            schedule: Schedule::Constant,
+            target: None,
             estimator: KlEstimator::K3,
             clamp: 11.0,
             token_cap: None,
             guard: DivergenceGuard::Off,
             guard_format: 0.5,
+            log_token_ratios: false,
         }
     }
 }

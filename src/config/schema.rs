@@ -359,6 +359,7 @@ mod tests {
                 "model.bias_placement",
                 "sampling.max_rows",
                 "sampling.cuda_graph",
+                "kl.log_token_ratios",
                 "optimizer.memory",
                 "train.stop_after",
                 "train.max_bad_steps",

@@ -68,7 +68,7 @@ pub enum OptimizerMemory {
     Host,
 }
 
-/// Learning rate after warm-up.
+/// How the learning rate goes on after its warm-up, or a coefficient from its first step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {

@@ -7,6 +7,7 @@ use super::Extraction;
 use super::Origins;
 use super::Protocol;
 use super::QuestionKind;
+use super::Schedule;
 use super::Verb;
 use super::is_hub_id;
 use crate::util::file::FileError;
@@ -116,6 +117,7 @@ impl Config {
             )?;
         }
         if verb.is_training() {
+            self.check_kl(&check)?;
             check.model("model.path", &self.model.path)?;
             if let Some(bias_model) = &self.model.bias_model {
                 check.model("model.bias_model", bias_model)?;
@@ -181,6 +183,31 @@ impl Config {
                 "is {}, must be above 0: greedy completions are all the same",
                 sampling.temperature
             ),
+        )
+    }
+
+    /// What would do nothing is refused: a run without it looks the same.
+    fn check_kl(&self, check: &Check) -> Result<(), ConfigError> {
+        let kl = &self.kl;
+        for (key, is_set) in [
+            ("kl.target", kl.target.is_some()),
+            ("kl.log_token_ratios", kl.log_token_ratios),
+        ] {
+            check.require(
+                !is_set || self.model.bias_model.is_some(),
+                key,
+                "needs a bias model: name it in model.bias_model (train-cdpo), or remove this",
+            )?;
+        }
+        check.require(
+            kl.target.is_none() || kl.coefficient > 0.0,
+            "kl.target",
+            "steers kl.coefficient, which is 0 and stays so: set the largest it may be, or remove the target",
+        )?;
+        check.require(
+            kl.target.is_none() || kl.schedule == Schedule::Constant,
+            "kl.schedule",
+            "must be \"constant\" with kl.target, which steers the coefficient: remove one of the two",
         )
     }
 
@@ -352,6 +379,7 @@ mod tests {
             ("objective.clip_low=1.5", "below 1"),
             ("kl.clamp=0", "above 0"),
             ("kl.token_cap=0", "above 0"),
+            ("kl.target=0", "above 0"),
             ("reward.format_weight=-1", "at least 0"),
             ("model.device=tpu", "must be `auto`"),
             ("sft.grounding_weight=-1", "at least 0"),
@@ -424,7 +452,29 @@ mod tests {
             "observational questions only",
         );
         fails(Verb::TrainCdpo, &[], "needs a bias model");
+        for verb in [Verb::TrainBias, Verb::TrainSft] {
+            fails(
+                verb,
+                &["kl.log_token_ratios=true"],
+                "`kl.log_token_ratios`: needs a bias model",
+            );
+        }
         fails(Verb::TrainSft, &[&model], "train-sft uses no bias model");
+        fails(
+            Verb::TrainCdpo,
+            &["kl.coefficient=0", "kl.target=1"],
+            "`kl.target`: needs",
+        );
+        fails(
+            Verb::TrainCdpo,
+            &[&model, "kl.coefficient=0", "kl.target=1"],
+            "`kl.target`: steers kl.coefficient, which is 0",
+        );
+        fails(
+            Verb::TrainCdpo,
+            &[&model, "kl.target=1", "kl.schedule=linear"],
+            "--set kl.schedule=linear: `kl.schedule`: must be \"constant\" with kl.target",
+        );
         let bias = files.load(Verb::TrainBias, &[]).unwrap();
         assert_eq!(bias.kl.coefficient.to_bits(), 0f64.to_bits());
         assert_eq!(bias.data.kinds, [QuestionKind::Observational]);

@@ -101,9 +101,17 @@ impl ReferenceModel {
 
     /// Log-probability and entropy it gives to every target of `inputs`.
     pub fn score(&self, inputs: &PackedInputs) -> Result<TokenScores> {
-        let hidden = self.target_hidden(inputs)?;
+        self.score_hidden(&self.target_hidden(inputs)?, inputs)
+    }
+
+    /// As [`Self::score`], from what [`Self::target_hidden`] gave.
+    pub(crate) fn score_hidden(
+        &self,
+        hidden: &Tensor,
+        inputs: &PackedInputs,
+    ) -> Result<TokenScores> {
         let (ops, head) = (self.model.ops(), &self.model.head);
-        Head::new(ops, &hidden, head, &inputs.target_ids, None, CHUNK_BYTES)?.scores()
+        Head::new(ops, hidden, head, &inputs.target_ids, None, CHUNK_BYTES)?.scores()
     }
 
     /// Its normed output `[R, H]` at the target rows, from which [`Self::reference_rows`] makes exact divergences.

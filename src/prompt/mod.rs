@@ -180,6 +180,11 @@ impl Processor {
         self.tokenizer.decode(ids)
     }
 
+    /// The text of each token of a completion; joined they are its text and, if it is there, the token that ends the turn.
+    pub fn token_texts(&self, ids: &[u32]) -> Result<Vec<String>, PromptError> {
+        self.tokenizer.token_texts(ids)
+    }
+
     /// Ids that end a turn, `<|im_end|>` first where the model has it.
     pub fn eos_ids(&self) -> &[u32] {
         self.tokenizer.eos_ids()

@@ -88,6 +88,22 @@ impl TextTokenizer {
             .map_err(|error| PromptError::Tokenizer(error.to_string()))
     }
 
+    /// The text of each of `ids`, of which one that ends a turn is the last: joined, their text without special tokens, and
+    /// the name of that one. A character that several tokens make up is the last one's.
+    pub(crate) fn token_texts(&self, ids: &[u32]) -> Result<Vec<String>, PromptError> {
+        let ends = ids.iter().position(|id| self.eos_ids.contains(id));
+        let (written, end) = ids.split_at(ends.unwrap_or(ids.len()));
+        let mut stream = TextStream::new(self);
+        let texts = written.iter().map(|id| stream.push(*id));
+        let mut texts = texts.collect::<Result<Vec<_>, _>>()?;
+        if let Some(last) = texts.last_mut() {
+            last.push_str(&stream.rest()?);
+        }
+        let names = end.iter().map(|id| self.tokenizer.id_to_token(*id));
+        texts.extend(names.map(Option::unwrap_or_default));
+        Ok(texts)
+    }
+
     /// Ids that end a turn, the chat's own first.
     pub(crate) fn eos_ids(&self) -> &[u32] {
         &self.eos_ids
@@ -170,6 +186,12 @@ impl<'a> TextStream<'a> {
         let fresh = text.get(self.shown..).unwrap_or_default().to_owned();
         self.shown = text.len();
         Ok(fresh)
+    }
+
+    /// What never became final: a character that was cut off.
+    fn rest(&self) -> Result<String, PromptError> {
+        let text = self.tokenizer.decode(&self.ids)?;
+        Ok(text.get(self.shown..).unwrap_or_default().to_owned())
     }
 }
 

@@ -56,8 +56,16 @@ pub(crate) struct TrainerState {
     pub(crate) skipped_videos: usize,
     /// Steps without an update in a row.
     pub(crate) bad_steps: usize,
-    /// The KL coefficient now (the guard may have halved it).
+    /// What the KL coefficient may be now (the guard may have halved it).
     pub(crate) kl_coefficient: f64,
+    /// The share of it that `kl.target` leaves.
+    #[serde(default = "unsteered")]
+    pub(crate) kl_steering: f64,
+}
+
+/// Of checkpoints that are older than `kl.target`, and of every run's beginning.
+pub(super) fn unsteered() -> f64 {
+    1.0
 }
 
 /// The folder of checkpoints of one run.
@@ -357,6 +365,7 @@ mod tests {
             skipped_videos: 1,
             bad_steps: 0,
             kl_coefficient: 0.1 + 0.2,
+            kl_steering: 0.7,
         };
         // Any coefficient, to the last digit: a resumed run equals one that was not interrupted.
         for _ in 0..1000 {
@@ -365,6 +374,14 @@ mod tests {
             assert_eq!(read, state);
             assert_eq!(config, Config::default());
             state.kl_coefficient *= 0.987;
+            state.kl_steering *= 0.987;
         }
+        let file = trainer_folder(folder.path()).join("state.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let mut older: serde_json::Value = serde_json::from_str(&text).unwrap();
+        older.as_object_mut().unwrap().remove("kl_steering");
+        std::fs::write(&file, older.to_string()).unwrap();
+        let (read, _) = read_state(folder.path()).unwrap();
+        assert_eq!(read.kl_steering.to_bits(), 1f64.to_bits());
     }
 }

@@ -39,6 +39,17 @@ struct FirstPass {
     kl: Vec<f32>,
 }
 
+/// A rollout with its group and what the first pass over its tokens gave; slices have an entry per token.
+pub(super) struct ScoredRollout<'a, 's> {
+    pub(super) group: &'a Group<'a>,
+    pub(super) rollout: &'a Rollout,
+    pub(super) logprob: &'s [f32],
+    /// Divergence from the reference; empty without one.
+    pub(super) kl: &'s [f32],
+    /// By the reference; empty where it was not asked.
+    pub(super) reference_logprob: &'s [f32],
+}
+
 impl<'a> MicroBatch<'a> {
     /// This rank's questions divided among the passes that run side by side. A micro-batch weighs in the loss as its questions
     /// do among those of all ranks, or in `dapo` as its tokens do.
@@ -80,8 +91,8 @@ impl<'a> MicroBatch<'a> {
             .map(|first| first.logprob.as_slice());
         let (reference, full) = match &self.reference {
             ReferenceScores::None => (None, None),
-            ReferenceScores::Logprob(logprob) => (Some(logprob.as_slice()), None),
-            ReferenceScores::Hidden(_) => (None, Some(scores.full_kl.as_slice())),
+            ReferenceScores::Tokens(reference) => (Some(reference.logprob.as_slice()), None),
+            ReferenceScores::Hidden(..) => (None, Some(scores.full_kl.as_slice())),
         };
         let of_tokens = |values: Option<&'s [f32]>, range: &Range<usize>| {
             values.map(|values| &values[range.clone()])
@@ -118,22 +129,26 @@ impl<'a> MicroBatch<'a> {
         self.first_pass.as_ref().map_or(&[], |first| &first.entropy)
     }
 
-    /// Every rollout with its group, and log-probability and divergence of its tokens in the first pass; the latter are empty
-    /// without a reference.
-    pub(super) fn rollouts(
-        &self,
-    ) -> impl Iterator<Item = (&'a Group<'a>, &'a Rollout, &[f32], &[f32])> {
+    /// Every rollout with what is known of its tokens.
+    pub(super) fn rollouts(&self) -> impl Iterator<Item = ScoredRollout<'a, '_>> {
+        fn part<'s>(of_tokens: Option<&'s Vec<f32>>, range: &Range<usize>) -> &'s [f32] {
+            let part = of_tokens.and_then(|values| values.get(range.clone()));
+            part.unwrap_or(&[])
+        }
+        let first = self.first_pass.as_ref();
+        let reference = self.reference.tokens();
         let groups = self.groups.iter().zip(&self.inputs.suffix_targets);
         groups.flat_map(move |(group, ranges)| {
             group
                 .rollouts
                 .iter()
                 .zip(ranges)
-                .map(move |(rollout, range)| {
-                    let first = self.first_pass.as_ref();
-                    let logprob = first.and_then(|first| first.logprob.get(range.clone()));
-                    let kl = first.and_then(|first| first.kl.get(range.clone()));
-                    (group, rollout, logprob.unwrap_or(&[]), kl.unwrap_or(&[]))
+                .map(move |(rollout, range)| ScoredRollout {
+                    group,
+                    rollout,
+                    logprob: part(first.map(|first| &first.logprob), range),
+                    kl: part(first.map(|first| &first.kl), range),
+                    reference_logprob: part(reference.map(|scores| &scores.logprob), range),
                 })
         })
     }

@@ -6,6 +6,7 @@ pub(crate) mod data_loader;
 mod dry_run;
 pub mod estimate;
 pub(crate) mod gradients;
+mod kl_coefficient;
 pub mod metrics;
 mod micro_batch;
 mod objective;

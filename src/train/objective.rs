@@ -6,9 +6,11 @@ use crate::config::KlConfig;
 use crate::config::KlDirection;
 use crate::config::KlEstimator;
 use crate::config::LossKind;
+use crate::config::Schedule;
 use crate::config::Verb;
 use crate::model::device;
 use crate::model::head::ReferenceRows;
+use crate::model::head::TokenScores;
 use crate::model::hub;
 use crate::model::spec::Spec;
 use crate::policy::Policy;
@@ -32,10 +34,21 @@ pub(crate) enum Objective {
 pub(super) enum ReferenceScores {
     /// In stage 1.
     None,
-    /// Log-probability of each token.
-    Logprob(Vec<f32>),
-    /// Normed outputs `[R, H]` of its last layer, from which exact divergences are computed.
-    Hidden(Tensor),
+    /// Log-probability and entropy of each token.
+    Tokens(TokenScores),
+    /// Normed outputs `[R, H]` of its last layer, from which exact divergences are computed, and what else is asked for.
+    Hidden(Tensor, Option<TokenScores>),
+}
+
+impl ReferenceScores {
+    /// Log-probability and entropy of each token, where they were asked for.
+    pub(super) fn tokens(&self) -> Option<&TokenScores> {
+        match self {
+            Self::None => None,
+            Self::Tokens(scores) => Some(scores),
+            Self::Hidden(_, scores) => scores.as_ref(),
+        }
+    }
 }
 
 impl Objective {
@@ -81,12 +94,13 @@ impl Objective {
         match (self, kl) {
             (Self::Grpo, _) => Ok(ReferenceScores::None),
             (Self::Cdpo(reference), Some(kl)) if kl.estimator == KlEstimator::Full => {
-                reference.target_hidden(inputs).map(ReferenceScores::Hidden)
+                let hidden = reference.target_hidden(inputs)?;
+                let scores = kl
+                    .log_token_ratios
+                    .then(|| reference.score_hidden(&hidden, inputs));
+                Ok(ReferenceScores::Hidden(hidden, scores.transpose()?))
             }
-            (Self::Cdpo(reference), _) => {
-                let scores = reference.score(inputs)?;
-                Ok(ReferenceScores::Logprob(scores.logprob))
-            }
+            (Self::Cdpo(reference), _) => reference.score(inputs).map(ReferenceScores::Tokens),
         }
     }
 
@@ -96,7 +110,7 @@ impl Objective {
         scores: &'a ReferenceScores,
     ) -> Option<ReferenceRows<'a>> {
         match (self, scores) {
-            (Self::Cdpo(reference), ReferenceScores::Hidden(hidden)) => {
+            (Self::Cdpo(reference), ReferenceScores::Hidden(hidden, _)) => {
                 Some(reference.reference_rows(hidden))
             }
             _ => None,
@@ -140,6 +154,7 @@ pub(crate) fn objective_in_words(config: &Config, verb: Verb) -> Vec<String> {
             config.train.updates_per_rollout
         ));
     }
+    lines.extend(coefficient_in_words(config));
     match config.kl.guard {
         _ if config.kl.coefficient == 0.0 => {}
         DivergenceGuard::Off => {}
@@ -148,11 +163,35 @@ pub(crate) fn objective_in_words(config: &Config, verb: Verb) -> Vec<String> {
             config.kl.guard_format
         )),
         DivergenceGuard::Halve => lines.push(format!(
-            "Halve the coefficient whenever a step's mean format reward falls below {}.",
+            "Halve the coefficient{} whenever a step's mean format reward falls below {}.",
+            config.kl.target.map_or("", |_| " and what it is at most"),
             config.kl.guard_format
         )),
     }
     lines
+}
+
+/// How the coefficient changes over the run, if it does.
+fn coefficient_in_words(config: &Config) -> Option<String> {
+    let kl = &config.kl;
+    if config.model.bias_model.is_none() || kl.coefficient == 0.0 {
+        return None;
+    }
+    if let Some(target) = kl.target {
+        return Some(format!(
+            "Steer the coefficient, which is at most {}, so that a step's mean divergence stays at {target} nats a token.",
+            kl.coefficient
+        ));
+    }
+    let shape = match kl.schedule {
+        Schedule::Constant => return None,
+        Schedule::Linear => "linearly",
+        Schedule::Cosine => "along half a cosine",
+    };
+    let steps = config.train.steps;
+    Some(format!(
+        "The coefficient falls {shape} to 0 over {steps} steps."
+    ))
 }
 
 fn kl_in_words(config: &Config, verb: Verb) -> String {
@@ -205,7 +244,20 @@ mod tests {
         );
         config.kl.direction = KlDirection::Attract;
         assert!(words(&config, Verb::TrainCdpo).contains("Attract: lower 0.01"));
+        assert!(!words(&config, Verb::TrainCdpo).contains("falls"));
+        config.kl.schedule = Schedule::Cosine;
+        assert!(
+            words(&config, Verb::TrainCdpo).contains("falls along half a cosine to 0 over 500")
+        );
+        config.kl.schedule = Schedule::Linear;
+        assert!(words(&config, Verb::TrainCdpo).contains("falls linearly to 0 over 500 steps"));
+        (config.kl.schedule, config.kl.target) = (Schedule::Constant, Some(0.5));
+        assert!(words(&config, Verb::TrainCdpo).contains(
+            "Steer the coefficient, which is at most 0.01, so that a step's mean divergence stays at 0.5 nats"
+        ));
         config.kl.coefficient = 0.0;
+        assert!(!words(&config, Verb::TrainCdpo).contains("Steer"));
+        assert!(!words(&config, Verb::TrainCdpo).contains("falls"));
         assert!(words(&config, Verb::TrainCdpo).contains("is measured and has no weight"));
         config.model.bias_model = None;
         assert!(words(&config, Verb::TrainCdpo).contains("plain GRPO"));

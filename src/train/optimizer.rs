@@ -22,6 +22,7 @@ mod parameter;
 mod schedule;
 
 pub use schedule::learning_rate;
+pub(super) use schedule::share;
 
 /// Gradients by parameter name; a parameter without one keeps its value and its moments.
 pub type Gradients = BTreeMap<String, Tensor>;

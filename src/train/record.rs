@@ -2,8 +2,10 @@
 
 use super::metrics::StepMetrics;
 use super::micro_batch::MicroBatch;
+use super::micro_batch::ScoredRollout;
 use crate::config::QuestionKind;
 use crate::policy::generate::Finish;
+use crate::prompt::Processor;
 use anyhow::Result;
 use serde::Serialize;
 use std::path::Path;
@@ -51,13 +53,42 @@ struct RolloutLine<'a> {
     kl: Option<f64>,
     prompt_tokens: usize,
     completion_tokens: usize,
+    #[serde(flatten)]
+    token_ratios: Option<TokenRatios>,
 }
 
-/// The rollouts of `step`, a line each.
-pub(super) fn rollout_lines(step: usize, batches: &[MicroBatch]) -> Result<Vec<String>> {
+/// What a line has of each token with `kl.log_token_ratios`.
+#[derive(Debug, Clone, Serialize)]
+struct TokenRatios {
+    /// Joined they are the completion and, if it is there, the end-of-turn token.
+    tokens: Vec<String>,
+    /// log p − log p_bias.
+    log_ratios: Vec<f32>,
+}
+
+impl TokenRatios {
+    fn of(scored: &ScoredRollout, processor: &Processor) -> Result<Self> {
+        let pairs = scored.logprob.iter().zip(scored.reference_logprob);
+        Ok(Self {
+            tokens: processor.token_texts(&scored.rollout.completion.token_ids)?,
+            log_ratios: pairs.map(|(own, bias)| own - bias).collect(),
+        })
+    }
+}
+
+/// The rollouts of `step`, a line each; with a `processor` also token by token.
+pub(super) fn rollout_lines(
+    step: usize,
+    batches: &[MicroBatch],
+    processor: Option<&Processor>,
+) -> Result<Vec<String>> {
     let rollouts = batches.iter().flat_map(MicroBatch::rollouts);
     rollouts
-        .map(|(group, rollout, _, kl)| {
+        .map(|scored| {
+            let token_ratios = processor.map(|processor| TokenRatios::of(&scored, processor));
+            let ScoredRollout {
+                group, rollout, kl, ..
+            } = scored;
             let line = RolloutLine {
                 step,
                 question_id: &group.question.id,
@@ -73,6 +104,7 @@ pub(super) fn rollout_lines(step: usize, batches: &[MicroBatch]) -> Result<Vec<S
                 kl: (!kl.is_empty()).then(|| mean(kl)),
                 prompt_tokens: group.prompt.token_ids.len(),
                 completion_tokens: rollout.completion.token_ids.len(),
+                token_ratios: token_ratios.transpose()?,
             };
             Ok(serde_json::to_string(&line)?)
         })

@@ -308,16 +308,14 @@ impl Run<'_> {
                 config.output_dir.display()
             );
         }
-        let kl = match &self.task {
-            Task::Supervised => None,
-            Task::Reinforced(objective) => self.trainer.kl(objective),
-        };
-        let repelled = kl.is_some_and(|kl| kl.coefficient > 0.0);
-        let format = metrics.rl.as_ref().map(|rl| rl.format);
-        let Some(format) = format.filter(|&format| repelled && format < config.kl.guard_format)
-        else {
+        let Some(rl) = &metrics.rl else {
             return Ok(());
         };
+        let format = rl.format;
+        let repelled = rl.kl_coefficient.is_some_and(|now| now > 0.0);
+        if !repelled || format >= config.kl.guard_format {
+            return Ok(());
+        }
         match config.kl.guard {
             DivergenceGuard::Off => {}
             DivergenceGuard::Halve => {

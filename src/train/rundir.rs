@@ -168,7 +168,11 @@ pub(super) fn differences(
 /// # Errors
 /// [`RunDirError::ConfigChanged`] names every such key with both values.
 pub(crate) fn check_same_config(checkpoint: &Path, before: &Config, now: &Config) -> Result<()> {
-    let free = (now.optimizer.schedule == Schedule::Constant).then_some("train.steps");
+    let schedules = [now.optimizer.schedule, now.kl.schedule];
+    let constant = schedules
+        .iter()
+        .all(|schedule| *schedule == Schedule::Constant);
+    let free = constant.then_some("train.steps");
     let (old, new) = (before.flattened(), now.flattened());
     let differences = differences(&old, &new, MayDiffer::Parts, free);
     if differences.is_empty() {

@@ -91,6 +91,7 @@ pub(super) fn starting_point(
             skipped_videos: 0,
             bad_steps: 0,
             kl_coefficient: config.kl.coefficient,
+            kl_steering: checkpoint::unsteered(),
         };
         return Ok((None, state));
     };

@@ -107,7 +107,8 @@ pub(super) fn reinforced_step(
     // Record: the numbers and completions of all ranks.
     stats.add_tokens(&batches, config.sampling.temperature);
     trainer.count_tokens(groups.iter().map(Group::num_tokens).sum());
-    let lines = rollout_lines(trainer.steps_done() + 1, &batches)?;
+    let processor = config.kl.log_token_ratios.then(|| trainer.processor());
+    let lines = rollout_lines(trainer.steps_done() + 1, &batches, processor)?;
     let (stats, lines) = stats.all_reduce_with(lines, dist)?;
     trainer.record(&stats, lines, kl.as_ref())
 }

@@ -152,18 +152,19 @@ impl StepStats {
             for &entropy in batch.entropy() {
                 self.entropy.push(f64::from(entropy));
             }
-            for (group, rollout, logprob, kl) in batch.rollouts() {
-                let kind = match group.question.kind {
+            for scored in batch.rollouts() {
+                let kind = match scored.group.question.kind {
                     Some(QuestionKind::Observational) => Some(&mut self.observational),
                     Some(QuestionKind::Inferential) => Some(&mut self.inferential),
                     None => None,
                 };
                 for stats in [Some(&mut self.all), kind].into_iter().flatten() {
-                    for &kl in kl {
+                    for &kl in scored.kl {
                         stats.kl.push(f64::from(kl));
                     }
                 }
-                let pairs = rollout.completion.logprobs.iter().zip(logprob);
+                let sampled = &scored.rollout.completion.logprobs;
+                let pairs = sampled.iter().zip(scored.logprob);
                 let gaps = pairs.map(|(a, b)| f64::from((a - b).abs()));
                 if compares {
                     self.sampler_gap = gaps.chain(self.sampler_gap).reduce(f64::max);

@@ -173,12 +173,12 @@ impl<'a> Trainer<'a> {
     /// The KL term of `objective`, with the coefficient now in force.
     pub(super) fn kl(&self, objective: &Objective) -> Option<KlConfig> {
         matches!(objective, Objective::Cdpo(_)).then(|| KlConfig {
-            coefficient: self.state.kl_coefficient,
+            coefficient: self.state.kl_coefficient_in_force(self.config),
             ..self.config.kl.clone()
         })
     }
 
-    /// Halves the KL coefficient and returns it.
+    /// Halves what the KL coefficient may be: what a schedule falls from, or a target does not exceed. Returns it.
     pub(super) fn halve_kl_coefficient(&mut self) -> f64 {
         self.state.kl_coefficient /= 2.0;
         self.state.kl_coefficient
@@ -335,6 +335,7 @@ impl<'a> Trainer<'a> {
             self.state.skipped_videos += counts.skipped_videos;
             graph_use.add(&counts.graph_use);
         }
+        self.state.steer_kl(&self.config.kl, metrics);
         self.state.step += 1;
         self.state.next_question += questions;
         metrics.num_tokens = self.state.num_tokens;

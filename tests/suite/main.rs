@@ -30,6 +30,7 @@ mod positions;
 mod prompt;
 mod protocols;
 mod ranks;
+mod repulsion;
 mod reuse;
 mod run;
 mod runs;

@@ -83,6 +83,35 @@ fn text_becomes_the_ids_of_transformers_and_back() {
 }
 
 #[test]
+fn the_texts_of_tokens_are_their_text_together() {
+    let processor = processor();
+    let joined = |ids: &[u32]| {
+        let texts = processor.token_texts(ids).unwrap();
+        assert_eq!(texts.len(), ids.len());
+        texts.concat()
+    };
+    let text = "What's 12+34?\n 你好 🙂";
+    let mut ids = processor.encode(text).unwrap();
+    assert_eq!(joined(&ids), text);
+    // Cut off within the last character, with and without an end.
+    ids.pop();
+    let cut = processor.decode(&ids).unwrap();
+    assert!(cut.ends_with(char::REPLACEMENT_CHARACTER), "{cut}");
+    assert_eq!(joined(&ids), cut);
+    for &end in processor.eos_ids() {
+        let name = if end == processor.end_of_turn() {
+            "<|im_end|>"
+        } else {
+            "<|endoftext|>"
+        };
+        let ended = [ids.as_slice(), &[end]].concat();
+        assert_eq!(joined(&ended), cut.clone() + name);
+        assert_eq!(joined(&[end]), name);
+    }
+    assert_eq!(joined(&[]), "");
+}
+
+#[test]
 fn prompts_are_those_of_transformers() {
     let processor = processor();
     let golden = golden();

@@ -1,4 +1,4 @@
-//! The learning rate over a run.
+//! The learning rate over a run, and what else falls as it does.
 
 use crate::config::OptimizerConfig;
 use crate::config::Schedule;
@@ -9,14 +9,18 @@ pub fn learning_rate(config: &OptimizerConfig, step: usize, total: usize) -> f64
     if step < warmup {
         return config.learning_rate * step as f64 / warmup as f64;
     }
-    let rest = total.saturating_sub(warmup).max(1) as f64;
-    let progress = (step - warmup) as f64 / rest;
-    let factor = match config.schedule {
+    let share = share(config.schedule, step - warmup, total.saturating_sub(warmup));
+    config.learning_rate * share
+}
+
+/// What `schedule` leaves of a peak at step `step` (from 0) of `total`.
+pub(in crate::train) fn share(schedule: Schedule, step: usize, total: usize) -> f64 {
+    let progress = step as f64 / total.max(1) as f64;
+    match schedule {
         Schedule::Constant => 1.0,
         Schedule::Linear => (1.0 - progress).max(0.0),
         Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos()),
-    };
-    config.learning_rate * factor
+    }
 }
 
 #[cfg(test)]

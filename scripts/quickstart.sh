@@ -83,6 +83,15 @@ change() { # NAME METRIC
       }'
 }
 
+# Share of an evaluation's answers that go on after what is seen.
+thinking() { # NAME
+  awk -v name="$1" '
+    { kind = /"kind":"inferential"/ ? 2 : 1; all[kind]++ }
+    /"completion":"[^"]*Without the/ { thinks[kind]++ }
+    function percent(kind) { return all[kind] ? sprintf("%5.1f", 100 * thinks[kind] / all[kind]) : "    –" }
+    END { printf "  %-6s %s %s\n", name, percent(1), percent(2) }' "$runs/eval/$1/outputs.jsonl"
+}
+
 if [ -z "$run" ]; then
   require_rust
   phase "system packages" require_packages
@@ -108,7 +117,13 @@ printf '  %-6s reward %s\n' bias "$(change bias reward)" grpo "$(change grpo rew
 printf '  %-6s KL to the bias model %s\n' cdpo "$(change cdpo kl)"
 printf '\nAccuracy on the validation questions, %%, with 95 %% confidence intervals\n\n'
 "$run" eval table "base=$runs/eval/base" "bias model=$runs/eval/bias" "GRPO baseline=$runs/eval/grpo" "CDPO=$runs/eval/cdpo"
+printf '\nAnswers that think the removed object away, %% of those to observational and to inferential questions\n\n'
+for name in base bias grpo cdpo; do thinking $name; done
+printf '\nThe claim: GRPO learns the shortcut, CDPO is kept from it. CDPO (second) against GRPO (first), question by question\n\n'
+"$run" eval compare $runs/eval/grpo $runs/eval/cdpo
 cat <<END
+
+This is one run with one seed; scripts/evidence.sh repeats it with several, and docs/evidence.md says what came of it.
 
 Where to look
   $runs/{bias,grpo,cdpo}/metrics.jsonl    one line per training step

@@ -383,7 +383,7 @@ mod tests {
                 "{token}"
             );
         }
-        let divergence = (0.1 / 2.0 / 2.0 + (0.0 + 0.4) / 3.0) / 2.0;
+        let divergence = 0.1 / 8.0 + (0.0 + 0.4) / 6.0;
         assert!((acting.loss - (without.loss - 0.5 * divergence)).abs() < 1e-6);
     }
 
@@ -403,8 +403,8 @@ mod tests {
         let (all, some) = (loss(None), loss(Some(&ACTS)));
         assert_eq!(all, loss(Some(&[true; 6])));
         assert_eq!(all.kl, some.kl);
-        // d = 1, 0.03 and −0.05, weights of half a completion's and a third of a question's share.
-        let expected = -0.3 * (0.5 / 2.0 / 2.0 + (0.03 * 0.03 + 0.05 * 0.05) / 2.0 / 3.0) / 2.0;
+        // d² / 2 of d = 1, 0.03 and −0.05; weights of 1/8 (of two tokens, completions and questions) and 1/6.
+        let expected = -0.3 * (0.5 / 8.0 + (0.03 * 0.03 + 0.05 * 0.05) / 12.0);
         assert!((some.loss - none.loss - expected).abs() < 1e-6);
         for (token, acts) in ACTS.into_iter().enumerate() {
             let same = if acts { &all } else { &none };

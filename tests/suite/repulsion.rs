@@ -227,8 +227,8 @@ fn evaluation(run: &Run, name: &str, more: &[&str]) -> PathBuf {
 }
 
 fn write_lines(file: &Path, lines: &[Value]) {
-    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    std::fs::write(file, lines).unwrap();
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+    std::fs::write(file, lines.join("\n") + "\n").unwrap();
 }
 
 #[test]

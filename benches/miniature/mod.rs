@@ -125,6 +125,7 @@ impl Miniature {
                                 old_logprob: None,
                                 reference_logprob: Some(&bias[range.clone()]),
                                 full_kl: None,
+                                acts: None,
                             })
                             .collect()
                     })

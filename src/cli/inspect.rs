@@ -307,6 +307,7 @@ fn divergence(config: &Config, logprob: &[f32], bias: &[f32], full: &[f32]) -> V
         old_logprob: None,
         reference_logprob: Some(bias),
         full_kl: Some(full),
+        acts: None,
     };
     let limit = config.sampling.max_new_tokens;
     policy_loss(&[vec![terms]], &config.objective, Some(&config.kl), limit).kl

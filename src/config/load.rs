@@ -477,6 +477,8 @@ mod tests {
         config.checkpoint.keep_steps = vec![1, 2];
         config.kl.target = Some(0.5);
         config.kl.token_cap = Some(2.5);
+        config.kl.max_bias_entropy = Some(0.5);
+        config.kl.bias_answers = Some("runs/bias/answers".into());
         config.eval.benchmark = Some(Benchmark::Videomme);
         config.eval.protocol = Some(Protocol::Official);
         config.eval.protocol_from = Some("clone".into());

@@ -4,6 +4,7 @@ use super::Schedule;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
+use std::path::PathBuf;
 
 /// Twice Qwen2.5-VL's longest context of 128,000.
 const MAX_TOKENS: usize = 1 << 18;
@@ -152,6 +153,17 @@ pub struct KlConfig {
     /// Upper bound of one token's divergence; absent: none (the paper).
     #[schemars(extend("exclusiveMinimum" = 0), example = 5.0)]
     pub(crate) token_cap: Option<f64>,
+    /// The term acts only on tokens at which the bias model's entropy is at most this (nats): where it is sure what comes next.
+    /// Absent: on all (the paper).
+    #[schemars(extend("exclusiveMinimum" = 0), example = 0.5)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_bias_entropy: Option<f64>,
+    /// A finished evaluation of the bias model on the training questions, the folder of `eval run --model BIAS --set
+    /// data.questions=…`: the term acts only in completions that give the answer given there, both read as the reward reads them (of
+    /// several samples the most frequent answer). One without an answer, nothing in its tags, agrees with none. Absent: in all.
+    #[schemars(length(min = 1), example = &"runs/clevrer/bias/answers", extend("errorMessage" = {"minLength": "must be the folder of an evaluation"}))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bias_answers: Option<PathBuf>,
     /// What to do when the format reward collapses under repulsion.
     pub(crate) guard: DivergenceGuard,
     /// The guard acts when the mean format reward of a step falls below this.
@@ -173,6 +185,8 @@ impl Default for KlConfig {
             estimator: KlEstimator::K3,
             clamp: 11.0,
             token_cap: None,
+            max_bias_entropy: None,
+            bias_answers: None,
             guard: DivergenceGuard::Off,
             guard_format: 0.5,
             log_token_ratios: false,

@@ -191,6 +191,8 @@ impl Config {
         let kl = &self.kl;
         for (key, is_set) in [
             ("kl.target", kl.target.is_some()),
+            ("kl.max_bias_entropy", kl.max_bias_entropy.is_some()),
+            ("kl.bias_answers", kl.bias_answers.is_some()),
             ("kl.log_token_ratios", kl.log_token_ratios),
         ] {
             check.require(
@@ -198,6 +200,9 @@ impl Config {
                 key,
                 "needs a bias model: name it in model.bias_model (train-cdpo), or remove this",
             )?;
+        }
+        if let Some(folder) = &kl.bias_answers {
+            check.folder("kl.bias_answers", folder)?;
         }
         check.require(
             kl.target.is_none() || kl.coefficient > 0.0,
@@ -380,6 +385,8 @@ mod tests {
             ("kl.clamp=0", "above 0"),
             ("kl.token_cap=0", "above 0"),
             ("kl.target=0", "above 0"),
+            ("kl.max_bias_entropy=0", "above 0"),
+            ("kl.bias_answers=", "must be the folder of an evaluation"),
             ("reward.format_weight=-1", "at least 0"),
             ("model.device=tpu", "must be `auto`"),
             ("sft.grounding_weight=-1", "at least 0"),
@@ -453,11 +460,14 @@ mod tests {
         );
         fails(Verb::TrainCdpo, &[], "needs a bias model");
         for verb in [Verb::TrainBias, Verb::TrainSft] {
-            fails(
-                verb,
-                &["kl.log_token_ratios=true"],
-                "`kl.log_token_ratios`: needs a bias model",
-            );
+            for setting in [
+                "kl.log_token_ratios=true",
+                "kl.target=1",
+                "kl.max_bias_entropy=1",
+                "kl.bias_answers=answers",
+            ] {
+                fails(verb, &[setting], "needs a bias model");
+            }
         }
         fails(Verb::TrainSft, &[&model], "train-sft uses no bias model");
         fails(
@@ -493,11 +503,15 @@ mod tests {
             ("data.questions=absent.json", "there is no file absent.json"),
             ("data.questions=", "is missing"),
             ("data.video_root=absent", "there is no folder absent"),
+            ("kl.bias_answers=absent", "there is no folder absent"),
         ] {
-            let message = files
-                .load(Verb::TrainBias, &[setting])
-                .unwrap_err()
-                .to_string();
+            let model = format!("model.bias_model={}", files.path("model").display());
+            let message = if setting.starts_with("kl.") {
+                files.load(Verb::TrainCdpo, &[&model, setting])
+            } else {
+                files.load(Verb::TrainBias, &[setting])
+            };
+            let message = message.unwrap_err().to_string();
             assert!(message.contains(expected), "{setting}: {message}");
         }
         let empty = tempfile::tempdir().unwrap();

@@ -2,11 +2,14 @@
 
 use super::error::EvalError;
 use crate::config::Config;
-use crate::config::Extraction;
-use crate::config::QuestionOrder;
+use crate::config::DataConfig;
+use crate::config::EvalConfig;
+use crate::config::ModelConfig;
+use crate::config::SamplingConfig;
 use crate::data::Question;
 use crate::util::file::FileError;
 use crate::util::hash::Fnv;
+use serde_json::json;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::io::Seek;
@@ -82,46 +85,77 @@ fn file_name(path: &Path) -> &[u8] {
     path.file_name().map_or(&[], OsStr::as_encoded_bytes)
 }
 
-/// Of every setting that changes an answer or a score, and of the questions' own fingerprint.
-pub(super) fn of_config(config: &Config, questions_hash: &str) -> Result<String, EvalError> {
-    // Where things are, how fast they are done and how training goes does not change an answer.
-    let mut relevant = Config {
-        seed: config.seed,
-        data: config.data.clone(),
-        video: config.video.clone(),
-        sampling: config.sampling.clone(),
-        eval: config.eval.clone(),
-        ..Config::default()
-    };
-    relevant.model.dtype = config.model.dtype;
-    relevant.data.questions = "".into();
-    relevant.data.video_root = "".into();
-    relevant.data.video_strip = None;
-    relevant.data.manifest = None;
-    relevant.data.order = QuestionOrder::default();
-    relevant.data.cache_mib = 0;
-    relevant.data.cache_dir = None;
-    relevant.data.cache_dir_mib = 0;
-    relevant.sampling.max_rows = 0;
-    relevant.sampling.cuda_graph = false;
-    // Its words have a fingerprint of their own.
-    relevant.eval.protocol_from = None;
-    relevant.eval.batch_size = 0;
-    relevant.eval.extraction = Extraction::Strict;
-    let text = serde_json::to_string(&relevant).map_err(|error| EvalError::Json {
-        path: config.data.questions.clone(),
-        reason: error.to_string(),
-    })?;
-    Ok(of_text(&(text + questions_hash)))
+/// Of every setting that changes an answer or a score, and of the questions' own fingerprint. What training does is none of
+/// them; which of the others are, each table's pattern says, so that the compiler asks about a new one.
+pub(super) fn of_config(config: &Config, questions_hash: &str) -> String {
+    // Another format is another model; which one and where it computes has its own fingerprint.
+    let ModelConfig { dtype, .. } = &config.model;
+    let DataConfig {
+        samples,
+        kinds,
+        assume_kind,
+        on_bad_video,
+        // Where things are, in which order they come, and how fast that goes.
+        questions: _,
+        video_root: _,
+        video_strip: _,
+        order: _,
+        manifest: _,
+        cache_mib: _,
+        cache_dir: _,
+        cache_dir_mib: _,
+    } = &config.data;
+    let SamplingConfig {
+        top_k,
+        top_p,
+        max_new_tokens,
+        // `eval` has its own.
+        group_size: _,
+        temperature: _,
+        // A longer prompt is not answered otherwise, but not at all.
+        max_prompt_tokens: _,
+        max_rows: _,
+        cuda_graph: _,
+    } = &config.sampling;
+    let EvalConfig {
+        benchmark,
+        protocol,
+        wording,
+        template,
+        samples: answers,
+        temperature,
+        clip_bounds,
+        subtitles,
+        // Its words have a fingerprint of their own.
+        protocol_from: _,
+        // Stands beside this in the settings, and answers can be read anew.
+        extraction: _,
+        batch_size: _,
+    } = &config.eval;
+    let deciding = json!({
+        "seed": config.seed,
+        "dtype": dtype,
+        "data": [json!(samples), json!(kinds), json!(assume_kind), json!(on_bad_video)],
+        "video": config.video,
+        "sampling": [json!(top_k), json!(top_p), json!(max_new_tokens)],
+        "eval": [
+            json!(benchmark), json!(protocol), json!(wording), json!(template), json!(answers), json!(temperature),
+            json!(clip_bounds), json!(subtitles),
+        ],
+    });
+    of_text(&(deciding.to_string() + questions_hash))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BadVideoPolicy;
+    use crate::config::DTypeName;
+    use crate::config::QuestionOrder;
     use crate::config::TextAfterVideo;
 
     #[test]
-    fn changed_weights_and_settings_change_the_fingerprints() {
+    fn changed_weights_change_the_fingerprint() {
         let folder = tempfile::tempdir().unwrap();
         let weights = folder.path().join("model.safetensors");
         let mut bytes = vec![7; 200_000];
@@ -130,22 +164,47 @@ mod tests {
         bytes[199_999] = 8;
         std::fs::write(&weights, &bytes).unwrap();
         assert_ne!(before, of_weights(folder.path()).unwrap());
+    }
 
-        let mut config = Config::default();
-        let plain = of_config(&config, "q").unwrap();
-        config.eval.batch_size += 1;
-        config.train.steps += 1;
-        config.sampling.max_rows += 1;
-        config.data.cache_dir = Some("frames".into());
-        config.data.order = QuestionOrder::Trainer;
-        config.data.video_strip = Some("/CLEVRER".into());
-        assert_eq!(plain, of_config(&config, "q").unwrap());
-        assert_ne!(plain, of_config(&config, "other questions").unwrap());
-        config.video.text_after = TextAfterVideo::Spatial;
-        assert_ne!(plain, of_config(&config, "q").unwrap());
-        config.video.text_after = TextAfterVideo::default();
-        config.video.max_frames += 2;
-        assert_ne!(plain, of_config(&config, "q").unwrap());
+    #[test]
+    fn only_what_changes_an_answer_or_a_score_counts() {
+        let plain = of_config(&Config::default(), "q");
+        let after = |change: &dyn Fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            of_config(&config, "q")
+        };
+        assert_ne!(plain, of_config(&Config::default(), "other questions"));
+        let counts: [&dyn Fn(&mut Config); 10] = [
+            &|config| config.seed += 1,
+            &|config| config.model.dtype = DTypeName::F32,
+            &|config| config.data.samples = Some(3),
+            &|config| config.data.on_bad_video = BadVideoPolicy::Skip,
+            &|config| config.video.text_after = TextAfterVideo::Spatial,
+            &|config| config.video.max_frames += 2,
+            &|config| config.sampling.top_k += 1,
+            &|config| config.sampling.max_new_tokens += 1,
+            &|config| config.eval.temperature = 0.5,
+            &|config| config.eval.template = Some("{question}".into()),
+        ];
+        for (place, change) in counts.into_iter().enumerate() {
+            assert_ne!(plain, after(change), "{place}");
+        }
+        let counts_not: [&dyn Fn(&mut Config); 10] = [
+            &|config| config.output_dir = "elsewhere".into(),
+            &|config| config.eval.batch_size += 1,
+            &|config| config.sampling.max_rows += 1,
+            &|config| config.sampling.group_size += 1,
+            &|config| config.data.cache_dir = Some("frames".into()),
+            &|config| config.data.order = QuestionOrder::Trainer,
+            &|config| config.data.video_strip = Some("/CLEVRER".into()),
+            &|config| config.train.steps += 1,
+            &|config| config.kl.token_cap = Some(2.0),
+            &|config| config.kl.log_token_ratios = true,
+        ];
+        for (place, change) in counts_not.into_iter().enumerate() {
+            assert_eq!(plain, after(change), "{place}");
+        }
     }
 
     #[test]

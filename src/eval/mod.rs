@@ -2,7 +2,7 @@
 
 mod batches;
 pub(crate) mod compare;
-mod error;
+pub(crate) mod error;
 mod files;
 mod fingerprint;
 pub(crate) mod grid;

@@ -115,7 +115,7 @@ impl Settings {
             protocol_file: format.file().cloned(),
             remarks: format.remarks(),
             questions: config.data.questions.clone(),
-            config_hash: fingerprint::of_config(config, &questions_hash)?,
+            config_hash: fingerprint::of_config(config, &questions_hash),
             questions_hash,
             questions_asked: dataset.len(),
             questions_published: eval.benchmark.and_then(Benchmark::published_questions),

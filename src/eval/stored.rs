@@ -18,6 +18,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
+/// The answers of the finished evaluation in the folder `out`.
+pub(crate) fn predictions(out: &Path) -> Result<Vec<Prediction>, EvalError> {
+    log::read_finished(out, &ScoreFile::read(out)?)
+}
+
 /// Scores the stored answers of the folder `out` anew, by its own rule or by `extraction`, and returns where the scores
 /// were written: `scores.json` for its own rule, `scores-RULE.json` for another.
 pub fn rescore(

@@ -22,6 +22,8 @@ pub struct CompletionTerms<'a> {
     pub reference_logprob: Option<&'a [f32]>,
     /// KL(policy ‖ reference) over the vocabulary, for the `full` estimator.
     pub full_kl: Option<&'a [f32]>,
+    /// Tokens on which the KL term acts; `None`: all. The others' divergence is measured all the same.
+    pub acts: Option<&'a [bool]>,
 }
 
 /// Derivatives of the loss with respect to what the head gives to each target.
@@ -96,10 +98,7 @@ pub fn policy_loss(
                 let (mut value, mut slope) = (surrogate.value, surrogate.slope);
                 if let Some(kl) = kl {
                     let divergence = Divergence::new(kl, completion, token);
-                    let factor = match kl.direction {
-                        KlDirection::Repel => -kl.coefficient,
-                        KlDirection::Attract => kl.coefficient,
-                    };
+                    let factor = kl_factor(kl, completion, token);
                     value += factor * divergence.value;
                     if kl.estimator == KlEstimator::Full {
                         output
@@ -145,6 +144,15 @@ fn token_weight(
                 .sum::<usize>()
                 .max(1) as f64
         }
+    }
+}
+
+/// The coefficient with its sign; 0 on a token on which the term does not act.
+fn kl_factor(kl: &KlConfig, completion: &CompletionTerms, token: usize) -> f64 {
+    match kl.direction {
+        _ if completion.acts.is_some_and(|acts| !acts[token]) => 0.0,
+        KlDirection::Repel => -kl.coefficient,
+        KlDirection::Attract => kl.coefficient,
     }
 }
 
@@ -220,11 +228,23 @@ mod tests {
     const OLD: [f32; 6] = [-0.45, -1.5, -1.6, -0.05, -2.9, -0.9];
     const BIAS: [f32; 6] = [-0.6, -1.0, -14.0, -0.02, -0.5, -0.75];
 
+    /// Some of each completion but the first, which is left out as a whole.
+    const ACTS: [bool; 6] = [false, true, false, true, false, true];
+
     /// Two questions: completions of 1, 2 and 3 tokens.
     fn groups<'a>(
         logprob: &'a [f32],
         old: Option<&'a [f32]>,
         full: Option<&'a [f32]>,
+    ) -> Vec<Vec<CompletionTerms<'a>>> {
+        groups_acting(logprob, old, full, None)
+    }
+
+    fn groups_acting<'a>(
+        logprob: &'a [f32],
+        old: Option<&'a [f32]>,
+        full: Option<&'a [f32]>,
+        acts: Option<&'a [bool]>,
     ) -> Vec<Vec<CompletionTerms<'a>>> {
         let terms = |range: std::ops::Range<usize>, advantage| CompletionTerms {
             advantage,
@@ -232,6 +252,7 @@ mod tests {
             old_logprob: old.map(|old| &old[range.clone()]),
             reference_logprob: Some(&BIAS[range.clone()]),
             full_kl: full.map(|full| &full[range.clone()]),
+            acts: acts.map(|acts| &acts[range]),
         };
         vec![
             vec![terms(0..1, 0.8), terms(1..3, -0.8)],
@@ -249,10 +270,12 @@ mod tests {
         ];
         for kind in kinds {
             for estimator in [KlEstimator::K1, KlEstimator::K2, KlEstimator::K3] {
-                for (direction, token_cap) in [
-                    (KlDirection::Repel, None),
+                for (direction, token_cap, acts) in [
+                    (KlDirection::Repel, None, None),
                     // No token's d, nor any estimate made of it, lies within the difference's step of the cap.
-                    (KlDirection::Attract, Some(0.9)),
+                    (KlDirection::Attract, Some(0.9), None),
+                    (KlDirection::Repel, Some(0.9), Some(ACTS.as_slice())),
+                    (KlDirection::Attract, None, Some(ACTS.as_slice())),
                 ] {
                     let objective = ObjectiveConfig {
                         loss: kind,
@@ -267,7 +290,7 @@ mod tests {
                     };
                     let at = |logprob: &[f32]| {
                         policy_loss(
-                            &groups(logprob, Some(&OLD), None),
+                            &groups_acting(logprob, Some(&OLD), None, acts),
                             &objective,
                             Some(&kl),
                             10,
@@ -349,5 +372,49 @@ mod tests {
         }
         let divergence = (0.5 / 2.0 + f64::midpoint(0.1, 2.0) / 2.0 + 0.6 / 3.0) / 2.0;
         assert!((with.loss - (without.loss - 0.5 * divergence)).abs() < 1e-6);
+        // On tokens 1, 3 and 5 only: of them all is measured.
+        let acting = groups_acting(&LOGPROB, None, Some(&full), Some(&ACTS));
+        let acting = policy_loss(&acting, &objective, Some(&kl), 10);
+        assert_eq!(acting.kl, with.kl);
+        for (token, acts) in ACTS.into_iter().enumerate() {
+            let expected = if acts { with.d_full_kl[token] } else { 0.0 };
+            assert!(
+                (acting.d_full_kl[token] - expected).abs() < 1e-12,
+                "{token}"
+            );
+        }
+        let divergence = 0.1 / 8.0 + (0.0 + 0.4) / 6.0;
+        assert!((acting.loss - (without.loss - 0.5 * divergence)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_term_acts_on_chosen_tokens_only() {
+        let objective = ObjectiveConfig::default();
+        let kl = KlConfig {
+            estimator: KlEstimator::K2,
+            coefficient: 0.3,
+            ..KlConfig::default()
+        };
+        let loss = |acts| {
+            let groups = groups_acting(&LOGPROB, None, None, acts);
+            policy_loss(&groups, &objective, Some(&kl), 10)
+        };
+        let none = policy_loss(&groups(&LOGPROB, None, None), &objective, None, 10);
+        let (all, some) = (loss(None), loss(Some(&ACTS)));
+        assert_eq!(all, loss(Some(&[true; 6])));
+        assert_eq!(all.kl, some.kl);
+        // d² / 2 of d = 1, 0.03 and −0.05; weights of 1/8 (of two tokens, completions and questions) and 1/6.
+        let expected = -0.3 * (0.5 / 8.0 + (0.03 * 0.03 + 0.05 * 0.05) / 12.0);
+        assert!((some.loss - none.loss - expected).abs() < 1e-6);
+        for (token, acts) in ACTS.into_iter().enumerate() {
+            let same = if acts { &all } else { &none };
+            assert_eq!(
+                some.d_logprob[token].to_bits(),
+                same.d_logprob[token].to_bits()
+            );
+        }
+        let nowhere = loss(Some(&[false; 6]));
+        assert_eq!(nowhere.d_logprob, none.d_logprob);
+        assert_eq!(nowhere.loss.to_bits(), none.loss.to_bits());
     }
 }

@@ -297,6 +297,7 @@ pub(super) fn terms<'a>(
                 old_logprob: None,
                 reference_logprob: bias.get(range.clone()),
                 full_kl: scores.full_kl.get(range.clone()),
+                acts: None,
             })
             .collect()
     };

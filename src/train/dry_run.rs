@@ -1,5 +1,6 @@
 //! A run that is only checked: everything it needs, what it would do, and what that takes.
 
+use super::bias_answers::BiasAnswers;
 use super::estimate::DurationEstimate;
 use super::estimate::MemoryEstimate;
 use super::objective_in_words;
@@ -25,6 +26,7 @@ pub(crate) fn dry_run(
     ranks: usize,
 ) -> Result<String> {
     let dataset = load_dataset(config, verb)?;
+    BiasAnswers::load(config, dataset.questions())?;
     if let Some(path) = &options.replay {
         plan_replay(&dataset, replay::read(path)?, config)?;
     }

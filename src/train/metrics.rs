@@ -92,6 +92,9 @@ pub(crate) struct RlMetrics {
     /// The same on inferential questions.
     #[serde(rename = "kl/inferential", skip_serializing_if = "Option::is_none")]
     pub(crate) kl_inferential: Option<f64>,
+    /// Share of tokens on which the KL term acts; absent where it acts on all. `kl` is the mean over all tokens all the same.
+    #[serde(rename = "kl/acting_ratio", skip_serializing_if = "Option::is_none")]
+    pub(crate) kl_acting_ratio: Option<f64>,
     /// The KL coefficient in force; absent without a bias model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kl_coefficient: Option<f64>,

@@ -2,8 +2,10 @@
 
 use super::backward::Pass;
 use super::backward::passes_at_once;
+use super::bias_answers::BiasAnswers;
 use super::objective::ReferenceScores;
 use crate::config::Config;
+use crate::config::KlConfig;
 use crate::config::LossKind;
 use crate::dist::ProcessGroup;
 use crate::model::Qwen25Vl;
@@ -26,6 +28,8 @@ pub(super) struct MicroBatch<'a> {
     pub(super) loss_weight: f64,
     /// Of the same tokens, by the frozen model.
     pub(super) reference: ReferenceScores,
+    /// Targets on which the KL term acts; `None`: all.
+    acts: Option<Vec<bool>>,
     /// Absent until the first backward pass.
     first_pass: Option<FirstPass>,
 }
@@ -74,10 +78,47 @@ impl<'a> MicroBatch<'a> {
                     inputs: pack(groups, &model.spec)?,
                     loss_weight: weight(groups) / whole,
                     reference: ReferenceScores::None,
+                    acts: None,
                     first_pass: None,
                 })
             })
             .collect()
+    }
+
+    /// Keeps what the reference gave, and with it on which tokens the KL term acts: where the reference is sure enough, and in
+    /// completions that give one of `answers`.
+    pub(super) fn keep_reference(
+        &mut self,
+        scores: ReferenceScores,
+        kl: Option<&KlConfig>,
+        answers: Option<&BiasAnswers>,
+    ) {
+        self.reference = scores;
+        let most = kl.and_then(|kl| kl.max_bias_entropy);
+        if most.is_none() && answers.is_none() {
+            return;
+        }
+        let mut acts = vec![true; self.inputs.num_targets()];
+        if let (Some(most), Some(scores)) = (most, self.reference.tokens()) {
+            for (acts, &entropy) in acts.iter_mut().zip(&scores.entropy) {
+                *acts = f64::from(entropy) <= most;
+            }
+        }
+        if let Some(answers) = answers {
+            for (group, ranges) in self.groups.iter().zip(&self.inputs.suffix_targets) {
+                for (rollout, range) in group.rollouts.iter().zip(ranges) {
+                    if !answers.agrees(&group.question.id, &rollout.completion.text) {
+                        acts[range.clone()].fill(false);
+                    }
+                }
+            }
+        }
+        self.acts = Some(acts);
+    }
+
+    /// Of each token, whether the KL term acts on it; `None` where it acts on all.
+    pub(super) fn acts(&self) -> Option<&[bool]> {
+        self.acts.as_deref()
     }
 
     /// What the loss is made of: `scores` of the policy as it is, and what is known of the same tokens.
@@ -109,6 +150,7 @@ impl<'a> MicroBatch<'a> {
                         old_logprob: of_tokens(old, range),
                         reference_logprob: of_tokens(reference, range),
                         full_kl: of_tokens(full, range),
+                        acts: self.acts().map(|acts| &acts[range.clone()]),
                     })
                     .collect()
             })

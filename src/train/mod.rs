@@ -1,6 +1,7 @@
 //! Training: one step, and the run around it.
 
 pub mod backward;
+mod bias_answers;
 pub(crate) mod checkpoint;
 pub(crate) mod data_loader;
 mod dry_run;

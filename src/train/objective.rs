@@ -1,5 +1,6 @@
 //! What the RL stages differ in, the frozen model that CDPO is measured against, and the objective in words.
 
+use super::bias_answers::BiasAnswers;
 use crate::config::Config;
 use crate::config::DivergenceGuard;
 use crate::config::KlConfig;
@@ -26,7 +27,12 @@ pub(crate) enum Objective {
     /// Rewards alone.
     Grpo,
     /// Rewards, and the divergence from this frozen model: the bias model.
-    Cdpo(Box<ReferenceModel>),
+    Cdpo {
+        /// That model.
+        reference: Box<ReferenceModel>,
+        /// What it answered, where the term acts only in completions that answer likewise.
+        answers: Option<BiasAnswers>,
+    },
 }
 
 /// What the frozen model gives a micro-batch's completions.
@@ -56,7 +62,11 @@ impl Objective {
     ///
     /// # Errors
     /// When the model cannot be loaded, or speaks another vocabulary than the policy.
-    pub(crate) fn load(config: &Config, policy: &Policy) -> Result<Self> {
+    pub(crate) fn load(
+        config: &Config,
+        policy: &Policy,
+        answers: Option<BiasAnswers>,
+    ) -> Result<Self> {
         let Some(name) = &config.model.bias_model else {
             return Ok(Self::Grpo);
         };
@@ -74,14 +84,25 @@ impl Objective {
                 own.text.vocab_size
             );
         }
-        Ok(Self::Cdpo(Box::new(reference)))
+        Ok(Self::Cdpo {
+            reference: Box::new(reference),
+            answers,
+        })
     }
 
     /// Sizes of the frozen model.
     pub(super) fn reference_spec(&self) -> Option<&Spec> {
         match self {
             Self::Grpo => None,
-            Self::Cdpo(reference) => Some(reference.spec()),
+            Self::Cdpo { reference, .. } => Some(reference.spec()),
+        }
+    }
+
+    /// What the frozen model answered, where that decides in which completions the KL term acts.
+    pub(super) fn bias_answers(&self) -> Option<&BiasAnswers> {
+        match self {
+            Self::Grpo => None,
+            Self::Cdpo { answers, .. } => answers.as_ref(),
         }
     }
 
@@ -93,14 +114,15 @@ impl Objective {
     ) -> candle_core::Result<ReferenceScores> {
         match (self, kl) {
             (Self::Grpo, _) => Ok(ReferenceScores::None),
-            (Self::Cdpo(reference), Some(kl)) if kl.estimator == KlEstimator::Full => {
+            (Self::Cdpo { reference, .. }, Some(kl)) if kl.estimator == KlEstimator::Full => {
                 let hidden = reference.target_hidden(inputs)?;
-                let scores = kl
-                    .log_token_ratios
-                    .then(|| reference.score_hidden(&hidden, inputs));
+                let asked = kl.log_token_ratios || kl.max_bias_entropy.is_some();
+                let scores = asked.then(|| reference.score_hidden(&hidden, inputs));
                 Ok(ReferenceScores::Hidden(hidden, scores.transpose()?))
             }
-            (Self::Cdpo(reference), _) => reference.score(inputs).map(ReferenceScores::Tokens),
+            (Self::Cdpo { reference, .. }, _) => {
+                reference.score(inputs).map(ReferenceScores::Tokens)
+            }
         }
     }
 
@@ -110,7 +132,7 @@ impl Objective {
         scores: &'a ReferenceScores,
     ) -> Option<ReferenceRows<'a>> {
         match (self, scores) {
-            (Self::Cdpo(reference), ReferenceScores::Hidden(hidden, _)) => {
+            (Self::Cdpo { reference, .. }, ReferenceScores::Hidden(hidden, _)) => {
                 Some(reference.reference_rows(hidden))
             }
             _ => None,
@@ -155,6 +177,7 @@ pub(crate) fn objective_in_words(config: &Config, verb: Verb) -> Vec<String> {
         ));
     }
     lines.extend(coefficient_in_words(config));
+    lines.extend(scope_in_words(config));
     match config.kl.guard {
         _ if config.kl.coefficient == 0.0 => {}
         DivergenceGuard::Off => {}
@@ -169,6 +192,24 @@ pub(crate) fn objective_in_words(config: &Config, verb: Verb) -> Vec<String> {
         )),
     }
     lines
+}
+
+/// Where the KL term acts, if not everywhere.
+fn scope_in_words(config: &Config) -> Option<String> {
+    let kl = &config.kl;
+    let tokens = kl
+        .max_bias_entropy
+        .map(|most| format!("on tokens at which the bias model's entropy is at most {most} nats"));
+    let completions = kl.bias_answers.as_ref().map(|folder| {
+        format!(
+            "in completions that answer as the bias model did in {}",
+            folder.display()
+        )
+    });
+    let scope: Vec<String> = tokens.into_iter().chain(completions).collect();
+    let has_term = config.model.bias_model.is_some() && kl.coefficient > 0.0;
+    (has_term && !scope.is_empty())
+        .then(|| format!("The KL term acts only {}.", scope.join(" and ")))
 }
 
 /// How the coefficient changes over the run, if it does.
@@ -255,8 +296,18 @@ mod tests {
         assert!(words(&config, Verb::TrainCdpo).contains(
             "Steer the coefficient, which is at most 0.01, so that a step's mean divergence stays at 0.5 nats"
         ));
+        assert!(!words(&config, Verb::TrainCdpo).contains("acts only"));
+        config.kl.bias_answers = Some("answers".into());
+        assert!(words(&config, Verb::TrainCdpo).contains(
+            "The KL term acts only in completions that answer as the bias model did in answers."
+        ));
+        config.kl.max_bias_entropy = Some(0.5);
+        assert!(words(&config, Verb::TrainCdpo).contains(
+            "acts only on tokens at which the bias model's entropy is at most 0.5 nats and in completions"
+        ));
         config.kl.coefficient = 0.0;
         assert!(!words(&config, Verb::TrainCdpo).contains("Steer"));
+        assert!(!words(&config, Verb::TrainCdpo).contains("acts only"));
         assert!(!words(&config, Verb::TrainCdpo).contains("falls"));
         assert!(words(&config, Verb::TrainCdpo).contains("is measured and has no weight"));
         config.model.bias_model = None;

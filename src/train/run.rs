@@ -1,5 +1,6 @@
 //! The training loop: step after step, records, checkpoints, signals.
 
+use super::bias_answers::BiasAnswers;
 use super::checkpoint::Checkpoints;
 use super::data_loader;
 use super::data_loader::DataLoader;
@@ -80,6 +81,7 @@ fn run_rank(
         }
     }
     let dataset = load_dataset(config, verb)?;
+    let answers = BiasAnswers::load(config, dataset.questions())?;
     let start = folders.as_ref().map(|Folders { dir, checkpoints }| {
         starting_point(config, checkpoints, dir, &options.resume)
     });
@@ -88,7 +90,7 @@ fn run_rank(
         None => Steps::in_order(&dataset, config, verb, &state),
         Some(path) => plan_replay(&dataset, replay::read(path)?, config)?.after(state.step, config),
     };
-    starting_point::agree(dist, config, &steps)?;
+    starting_point::agree(dist, config, &steps, answers.as_ref())?;
     let device = device::of_rank(&config.model, dist.size(), |gpus| dist.gpu(gpus))?;
     dist.connect(&device)?;
     let dist = &*dist;
@@ -97,7 +99,7 @@ fn run_rank(
     let task = if verb == Verb::TrainSft {
         Task::Supervised
     } else {
-        Task::Reinforced(Objective::load(config, trainer.policy())?)
+        Task::Reinforced(Objective::load(config, trainer.policy(), answers)?)
     };
     let files = folders.map(|folders| {
         folders.dir.describe(config, verb, &device, dist.size())?;

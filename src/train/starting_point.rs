@@ -1,5 +1,6 @@
 //! How a run begins: from where it goes on, with which questions, and whether its ranks agree.
 
+use super::bias_answers::BiasAnswers;
 use super::checkpoint;
 use super::checkpoint::Checkpoints;
 use super::checkpoint::TrainerState;
@@ -215,13 +216,19 @@ pub(super) fn plan_replay<'a>(
 struct Identity {
     settings: BTreeMap<String, String>,
     questions: u64,
+    bias_answers: Option<u64>,
 }
 
 /// Refuses ranks that would train something else than rank 0.
 ///
 /// # Errors
 /// [`DistError::Stranger`] names the rank and what differs.
-pub(super) fn agree(dist: &ProcessGroup, config: &Config, steps: &Steps) -> Result<()> {
+pub(super) fn agree(
+    dist: &ProcessGroup,
+    config: &Config,
+    steps: &Steps,
+    answers: Option<&BiasAnswers>,
+) -> Result<()> {
     let mut questions = Fnv::default();
     for question in &steps.questions {
         questions.add(question.id.as_bytes());
@@ -231,6 +238,7 @@ pub(super) fn agree(dist: &ProcessGroup, config: &Config, steps: &Steps) -> Resu
     let all = dist.all_gather(Identity {
         settings: config.flattened(),
         questions: questions.value(),
+        bias_answers: answers.map(BiasAnswers::fingerprint),
     })?;
     let first = &all[0];
     for (rank, other) in all.iter().enumerate() {
@@ -243,6 +251,8 @@ pub(super) fn agree(dist: &ProcessGroup, config: &Config, steps: &Steps) -> Resu
             )
         } else if other.questions != first.questions {
             "its questions are not those of rank 0".to_owned()
+        } else if other.bias_answers != first.bias_answers {
+            "its answers of the bias model (kl.bias_answers) are not those of rank 0".to_owned()
         } else {
             continue;
         };

@@ -73,7 +73,7 @@ pub(super) fn reinforced_step(
         })
         .context("while the bias model was asked")?;
     for (batch, scores) in batches.iter_mut().zip(scores) {
-        batch.reference = scores;
+        batch.keep_reference(scores, kl.as_ref(), objective.bias_answers());
     }
 
     // Loss and backward, then the update. The log-probabilities of the first pass are the old policy's in those that follow.

@@ -81,6 +81,8 @@ pub(super) struct StepStats {
     observational: KindStats,
     inferential: KindStats,
     entropy: Mean,
+    /// Tokens on which the KL term acts, as 1 and 0; empty where it acts on all.
+    acting: Mean,
     clip_low: Mean,
     clip_high: Mean,
     /// The largest.
@@ -152,6 +154,9 @@ impl StepStats {
             for &entropy in batch.entropy() {
                 self.entropy.push(f64::from(entropy));
             }
+            for &acts in batch.acts().unwrap_or(&[]) {
+                self.acting.push(f64::from(u8::from(acts)));
+            }
             for scored in batch.rollouts() {
                 let kind = match scored.group.question.kind {
                     Some(QuestionKind::Observational) => Some(&mut self.observational),
@@ -205,7 +210,7 @@ impl StepStats {
         Ok((whole, lines.concat()))
     }
 
-    fn means(&mut self) -> [&mut Mean; 15] {
+    fn means(&mut self) -> [&mut Mean; 16] {
         [
             &mut self.reward,
             &mut self.format,
@@ -220,6 +225,7 @@ impl StepStats {
             &mut self.inferential.accuracy,
             &mut self.inferential.kl,
             &mut self.entropy,
+            &mut self.acting,
             &mut self.clip_low,
             &mut self.clip_high,
         ]
@@ -262,6 +268,7 @@ impl StepStats {
             kl: self.all.kl.known(),
             kl_observational: self.observational.kl.known(),
             kl_inferential: self.inferential.kl.known(),
+            kl_acting_ratio: self.acting.known(),
             kl_coefficient,
             sampler_logp_gap: self.sampler_gap,
         }

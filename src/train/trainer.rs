@@ -172,7 +172,7 @@ impl<'a> Trainer<'a> {
 
     /// The KL term of `objective`, with the coefficient now in force.
     pub(super) fn kl(&self, objective: &Objective) -> Option<KlConfig> {
-        matches!(objective, Objective::Cdpo(_)).then(|| KlConfig {
+        matches!(objective, Objective::Cdpo { .. }).then(|| KlConfig {
             coefficient: self.state.kl_coefficient_in_force(self.config),
             ..self.config.kl.clone()
         })

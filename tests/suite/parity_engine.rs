@@ -36,6 +36,7 @@ fn loss(
                     old_logprob: None,
                     reference_logprob: Some(&bias[range.clone()]),
                     full_kl: None,
+                    acts: None,
                 })
                 .collect()
         })

@@ -1,7 +1,10 @@
 //! What sharpens the term against the bias model, through the program.
 
-use crate::run::{Run, assert_close, assert_code, assert_same, assert_says};
+use crate::run::{Run, assert_close, assert_code, assert_same, assert_says, lines, world};
 use serde_json::Value;
+use serde_json::json;
+use std::path::Path;
+use std::path::PathBuf;
 
 /// The coefficient in force in each step.
 fn coefficients(run: &Run) -> Vec<f64> {
@@ -133,4 +136,170 @@ fn ranks_steer_by_the_divergence_of_all() {
     assert_code(&output, 0);
     assert!(coefficients(&one)[3] < 0.5);
     assert_close(&two, &one, &["metrics.jsonl"], 1e-5);
+}
+
+/// Metrics without what says where the term acts and how much it counts.
+fn without_term(run: &Run) -> Vec<Value> {
+    let mut lines = run.lines("metrics.jsonl");
+    for line in &mut lines {
+        let line = line.as_object_mut().unwrap();
+        line.remove("kl_coefficient");
+        line.remove("kl/acting_ratio");
+    }
+    lines
+}
+
+fn acting_ratios(run: &Run) -> Vec<f64> {
+    let lines = run.lines("metrics.jsonl");
+    let ratio = |line: &Value| line["kl/acting_ratio"].as_f64().unwrap();
+    lines.iter().map(ratio).collect()
+}
+
+#[test]
+fn the_term_acts_where_the_bias_model_is_sure() {
+    let with = |settings: &[(&str, &str)]| {
+        let mut run = Run::cdpo();
+        run.set("kl.coefficient", "0.5").set("train.steps", "2");
+        for (key, value) in settings {
+            run.set(key, value);
+        }
+        assert_code(&run.run(), 0);
+        run
+    };
+    let plain = with(&[]);
+    let metrics = plain.lines("metrics.jsonl");
+    assert!(metrics[0].get("kl/acting_ratio").is_none());
+    let everywhere = with(&[("kl.max_bias_entropy", "1000")]);
+    assert_eq!(acting_ratios(&everywhere), [1.0, 1.0]);
+    assert_eq!(without_term(&everywhere), without_term(&plain));
+    let nowhere = with(&[("kl.max_bias_entropy", "1e-9")]);
+    assert_eq!(acting_ratios(&nowhere), [0.0, 0.0]);
+    let weightless = with(&[("kl.coefficient", "0")]);
+    assert_eq!(without_term(&nowhere), without_term(&weightless));
+
+    // A bound with tokens on both sides lies somewhere between.
+    let (mut none, mut all) = (0.0, metrics[0]["entropy"].as_f64().unwrap());
+    let (bound, ratio, some) = loop {
+        let bound = f64::midpoint(none, all);
+        assert!(none < bound && bound < all, "{bound}");
+        let run = with(&[("kl.max_bias_entropy", &bound.to_string())]);
+        let ratio = acting_ratios(&run)[0];
+        if ratio <= 0.0 {
+            none = bound;
+        } else if ratio >= 1.0 {
+            all = bound;
+        } else {
+            break (bound.to_string(), ratio, run);
+        }
+    };
+    let first = some.lines("metrics.jsonl");
+    assert_eq!(first[0]["kl"], metrics[0]["kl"], "the mean over all tokens");
+    assert_ne!(first[0]["grad_norm"], metrics[0]["grad_norm"]);
+    let exact = with(&[("kl.max_bias_entropy", &bound), ("kl.estimator", "full")]);
+    assert!((acting_ratios(&exact)[0] - ratio).abs() < 1e-12);
+}
+
+/// An evaluation of the model that `run` trains, on its questions, with `more` settings.
+fn evaluation(run: &Run, name: &str, more: &[&str]) -> PathBuf {
+    let out = run.folder.path().join(name);
+    let path = |name: &str| world().join(name).display().to_string();
+    let mut command = crate::program();
+    command.args(["eval", "run", "--model", &path("untrained")]);
+    command.arg("--out").arg(&out);
+    let questions = format!("data.questions={}", path("world/train_questions.json"));
+    let root = format!("data.video_root={}", path("world/videos"));
+    let settings = [
+        questions.as_str(),
+        &root,
+        "model.dtype=f32",
+        "model.device=cpu",
+        "video.min_frames=8",
+        "video.max_frames=8",
+        "video.min_pixels=12544",
+        "video.max_pixels=12544",
+        "sampling.max_new_tokens=2",
+    ];
+    for setting in settings.iter().chain(more) {
+        command.args(["--set", setting]);
+    }
+    assert_code(&command.output().unwrap(), 0);
+    out
+}
+
+fn write_lines(file: &Path, lines: &[Value]) {
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+    std::fs::write(file, lines.join("\n") + "\n").unwrap();
+}
+
+#[test]
+fn the_term_acts_in_completions_that_answer_as_the_bias_model_did() {
+    let mut run = Run::cdpo();
+    run.set("kl.coefficient", "0.5").set("train.steps", "1");
+    let folder = evaluation(&run, "answers", &[]);
+    let outputs = folder.join("outputs.jsonl");
+    let mut answers = lines(&outputs);
+    // The first answers; the second writes none.
+    let written = ["<think>x</think><answer>B, A</answer>", "<answer></answer>"];
+    let chosen: Vec<Value> = answers[..2].iter().map(|line| line["id"].clone()).collect();
+    for (line, text) in answers.iter_mut().zip(written) {
+        line["samples"][0]["completion"] = text.into();
+    }
+    write_lines(&outputs, &answers);
+    let replay = run.folder.path().join("replay.jsonl");
+    let completions = json!([
+        { "text": "<think></think><answer>A,B</answer>", "finish": "stop" },
+        { "text": "<answer>A</answer>", "finish": "stop" },
+        { "text": "<answer></answer>", "finish": "stop" },
+    ]);
+    let replayed: Vec<Value> = chosen
+        .iter()
+        .map(|id| json!({ "question_id": id, "completions": completions }))
+        .collect();
+    write_lines(&replay, &replayed);
+    let start = |run: &Run, more: &[&str]| {
+        let mut command = run.command();
+        command.args(["--replay", replay.to_str().unwrap()]);
+        command.args(more).output().unwrap()
+    };
+    run.set("kl.bias_answers", folder.to_str().unwrap());
+    let said = "acts only in completions that answer as the bias model did in";
+    assert_says(&start(&run, &[]), 0, &[said]);
+    let tokens: Vec<f64> = run
+        .lines("rollouts.jsonl")
+        .iter()
+        .map(|line| line["completion_tokens"].as_f64().unwrap())
+        .collect();
+    let expected = tokens[0] / tokens.iter().sum::<f64>();
+    let ratios = acting_ratios(&run);
+    assert!(
+        (ratios[0] - expected).abs() < 1e-12,
+        "{ratios:?} {expected}"
+    );
+
+    let mut two = Run::cdpo();
+    two.set("kl.coefficient", "0.5").set("train.steps", "1");
+    two.set("kl.bias_answers", folder.to_str().unwrap());
+    assert_code(&start(&two, &["--ranks", "2"]), 0);
+    assert_close(&two, &run, &["metrics.jsonl"], 1e-5);
+}
+
+#[test]
+fn an_evaluation_that_does_not_answer_every_training_question_is_refused() {
+    let mut run = Run::cdpo();
+    let folder = evaluation(&run, "few", &["data.samples=2"]);
+    run.set("kl.bias_answers", folder.to_str().unwrap());
+    let dry = || run.command().arg("--dry-run").output().unwrap();
+    let missing = [
+        "few/outputs.jsonl has no answer to question clevrer/",
+        "train_questions.json",
+        "evaluate the bias model on all of them",
+    ];
+    assert_says(&run.run(), 1, &missing);
+    assert_says(&dry(), 1, &missing);
+    std::fs::remove_file(folder.join("scores.json")).unwrap();
+    assert_says(
+        &dry(),
+        1,
+        &["kl.bias_answers: the evaluation in", "is not finished"],
+    );
 }

@@ -1,0 +1,230 @@
+//! What the bias model answered to the training questions, where the KL term acts only in completions that answer likewise.
+
+use crate::config::Config;
+use crate::config::Extraction;
+use crate::data::Answer;
+use crate::data::Question;
+use crate::eval::error::EvalError;
+use crate::eval::prediction::Prediction;
+use crate::eval::stored;
+use crate::util::hash::Fnv;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Why an evaluation does not say what the bias model answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BiasAnswersError {
+    /// The evaluation cannot be read.
+    #[error("kl.bias_answers: {0}")]
+    Evaluation(#[from] EvalError),
+    /// A training question that was not asked, or whose clip was skipped.
+    #[error(
+        "kl.bias_answers: {} has no answer to question {id} of {} ({missing} of {asked} training questions have none): \
+         evaluate the bias model on all of them (eval run --model BIAS --set data.questions={} --out FOLDER), and name that folder",
+        path.display(), questions.display(), questions.display()
+    )]
+    Missing {
+        /// The evaluation's answers.
+        path: PathBuf,
+        /// The first such question.
+        id: String,
+        /// The training questions.
+        questions: PathBuf,
+        missing: usize,
+        asked: usize,
+    },
+    /// The evaluation asked something else.
+    #[error(
+        "kl.bias_answers: what {} answers as question {id} is not what {} asks under this id: evaluate the bias model on these \
+         questions, and name the folder of that evaluation",
+        path.display(), questions.display()
+    )]
+    OtherQuestion {
+        /// The evaluation's answers.
+        path: PathBuf,
+        id: String,
+        /// The training questions.
+        questions: PathBuf,
+    },
+}
+
+/// The bias model's answer to each training question, by its id; `None` where it gave none.
+#[derive(Debug)]
+pub(crate) struct BiasAnswers(BTreeMap<String, Option<Answer>>);
+
+impl BiasAnswers {
+    /// Reads the evaluation that the config names, if it names one.
+    ///
+    /// # Errors
+    /// An evaluation that is not finished, or does not answer each of `questions`.
+    pub(crate) fn load(
+        config: &Config,
+        questions: &[Question],
+    ) -> Result<Option<Self>, BiasAnswersError> {
+        let Some(folder) = &config.kl.bias_answers else {
+            return Ok(None);
+        };
+        let predictions = stored::predictions(folder)?;
+        Self::of(predictions, questions, folder, &config.data.questions).map(Some)
+    }
+
+    fn of(
+        predictions: Vec<Prediction>,
+        questions: &[Question],
+        folder: &Path,
+        asked_in: &Path,
+    ) -> Result<Self, BiasAnswersError> {
+        let path = || folder.join("outputs.jsonl");
+        let mut by_id: BTreeMap<String, Prediction> = predictions
+            .into_iter()
+            .map(|one| (one.id.clone(), one))
+            .collect();
+        let has_none = |question: &&Question| !by_id.contains_key(&question.id);
+        if let Some(first) = questions.iter().find(has_none) {
+            return Err(BiasAnswersError::Missing {
+                path: path(),
+                id: first.id.clone(),
+                questions: asked_in.to_owned(),
+                missing: questions.iter().filter(has_none).count(),
+                asked: questions.len(),
+            });
+        }
+        let mut answers = BTreeMap::new();
+        for question in questions {
+            let Some(mut one) = by_id.remove(&question.id) else {
+                continue;
+            };
+            if one.question != question.text() {
+                return Err(BiasAnswersError::OtherQuestion {
+                    path: path(),
+                    id: one.id,
+                    questions: asked_in.to_owned(),
+                });
+            }
+            // Whatever rule the evaluation has read it by.
+            one.score(Extraction::Training.into());
+            answers.insert(one.id, given(&one.answer));
+        }
+        Ok(Self(answers))
+    }
+
+    /// Whether `completion` answers a question as the bias model did. One without an answer agrees with none.
+    pub(super) fn agrees(&self, question_id: &str, completion: &str) -> bool {
+        let answer = self.0.get(question_id).and_then(Option::as_ref);
+        answer.is_some() && answer == given(completion).as_ref()
+    }
+
+    /// A number that other answers would not give.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hash = Fnv::default();
+        for (id, answer) in &self.0 {
+            let answer = answer.as_ref().map(Answer::to_string);
+            for part in [id.as_str(), answer.as_deref().unwrap_or("")] {
+                hash.add(&part.len().to_le_bytes());
+                hash.add(part.as_bytes());
+            }
+        }
+        hash.value()
+    }
+}
+
+/// The answer that the reward reads, if there is anything where it reads.
+fn given(text: &str) -> Option<Answer> {
+    let answer = Answer::parse_as_rewarded(text);
+    let is_given = answer.items().any(|item| !item.is_empty());
+    is_given.then_some(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(id: &str) -> Question {
+        let line = format!(
+            r#"{{"id":"{id}","problem":"Why {id}?","solution":"<answer>A</answer>","video":"a.mp4"}}"#
+        );
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn prediction(id: &str, samples: &[&str]) -> Prediction {
+        let samples = samples.iter().map(|completion| {
+            serde_json::json!({"completion": completion, "truncated": false, "tokens": 1})
+        });
+        let line = serde_json::json!({
+            "id": id, "video": "a.mp4", "question": format!("Why {id}?"), "solution": "A",
+            "samples": samples.collect::<Vec<_>>(), "answer": "none of them",
+        });
+        serde_json::from_value(line).unwrap()
+    }
+
+    fn of(
+        predictions: Vec<Prediction>,
+        questions: &[&str],
+    ) -> Result<BiasAnswers, BiasAnswersError> {
+        let questions: Vec<Question> = questions.iter().map(|id| question(id)).collect();
+        let (folder, file) = (Path::new("bias-eval"), Path::new("train.json"));
+        BiasAnswers::of(predictions, &questions, folder, file)
+    }
+
+    #[test]
+    fn completions_agree_as_the_reward_compares() {
+        let set = "<think>B, so</think><answer>C, A</answer>";
+        let answers = [
+            prediction("1", &[set]),
+            prediction("2", &["<answer> </answer>"]),
+            prediction("3", &["<answer>B</answer>", set, "<answer>A,C</answer>"]),
+        ];
+        let answers = of(answers.to_vec(), &["1", "2", "3"]).unwrap();
+        for id in ["1", "3"] {
+            for same in [
+                "<answer>A,C</answer>",
+                "x <answer> C ,A </answer>",
+                "A, C",
+                "<answer>A,C</answer><answer>B</answer>",
+            ] {
+                assert!(answers.agrees(id, same), "{id} {same}");
+            }
+            for other in [
+                "<answer>A</answer>",
+                "<answer>A,B,C</answer>",
+                "<answer>a,c</answer>",
+                "<answer>A,C",
+                "<answer></answer>",
+                "",
+            ] {
+                assert!(!answers.agrees(id, other), "{id} {other}");
+            }
+        }
+        // Nothing is no answer to agree on.
+        for nothing in ["<answer></answer>", "", "<answer>,</answer>"] {
+            assert!(!answers.agrees("2", nothing), "{nothing}");
+        }
+        assert!(!answers.agrees("4", "A"));
+    }
+
+    #[test]
+    fn every_training_question_has_its_own_answer() {
+        let one = || prediction("1", &["A"]);
+        let message =
+            |predictions, questions: &[&str]| of(predictions, questions).unwrap_err().to_string();
+        let missing = message(vec![one()], &["1", "2", "3"]);
+        for part in [
+            "outputs.jsonl has no answer to question 2 of train.json",
+            "2 of 3",
+            "eval run --model BIAS --set data.questions=train.json",
+        ] {
+            assert!(missing.contains(part), "{missing}");
+        }
+        let mut other = one();
+        other.question.push('?');
+        let other = message(vec![other], &["1"]);
+        assert!(other.contains("answers as question 1 is not what train.json asks"));
+        // More answers than questions do no harm, and count for nothing.
+        let of_one = of(vec![one()], &["1"]).unwrap().fingerprint();
+        let more = vec![one(), prediction("2", &["A"])];
+        assert_eq!(of(more, &["1"]).unwrap().fingerprint(), of_one);
+        let changed = of(vec![prediction("1", &["B"])], &["1"]).unwrap();
+        assert_ne!(changed.fingerprint(), of_one);
+    }
+}

@@ -5,6 +5,7 @@ use crate::cli::BadArgument;
 use crate::eval::table::TableStyle;
 use crate::study::Study;
 use crate::study::StudyFile;
+use crate::util::atomic;
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
@@ -18,6 +19,9 @@ pub(super) struct StudyArgs {
     /// Folder of the runs: seed-1/NAME, seed-1/eval/NAME, seed-1/sampled/NAME, seed-2/…
     #[arg(long, value_name = "DIR")]
     runs: PathBuf,
+    /// Write a page with tables and pictures, one HTML file without scripts
+    #[arg(long, value_name = "PAGE.html")]
+    out: Option<PathBuf>,
     /// Write tables as Markdown
     #[arg(long)]
     markdown: bool,
@@ -33,6 +37,10 @@ pub(super) fn run(args: &StudyArgs) -> Result<super::Outcome> {
         return Err(BadArgument(problem).into());
     }
     let study = Study::read(&file, &args.runs)?;
+    if let Some(path) = &args.out {
+        atomic::write(path, study.page(&file)?.as_bytes())?;
+        tracing::info!("page: {}", path.display());
+    }
     if args.json {
         output::json(&study)?;
     } else {

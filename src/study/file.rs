@@ -30,6 +30,9 @@ pub(crate) struct StudyFile {
     #[serde(default)]
     pub(super) sweeps: Vec<SweepPlan>,
     pub(super) ratios: Option<RatioPlan>,
+    /// The file as it is written.
+    #[serde(skip)]
+    pub(super) source: String,
 }
 
 /// A model of the study: what is trained and evaluated once for each seed.
@@ -181,7 +184,10 @@ impl StudyFile {
         let place = Place { path, text: &text };
         let study: Self = toml::from_str(&text).map_err(|error| place.refused(&error))?;
         study.check(&place)?;
-        Ok(study)
+        Ok(Self {
+            source: text,
+            ..study
+        })
     }
 
     pub(super) fn window(&self) -> usize {

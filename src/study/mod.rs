@@ -5,6 +5,7 @@ mod curves;
 mod error;
 mod file;
 mod interval;
+mod page;
 mod runs;
 mod summary;
 mod table;
@@ -70,6 +71,14 @@ impl Study {
             missing: runs.missing,
             notes,
         })
+    }
+
+    /// It as a page of its own: HTML without scripts or other files. `file` is what it was read by.
+    ///
+    /// # Errors
+    /// [`StudyError::Page`] when the template cannot be filled.
+    pub(crate) fn page(&self, file: &StudyFile) -> Result<String, StudyError> {
+        page::html(self, file)
     }
 
     /// Its tables, and what is missing.

@@ -33,6 +33,7 @@ mod ranks;
 mod reuse;
 mod run;
 mod runs;
+mod study;
 mod training_files;
 mod video;
 mod world;

@@ -61,7 +61,7 @@ fn step(low: f64, high: f64) -> f64 {
 }
 
 /// A value as it stands at a tick: no more digits than tell it from its neighbours.
-fn tick_text(value: f64, step: f64) -> String {
+pub(super) fn tick_text(value: f64, step: f64) -> String {
     let digits = (-step.log10().floor()).clamp(0.0, 9.0) as usize;
     let text = format!("{value:.digits$}");
     match text.strip_prefix('-') {
@@ -131,7 +131,7 @@ impl Scale {
         let high = positive.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
         let width = (high - low).max(0.5);
-        let zero = has_zero.then(|| low - 0.3 * width);
+        let zero = has_zero.then_some(low - 0.3 * width);
         Self {
             low: zero.unwrap_or(low) - 0.08 * width,
             high: high + 0.08 * width,
@@ -152,7 +152,7 @@ impl Scale {
         };
         let share = ((own - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
         let (from, to) = self.pixels;
-        share.is_finite().then(|| from + share * (to - from))
+        share.is_finite().then_some(from + share * (to - from))
     }
 
     /// Between 0 and the lowest other value, where a logarithmic axis is broken.

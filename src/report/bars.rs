@@ -3,17 +3,20 @@
 use super::axis::Axis;
 use super::axis::Scale;
 use super::axis::common_range;
+use super::axis::tick_text;
 use super::svg::Anchor;
 use super::svg::Svg;
+use super::svg::fitting;
 use super::svg::series_class;
+use super::svg::text_width;
 
 /// Pixels of a picture before it is scaled to the page.
-const WIDTH: f64 = 620.0;
+const WIDTH: f64 = 460.0;
 const BAR: f64 = 13.0;
 const LINE: f64 = 18.0;
 const TOP: f64 = 56.0;
 /// Where the values stand that the bars are of.
-const VALUES: f64 = 64.0;
+const VALUES: f64 = 58.0;
 
 /// A picture of bars.
 #[derive(Debug, Clone)]
@@ -65,16 +68,17 @@ impl BarChart {
             svg.line("grid", (*place, TOP - 6.0), (*place, bottom));
             svg.text("muted", (*place, bottom + 12.0), Anchor::Middle, text);
         }
+        if let Some(zero) = x.place(0.0) {
+            svg.line("axis", (zero, TOP - 6.0), (zero, bottom));
+        }
         for (index, one) in self.groups.iter().enumerate() {
             let top = TOP + group * index as f64;
-            svg.text("", (4.0, top + 5.0), Anchor::Start, &one.label);
+            let label = fitting(&one.label, WIDTH - VALUES);
+            svg.text("", (4.0, top + 5.0), Anchor::Start, &label);
             for (place, bar) in one.bars.iter().enumerate() {
                 let y = top + LINE + BAR * place as f64;
                 self.draw_bar(&mut svg, &x, (place, y), bar.as_ref());
             }
-        }
-        if let Some(zero) = x.place(0.0) {
-            svg.line("axis", (zero, TOP - 6.0), (zero, bottom));
         }
         let middle = (WIDTH / 2.0, bottom + 30.0);
         svg.text("muted", middle, Anchor::Middle, &self.label);
@@ -94,7 +98,7 @@ impl BarChart {
             range: Some(common_range(values.chain([0.0]), None)),
             ..Axis::default()
         };
-        Scale::new(&axis, [], (10.0, WIDTH - VALUES))
+        Scale::new(&axis, [], (24.0, WIDTH - VALUES))
     }
 
     fn class(&self, place: usize) -> String {
@@ -111,7 +115,7 @@ impl BarChart {
         for (place, name) in self.names.iter().enumerate() {
             svg.rectangle(&self.class(place), (x, 26.0), 22.0, 10.0);
             svg.text("", (x + 28.0, 31.0), Anchor::Start, name);
-            x += 28.0 + super::svg::text_width(name) + 18.0;
+            x += 28.0 + text_width(name) + 18.0;
         }
     }
 
@@ -149,9 +153,7 @@ impl BarChart {
 }
 
 fn shown(value: f64) -> String {
-    let text = format!("{value:.3}");
-    text.strip_prefix('-')
-        .map_or_else(|| text.clone(), |rest| format!("−{rest}"))
+    tick_text(value, 0.001)
 }
 
 #[cfg(test)]

@@ -63,7 +63,10 @@ impl Chart {
     pub(crate) fn svg(&self) -> String {
         let names_at_right = self.names_at_right();
         let right = if names_at_right {
-            let widths = self.series.iter().map(|one| svg::text_width(&one.label));
+            let widths = self
+                .series
+                .iter()
+                .map(|one| 1.1 * svg::text_width(&one.label));
             WIDTH - (widths.fold(0.0, f64::max) + 20.0).min(NAMES)
         } else {
             WIDTH - 16.0
@@ -137,7 +140,7 @@ impl Chart {
         let mut rows: Vec<Vec<(f64, usize)>> = Vec::new();
         let mut end = f64::INFINITY;
         for (style, series) in self.series.iter().enumerate() {
-            let width = 34.0 + svg::text_width(&series.label) + 16.0;
+            let width = 34.0 + 1.1 * svg::text_width(&series.label) + 16.0;
             if end + width > WIDTH + 16.0 {
                 rows.push(Vec::new());
                 end = 0.0;
@@ -300,7 +303,7 @@ impl Chart {
             let mut points = series.points.iter().filter(|point| point.y.is_finite());
             let first = points.next()?;
             let to = points
-                .last()
+                .next_back()
                 .map_or_else(String::new, |last| format!(" to {}", shown(last)));
             Some(format!("{}: {}{to}.", series.label, shown(first)))
         });
@@ -321,7 +324,9 @@ fn apart(wanted: &[f64], gap: f64, (least, most): (f64, f64)) -> Vec<f64> {
     }
     let over = least - places.first().copied().unwrap_or(least);
     if over > 0.0 {
-        places.iter_mut().for_each(|place| *place += over);
+        for place in &mut places {
+            *place += over;
+        }
     }
     places
 }

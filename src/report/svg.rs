@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 /// Width of a letter of a picture's text, about: 12.5 pixels of a system's sans-serif.
-const LETTER: f64 = 6.8;
+const LETTER: f64 = 7.2;
 
 /// How wide a text is, about.
 pub(super) fn text_width(text: &str) -> f64 {
@@ -125,7 +125,7 @@ impl Svg {
     /// The mark of a series: each style has a shape of its own.
     pub(super) fn mark(&mut self, style: usize, (x, y): (f64, f64)) {
         let class = format!("mark {}", series_class(style));
-        let corners: &[(f64, f64)] = match style % STYLES {
+        let corners: &[(f64, f64)] = match shape(style) {
             1 => &[(-4.0, -4.0), (4.0, -4.0), (4.0, 4.0), (-4.0, 4.0)],
             2 => &[(0.0, -5.0), (5.0, 4.0), (-5.0, 4.0)],
             3 => &[(0.0, -5.5), (5.5, 0.0), (0.0, 5.5), (-5.5, 0.0)],
@@ -146,9 +146,13 @@ impl Svg {
 /// Looks that series have by turns.
 const STYLES: usize = 6;
 
-/// The class that gives a series its look.
+/// The classes that give a series its look: a colour, and a dash that is another when the colours come again.
 pub(super) fn series_class(style: usize) -> String {
-    format!("series-{}", style % STYLES)
+    format!("series-{} dash-{}", style % STYLES, shape(style))
+}
+
+fn shape(style: usize) -> usize {
+    (style + style / STYLES) % STYLES
 }
 
 /// A coordinate. What is no number would make the whole path disappear.

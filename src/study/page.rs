@@ -253,10 +253,7 @@ fn ratio_figure(study: &Study, ratios: &RatioFigure) -> Figure {
     });
     let picture = BarChart {
         id: "ratios".to_owned(),
-        heading: format!(
-            "{}: log-ratio to the bias model by kind of token",
-            ratios.label
-        ),
+        heading: format!("{}: log-ratio by kind of token", ratios.label),
         description:
             "Mean log-ratio of the policy's to the bias model's probability of the tokens drawn."
                 .to_owned(),

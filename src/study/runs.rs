@@ -166,7 +166,7 @@ impl Evaluation {
         };
         let rule = scores.settings.rule();
         let answers = predictions
-            .into_iter()
+            .iter()
             .flat_map(|one| answers(one, rule, thinks))
             .collect();
         Ok(Some(Self {
@@ -178,7 +178,7 @@ impl Evaluation {
 }
 
 /// What was answered to a question. Of several samples each is an answer, not what most of them say.
-fn answers(prediction: Prediction, rule: AnswerRule, thinks: Option<&str>) -> Vec<Answer> {
+fn answers(prediction: &Prediction, rule: AnswerRule, thinks: Option<&str>) -> Vec<Answer> {
     let answer = |one: &Prediction| Answer {
         id: one.id.clone(),
         video: one.video.clone(),
@@ -190,7 +190,7 @@ fn answers(prediction: Prediction, rule: AnswerRule, thinks: Option<&str>) -> Ve
         }),
     };
     if prediction.samples.len() < 2 {
-        return vec![answer(&prediction)];
+        return vec![answer(prediction)];
     }
     let samples = prediction.samples.iter().map(|sample| {
         let mut one = Prediction {

@@ -313,16 +313,16 @@ pub(super) fn comparisons(study: &Study) -> Option<Table> {
         "test",
         "compared",
         "questions",
-        "seeds",
-        "first",
-        "second",
         "difference",
         "95 % interval",
         "p",
-        "SD over seeds",
-        "of it questions",
         "expected",
         "verdict",
+        "seeds",
+        "first",
+        "second",
+        "SD over seeds",
+        "of it questions",
     ];
     let points = |value: Option<f64>| {
         value.map_or_else(|| NONE.to_owned(), |value| words::number(100.0 * value, 1))
@@ -334,18 +334,18 @@ pub(super) fn comparisons(study: &Study) -> Option<Table> {
             if one.primary { "primary" } else { "secondary" }.to_owned(),
             format!("{} − {}", one.first, one.second),
             one.kind.as_str().to_owned(),
-            one.seeds.to_string(),
-            mean(&one.first_accuracy),
-            mean(&one.second_accuracy),
             difference.map_or_else(|| NONE.to_owned(), |one| words::signed(100.0 * one.mean, 1)),
             words::interval(difference),
             words::p(one.p),
-            points(difference.and_then(|one| one.deviation)),
-            points(one.deviation_questions),
             words::expected(one),
             one.verdict
                 .map_or(NONE, super::comparison::Verdict::in_words)
                 .to_owned(),
+            one.seeds.to_string(),
+            mean(&one.first_accuracy),
+            mean(&one.second_accuracy),
+            points(difference.and_then(|one| one.deviation)),
+            points(one.deviation_questions),
         ]
     };
     let lines: Vec<Vec<String>> = study.comparisons.iter().map(line).collect();

@@ -37,7 +37,9 @@ pub(super) fn estimate(estimate: Option<&Estimate>, scale: f64, digits: usize) -
     let Some(estimate) = estimate else {
         return NONE.to_owned();
     };
-    let half = estimate.half_width.map_or_else(String::new, |half| {
+    // Equal values say nothing about others.
+    let half = estimate.half_width.filter(|half| *half > 0.0);
+    let half = half.map_or_else(String::new, |half| {
         let star = if estimate.covers == Covers::Questions {
             "*"
         } else {

@@ -44,7 +44,13 @@ impl Estimate {
         let mean = values.values().sum::<f64>() / count;
         let deviation = (values.len() > 1).then(|| {
             let squares: f64 = values.values().map(|value| (value - mean).powi(2)).sum();
-            (squares / (count - 1.0)).sqrt()
+            let deviation = (squares / (count - 1.0)).sqrt();
+            // Equal values differ from their mean by rounding only.
+            if deviation > 1e-12 * mean.abs() {
+                deviation
+            } else {
+                0.0
+            }
         });
         let half_width =
             deviation.and_then(|deviation| Some(quantile(count - 1.0)? * deviation / count.sqrt()));
@@ -161,7 +167,7 @@ mod tests {
         assert_eq!(two.covers, Covers::Seeds);
         near(two.half_width.unwrap(), 12.706_204_736_174_694 * 0.5, 1e-9);
         assert_eq!(Estimate::over_seeds([]), None);
-        let equal = Estimate::over_seeds([(1, 0.5), (2, 0.5)]).unwrap();
+        let equal = Estimate::over_seeds((1..4).map(|seed| (seed, 0.97))).unwrap();
         assert_eq!((equal.half_width, equal.p()), (Some(0.0), None));
     }
 }

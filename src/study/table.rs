@@ -319,15 +319,12 @@ pub(super) fn comparisons(study: &Study) -> Option<Table> {
         "expected",
         "verdict",
         "seeds",
-        "first",
-        "second",
         "SD over seeds",
-        "of it questions",
+        "SD of questions",
     ];
     let points = |value: Option<f64>| {
         value.map_or_else(|| NONE.to_owned(), |value| words::number(100.0 * value, 1))
     };
-    let mean = |one: &Option<Estimate>| points(one.as_ref().map(|one| one.mean));
     let line = |one: &super::Comparison| {
         let difference = one.difference.as_ref();
         vec![
@@ -342,8 +339,6 @@ pub(super) fn comparisons(study: &Study) -> Option<Table> {
                 .map_or(NONE, super::comparison::Verdict::in_words)
                 .to_owned(),
             one.seeds.to_string(),
-            mean(&one.first_accuracy),
-            mean(&one.second_accuracy),
             points(difference.and_then(|one| one.deviation)),
             points(one.deviation_questions),
         ]

@@ -10,6 +10,7 @@
 //!   [`policy::generate::Completion`]s.
 //! - [`rl`]: a completion with its reward and advantage is a [`rl::Rollout`], those of one question are a [`rl::Group`].
 //! - [`dist`]: several processes that train together. [`eval`]: answers and scores. [`train`]: one step, and everything around it.
+//! - [`report`]: pictures. [`study`]: many runs of one experiment, compared over their seeds.
 //! - [`selfcheck`]: what this machine computes and how fast. [`cli`]: one file per command.
 //!
 //! How they fit together is in `docs/architecture.md`, what the words mean in `docs/glossary.md`.
@@ -22,8 +23,10 @@ pub mod eval;
 pub mod model;
 pub mod policy;
 pub mod prompt;
+pub(crate) mod report;
 pub mod rl;
 pub(crate) mod selfcheck;
+pub(crate) mod study;
 pub mod synthetic;
 pub mod train;
 pub(crate) mod util;

@@ -32,6 +32,7 @@ mod inspect_device;
 mod inspect_model;
 mod output;
 mod process;
+mod study;
 mod training;
 
 /// Trains a video-language model to reason instead of taking perceptual shortcuts: bias-model GRPO, then CDPO.
@@ -57,6 +58,8 @@ enum Command {
     Data(data::DataArgs),
     /// Answer a benchmark and score it; merge, rescore, judge or compare finished evaluations
     Eval(Box<eval::EvalArgs>),
+    /// Compare many runs of one experiment over their seeds: tables, tests, and a page with pictures
+    Study(study::StudyArgs),
     /// Ask one question about one clip
     Ask(ask::AskArgs),
     /// What the model sees and thinks, as JSON: for debugging and for comparison with other implementations
@@ -165,6 +168,7 @@ pub fn run() -> Result<Outcome> {
         Command::TrainCdpo(args) => training::cdpo(&args),
         Command::Data(args) => data::run(&args),
         Command::Eval(args) => eval::run(*args),
+        Command::Study(args) => study::run(&args),
         Command::Ask(args) => ask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Estimate(args) => estimate::run(&args),

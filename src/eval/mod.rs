@@ -21,6 +21,7 @@ pub mod stored;
 pub(crate) mod subtitles;
 pub(crate) mod table;
 
+pub(crate) use error::EvalError;
 pub(crate) use run::Evaluation;
 pub(crate) use score_file::ScoreFile;
 pub(crate) use settings::Settings;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 /// How many standard errors a 95 % confidence interval reaches to each side.
-const NORMAL_95: f64 = 1.96;
+pub(crate) const NORMAL_95: f64 = 1.96;
 
 /// Every subset of the letters in use is tried as a constant answer up to this many letters (2⁸ − 1 answers).
 const MAX_LETTERS: usize = 8;

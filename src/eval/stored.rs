@@ -61,6 +61,14 @@ pub fn rescore(
     Ok((scores, path))
 }
 
+/// The answers of the finished evaluation in the folder `out`, scored by its own rule and judge.
+pub(crate) fn read(out: &Path) -> Result<(ScoreFile, Vec<Prediction>), EvalError> {
+    let scores = ScoreFile::read(out)?;
+    let mut predictions = log::read_finished(out, &scores)?;
+    judge::score_all(out, &scores, &mut predictions)?;
+    Ok((scores, predictions))
+}
+
 /// Puts the finished shards in the folder `out` together: `outputs.jsonl` and `scores.json` as one process writes them.
 pub(crate) fn merge(out: &Path) -> Result<ScoreFile, EvalError> {
     let shards = find_shards(out)?;

@@ -208,7 +208,7 @@ pub(super) fn percent(mean: MeanEstimate) -> String {
 }
 
 /// Lays out cells; the first line is the head, the first column is text, the others are numbers.
-pub(super) fn render(lines: &[Vec<String>], style: TableStyle) -> String {
+pub(crate) fn render(lines: &[Vec<String>], style: TableStyle) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let width = |column: usize| {
         lines

@@ -11,6 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::fs::OpenOptions;
+use std::io::BufRead;
+use std::io::BufReader;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
@@ -122,6 +124,29 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, LinesErro
     parse(path, &read_bytes(path)?)
 }
 
+/// Hands `take` the lines of a file one after the other, for files that are too large to be held whole.
+pub(crate) fn visit(
+    path: &Path,
+    mut take: impl FnMut(&[u8]) -> Result<(), serde_json::Error>,
+) -> Result<(), LinesError> {
+    let reading = |error| FileError::reading(path, error);
+    let mut file = BufReader::new(File::open(path).map_err(reading)?);
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        file.read_until(b'\n', &mut line).map_err(reading)?;
+        if line.last() != Some(&b'\n') {
+            break;
+        }
+        take(line.trim_ascii_end()).map_err(|error| LinesError::Line {
+            path: path.to_owned(),
+            line: number,
+            reason: error.to_string(),
+        })?;
+    }
+    Ok(())
+}
+
 /// The lines of a file as they are in it.
 pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, FileError> {
     let mut bytes = file::read(path)?;
@@ -203,6 +228,22 @@ mod tests {
         let absent = path.with_extension("absent");
         assert!(read::<Value>(&absent).is_err());
         assert!(JsonLines::open::<Value>(&absent).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn lines_are_visited_without_a_torn_last_one_and_named_when_refused() {
+        let (_folder, path) = write("{\"step\":1}\r\n{\"step\":2}\n{\"ste");
+        let mut steps = Vec::new();
+        let take = |line: &[u8]| {
+            steps.push(serde_json::from_slice::<OfStep>(line)?.step);
+            Ok(())
+        };
+        visit(&path, take).unwrap();
+        assert_eq!(steps, [1, 2]);
+        let (_folder, path) = write("{\"step\":1}\n{}\n");
+        let take = |line: &[u8]| serde_json::from_slice::<OfStep>(line).map(|_| ());
+        let message = visit(&path, take).unwrap_err().to_string();
+        assert!(message.contains("metrics.jsonl:2: "), "{message}");
     }
 
     #[test]

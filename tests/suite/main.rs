@@ -34,6 +34,7 @@ mod repulsion;
 mod reuse;
 mod run;
 mod runs;
+mod study;
 mod training_files;
 mod video;
 mod world;

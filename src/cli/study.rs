@@ -1,0 +1,55 @@
+//! `study`: many runs of one experiment, compared over their seeds.
+
+use super::output;
+use crate::cli::BadArgument;
+use crate::eval::table::TableStyle;
+use crate::study::Study;
+use crate::study::StudyFile;
+use crate::util::atomic;
+use anyhow::Result;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Arguments of `study`.
+#[derive(Debug, Args)]
+pub(super) struct StudyArgs {
+    /// TOML file that says what is compared
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Folder of the runs: seed-1/NAME, seed-1/eval/NAME, seed-1/sampled/NAME, seed-2/…
+    #[arg(long, value_name = "DIR")]
+    runs: PathBuf,
+    /// Write a page with tables and pictures, one HTML file without scripts
+    #[arg(long, value_name = "PAGE.html")]
+    out: Option<PathBuf>,
+    /// Write tables as Markdown
+    #[arg(long)]
+    markdown: bool,
+    /// Print everything as JSON
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+}
+
+pub(super) fn run(args: &StudyArgs) -> Result<super::Outcome> {
+    let file = StudyFile::read(&args.file)?;
+    if !args.runs.is_dir() {
+        let problem = format!("--runs {}: there is no such folder", args.runs.display());
+        return Err(BadArgument(problem).into());
+    }
+    let study = Study::read(&file, &args.runs)?;
+    if let Some(path) = &args.out {
+        atomic::write(path, study.page(&file)?.as_bytes())?;
+        tracing::info!("page: {}", path.display());
+    }
+    if args.json {
+        output::json(&study)?;
+    } else {
+        let style = if args.markdown {
+            TableStyle::Markdown
+        } else {
+            TableStyle::Text
+        };
+        output::text(&study.tables(style))?;
+    }
+    Ok(super::Outcome::Done)
+}

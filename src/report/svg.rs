@@ -1,0 +1,162 @@
+//! The text of an SVG picture.
+
+use std::fmt::Display;
+
+/// Width of a letter of a picture's text, about: 12.5 pixels of a system's sans-serif.
+const LETTER: f64 = 7.2;
+
+/// How wide a text is, about.
+pub(super) fn text_width(text: &str) -> f64 {
+    LETTER * text.chars().count() as f64
+}
+
+/// A text that fits into `width`; the end of a longer one is left out.
+pub(super) fn fitting(text: &str, width: f64) -> String {
+    let letters = (width / LETTER).floor().max(1.0) as usize;
+    if text.chars().count() <= letters {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(letters - 1).collect();
+    format!("{}…", kept.trim_end())
+}
+
+/// Text as it stands in XML.
+pub(super) fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            // No XML has these, not even escaped.
+            letter if letter.is_control() => safe.push(' '),
+            letter => safe.push(letter),
+        }
+    }
+    safe
+}
+
+/// Where a text stands from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Anchor {
+    Start,
+    Middle,
+    End,
+}
+
+/// A picture that is being drawn.
+#[derive(Debug)]
+pub(super) struct Svg {
+    width: f64,
+    height: f64,
+    head: String,
+    body: String,
+}
+
+impl Svg {
+    /// An empty picture. `id` is its own in the page; title and description are what a screen reader reads.
+    pub(super) fn new(width: f64, height: f64, id: &str, title: &str, description: &str) -> Self {
+        let (id, title, description) = (escaped(id), escaped(title), escaped(description));
+        Self {
+            width,
+            height,
+            head: format!(
+                "role=\"img\" aria-labelledby=\"{id}-title {id}-description\">\n<title id=\"{id}-title\">{title}</title>\n\
+                 <desc id=\"{id}-description\">{description}</desc>\n"
+            ),
+            body: String::new(),
+        }
+    }
+
+    pub(super) fn finish(self) -> String {
+        let (width, height) = (number(self.width), number(self.height));
+        format!(
+            "<svg class=\"chart\" viewBox=\"0 0 {width} {height}\" {}{}</svg>\n",
+            self.head, self.body
+        )
+    }
+
+    fn push(&mut self, element: &str) {
+        self.body.push_str(element);
+        self.body.push('\n');
+    }
+
+    pub(super) fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
+        self.path(class, &[from, to], false);
+    }
+
+    /// A line through points, or the area that they enclose.
+    pub(super) fn path(&mut self, class: &str, points: &[(f64, f64)], is_closed: bool) {
+        let steps = points.iter().enumerate().map(|(index, (x, y))| {
+            let step = if index == 0 { 'M' } else { 'L' };
+            format!("{step}{} {}", number(*x), number(*y))
+        });
+        let steps: String = steps.collect();
+        let end = if is_closed { "Z" } else { "" };
+        self.push(&format!("<path class=\"{class}\" d=\"{steps}{end}\"/>"));
+    }
+
+    pub(super) fn rectangle(&mut self, class: &str, at: (f64, f64), width: f64, height: f64) {
+        self.push(&format!(
+            "<rect class=\"{class}\" x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\"/>",
+            number(at.0),
+            number(at.1),
+            number(width.max(0.0)),
+            number(height.max(0.0))
+        ));
+    }
+
+    /// Text whose middle line is at the height of `at`.
+    pub(super) fn text(&mut self, class: &str, at: (f64, f64), anchor: Anchor, text: &str) {
+        let anchor = match anchor {
+            Anchor::Start => "start",
+            Anchor::Middle => "middle",
+            Anchor::End => "end",
+        };
+        // Not dominant-baseline, which not every viewer knows.
+        let (x, y) = (number(at.0), number(at.1 + 4.3));
+        let text = escaped(text);
+        self.push(&format!(
+            "<text class=\"{class}\" x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{text}</text>"
+        ));
+    }
+
+    /// The mark of a series: each style has a shape of its own.
+    pub(super) fn mark(&mut self, style: usize, (x, y): (f64, f64)) {
+        let class = format!("mark {}", series_class(style));
+        let corners: &[(f64, f64)] = match shape(style) {
+            1 => &[(-4.0, -4.0), (4.0, -4.0), (4.0, 4.0), (-4.0, 4.0)],
+            2 => &[(0.0, -5.0), (5.0, 4.0), (-5.0, 4.0)],
+            3 => &[(0.0, -5.5), (5.5, 0.0), (0.0, 5.5), (-5.5, 0.0)],
+            4 => &[(0.0, 5.0), (5.0, -4.0), (-5.0, -4.0)],
+            5 => &[(-5.0, -2.0), (5.0, -2.0), (5.0, 2.0), (-5.0, 2.0)],
+            _ => {
+                let (x, y) = (number(x), number(y));
+                return self.push(&format!(
+                    "<circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"4.5\"/>"
+                ));
+            }
+        };
+        let points: Vec<(f64, f64)> = corners.iter().map(|(dx, dy)| (x + dx, y + dy)).collect();
+        self.path(&class, &points, true);
+    }
+}
+
+/// Looks that series have by turns.
+const STYLES: usize = 6;
+
+/// The classes that give a series its look: a colour, and a dash that is another when the colours come again.
+pub(super) fn series_class(style: usize) -> String {
+    format!("series-{} dash-{}", style % STYLES, shape(style))
+}
+
+fn shape(style: usize) -> usize {
+    (style + style / STYLES) % STYLES
+}
+
+/// A coordinate. What is no number would make the whole path disappear.
+fn number(value: f64) -> impl Display {
+    let value = if value.is_finite() { value } else { 0.0 };
+    (value * 100.0).round() / 100.0 + 0.0
+}

@@ -1,0 +1,227 @@
+//! The runs of a study as they lie in its folder: `seed-N/NAME`, `seed-N/eval/NAME`, `seed-N/sampled/NAME`.
+
+use super::error::StudyError;
+use super::file::RatioPlan;
+use super::file::Row;
+use super::file::StudyFile;
+use super::training::Absent;
+use super::training::Training;
+use crate::config::QuestionKind;
+use crate::data::answer::AnswerRule;
+use crate::eval::EvalError;
+use crate::eval::Settings;
+use crate::eval::prediction::Prediction;
+use crate::eval::stored;
+use crate::util::file::FileError;
+use rayon::prelude::*;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Everything that was found.
+#[derive(Debug)]
+pub(super) struct Runs {
+    /// By seed, each with the study's rows in their order.
+    pub(super) seeds: Vec<(u64, Vec<RowRuns>)>,
+    /// What is missing or unfinished, a line each.
+    pub(super) missing: Vec<String>,
+}
+
+/// A row in one seed.
+#[derive(Debug)]
+pub(super) struct RowRuns {
+    pub(super) training: Result<Training, Absent>,
+    pub(super) greedy: Option<Evaluation>,
+    pub(super) sampled: Option<Evaluation>,
+    /// The greedy evaluation has begun, and is not finished.
+    begun: bool,
+}
+
+/// A finished evaluation.
+#[derive(Debug)]
+pub(super) struct Evaluation {
+    pub(super) path: PathBuf,
+    pub(super) settings: Settings,
+    pub(super) answers: Vec<Answer>,
+}
+
+/// One answer to one question.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Answer {
+    /// The question's id.
+    pub(super) id: String,
+    pub(super) video: String,
+    pub(super) kind: Option<QuestionKind>,
+    pub(super) exact: f64,
+    pub(super) thinks: bool,
+}
+
+impl Runs {
+    /// Reads the folder `path` of a study.
+    pub(super) fn read(study: &StudyFile, path: &Path) -> Result<Self, StudyError> {
+        let folders = seed_folders(path)?;
+        let parts: Vec<(&Path, &Row)> = folders
+            .iter()
+            .flat_map(|(_, folder)| study.rows.iter().map(|row| (folder.as_path(), row)))
+            .collect();
+        let read: Vec<RowRuns> = parts
+            .into_par_iter()
+            .map(|(folder, row)| RowRuns::read(study, folder, row))
+            .collect::<Result<_, _>>()?;
+        let mut read = read.into_iter();
+        let rows = study.rows.len();
+        let seeds = folders
+            .iter()
+            .map(|(seed, _)| (*seed, read.by_ref().take(rows).collect()))
+            .collect();
+        let mut runs = Self {
+            seeds,
+            missing: Vec::new(),
+        };
+        runs.missing = runs.find_missing(study);
+        Ok(runs)
+    }
+
+    /// A row in every seed.
+    pub(super) fn row(&self, row: usize) -> impl Iterator<Item = (u64, &RowRuns)> {
+        self.seeds
+            .iter()
+            .map(move |(seed, rows)| (*seed, &rows[row]))
+    }
+
+    /// A row's finished trainings that sample completions.
+    pub(super) fn trainings(&self, row: usize) -> impl Iterator<Item = (u64, &Training)> {
+        self.row(row).filter_map(|(seed, runs)| {
+            let training = runs.training.as_ref().ok()?;
+            training.samples().then_some((seed, training))
+        })
+    }
+
+    /// What one seed lacks. A training or sampled answers are missed only where another seed of the row has them.
+    fn find_missing(&self, study: &StudyFile) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (seed, rows) in &self.seeds {
+            for (index, (row, runs)) in study.rows.iter().zip(rows).enumerate() {
+                let (name, label) = (row.name.get_ref(), &row.label);
+                let mut lacks = |what: String| lines.push(format!("seed {seed}, {label}: {what}"));
+                let others = || self.row(index).map(|(_, other)| other);
+                match &runs.training {
+                    Err(Absent::Unfinished { done, of }) => {
+                        lacks(format!(
+                            "training at step {done} of {of} (seed-{seed}/{name})"
+                        ));
+                    }
+                    Err(Absent::Missing)
+                        if others()
+                            .any(|other| !matches!(other.training, Err(Absent::Missing))) =>
+                    {
+                        lacks(format!("no training (seed-{seed}/{name})"));
+                    }
+                    _ => {}
+                }
+                if runs.greedy.is_none() {
+                    let what = if runs.begun {
+                        "evaluation not finished"
+                    } else {
+                        "no evaluation"
+                    };
+                    lacks(format!("{what} (seed-{seed}/eval/{name})"));
+                }
+                if runs.sampled.is_none() && others().any(|other| other.sampled.is_some()) {
+                    lacks(format!(
+                        "no finished sampled evaluation (seed-{seed}/sampled/{name})"
+                    ));
+                }
+            }
+        }
+        lines
+    }
+}
+
+impl RowRuns {
+    fn read(study: &StudyFile, folder: &Path, row: &Row) -> Result<Self, StudyError> {
+        let (name, thinks) = (row.name.get_ref(), study.thinks.as_deref());
+        let of_row = |plan: &&RatioPlan| plan.row.get_ref() == name;
+        let ratios = study.ratios.as_ref().filter(of_row);
+        let greedy = folder.join("eval").join(name);
+        Ok(Self {
+            training: Training::read(&folder.join(name), thinks, ratios)?,
+            begun: greedy.is_dir(),
+            greedy: Evaluation::read(greedy, thinks)?,
+            sampled: Evaluation::read(folder.join("sampled").join(name), thinks)?,
+        })
+    }
+}
+
+impl Evaluation {
+    /// Reads the evaluation in the folder `path`; none where there is no finished one.
+    fn read(path: PathBuf, thinks: Option<&str>) -> Result<Option<Self>, StudyError> {
+        if !path.is_dir() {
+            return Ok(None);
+        }
+        let (scores, predictions) = match stored::read(&path) {
+            Err(EvalError::NotFinished { .. } | EvalError::NotAnEvaluation { .. }) => {
+                return Ok(None);
+            }
+            read => read?,
+        };
+        let rule = scores.settings.rule();
+        let answers = predictions
+            .iter()
+            .flat_map(|one| answers(one, rule, thinks))
+            .collect();
+        Ok(Some(Self {
+            path,
+            settings: scores.settings,
+            answers,
+        }))
+    }
+}
+
+/// What was answered to a question. Of several samples each is an answer, not what most of them say.
+fn answers(prediction: &Prediction, rule: AnswerRule, thinks: Option<&str>) -> Vec<Answer> {
+    let answer = |one: &Prediction| Answer {
+        id: one.id.clone(),
+        video: one.video.clone(),
+        kind: one.kind,
+        exact: one.exact,
+        thinks: thinks.is_some_and(|text| {
+            let mut samples = one.samples.iter();
+            samples.any(|sample| sample.completion.contains(text))
+        }),
+    };
+    if prediction.samples.len() < 2 {
+        return vec![answer(prediction)];
+    }
+    let samples = prediction.samples.iter().map(|sample| {
+        let mut one = Prediction {
+            samples: vec![sample.clone()],
+            ..prediction.clone()
+        };
+        one.score(rule);
+        answer(&one)
+    });
+    samples.collect()
+}
+
+/// The folders `seed-N` in order of N.
+fn seed_folders(path: &Path) -> Result<Vec<(u64, PathBuf)>, StudyError> {
+    let reading = |error| FileError::reading(path, error);
+    let mut folders = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(reading)? {
+        let entry = entry.map_err(reading)?;
+        let name = entry.file_name();
+        let seed = name.to_str().and_then(|name| name.strip_prefix("seed-"));
+        if let Some(seed) = seed.and_then(|seed| seed.parse().ok())
+            && entry.path().is_dir()
+        {
+            folders.push((seed, entry.path()));
+        }
+    }
+    if folders.is_empty() {
+        return Err(StudyError::NoSeeds {
+            path: path.to_owned(),
+        });
+    }
+    folders.sort();
+    Ok(folders)
+}

@@ -154,7 +154,7 @@ pub struct KlConfig {
     #[schemars(extend("exclusiveMinimum" = 0), example = 5.0)]
     pub(crate) token_cap: Option<f64>,
     /// The term acts only on tokens at which the bias model's entropy is at most this (nats): where it is sure what comes next.
-    /// Absent: on all (the paper).
+    /// Their share is `kl/acting_ratio` of `metrics.jsonl`, whose `kl` stays the mean over all. Absent: on all (the paper).
     #[schemars(extend("exclusiveMinimum" = 0), example = 0.5)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_bias_entropy: Option<f64>,

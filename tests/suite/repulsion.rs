@@ -54,6 +54,14 @@ fn rollouts_say_on_request_how_each_token_differs_from_the_bias_model() {
         let expected = line["kl"].as_f64().unwrap();
         assert!((kl / count as f64 - expected).abs() < 1e-4, "{line}");
     }
+    // It changes no number, so a run may go on with it.
+    let mut late = with(&[("train.stop_after", "1")]);
+    late.set("train.stop_after", "2");
+    late.set("kl.log_token_ratios", "true");
+    assert_says(&late.run(), 0, &["going on from"]);
+    assert_same(&plain, &late, &["metrics.jsonl"]);
+    let lines = late.lines("rollouts.jsonl");
+    assert!(lines[3].get("tokens").is_none() && lines[4].get("tokens").is_some());
     let exact = with(&[("kl.log_token_ratios", "true"), ("kl.estimator", "full")]);
     let lines = exact.lines("rollouts.jsonl");
     for (one, other) in lines.iter().zip(logged.lines("rollouts.jsonl")).take(4) {

@@ -32,7 +32,7 @@ pub(crate) fn common_range(
         _ => (0.0, 1.0),
     });
     // Equal values lie in the middle of a range about as wide as themselves.
-    let (low, high) = if high - low > 1e-9 * low.abs().max(high.abs()).max(1e-9) {
+    let (mut low, mut high) = if high - low > 1e-9 * low.abs().max(high.abs()).max(1e-9) {
         (low, high)
     } else {
         let half = if low.abs() > 1e-9 {
@@ -42,9 +42,13 @@ pub(crate) fn common_range(
         };
         (low - half, high + half)
     };
-    let step = step(low, high);
-    let (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
-    (low.max(least), high.min(most))
+    // A range that has been made wider may have its ticks farther apart.
+    for _ in 0..2 {
+        let step = step(low, high);
+        low = ((low / step + 1e-9).floor() * step).max(least);
+        high = ((high / step - 1e-9).ceil() * step).min(most);
+    }
+    (low, high)
 }
 
 /// A round distance between about five ticks: 1, 2 or 5 times a power of ten.
@@ -254,6 +258,8 @@ mod tests {
         let (low, high) = common_range([0.0], Some((0.0, 100.0)));
         assert!(low.abs() < 1e-12 && high > 0.0, "{low} {high}");
         assert_eq!(common_range([61.0, 72.5], None), (60.0, 74.0));
+        // In tens at first, and then in twenties.
+        assert_eq!(common_range([19.0, 86.0], None), (0.0, 100.0));
         // An interval that reaches beyond what a share can be.
         assert_eq!(
             common_range([-40.0, 140.0], Some((0.0, 100.0))),

@@ -259,3 +259,36 @@ fn by_question(evaluation: &Evaluation) -> BTreeMap<&str, OfQuestion<'_>> {
     }
     questions
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of two seeds, whose interval reaches 12.706 · 0.5 · |a − b| to each side.
+    fn difference(mean: f64, half: f64) -> Estimate {
+        let apart = half / 12.706_204_736_174_694;
+        Estimate::over_seeds([(1, mean - apart), (2, mean + apart)]).unwrap()
+    }
+
+    #[test]
+    fn a_claim_holds_where_the_whole_interval_agrees() {
+        use Expected::{Above, Below, NotBelow};
+        use Verdict::{CannotBeTold, DoesNotHold, Holds};
+        for (expected, mean, half, verdict) in [
+            (Above, 0.05, 0.04, Holds),
+            (Above, 0.05, 0.06, CannotBeTold),
+            (Above, -0.05, 0.04, DoesNotHold),
+            (Below, -0.05, 0.04, Holds),
+            (Below, 0.05, 0.04, DoesNotHold),
+            (NotBelow, -0.01, 0.005, Holds),
+            (NotBelow, 0.0, 0.03, CannotBeTold),
+            (NotBelow, -0.05, 0.02, DoesNotHold),
+        ] {
+            let told = Verdict::of(expected, 0.02, Some(&difference(mean, half)));
+            assert_eq!(told, verdict, "{expected:?} {mean} ± {half}");
+        }
+        let alone = Estimate::over_seeds_or_questions([(1, 0.3)], Some(0.01));
+        assert_eq!(Verdict::of(Above, 0.0, alone.as_ref()), CannotBeTold);
+        assert_eq!(Verdict::of(Above, 0.0, None), CannotBeTold);
+    }
+}

@@ -78,7 +78,7 @@ fn figures(study: &Study) -> Vec<Figure> {
 fn curve_figures(study: &Study, figure: &CurveFigure, index: usize) -> Vec<Figure> {
     let window = study.window;
     let means = format!(
-        "Each point is the mean of {window} steps; lines are means over seeds, bands their 95 % t intervals."
+        "Completions sampled in training. Each point is the mean of {window} steps; lines are means over seeds, bands their 95 % t intervals."
     );
     let drawn = |what: &str, id: &str, label: &str, curves: &[Curve]| {
         let pictures = panels(

@@ -250,7 +250,10 @@ fn tables_and_page_say_the_same() {
     assert_eq!(page.matches("<svg ").count(), 7);
     assert_well_formed(&page);
     let sentence = text.lines().nth(2).unwrap().replace('&', "&amp;");
-    assert!(page.contains(&sentence), "{sentence}");
+    assert!(
+        page.replace('\u{a0}', " ").contains(&sentence),
+        "{sentence}"
+    );
 }
 
 /// Every element that is opened is closed in its turn, and ids are used once.
@@ -444,4 +447,22 @@ fn mistakes_in_the_file_are_named_by_line_and_key() {
     std::fs::create_dir(path.join("runs")).unwrap();
     let error = study(path, &[]).unwrap_err();
     assert!(error.contains("holds no folder seed-1, seed-2"), "{error}");
+}
+
+#[test]
+fn the_file_in_the_readme_is_one() {
+    let folder = made();
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let (_, rest) = readme.split_once("```toml\ntitle = ").unwrap();
+    let (file, _) = rest.split_once("```").unwrap();
+    write(
+        &folder.path().join("study.toml"),
+        &format!("title = {file}"),
+    );
+    let text = study(folder.path(), &[]).unwrap();
+    assert!(
+        text.contains("The primary test compares CDPO with GRPO"),
+        "{text}"
+    );
 }

@@ -188,7 +188,7 @@ pub(super) fn ratios(
     for (seed, training) in runs.trainings(row) {
         if !training.has_ratios {
             notes.push(format!(
-                "seed {seed}, {label}: rollouts.jsonl has no tokens and log_ratios"
+                "seed {seed}, {label}: its rollouts.jsonl has no tokens and log_ratios"
             ));
         }
     }

@@ -157,8 +157,8 @@ pub(super) fn details(study: &Study) -> Vec<Table> {
         ),
         of_columns(
             &format!(
-                "Training: what it costs, and the last {window} steps before a row has processed as many tokens as the \
-                 compared row of the seed that ends with fewest"
+                "Training: what it costs. At equal tokens: the last {window} steps before as many are processed as the \
+                 shortest training of the compared models has in all"
             ),
             study,
             cost_columns(),

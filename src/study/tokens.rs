@@ -28,8 +28,9 @@ pub(super) fn kinds(tokens: &[Cow<'_, str>], kinds: &[TokenKind]) -> Vec<usize> 
                     break;
                 }
                 // An empty match, or a token without text, has no bytes in common with anything.
-                let token_end = starts[token] + tokens[token].len();
-                if token_end > counted.start() && found[token] == kinds.len() {
+                let first = starts[token].max(counted.start());
+                let end = (starts[token] + tokens[token].len()).min(counted.end());
+                if first < end && found[token] == kinds.len() {
                     found[token] = place;
                 }
             }

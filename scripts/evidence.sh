@@ -83,7 +83,7 @@ train() { # NAME VERB CONFIG [SETTING…]
   if [ ! -e "$here/sampled/$name/scores.json" ]; then
     say "$name"
     "$run" "$verb" --config "configs/mini/$config.toml" --set "output_dir=$here/$name" --set "seed=$seed" --set "train.steps=$steps" \
-      --set "checkpoint.every=$steps" --set 'checkpoint.keep_steps=[]' \
+      --set checkpoint.every=50 --set 'checkpoint.keep_steps=[]' \
       --set "data.questions=$world/train_questions.json" --set "data.video_root=$world/videos" "${@:4}" 2>>"$here/log.txt"
     evaluate "$name" "$(checkpoint "$name")"
   fi

@@ -22,7 +22,7 @@ const BLOCKS: u64 = 256;
 const BLOCK: u64 = 64 * 1024;
 
 /// Of the names, lengths and sampled contents of the safetensors files in a model folder.
-pub(super) fn of_weights(folder: &Path) -> Result<String, EvalError> {
+pub(crate) fn of_weights(folder: &Path) -> Result<String, EvalError> {
     let failed = FileError::reading;
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|error| failed(folder, error))? {

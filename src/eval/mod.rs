@@ -4,7 +4,7 @@ mod batches;
 pub(crate) mod compare;
 pub(crate) mod error;
 mod files;
-mod fingerprint;
+pub(crate) mod fingerprint;
 pub(crate) mod grid;
 pub(crate) mod judge;
 mod log;

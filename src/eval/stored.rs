@@ -18,11 +18,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
-/// The answers of the finished evaluation in the folder `out`.
-pub(crate) fn predictions(out: &Path) -> Result<Vec<Prediction>, EvalError> {
-    log::read_finished(out, &ScoreFile::read(out)?)
-}
-
 /// Scores the stored answers of the folder `out` anew, by its own rule or by `extraction`, and returns where the scores
 /// were written: `scores.json` for its own rule, `scores-RULE.json` for another.
 pub fn rescore(
@@ -61,7 +56,7 @@ pub fn rescore(
     Ok((scores, path))
 }
 
-/// The answers of the finished evaluation in the folder `out`, scored by its own rule and judge.
+/// The finished evaluation in the folder `out`: its settings, and its answers scored by its own rule and judge.
 pub(crate) fn read(out: &Path) -> Result<(ScoreFile, Vec<Prediction>), EvalError> {
     let scores = ScoreFile::read(out)?;
     let mut predictions = log::read_finished(out, &scores)?;

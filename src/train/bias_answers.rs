@@ -5,6 +5,7 @@ use crate::config::Extraction;
 use crate::data::Answer;
 use crate::data::Question;
 use crate::eval::error::EvalError;
+use crate::eval::fingerprint;
 use crate::eval::prediction::Prediction;
 use crate::eval::stored;
 use crate::util::hash::Fnv;
@@ -34,6 +35,18 @@ pub(crate) enum BiasAnswersError {
         missing: usize,
         asked: usize,
     },
+    /// Another model was evaluated.
+    #[error(
+        "kl.bias_answers: {} holds the answers of {evaluated}, whose weights are not those of model.bias_model ({bias_model}): \
+         evaluate that model on the training questions, and name the folder of that evaluation",
+        path.display()
+    )]
+    OtherModel {
+        /// The evaluation.
+        path: PathBuf,
+        evaluated: String,
+        bias_model: String,
+    },
     /// The evaluation asked something else.
     #[error(
         "kl.bias_answers: what {} answers as question {id} is not what {} asks under this id: evaluate the bias model on these \
@@ -49,9 +62,18 @@ pub(crate) enum BiasAnswersError {
     },
 }
 
-/// The bias model's answer to each training question, by its id; `None` where it gave none.
+/// What a model answered to the training questions.
 #[derive(Debug)]
-pub(crate) struct BiasAnswers(BTreeMap<String, Option<Answer>>);
+pub(crate) struct BiasAnswers {
+    /// By a question's id; `None` where it gave no answer.
+    answers: BTreeMap<String, Option<Answer>>,
+    /// The evaluation.
+    folder: PathBuf,
+    /// The model as it was named there.
+    evaluated: String,
+    /// The fingerprint of its weights.
+    weights: String,
+}
 
 impl BiasAnswers {
     /// Reads the evaluation that the config names, if it names one.
@@ -65,60 +87,41 @@ impl BiasAnswers {
         let Some(folder) = &config.kl.bias_answers else {
             return Ok(None);
         };
-        let predictions = stored::predictions(folder)?;
-        Self::of(predictions, questions, folder, &config.data.questions).map(Some)
+        let (scores, predictions) = stored::read(folder)?;
+        let answers = answers(predictions, questions, folder, &config.data.questions)?;
+        Ok(Some(Self {
+            answers,
+            folder: folder.clone(),
+            evaluated: scores.settings.model,
+            weights: scores.settings.weights,
+        }))
     }
 
-    fn of(
-        predictions: Vec<Prediction>,
-        questions: &[Question],
-        folder: &Path,
-        asked_in: &Path,
-    ) -> Result<Self, BiasAnswersError> {
-        let path = || folder.join("outputs.jsonl");
-        let mut by_id: BTreeMap<String, Prediction> = predictions
-            .into_iter()
-            .map(|one| (one.id.clone(), one))
-            .collect();
-        let has_none = |question: &&Question| !by_id.contains_key(&question.id);
-        if let Some(first) = questions.iter().find(has_none) {
-            return Err(BiasAnswersError::Missing {
-                path: path(),
-                id: first.id.clone(),
-                questions: asked_in.to_owned(),
-                missing: questions.iter().filter(has_none).count(),
-                asked: questions.len(),
-            });
+    /// Refuses answers of another model than the one called `name`, whose files are in `folder`.
+    ///
+    /// # Errors
+    /// [`BiasAnswersError::OtherModel`], or a folder that cannot be read.
+    pub(super) fn check_model(&self, name: &str, folder: &Path) -> Result<(), BiasAnswersError> {
+        if fingerprint::of_weights(folder)? == self.weights {
+            return Ok(());
         }
-        let mut answers = BTreeMap::new();
-        for question in questions {
-            let Some(mut one) = by_id.remove(&question.id) else {
-                continue;
-            };
-            if one.question != question.text() {
-                return Err(BiasAnswersError::OtherQuestion {
-                    path: path(),
-                    id: one.id,
-                    questions: asked_in.to_owned(),
-                });
-            }
-            // Whatever rule the evaluation has read it by.
-            one.score(Extraction::Training.into());
-            answers.insert(one.id, given(&one.answer));
-        }
-        Ok(Self(answers))
+        Err(BiasAnswersError::OtherModel {
+            path: self.folder.clone(),
+            evaluated: self.evaluated.clone(),
+            bias_model: name.to_owned(),
+        })
     }
 
     /// Whether `completion` answers a question as the bias model did. One without an answer agrees with none.
     pub(super) fn agrees(&self, question_id: &str, completion: &str) -> bool {
-        let answer = self.0.get(question_id).and_then(Option::as_ref);
+        let answer = self.answers.get(question_id).and_then(Option::as_ref);
         answer.is_some() && answer == given(completion).as_ref()
     }
 
     /// A number that other answers would not give.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut hash = Fnv::default();
-        for (id, answer) in &self.0 {
+        for (id, answer) in &self.answers {
             let answer = answer.as_ref().map(Answer::to_string);
             for part in [id.as_str(), answer.as_deref().unwrap_or("")] {
                 hash.add(&part.len().to_le_bytes());
@@ -127,6 +130,47 @@ impl BiasAnswers {
         }
         hash.value()
     }
+}
+
+/// Each training question's answer, by its id.
+fn answers(
+    predictions: Vec<Prediction>,
+    questions: &[Question],
+    folder: &Path,
+    asked_in: &Path,
+) -> Result<BTreeMap<String, Option<Answer>>, BiasAnswersError> {
+    let path = || folder.join("outputs.jsonl");
+    let mut by_id: BTreeMap<String, Prediction> = predictions
+        .into_iter()
+        .map(|one| (one.id.clone(), one))
+        .collect();
+    let has_none = |question: &&Question| !by_id.contains_key(&question.id);
+    if let Some(first) = questions.iter().find(has_none) {
+        return Err(BiasAnswersError::Missing {
+            path: path(),
+            id: first.id.clone(),
+            questions: asked_in.to_owned(),
+            missing: questions.iter().filter(has_none).count(),
+            asked: questions.len(),
+        });
+    }
+    let mut answers = BTreeMap::new();
+    for question in questions {
+        let Some(mut one) = by_id.remove(&question.id) else {
+            continue;
+        };
+        if one.question != question.text() {
+            return Err(BiasAnswersError::OtherQuestion {
+                path: path(),
+                id: one.id,
+                questions: asked_in.to_owned(),
+            });
+        }
+        // Whatever rule the evaluation has read it by.
+        one.score(Extraction::Training.into());
+        answers.insert(one.id, given(&one.answer));
+    }
+    Ok(answers)
 }
 
 /// The answer that the reward reads, if there is anything where it reads.
@@ -164,7 +208,12 @@ mod tests {
     ) -> Result<BiasAnswers, BiasAnswersError> {
         let questions: Vec<Question> = questions.iter().map(|id| question(id)).collect();
         let (folder, file) = (Path::new("bias-eval"), Path::new("train.json"));
-        BiasAnswers::of(predictions, &questions, folder, file)
+        Ok(BiasAnswers {
+            answers: answers(predictions, &questions, folder, file)?,
+            folder: folder.to_owned(),
+            evaluated: "bias".to_owned(),
+            weights: String::new(),
+        })
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::config::Verb;
 use crate::data::too_few;
 use anyhow::Result;
 use std::fmt::Write;
+use std::path::Path;
 
 /// Checks everything a run needs without loading a model, and says in words what it would do.
 ///
@@ -26,7 +27,13 @@ pub(crate) fn dry_run(
     ranks: usize,
 ) -> Result<String> {
     let dataset = load_dataset(config, verb)?;
-    BiasAnswers::load(config, dataset.questions())?;
+    let answers = BiasAnswers::load(config, dataset.questions())?;
+    // What is still to be downloaded is compared when it is there.
+    if let (Some(answers), Some(name)) = (answers, &config.model.bias_model)
+        && Path::new(name).is_dir()
+    {
+        answers.check_model(name, Path::new(name))?;
+    }
     if let Some(path) = &options.replay {
         plan_replay(&dataset, replay::read(path)?, config)?;
     }

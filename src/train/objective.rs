@@ -71,6 +71,9 @@ impl Objective {
             return Ok(Self::Grpo);
         };
         let folder = hub::resolve(name).context("model.bias_model")?;
+        if let Some(answers) = &answers {
+            answers.check_model(name, &folder)?;
+        }
         let (dtype, device) = (device::dtype(&config.model), policy.model().device());
         let placement = config.model.bias_placement;
         let reference =

@@ -212,7 +212,7 @@ fn evaluation(run: &Run, name: &str, more: &[&str]) -> PathBuf {
     let out = run.folder.path().join(name);
     let path = |name: &str| world().join(name).display().to_string();
     let mut command = crate::program();
-    command.args(["eval", "run", "--model", &path("untrained")]);
+    command.args(["eval", "run", "--model", run.setting("model.bias_model")]);
     command.arg("--out").arg(&out);
     let questions = format!("data.questions={}", path("world/train_questions.json"));
     let root = format!("data.video_root={}", path("world/videos"));
@@ -296,17 +296,27 @@ fn an_evaluation_that_does_not_answer_every_training_question_is_refused() {
     let mut run = Run::cdpo();
     let folder = evaluation(&run, "few", &["data.samples=2"]);
     run.set("kl.bias_answers", folder.to_str().unwrap());
-    let dry = || run.command().arg("--dry-run").output().unwrap();
+    let dry = |run: &Run| run.command().arg("--dry-run").output().unwrap();
     let missing = [
         "few/outputs.jsonl has no answer to question clevrer/",
         "train_questions.json",
         "evaluate the bias model on all of them",
     ];
     assert_says(&run.run(), 1, &missing);
-    assert_says(&dry(), 1, &missing);
-    std::fs::remove_file(folder.join("scores.json")).unwrap();
+    assert_says(&dry(&run), 1, &missing);
+    let all = evaluation(&run, "all", &[]);
+    run.set("kl.bias_answers", all.to_str().unwrap());
+    let policy = run.setting("model.path").to_owned();
+    run.set("model.bias_model", &policy);
+    let other = [
+        "all holds the answers of",
+        "whose weights are not those of model.bias_model",
+    ];
+    assert_says(&run.run(), 1, &other);
+    assert_says(&dry(&run), 1, &other);
+    std::fs::remove_file(all.join("scores.json")).unwrap();
     assert_says(
-        &dry(),
+        &dry(&run),
         1,
         &["kl.bias_answers: the evaluation in", "is not finished"],
     );

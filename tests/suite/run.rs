@@ -87,6 +87,11 @@ impl Run {
         self
     }
 
+    pub(crate) fn setting(&self, key: &str) -> &str {
+        let known = self.settings.iter().find(|(known, _)| known == key);
+        &known.unwrap().1
+    }
+
     pub(crate) fn output(&self) -> PathBuf {
         self.folder.path().join("run")
     }

@@ -96,11 +96,24 @@ impl Runs {
         })
     }
 
-    /// What one seed lacks. A training or sampled answers are missed only where another seed of the row has them.
+    /// Rows without anything, and what one seed lacks of another's. A training or sampled answers are missed only where another
+    /// seed of the row has them.
     fn find_missing(&self, study: &StudyFile) -> Vec<String> {
+        let begun = |index: usize| self.row(index).any(|(_, runs)| runs.has_begun());
+        let rows = study.rows.iter().enumerate();
+        let absent: Vec<&str> = rows
+            .filter(|(index, _)| !begun(*index))
+            .map(|(_, row)| row.label.as_str())
+            .collect();
         let mut lines = Vec::new();
+        if !absent.is_empty() {
+            lines.push(format!("in no seed: {}", absent.join(", ")));
+        }
         for (seed, rows) in &self.seeds {
             for (index, (row, runs)) in study.rows.iter().zip(rows).enumerate() {
+                if !begun(index) {
+                    continue;
+                }
                 let (name, label) = (row.name.get_ref(), &row.label);
                 let mut lacks = |what: String| lines.push(format!("seed {seed}, {label}: {what}"));
                 let others = || self.row(index).map(|(_, other)| other);
@@ -138,6 +151,12 @@ impl Runs {
 }
 
 impl RowRuns {
+    /// Whether there is anything of it.
+    fn has_begun(&self) -> bool {
+        let trained = !matches!(self.training, Err(Absent::Missing));
+        trained || self.begun || self.sampled.is_some()
+    }
+
     fn read(study: &StudyFile, folder: &Path, row: &Row) -> Result<Self, StudyError> {
         let (name, thinks) = (row.name.get_ref(), study.thinks.as_deref());
         let of_row = |plan: &&RatioPlan| plan.row.get_ref() == name;

@@ -304,6 +304,9 @@ fn of_columns(title: &str, study: &Study, columns: Vec<Column>) -> Table {
             line.push(cell);
         }
     }
+    // What has no runs yet is listed as missing.
+    let is_known = |line: &Vec<String>| line[1..].iter().any(|cell| cell != NONE && cell != "0");
+    table.lines.retain(is_known);
     table
 }
 
@@ -343,7 +346,9 @@ pub(super) fn comparisons(study: &Study) -> Option<Table> {
             points(one.deviation_questions),
         ]
     };
-    let lines: Vec<Vec<String>> = study.comparisons.iter().map(line).collect();
+    let known = study.comparisons.iter();
+    let known = known.filter(|one| one.primary || one.seeds > 0);
+    let lines: Vec<Vec<String>> = known.map(line).collect();
     (!lines.is_empty()).then(|| Table {
         title: "Comparisons, paired by question within a seed: first less second, in points"
             .to_owned(),

@@ -305,6 +305,21 @@ fn what_is_missing_is_listed_and_left_out() {
 }
 
 #[test]
+fn a_row_without_runs_is_named_once() {
+    let folder = made();
+    let path = folder.path();
+    for seed in 1..=3 {
+        let here = path.join(format!("runs/seed-{seed}"));
+        std::fs::remove_dir_all(here.join("base")).ok();
+        std::fs::remove_dir_all(here.join("eval/base")).unwrap();
+    }
+    let text = study(path, &[]).unwrap();
+    assert!(text.contains("missing: in no seed: base\n"), "{text}");
+    assert!(!text.contains("\nbase "), "{text}");
+    assert_eq!(json_of(path)["rows"][0]["seeds"], 0);
+}
+
+#[test]
 fn one_seed_speaks_of_its_questions_only() {
     let folder = made();
     let path = folder.path();

@@ -58,16 +58,21 @@ struct MiniArgs {
     #[arg(long, value_name = "N", default_value_t = WorldOptions::default().questions_per_scene)]
     questions_per_scene: usize,
     /// Share of inferential questions where a scene has one question
-    #[arg(long, value_name = "SHARE", default_value_t = WorldOptions::default().inferential_share)]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, default_value_t = WorldOptions::default().inferential_share)]
     inferential_share: f64,
     /// Share of worked answers that think the object away, whatever the kind of question
     /// [default: 0.35 on observational, 0.8 on inferential questions]
-    #[arg(long, value_name = "SHARE", requires = "sft")]
+    #[arg(
+        long,
+        value_name = "SHARE",
+        allow_negative_numbers = true,
+        requires = "sft"
+    )]
     thinker_share: Option<f64>,
     /// Probability with which each verdict that a worked answer imagines is wrong; the answer follows it
-    #[arg(long, value_name = "P", default_value_t = WorkedStyle::DEFAULT.thinker_noise, requires = "sft")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, default_value_t = WorkedStyle::DEFAULT.thinker_noise, requires = "sft")]
     thinker_noise: f64,
-    /// Ask half of the worked observational questions without their condition ("What will happen?")
+    /// Ask the second worked question of a scene, where it is observational, without its condition ("What will happen?")
     #[arg(long, requires = "sft")]
     strip_condition: bool,
     /// Seed of everything

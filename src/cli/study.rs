@@ -36,6 +36,13 @@ pub(super) fn run(args: &StudyArgs) -> Result<super::Outcome> {
         let problem = format!("--runs {}: there is no such folder", args.runs.display());
         return Err(BadArgument(problem).into());
     }
+    if let Some(out) = &args.out
+        && out.canonicalize().ok() == args.file.canonicalize().ok()
+        && out.exists()
+    {
+        let problem = format!("--out {}: that is the study's own file", out.display());
+        return Err(BadArgument(problem).into());
+    }
     let study = Study::read(&file, &args.runs)?;
     if let Some(path) = &args.out {
         atomic::write(path, study.page(&file)?.as_bytes())?;

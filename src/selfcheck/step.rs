@@ -266,17 +266,18 @@ impl CdpoStep {
         })
     }
 
-    /// What the differences of `other`'s log-probabilities make of the loss, to first order.
+    /// What the differences of `other`'s log-probabilities make of the loss: with the mean of the slopes at both, exact to
+    /// second order. With the slopes at one end, the curvature of a single token far from the bias model, exp(d), would show.
     fn response(&self, other: &Self) -> f64 {
-        let sum = |slopes: &[f32], which: usize| -> f64 {
+        let sum = |slopes: [&[f32]; 2], which: usize| -> f64 {
             let pairs = other.logprob[which].iter().zip(&self.logprob[which]);
             let differences = pairs.map(|(a, b)| f64::from(a - b));
-            let products = differences
-                .zip(slopes)
-                .map(|(d, &slope)| d * f64::from(slope));
-            products.sum()
+            let slopes = slopes[0].iter().zip(slopes[1]);
+            let slopes = slopes.map(|(&a, &b)| f64::midpoint(f64::from(a), f64::from(b)));
+            differences.zip(slopes).map(|(d, slope)| d * slope).sum()
         };
-        sum(&self.loss.d_logprob, 0) - sum(&self.kl_slopes, 1)
+        sum([&self.loss.d_logprob, &other.loss.d_logprob], 0)
+            - sum([&self.kl_slopes, &other.kl_slopes], 1)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Two rows compared: paired by question within a seed, then over seeds.
 
 use super::error::StudyError;
+use super::file::Answers;
 use super::file::ComparisonPlan;
 use super::file::Expected;
 use super::file::Kind;
@@ -19,6 +20,7 @@ pub(crate) struct Comparison {
     pub(crate) first: String,
     pub(crate) second: String,
     pub(crate) kind: Kind,
+    pub(crate) answers: Answers,
     pub(crate) primary: bool,
     pub(crate) expected: Option<Expected>,
     /// How far below is not yet below.
@@ -62,7 +64,10 @@ impl Verdict {
     /// An expectation holds where the whole interval agrees with it, and does not where none of it does. A single seed's
     /// interval says nothing of other trainings.
     fn of(expected: Expected, margin: f64, difference: Option<&Estimate>) -> Self {
-        let over_seeds = difference.filter(|one| one.covers == Covers::Seeds);
+        // Equal values of seeds say nothing about others either.
+        let over_seeds = difference.filter(|one| {
+            one.covers == Covers::Seeds && one.deviation.is_some_and(|deviation| deviation > 0.0)
+        });
         let Some((low, high)) = over_seeds.and_then(Estimate::ends) else {
             return Self::CannotBeTold;
         };
@@ -117,7 +122,11 @@ fn compare(
     let rows = (study.index(&plan.first), study.index(&plan.second));
     let mut seeds: BTreeMap<u64, Pairs> = BTreeMap::new();
     for (seed, row) in &runs.seeds {
-        let (Some(a), Some(b)) = (&row[rows.0].greedy, &row[rows.1].greedy) else {
+        let of = |place: usize| match plan.answers {
+            Answers::Greedy => row[place].greedy.as_ref(),
+            Answers::Sampled => row[place].sampled.as_ref(),
+        };
+        let (Some(a), Some(b)) = (of(rows.0), of(rows.1)) else {
             continue;
         };
         let mut note = |text: String| {
@@ -174,6 +183,7 @@ fn summarise(
         first: first.to_owned(),
         second: second.to_owned(),
         kind: plan.kind,
+        answers: plan.answers,
         primary,
         expected,
         margin,

@@ -5,6 +5,7 @@ use super::file::Kind;
 use super::file::RatioPlan;
 use super::file::StudyFile;
 use super::file::SweepPlan;
+use super::file::SweepSeries;
 use super::interval::Estimate;
 use super::runs::Runs;
 use super::summary::RowSummary;
@@ -12,6 +13,8 @@ use super::training::Completions;
 use super::training::Step;
 use super::training::ratio;
 use serde::Serialize;
+use std::collections::BTreeSet;
+use toml::Spanned;
 
 /// The kinds that have a panel each.
 pub(super) const PANELS: [Kind; 2] = [Kind::Observational, Kind::Inferential];
@@ -130,7 +133,7 @@ fn points(
         .map(|(_, training)| training.last_step());
     let last = last.max().unwrap_or(0);
     let point = |first: usize| {
-        let end = (first + window - 1).min(last);
+        let end = first.saturating_add(window - 1).min(last);
         let values = runs.trainings(row).filter_map(|(seed, training)| {
             let steps: Vec<&Step> = training
                 .steps
@@ -144,34 +147,57 @@ fn points(
             estimate: Estimate::over_seeds(values)?,
         })
     };
-    (1..=last).step_by(window).filter_map(point).collect()
+    // Only where there are steps: a record may name any number.
+    let known = runs
+        .trainings(row)
+        .flat_map(|(_, training)| training.steps.keys());
+    let windows = known.map(|step| step.saturating_sub(1) / window);
+    let windows: BTreeSet<usize> = windows.collect();
+    windows
+        .into_iter()
+        .filter_map(|place| point(place * window + 1))
+        .collect()
 }
 
+/// The sweeps; each over the seeds that all of its points have, so that a line does not compare other seeds with others.
 pub(super) fn sweeps(study: &StudyFile, rows: &[RowSummary]) -> Vec<Sweep> {
+    let accuracy = |name: &Spanned<String>, kind: Kind| -> Option<&Estimate> {
+        let row = &rows[study.index(name)];
+        row.greedy.as_ref()?.accuracy.get(kind).as_ref()
+    };
     let sweep = |plan: &SweepPlan| {
-        let series = |kind: Kind| {
-            plan.series.iter().map(move |series| SweepCurve {
+        let points = || plan.series.iter().flat_map(|series| &series.points);
+        let in_common = |kind: Kind| {
+            let known = points().filter_map(|(_, name)| accuracy(name, kind));
+            known
+                .map(|one| one.values.keys().copied().collect::<BTreeSet<u64>>())
+                .reduce(|seeds, others| &seeds & &others)
+                .unwrap_or_default()
+        };
+        let of_kind = |kind: Kind| {
+            let seeds = in_common(kind);
+            let curve = move |series: &SweepSeries| SweepCurve {
                 label: series.label.clone(),
                 kind,
                 points: series
                     .points
                     .iter()
                     .filter_map(|(value, name)| {
-                        let row = &rows[study.index(name)];
                         Some(SweepPoint {
                             value: *value.get_ref(),
-                            row: row.name.clone(),
-                            estimate: row.greedy.as_ref()?.accuracy.get(kind).clone()?,
+                            row: rows[study.index(name)].name.clone(),
+                            estimate: accuracy(name, kind)?.of(&seeds),
                         })
                     })
                     .collect(),
-            })
+            };
+            plan.series.iter().map(curve).collect::<Vec<_>>()
         };
         Sweep {
             title: plan.title.clone(),
             axis: plan.axis.clone(),
             log: plan.scale == super::file::SweepScale::Log,
-            series: PANELS.into_iter().flat_map(series).collect(),
+            series: PANELS.into_iter().flat_map(of_kind).collect(),
         }
     };
     study.sweeps.iter().map(sweep).collect()

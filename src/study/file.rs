@@ -18,6 +18,8 @@ pub(crate) struct StudyFile {
     pub(super) title: String,
     /// An answer that contains this text thinks; absent: nothing is said of thinking.
     pub(super) thinks: Option<String>,
+    /// How many seeds are planned: with fewer, what is shown is said to be interim.
+    pub(super) seeds: Option<Spanned<usize>>,
     /// Steps that a point of a curve is the mean of, and that the beginning and the end of a training are.
     pub(super) window: Spanned<usize>,
     /// In the order of the table.
@@ -52,10 +54,21 @@ pub(crate) struct ComparisonPlan {
     pub(super) first: Spanned<String>,
     pub(super) second: Spanned<String>,
     pub(super) kind: Kind,
+    #[serde(default)]
+    pub(super) answers: Answers,
     /// Absent: an estimate without a claim.
     pub(super) expected: Option<Spanned<Expected>>,
     /// How far below is not yet below, in percentage points.
     pub(super) margin: Option<f64>,
+}
+
+/// Which evaluation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Answers {
+    #[default]
+    Greedy,
+    Sampled,
 }
 
 /// Which questions.
@@ -190,6 +203,10 @@ impl StudyFile {
         })
     }
 
+    pub(super) fn planned_seeds(&self) -> Option<usize> {
+        self.seeds.as_ref().map(|seeds| *seeds.get_ref())
+    }
+
     pub(super) fn window(&self) -> usize {
         *self.window.get_ref()
     }
@@ -208,6 +225,9 @@ impl StudyFile {
     fn check(&self, place: &Place<'_>) -> Result<(), ConfigError> {
         if self.window() == 0 {
             return Err(place.invalid(&self.window, "window", "must be at least 1 step"));
+        }
+        if let Some(seeds) = self.seeds.as_ref().filter(|seeds| *seeds.get_ref() == 0) {
+            return Err(place.invalid(seeds, "seeds", "must be at least 1"));
         }
         self.check_rows(place)?;
         let known = |name: &Spanned<String>, key: &str| self.known(place, name, key);

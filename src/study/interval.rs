@@ -7,6 +7,7 @@ use serde::Serialize;
 use statrs::distribution::ContinuousCDF;
 use statrs::distribution::StudentsT;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// What an interval covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -74,6 +75,16 @@ impl Estimate {
             estimate.covers = Covers::Questions;
         }
         Some(estimate)
+    }
+
+    /// Of these `seeds` only, where there are any of them and others besides.
+    pub(super) fn of(&self, seeds: &BTreeSet<u64>) -> Self {
+        let values = self.values.iter().filter(|(seed, _)| seeds.contains(seed));
+        let values: BTreeMap<u64, f64> = values.map(|(seed, value)| (*seed, *value)).collect();
+        if values.len() == self.values.len() {
+            return self.clone();
+        }
+        Self::over_seeds(values).unwrap_or_else(|| self.clone())
     }
 
     /// The ends of the interval.

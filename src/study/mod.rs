@@ -57,10 +57,12 @@ impl Study {
         let mut notes = Vec::new();
         let rows = summary::rows(file, &runs);
         let comparisons = comparison::comparisons(file, &runs, &mut notes)?;
+        notes.extend(runs.equal_questions());
+        notes.extend(runs.notes(file));
         let ratios = file.ratios.as_ref();
         Ok(Self {
             title: file.title.clone(),
-            summary: words::primary(comparisons.first(), &rows),
+            summary: words::primary(comparisons.first(), &rows, file.planned_seeds()),
             window: file.window(),
             seeds: runs.seeds.iter().map(|(seed, _)| *seed).collect(),
             curves: curves::curves(file, &runs),

@@ -219,7 +219,7 @@ fn sweep_figure(sweep: &Sweep, index: usize) -> Figure {
     Figure {
         title: sweep.title.clone(),
         caption: format!(
-            "Greedy accuracy on the evaluation's questions against {}; intervals are 95 %, over seeds.",
+            "Greedy accuracy on the evaluation's questions against {}; intervals are 95 %, over the seeds that all points have.",
             sweep.axis
         ),
         pictures: pictures.to_vec(),

@@ -14,6 +14,7 @@ use crate::eval::prediction::Prediction;
 use crate::eval::stored;
 use crate::util::file::FileError;
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -79,6 +80,54 @@ impl Runs {
         };
         runs.missing = runs.find_missing(study);
         Ok(runs)
+    }
+
+    /// Seeds that were asked the same questions, whose differences do not cover the choice of questions.
+    pub(super) fn equal_questions(&self) -> Option<String> {
+        let mut asked: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (seed, rows) in &self.seeds {
+            if let Some(evaluation) = rows.iter().find_map(|runs| runs.greedy.as_ref()) {
+                let hash = evaluation.settings.questions_hash.as_str();
+                asked.entry(hash).or_default().push(seed.to_string());
+            }
+        }
+        let equal = asked.into_values().find(|seeds| seeds.len() > 1)?;
+        Some(format!(
+            "seeds {} were asked the same questions: their intervals cover other trainings, not other questions",
+            equal.join(", ")
+        ))
+    }
+
+    /// Trained rows that are the same model in several seeds, and evaluations that are not what their folder says.
+    pub(super) fn notes(&self, study: &StudyFile) -> Vec<String> {
+        let mut notes = Vec::new();
+        for (index, row) in study.rows.iter().enumerate() {
+            let mut seeds_of: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+            for (seed, runs) in self.row(index) {
+                let Some(evaluation) = &runs.greedy else {
+                    continue;
+                };
+                let settings = &evaluation.settings;
+                if settings.temperature > 0.0 {
+                    notes.push(format!(
+                        "seed {seed}, {}: sampled at temperature {}, although it stands under eval/",
+                        row.label, settings.temperature
+                    ));
+                }
+                if runs.training.is_ok() {
+                    let seeds = seeds_of.entry(settings.weights.as_str()).or_default();
+                    seeds.push(seed.to_string());
+                }
+            }
+            for seeds in seeds_of.into_values().filter(|seeds| seeds.len() > 1) {
+                notes.push(format!(
+                    "{} is the same model in seeds {}: they are one training, not several",
+                    row.label,
+                    seeds.join(", ")
+                ));
+            }
+        }
+        notes
     }
 
     /// A row in every seed.
@@ -230,7 +279,9 @@ fn seed_folders(path: &Path) -> Result<Vec<(u64, PathBuf)>, StudyError> {
         let entry = entry.map_err(reading)?;
         let name = entry.file_name();
         let seed = name.to_str().and_then(|name| name.strip_prefix("seed-"));
-        if let Some(seed) = seed.and_then(|seed| seed.parse().ok())
+        // `seed-01` would be a second seed 1.
+        if let Some((seed, text)) = seed.and_then(|text| Some((text.parse::<u64>().ok()?, text)))
+            && seed.to_string() == text
             && entry.path().is_dir()
         {
             folders.push((seed, entry.path()));

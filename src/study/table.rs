@@ -332,7 +332,7 @@ pub(super) fn comparisons(study: &Study) -> Option<Table> {
         let difference = one.difference.as_ref();
         vec![
             if one.primary { "primary" } else { "secondary" }.to_owned(),
-            format!("{} − {}", one.first, one.second),
+            words::compared(one),
             one.kind.as_str().to_owned(),
             difference.map_or_else(|| NONE.to_owned(), |one| words::signed(100.0 * one.mean, 1)),
             words::interval(difference),

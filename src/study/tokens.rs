@@ -71,6 +71,18 @@ mod tests {
         );
     }
 
+    /// The miniature's tokenizer ends a sentence and begins a tag with one token: the decision is at the full stop.
+    #[test]
+    fn a_decision_is_found_in_the_miniature_s_tokens() {
+        let decision = [r"^<think>[^.]*(\.)"];
+        let on = [
+            "<think", ">In", " do", " not", ".", " Without", " do", ".</", "think", "><",
+        ];
+        assert_eq!(found(&on, &decision), [1, 1, 1, 1, 0, 1, 1, 1, 1, 1]);
+        let ends = ["<think", ">In", " do", " not", ".</", "think", "><"];
+        assert_eq!(found(&ends, &decision), [1, 1, 1, 1, 0, 1, 1]);
+    }
+
     #[test]
     fn parts_of_tokens_empty_tokens_and_empty_matches() {
         assert_eq!(

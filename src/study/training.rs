@@ -139,7 +139,10 @@ impl Training {
         json_lines::visit(path, |bytes| {
             number += 1;
             let line: RolloutLine<'_> = serde_json::from_slice(bytes)?;
-            let step = self.steps.entry(line.step).or_default();
+            // What a run that was stopped has written beyond its last step is not part of it.
+            let Some(step) = self.steps.get_mut(&line.step) else {
+                return Ok(());
+            };
             let thinking = thinks.is_some_and(|text| line.completion.contains(text));
             for (sums, kind) in step.completions.iter_mut().zip(Kind::EVERY) {
                 if kind.includes(line.kind) {
@@ -212,7 +215,7 @@ impl Training {
 
     /// The `window` steps that end with `last`.
     fn up_to(&self, last: usize, window: usize) -> Vec<&Step> {
-        let first = (last + 1).saturating_sub(window);
+        let first = last.saturating_add(1).saturating_sub(window);
         self.steps
             .range(first..=last)
             .map(|(_, step)| step)

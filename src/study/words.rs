@@ -2,6 +2,7 @@
 
 use super::comparison::Comparison;
 use super::comparison::Verdict;
+use super::file::Answers;
 use super::file::Expected;
 use super::interval::Covers;
 use super::interval::Estimate;
@@ -88,8 +89,21 @@ pub(super) fn expected(comparison: &Comparison) -> String {
     }
 }
 
-/// What the primary test says.
-pub(super) fn primary(comparison: Option<&Comparison>, rows: &[RowSummary]) -> String {
+/// Whose difference it is, and of which answers.
+pub(super) fn compared(comparison: &Comparison) -> String {
+    let how = match comparison.answers {
+        Answers::Greedy => "",
+        Answers::Sampled => ", sampled",
+    };
+    format!("{} − {}{how}", comparison.first, comparison.second)
+}
+
+/// What the primary test says; `planned` are the seeds that there are to be.
+pub(super) fn primary(
+    comparison: Option<&Comparison>,
+    rows: &[RowSummary],
+    planned: Option<usize>,
+) -> String {
     let Some(test) = comparison else {
         let evaluated = rows.iter().filter(|row| row.seeds > 0).count();
         return format!(
@@ -102,7 +116,11 @@ pub(super) fn primary(comparison: Option<&Comparison>, rows: &[RowSummary]) -> S
         super::file::Kind::All => "all questions".to_owned(),
         kind => format!("{} questions", kind.as_str()),
     };
-    let subject = format!("The primary test compares {first} with {second} on {questions}.");
+    let how = match test.answers {
+        Answers::Greedy => "",
+        Answers::Sampled => ", answers sampled",
+    };
+    let subject = format!("The primary test compares {first} with {second} on {questions}{how}.");
     let (Some(difference), Some(a), Some(b)) = (
         &test.difference,
         &test.first_accuracy,
@@ -129,7 +147,14 @@ pub(super) fn primary(comparison: Option<&Comparison>, rows: &[RowSummary]) -> S
         .map_or_else(String::new, |(verdict, expected)| {
             format!(" {}", judged(test, verdict, expected))
         });
-    format!("{subject} {found}{verdict}")
+    let interim =
+        planned
+            .filter(|planned| test.seeds < *planned)
+            .map_or_else(String::new, |planned| {
+                let seeds = test.seeds;
+                format!(" This is an interim look at {seeds} of {planned} planned seeds.")
+            });
+    format!("{subject} {found}{verdict}{interim}")
 }
 
 fn apart(points: f64, first: &str) -> String {

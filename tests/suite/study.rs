@@ -70,7 +70,7 @@ fn evaluation(out: &Path, prefix: &str, right: impl Fn(usize) -> bool) {
     });
     write(&out.join("outputs.jsonl"), &lines);
     let scores = json!({
-        "model": "made", "weights": "0", "protocol": "own", "questions": "made.json", "questions_hash": "0",
+        "model": "made", "weights": "0", "protocol": "own", "questions": "made.json", "questions_hash": prefix,
         "questions_asked": 10, "subset": "all", "config_hash": "0", "wording": "training", "wording_hash": "0",
         "extraction": "strict", "samples": 1, "temperature": 0.0, "max_new_tokens": 16,
         "video": {
@@ -301,6 +301,74 @@ fn what_is_missing_is_listed_and_left_out() {
     assert!(
         text.contains("missing: seed 2, CDPO: no evaluation"),
         "{text}"
+    );
+}
+
+#[test]
+fn sampled_answers_are_compared_and_plans_are_kept() {
+    let folder = made();
+    let path = folder.path();
+    for seed in 1..=3 {
+        let sampled = path.join(format!("runs/seed-{seed}/sampled"));
+        let prefix = format!("s{seed}q");
+        evaluation(&sampled.join("grpo"), &prefix, |index| index < 8);
+        evaluation(&sampled.join("cdpo"), &prefix, |index| index < 6);
+    }
+    let planned = STUDY.replace("window = 2", "window = 2\nseeds = 4");
+    let sampled = planned.replace("expected = \"above\"", "answers = \"sampled\"");
+    write(&path.join("study.toml"), &planned);
+    let text = study(path, &[]).unwrap();
+    assert!(
+        text.contains("an interim look at 3 of 4 planned seeds"),
+        "{text}"
+    );
+    write(&path.join("study.toml"), &sampled);
+    let text = study(path, &[]).unwrap();
+    assert!(text.contains("CDPO − GRPO & co, sampled"), "{text}");
+    let read = json_of(path);
+    let first = &read["comparisons"][0];
+    assert_eq!(first["answers"], "sampled");
+    near(&first["difference"]["mean"], -0.4);
+    assert_eq!(read["notes"], json!([]));
+
+    write(
+        &path.join("study.toml"),
+        &planned.replace("seeds = 4", "seeds = 0"),
+    );
+    let refused = study(path, &[]).unwrap_err();
+    assert!(refused.contains("`seeds`: must be at least 1"), "{refused}");
+}
+
+#[test]
+fn seeds_with_equal_questions_are_noted() {
+    let folder = made();
+    let path = folder.path();
+    for name in ["base", "grpo", "cdpo"] {
+        let out = path.join("runs/seed-3/eval").join(name);
+        std::fs::remove_dir_all(&out).unwrap();
+        evaluation(&out, "s1q", |index| index < 5);
+    }
+    let notes = json_of(path)["notes"].to_string();
+    assert!(
+        notes.contains("seeds 1, 3 were asked the same questions"),
+        "{notes}"
+    );
+}
+
+/// A line of a sweep joins the same seeds.
+#[test]
+fn a_sweep_is_over_the_seeds_that_all_points_have() {
+    let folder = made();
+    let path = folder.path();
+    std::fs::remove_dir_all(path.join("runs/seed-3/eval/grpo")).unwrap();
+    let read = json_of(path);
+    let points = &read["sweeps"][0]["series"][1]["points"];
+    assert_eq!(points[1]["row"], "cdpo");
+    assert_eq!(points[1]["values"].as_object().unwrap().len(), 2);
+    near(&points[1]["mean"], 0.7);
+    near(
+        &read["rows"][2]["greedy"]["accuracy"]["inferential"]["mean"],
+        0.8,
     );
 }
 

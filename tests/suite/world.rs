@@ -421,7 +421,7 @@ fn the_commands_print_counts_and_name_mistakes() {
         ("--questions-per-scene", "9", "between 1 and 4"),
     ] {
         let option = format!("{option}={value}");
-        let (code, _, stderr) = run(&["data", "mini", "--out", "y", &option]);
+        let (code, _, stderr) = run(&["data", "mini", "--out", "y", "--sft", "2", &option]);
         assert_eq!(code, Some(2), "{stderr}");
         assert!(stderr.contains(said), "{stderr}");
     }

@@ -47,6 +47,17 @@ pub(crate) enum BiasAnswersError {
         evaluated: String,
         bias_model: String,
     },
+    /// The run began with other answers.
+    #[error(
+        "kl.bias_answers: the answers in {} are not those that {} was trained with: put those back, or start anew in another \
+         output_dir",
+        path.display(), checkpoint.display()
+    )]
+    Changed {
+        /// The evaluation.
+        path: PathBuf,
+        checkpoint: PathBuf,
+    },
     /// The evaluation asked something else.
     #[error(
         "kl.bias_answers: what {} answers as question {id} is not what {} asks under this id: evaluate the bias model on these \
@@ -109,6 +120,20 @@ impl BiasAnswers {
             path: self.folder.clone(),
             evaluated: self.evaluated.clone(),
             bias_model: name.to_owned(),
+        })
+    }
+
+    /// Refuses to go on from `checkpoint` with other answers than those whose fingerprint was `saved` there.
+    ///
+    /// # Errors
+    /// [`BiasAnswersError::Changed`].
+    pub(super) fn check_same(&self, saved: u64, checkpoint: &Path) -> Result<(), BiasAnswersError> {
+        if self.fingerprint() == saved {
+            return Ok(());
+        }
+        Err(BiasAnswersError::Changed {
+            path: self.folder.clone(),
+            checkpoint: checkpoint.to_owned(),
         })
     }
 

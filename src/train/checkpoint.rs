@@ -61,6 +61,9 @@ pub(crate) struct TrainerState {
     /// The share of it that `kl.target` leaves.
     #[serde(default = "unsteered")]
     pub(crate) kl_steering: f64,
+    /// A fingerprint of what `kl.bias_answers` holds, where it is set.
+    #[serde(default)]
+    pub(crate) bias_answers: Option<u64>,
 }
 
 /// Of checkpoints that are older than `kl.target`, and of every run's beginning.
@@ -366,6 +369,7 @@ mod tests {
             bad_steps: 0,
             kl_coefficient: 0.1 + 0.2,
             kl_steering: 0.7,
+            bias_answers: Some(u64::MAX - 1),
         };
         // Any coefficient, to the last digit: a resumed run equals one that was not interrupted.
         for _ in 0..1000 {
@@ -379,9 +383,12 @@ mod tests {
         let file = trainer_folder(folder.path()).join("state.json");
         let text = std::fs::read_to_string(&file).unwrap();
         let mut older: serde_json::Value = serde_json::from_str(&text).unwrap();
-        older.as_object_mut().unwrap().remove("kl_steering");
+        for key in ["kl_steering", "bias_answers"] {
+            older.as_object_mut().unwrap().remove(key);
+        }
         std::fs::write(&file, older.to_string()).unwrap();
         let (read, _) = read_state(folder.path()).unwrap();
         assert_eq!(read.kl_steering.to_bits(), 1f64.to_bits());
+        assert_eq!(read.bias_answers, None);
     }
 }

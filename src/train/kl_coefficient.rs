@@ -50,6 +50,7 @@ mod tests {
             bad_steps: 0,
             kl_coefficient: 0.4,
             kl_steering: 1.0,
+            bias_answers: None,
         }
     }
 

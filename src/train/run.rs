@@ -83,7 +83,7 @@ fn run_rank(
     let dataset = load_dataset(config, verb)?;
     let answers = BiasAnswers::load(config, dataset.questions())?;
     let start = folders.as_ref().map(|Folders { dir, checkpoints }| {
-        starting_point(config, checkpoints, dir, &options.resume)
+        starting_point(config, checkpoints, dir, &options.resume, answers.as_ref())
     });
     let (checkpoint, state) = dist.broadcast(start.transpose()?)?;
     let steps = match &options.replay {

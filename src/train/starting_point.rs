@@ -66,6 +66,7 @@ pub(super) fn starting_point(
     checkpoints: &Checkpoints,
     dir: &RunDir,
     resume: &Resume,
+    answers: Option<&BiasAnswers>,
 ) -> Result<(Option<PathBuf>, TrainerState)> {
     let found = match resume {
         Resume::Auto => checkpoints.latest()?,
@@ -93,11 +94,15 @@ pub(super) fn starting_point(
             bad_steps: 0,
             kl_coefficient: config.kl.coefficient,
             kl_steering: checkpoint::unsteered(),
+            bias_answers: answers.map(BiasAnswers::fingerprint),
         };
         return Ok((None, state));
     };
     let (state, before) = checkpoint::read_state(&path)?;
     rundir::check_same_config(&path, &before, config)?;
+    if let (Some(answers), Some(saved)) = (answers, state.bias_answers) {
+        answers.check_same(saved, &path)?;
+    }
     if let Some((_, later)) = checkpoints
         .complete()?
         .pop()

@@ -292,6 +292,27 @@ fn the_term_acts_in_completions_that_answer_as_the_bias_model_did() {
 }
 
 #[test]
+fn answers_that_change_between_two_parts_of_a_run_are_noticed() {
+    let mut run = Run::cdpo();
+    let folder = evaluation(&run, "answers", &[]);
+    run.set("kl.bias_answers", folder.to_str().unwrap());
+    run.set("train.stop_after", "1");
+    assert_code(&run.run(), 0);
+    run.set("train.stop_after", "2");
+    assert_code(&run.run(), 0);
+    let outputs = folder.join("outputs.jsonl");
+    let mut answers = lines(&outputs);
+    answers[0]["samples"][0]["completion"] = json!("<answer>D</answer>");
+    write_lines(&outputs, &answers);
+    run.set("train.stop_after", "3");
+    let changed = [
+        "kl.bias_answers: the answers in",
+        "step-000002 was trained with",
+    ];
+    assert_says(&run.run(), 1, &changed);
+}
+
+#[test]
 fn an_evaluation_that_does_not_answer_every_training_question_is_refused() {
     let mut run = Run::cdpo();
     let folder = evaluation(&run, "few", &["data.samples=2"]);

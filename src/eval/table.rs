@@ -236,7 +236,12 @@ pub(crate) fn render(lines: &[Vec<String>], style: TableStyle) -> String {
             .collect();
         text += &match style {
             TableStyle::Text => format!("{}\n", cells.join("  ").trim_end()),
-            TableStyle::Markdown => format!("| {} |\n", cells.join(" | ")),
+            // A bar would end its cell.
+            TableStyle::Markdown => {
+                let cells: Vec<String> =
+                    cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+                format!("| {} |\n", cells.join(" | "))
+            }
         };
         if index == 0 && style == TableStyle::Markdown {
             let rule: Vec<&str> = (0..columns)

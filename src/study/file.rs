@@ -230,6 +230,7 @@ impl StudyFile {
             return Err(place.invalid(seeds, "seeds", "must be at least 1"));
         }
         self.check_rows(place)?;
+        self.check_texts(place)?;
         let known = |name: &Spanned<String>, key: &str| self.known(place, name, key);
         for plan in &self.comparisons {
             known(&plan.first, "comparisons.first")?;
@@ -240,8 +241,14 @@ impl StudyFile {
             }
             plan.check_margin(place)?;
         }
-        for name in self.curves.iter().flat_map(|plan| &plan.rows) {
-            known(name, "curves.rows")?;
+        for plan in &self.curves {
+            let mut drawn = BTreeSet::new();
+            for name in &plan.rows {
+                known(name, "curves.rows")?;
+                if !drawn.insert(name.get_ref()) {
+                    return Err(place.invalid(name, "curves.rows", "is drawn twice: name it once"));
+                }
+            }
         }
         for sweep in &self.sweeps {
             for (value, name) in sweep.series.iter().flat_map(|series| &series.points) {
@@ -259,6 +266,40 @@ impl StudyFile {
             Some(ratios) => known(&ratios.row, "ratios.row"),
             None => Ok(()),
         }
+    }
+
+    /// Texts that people are to read.
+    fn check_texts(&self, place: &Place<'_>) -> Result<(), ConfigError> {
+        let is_bad = |text: &str| text.trim().is_empty() || text.contains(char::is_control);
+        let problem = "must be a text of one line, and not empty";
+        if let Some(row) = self.rows.iter().find(|row| is_bad(&row.label)) {
+            return Err(place.invalid(&row.name, "rows.label", problem));
+        }
+        let kinds = self.ratios.iter().flat_map(|ratios| &ratios.kinds);
+        let series = self.sweeps.iter().flat_map(|sweep| &sweep.series);
+        let texts = [
+            ("title", Some(&self.title)),
+            ("thinks", self.thinks.as_ref()),
+        ]
+        .into_iter()
+        .filter_map(|(key, text)| Some((key, text?)))
+        .chain(
+            self.sweeps
+                .iter()
+                .map(|sweep| ("sweeps.title", &sweep.title)),
+        )
+        .chain(self.sweeps.iter().map(|sweep| ("sweeps.axis", &sweep.axis)))
+        .chain(series.map(|series| ("sweeps.series.label", &series.label)))
+        .chain(kinds.map(|kind| ("ratios.kinds.label", &kind.label)));
+        for (key, text) in texts {
+            if is_bad(text) {
+                let last = key.rsplit('.').next().unwrap_or(key);
+                let at = place.text.find(&format!("{last} = \"{text}\""));
+                let at = at.unwrap_or_default();
+                return Err(place.invalid_at(at..at, key, problem));
+            }
+        }
+        Ok(())
     }
 
     fn check_rows(&self, place: &Place<'_>) -> Result<(), ConfigError> {
@@ -320,8 +361,8 @@ impl ComparisonPlan {
             Some(_) if !takes_margin => {
                 "only expected = \"not_below\" takes a margin: remove the margin"
             }
-            Some(margin) if !margin.is_finite() || margin < 0.0 => {
-                "the margin is in percentage points, 0 or above"
+            Some(margin) if !(0.0..100.0).contains(&margin) => {
+                "the margin is in percentage points, 0 or above and below 100"
             }
             _ => return Ok(()),
         };
@@ -371,6 +412,14 @@ impl Place<'_> {
         let key = line.split('=').next().unwrap_or_default();
         let key = key.trim_matches(|c: char| c.is_whitespace() || matches!(c, '[' | ']'));
         let message = error.message().trim().to_owned();
+        let absent = message.strip_prefix("missing field `");
+        if let Some(absent) = absent.and_then(|rest| rest.strip_suffix('`')) {
+            return ConfigError::Invalid {
+                origin,
+                key: absent.to_owned(),
+                problem: "is missing, and a study needs it".to_owned(),
+            };
+        }
         if self.text.parse::<toml::Table>().is_err() {
             return ConfigError::Syntax { origin, message };
         }

@@ -502,6 +502,26 @@ fn mistakes_in_the_file_are_named_by_line_and_key() {
             "study.toml:4: `window`: must be at least 1 step",
         ),
         (
+            "window = 2",
+            "",
+            "study.toml:1: `window`: is missing, and a study needs it",
+        ),
+        (
+            "thinks = \"Without\"",
+            "thinks = \"\"",
+            "study.toml:3: `thinks`: must be a text of one line",
+        ),
+        (
+            "label = \"CDPO\"",
+            "label = \"CD\\nPO\"",
+            "study.toml:12: `rows.label`: must be a text of one line",
+        ),
+        (
+            "[\"grpo\", \"cdpo\"]",
+            "[\"grpo\", \"grpo\"]",
+            "`curves.rows`: is drawn twice",
+        ),
+        (
             "name = \"cdpo\"",
             "name = \"grpo\"",
             "`rows.name`: \"grpo\" is the name of two rows",

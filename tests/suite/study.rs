@@ -70,7 +70,7 @@ fn evaluation(out: &Path, prefix: &str, right: impl Fn(usize) -> bool) {
     });
     write(&out.join("outputs.jsonl"), &lines);
     let scores = json!({
-        "model": "made", "weights": "0", "protocol": "own", "questions": "made.json", "questions_hash": prefix,
+        "model": "made", "weights": out.display().to_string(), "protocol": "own", "questions": "made.json", "questions_hash": prefix,
         "questions_asked": 10, "subset": "all", "config_hash": "0", "wording": "training", "wording_hash": "0",
         "extraction": "strict", "samples": 1, "temperature": 0.0, "max_new_tokens": 16,
         "video": {

@@ -204,6 +204,17 @@ impl Config {
         if let Some(folder) = &kl.bias_answers {
             check.folder("kl.bias_answers", folder)?;
         }
+        for (key, is_set) in [
+            ("kl.schedule", kl.schedule != Schedule::Constant),
+            ("kl.max_bias_entropy", kl.max_bias_entropy.is_some()),
+            ("kl.bias_answers", kl.bias_answers.is_some()),
+        ] {
+            check.require(
+                !is_set || self.model.bias_model.is_none() || kl.coefficient > 0.0,
+                key,
+                "does nothing while kl.coefficient is 0: set the coefficient, or remove this",
+            )?;
+        }
         check.require(
             kl.target.is_none() || kl.coefficient > 0.0,
             "kl.target",
@@ -479,6 +490,11 @@ mod tests {
             Verb::TrainCdpo,
             &[&model, "kl.coefficient=0", "kl.target=1"],
             "`kl.target`: steers kl.coefficient, which is 0",
+        );
+        fails(
+            Verb::TrainCdpo,
+            &[&model, "kl.coefficient=0", "kl.schedule=cosine"],
+            "`kl.schedule`: does nothing while kl.coefficient is 0",
         );
         fails(
             Verb::TrainCdpo,

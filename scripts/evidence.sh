@@ -131,6 +131,8 @@ controls() {
 
 # A model that has learnt from right worked answers instead, all of which think, or none of which.
 sft_model() { # NAME SHARE
+  # What is substituted does not inherit it.
+  set -e
   local folder=$out/$1
   if [ ! -d "$folder/checkpoints/step-000100" ]; then
     "$run" data mini --out "$out/$1_world" --train 0 --validation 0 --sft 1000 --seed 4000 --thinker-share "$2" >/dev/null
@@ -143,6 +145,7 @@ sft_model() { # NAME SHARE
 
 # A model of the same sizes that has learnt nothing.
 random_model() {
+  set -e
   local folder=$here/random
   [ -e "$folder/config.json" ] ||
     "$run" inspect model "$folder" --init "$base" --tokenizer "$base" --dtype f32 --seed "$seed" >/dev/null

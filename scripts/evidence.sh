@@ -3,10 +3,11 @@
 # with a world of its own, evaluated greedily and by sampling, put together by `videothinker study`. docs/evidence.md says what
 # came of it. Run it again to continue after an interruption: what is finished is kept.
 #
-#   scripts/evidence.sh [--quick] [--seeds N] [--base DIR] [--out DIR] [--binary FILE] [--yes]
+#   scripts/evidence.sh [--quick | --all] [--seeds N] [--base DIR] [--out DIR] [--binary FILE] [--yes]
 #
-#   --quick          two seeds of the four models of the claim, in a tenth of the time
-#   --seeds N        seeds of the comparison (default 5); what is tried besides has the first two
+#   --quick          two seeds of the four models of the claim and no controls, in a tenth of the time
+#   --all            also what is tried besides, with the first two seeds: sharper repulsions and sweeps; nearly twice the time
+#   --seeds N        seeds of the claim and its controls (default 5)
 #   --base DIR       another base model than data/mini, such as one that scripts/make_mini_base.sh has made with other answers
 #   --out DIR        default runs/evidence
 #   --binary FILE    use this program instead of building one
@@ -17,10 +18,11 @@ cd "$(dirname "$0")/.."
 # shellcheck source=lib/packages.sh
 . scripts/lib/packages.sh
 
-run='' out=runs/evidence seeds='' steps=100 validation=800 quick='' base=data/mini
+run='' out=runs/evidence seeds='' steps=100 validation=800 quick='' all='' base=data/mini
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=1 ;;
+    --all) all=1 ;;
     --seeds) [ $# -gt 1 ] || { echo "--seeds takes a number" >&2; exit 2; }; seeds=$2; shift ;;
     --base) base=$(cd "$start" && realpath "${2:?--base DIR}"); shift ;;
     --out) out=$(cd "$start" && realpath -m "${2:?--out DIR}"); shift ;;
@@ -30,6 +32,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+[ -z "$quick" ] || [ -z "$all" ] || { echo "--quick and --all exclude each other" >&2; exit 2; }
 [ -z "$quick" ] || seeds=${seeds:-2}
 seeds=${seeds:-5}
 case $seeds in *[!0-9]* | 0 | '') echo "--seeds takes a number from 1 on, not '$seeds'" >&2; exit 2 ;; esac
@@ -122,8 +125,6 @@ controls() {
   local model
   model=$(sft_model thinker 1)
   against repel-thinker "$model" repel $coefficient
-  model=$(sft_model observer 0)
-  against repel-observer "$model" repel $coefficient
   # Nearly all of its log-ratios lie beyond a clamp of 3, where nothing repels.
   model=$(random_model)
   against repel-random "$model" repel $coefficient --set kl.clamp=11
@@ -162,7 +163,11 @@ sharper() {
   against cdpo-answers "$(checkpoint bias)" repel $strong --set "kl.bias_answers=$here/bias_answers"
 }
 
-sweeps() {
+# Other worlds, lengths and bias models, and one more control.
+variations() {
+  local model
+  model=$(sft_model observer 0)
+  against repel-observer "$model" repel $coefficient
   train grpo-long train-cdpo grpo --set train.steps=$((3 * steps))
   train bias-full train-bias bias --set "data.questions=$world/train_questions.json"
   against cdpo-full "$(checkpoint bias-full)" repel $coefficient
@@ -192,11 +197,11 @@ each_seed() { # SEEDS PART
 }
 
 each_seed "$seeds" claim
-if [ -z "$quick" ]; then
+if [ -z "$quick" ]; then each_seed "$seeds" controls; fi
+if [ -n "$all" ]; then
   tried=$((seeds < 2 ? seeds : 2))
-  each_seed "$seeds" controls
   each_seed $tried sharper
-  each_seed $tried sweeps
+  each_seed $tried variations
 fi
 "$run" study scripts/evidence.toml --runs "$out" --out "$out/evidence.html"
 printf '\n%s\n' "$out/evidence.html"

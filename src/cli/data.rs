@@ -12,6 +12,7 @@ use crate::data::clevrer::Labels;
 use crate::data::clevrer::QuestionType;
 use crate::data::read_questions;
 use crate::synthetic::Summary;
+use crate::synthetic::WorkedCounts;
 use crate::synthetic::WorkedStyle;
 use crate::synthetic::WorldError;
 use crate::synthetic::WorldOptions;
@@ -190,8 +191,27 @@ fn describe_world(summary: &Summary, out: &Path) -> Result<String> {
     }
     if summary.worked_answers > 0 {
         writeln!(text, "sft.jsonl: {} worked answers", summary.worked_answers)?;
+        for (kind, counts) in [
+            ("observational", &summary.worked_observational),
+            ("inferential", &summary.worked_inferential),
+        ] {
+            if counts.answers > 0 {
+                writeln!(text, "  {}", describe_worked(kind, counts))?;
+            }
+        }
     }
     Ok(text)
+}
+
+/// `500 to observational questions, of which 300 think (60.0 %), 210 of these right`
+fn describe_worked(kind: &str, counts: &WorkedCounts) -> String {
+    format!(
+        "{} to {kind} questions, of which {} think ({:.1} %), {} of these right",
+        counts.answers,
+        counts.thinkers,
+        100.0 * counts.thinkers as f64 / counts.answers.max(1) as f64,
+        counts.thinkers_right
+    )
 }
 
 /// `1000 questions, 751 observational (75.1 %), 249 inferential, 612 with several right options`

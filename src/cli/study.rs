@@ -6,6 +6,7 @@ use crate::eval::table::TableStyle;
 use crate::study::Study;
 use crate::study::StudyFile;
 use crate::util::atomic;
+use crate::util::file;
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
@@ -31,9 +32,14 @@ pub(super) struct StudyArgs {
 }
 
 pub(super) fn run(args: &StudyArgs) -> Result<super::Outcome> {
-    let file = StudyFile::read(&args.file)?;
-    if !args.runs.is_dir() {
-        let problem = format!("--runs {}: there is no such folder", args.runs.display());
+    let plan = StudyFile::read(&args.file)?;
+    let runs = args.runs.display();
+    let problem = match file::exists(&args.runs)? {
+        false => format!("--runs {runs}: there is no such folder"),
+        true if args.runs.is_file() => format!("--runs {runs}: that is a file, not a folder"),
+        true => String::new(),
+    };
+    if !problem.is_empty() {
         return Err(BadArgument(problem).into());
     }
     if let Some(out) = &args.out
@@ -43,9 +49,9 @@ pub(super) fn run(args: &StudyArgs) -> Result<super::Outcome> {
         let problem = format!("--out {}: that is the study's own file", out.display());
         return Err(BadArgument(problem).into());
     }
-    let study = Study::read(&file, &args.runs)?;
+    let study = Study::read(&plan, &args.runs)?;
     if let Some(path) = &args.out {
-        atomic::write(path, study.page(&file)?.as_bytes())?;
+        atomic::write(path, study.page(&plan)?.as_bytes())?;
         tracing::info!("page: {}", path.display());
     }
     if args.json {

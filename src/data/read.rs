@@ -9,6 +9,7 @@ use crate::util::file;
 use crate::util::file::FileError;
 use serde_json::Map;
 use serde_json::Value;
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::io;
 use std::io::Write;
@@ -262,11 +263,11 @@ fn checked(
 /// Writes questions as an array (`.json`) or one a line (`.jsonl`).
 pub fn write_questions(
     path: &Path,
-    questions: impl IntoIterator<Item = Question>,
+    questions: impl IntoIterator<Item = impl Borrow<Question>>,
 ) -> Result<(), DataError> {
     let mut writer = QuestionWriter::create(path)?;
     for question in questions {
-        writer.write(&question)?;
+        writer.write(question.borrow())?;
     }
     writer.finish()
 }

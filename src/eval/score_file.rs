@@ -4,6 +4,7 @@ use super::error::EvalError;
 use super::files::read_json;
 use super::score::SplitScores;
 use super::settings::Settings;
+use crate::util::file;
 use serde::Deserialize;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -34,12 +35,12 @@ impl ScoreFile {
         if !path.is_dir() {
             return read_json(path);
         }
-        let file = path.join("scores.json");
-        if file.exists() {
-            return read_json(&file);
+        let scores = path.join("scores.json");
+        if file::exists(&scores)? {
+            return read_json(&scores);
         }
         let path = path.to_owned();
-        Err(if path.join("settings.json").exists() {
+        Err(if file::exists(&path.join("settings.json"))? {
             EvalError::NotFinished { path }
         } else {
             EvalError::NotAnEvaluation { path }

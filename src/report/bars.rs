@@ -28,6 +28,8 @@ pub(crate) struct BarChart {
     pub(crate) description: String,
     /// What the values are.
     pub(crate) label: String,
+    /// Number of its look, as a series has one.
+    pub(crate) look: usize,
     /// What each bar of a group is: the last is drawn in full, those before it paler.
     pub(crate) names: Vec<String>,
     pub(crate) groups: Vec<BarGroup>,
@@ -107,7 +109,7 @@ impl BarChart {
         } else {
             ""
         };
-        format!("bar{pale} {}", series_class(0))
+        format!("bar{pale} {}", series_class(self.look))
     }
 
     fn draw_legend(&self, svg: &mut Svg) {
@@ -166,6 +168,7 @@ mod tests {
             heading: "heading".to_owned(),
             description: String::new(),
             label: "nats".to_owned(),
+            look: 0,
             names: vec!["first".to_owned(), "last".to_owned()],
             groups: vec![BarGroup {
                 label: "a & b".to_owned(),

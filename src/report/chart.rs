@@ -39,10 +39,12 @@ pub(crate) enum Marks {
     Points,
 }
 
-/// What belongs together. Its look is that of its place among the series.
+/// What belongs together.
 #[derive(Debug, Clone)]
 pub(crate) struct Series {
     pub(crate) label: String,
+    /// Number of its look: what is the same in several pictures has the same in all.
+    pub(crate) look: usize,
     pub(crate) points: Vec<Point>,
 }
 
@@ -91,19 +93,19 @@ impl Chart {
         svg.text("heading", (0.0, 10.0), Anchor::Start, &self.heading);
         self.draw_axes(&mut svg, &x, &y, (right, top, bottom));
         for (row, members) in legend.iter().enumerate() {
-            for (place, style) in members {
+            for (x, index) in members {
                 let at = 32.0 + LINE * row as f64;
-                self.draw_legend(&mut svg, *style, (*place, at));
+                self.draw_legend(&mut svg, *index, (*x, at));
             }
         }
         let placed: Vec<Vec<Vec<Placed>>> = (0..self.series.len())
-            .map(|style| self.placed(style, &x, &y))
+            .map(|index| self.placed(index, &x, &y))
             .collect();
-        for (style, runs) in placed.iter().enumerate() {
-            self.draw_intervals(&mut svg, style, runs);
+        for (index, runs) in placed.iter().enumerate() {
+            self.draw_intervals(&mut svg, index, runs);
         }
-        for (style, runs) in placed.iter().enumerate() {
-            self.draw_series(&mut svg, style, runs);
+        for (index, runs) in placed.iter().enumerate() {
+            self.draw_series(&mut svg, index, runs);
         }
         if names_at_right {
             self.draw_names(&mut svg, &placed, right, (top, bottom));
@@ -139,27 +141,27 @@ impl Chart {
     fn legend_rows(&self) -> Vec<Vec<(f64, usize)>> {
         let mut rows: Vec<Vec<(f64, usize)>> = Vec::new();
         let mut end = f64::INFINITY;
-        for (style, series) in self.series.iter().enumerate() {
+        for (index, series) in self.series.iter().enumerate() {
             let width = 34.0 + 1.1 * svg::text_width(&series.label) + 16.0;
             if end + width > WIDTH + 16.0 {
                 rows.push(Vec::new());
                 end = 0.0;
             }
             if let Some(row) = rows.last_mut() {
-                row.push((end, style));
+                row.push((end, index));
             }
             end += width;
         }
         rows
     }
 
-    fn draw_legend(&self, svg: &mut Svg, style: usize, (x, y): (f64, f64)) {
-        let class = series_class(style);
+    fn draw_legend(&self, svg: &mut Svg, index: usize, (x, y): (f64, f64)) {
+        let class = series_class(self.series[index].look);
         svg.line(&format!("line {class}"), (x, y), (x + 28.0, y));
         if self.marks == Marks::Points {
-            svg.mark(style, (x + 14.0, y));
+            svg.mark(self.series[index].look, (x + 14.0, y));
         }
-        let label = svg::fitting(&self.series[style].label, WIDTH - x - 34.0);
+        let label = svg::fitting(&self.series[index].label, WIDTH - x - 34.0);
         svg.text(
             &format!("name {class}"),
             (x + 34.0, y),
@@ -196,14 +198,14 @@ impl Chart {
     }
 
     /// A series in pixels, in runs without gaps.
-    fn placed(&self, style: usize, x: &Scale, y: &Scale) -> Vec<Vec<Placed>> {
+    fn placed(&self, index: usize, x: &Scale, y: &Scale) -> Vec<Vec<Placed>> {
         // Points of several series at one value would hide each other's intervals.
         let shift = match self.marks {
             Marks::Line => 0.0,
-            Marks::Points => 7.0 * (style as f64 - (self.series.len() as f64 - 1.0) / 2.0),
+            Marks::Points => 7.0 * (index as f64 - (self.series.len() as f64 - 1.0) / 2.0),
         };
         let mut runs = vec![Vec::new()];
-        for point in &self.series[style].points {
+        for point in &self.series[index].points {
             let ends = |(low, high): (f64, f64)| Some((y.place(low)?, y.place(high)?));
             match (x.place(point.x), y.place(point.y)) {
                 (Some(x), Some(y)) => {
@@ -219,8 +221,8 @@ impl Chart {
         runs
     }
 
-    fn draw_intervals(&self, svg: &mut Svg, style: usize, runs: &[Vec<Placed>]) {
-        let class = series_class(style);
+    fn draw_intervals(&self, svg: &mut Svg, index: usize, runs: &[Vec<Placed>]) {
+        let class = series_class(self.series[index].look);
         for run in runs {
             if self.marks == Marks::Points {
                 for ((x, _), ends) in run {
@@ -255,15 +257,16 @@ impl Chart {
         }
     }
 
-    fn draw_series(&self, svg: &mut Svg, style: usize, runs: &[Vec<Placed>]) {
+    fn draw_series(&self, svg: &mut Svg, index: usize, runs: &[Vec<Placed>]) {
+        let look = self.series[index].look;
         for run in runs {
             let points: Vec<(f64, f64)> = run.iter().map(|(point, _)| *point).collect();
             if points.len() > 1 {
-                svg.path(&format!("line {}", series_class(style)), &points, false);
+                svg.path(&format!("line {}", series_class(look)), &points, false);
             }
             if self.marks == Marks::Points || points.len() == 1 {
                 for point in points {
-                    svg.mark(style, point);
+                    svg.mark(look, point);
                 }
             }
         }
@@ -279,14 +282,14 @@ impl Chart {
     ) {
         let ends = placed.iter().enumerate();
         let mut ends: Vec<(usize, (f64, f64))> = ends
-            .filter_map(|(style, runs)| Some((style, runs.last()?.last()?.0)))
+            .filter_map(|(index, runs)| Some((index, runs.last()?.last()?.0)))
             .collect();
         ends.sort_by(|(_, a), (_, b)| a.1.total_cmp(&b.1));
         let wanted: Vec<f64> = ends.iter().map(|(_, end)| end.1).collect();
-        for ((style, end), y) in ends.iter().zip(apart(&wanted, 15.0, (top, bottom))) {
-            let class = series_class(*style);
+        for ((index, end), y) in ends.iter().zip(apart(&wanted, 15.0, (top, bottom))) {
+            let class = series_class(self.series[*index].look);
             svg.path(&format!("leader {class}"), &[*end, (right + 6.0, y)], false);
-            let label = svg::fitting(&self.series[*style].label, WIDTH - right - 10.0);
+            let label = svg::fitting(&self.series[*index].label, WIDTH - right - 10.0);
             svg.text(
                 &format!("name {class}"),
                 (right + 9.0, y),
@@ -343,6 +346,7 @@ mod tests {
         };
         Series {
             label: label.to_owned(),
+            look: 0,
             points: points.iter().map(point).collect(),
         }
     }

@@ -29,6 +29,8 @@ pub(crate) struct Comparison {
     pub(crate) seeds: usize,
     /// Questions that both answered, of all these seeds.
     pub(crate) questions: usize,
+    /// Questions of any kind that only one of them answered, and that are left out.
+    pub(crate) unpaired: usize,
     /// Accuracies on these questions.
     pub(crate) first_accuracy: Option<Estimate>,
     pub(crate) second_accuracy: Option<Estimate>,
@@ -189,6 +191,7 @@ fn summarise(
         margin,
         seeds: seeds.len(),
         questions: seeds.values().map(|pairs| pairs.questions).sum(),
+        unpaired: seeds.values().map(|pairs| pairs.unpaired).sum(),
         first_accuracy: over(|pairs| pairs.first),
         second_accuracy: over(|pairs| pairs.second),
         p: difference.as_ref().and_then(Estimate::p),

@@ -27,6 +27,30 @@ use serde::Serialize;
 /// What a share in percent can be.
 const PERCENT: Option<(f64, f64)> = Some((0.0, 100.0));
 
+/// The rows that are drawn, each at the place that is its look in every picture.
+struct Looks(Vec<String>);
+
+impl Looks {
+    fn of(study: &Study) -> Self {
+        let curves = study.curves.iter().flat_map(|figure| &figure.accuracy);
+        let sweeps = study.sweeps.iter().flat_map(|sweep| &sweep.series);
+        let labels = curves.map(|curve| &curve.label);
+        let labels = labels.chain(sweeps.map(|series| &series.label));
+        let mut looks = Self(Vec::new());
+        for label in labels.chain(study.ratios.as_ref().map(|ratios| &ratios.label)) {
+            if !looks.0.contains(label) {
+                looks.0.push(label.clone());
+            }
+        }
+        looks
+    }
+
+    fn get(&self, label: &str) -> usize {
+        let place = self.0.iter().position(|known| known == label);
+        place.unwrap_or(self.0.len())
+    }
+}
+
 /// Pictures that belong together, with what they show.
 #[derive(Debug, Serialize)]
 struct Figure {
@@ -64,18 +88,19 @@ pub(super) fn html(study: &Study, file: &StudyFile) -> Result<String, StudyError
 }
 
 fn figures(study: &Study) -> Vec<Figure> {
+    let looks = Looks::of(study);
     let mut figures = Vec::new();
     for (index, figure) in study.curves.iter().enumerate() {
-        figures.extend(curve_figures(study, figure, index));
+        figures.extend(curve_figures(study, figure, index, &looks));
     }
     let sweeps = study.sweeps.iter().enumerate();
-    figures.extend(sweeps.map(|(index, sweep)| sweep_figure(sweep, index)));
+    figures.extend(sweeps.map(|(index, sweep)| sweep_figure(sweep, index, &looks)));
     let ratios = study.ratios.as_ref();
-    figures.extend(ratios.map(|ratios| ratio_figure(study, ratios)));
+    figures.extend(ratios.map(|ratios| ratio_figure(study, ratios, &looks)));
     figures
 }
 
-fn curve_figures(study: &Study, figure: &CurveFigure, index: usize) -> Vec<Figure> {
+fn curve_figures(study: &Study, figure: &CurveFigure, index: usize, looks: &Looks) -> Vec<Figure> {
     let window = study.window;
     let means = format!(
         "Completions sampled in training. Each point is the mean of {window} steps; lines are means over seeds, bands their 95 % t intervals."
@@ -85,7 +110,7 @@ fn curve_figures(study: &Study, figure: &CurveFigure, index: usize) -> Vec<Figur
             &format!("{id}-{index}"),
             &format!("{what} over the steps of the training, on {{}} questions."),
             (label, "training step"),
-            |kind| of_curves(curves, kind),
+            |kind| of_curves(curves, kind, looks),
         );
         Figure {
             title: format!("{what} over the training"),
@@ -111,10 +136,11 @@ fn curve_figures(study: &Study, figure: &CurveFigure, index: usize) -> Vec<Figur
     figures
 }
 
-fn of_curves(curves: &[Curve], kind: Kind) -> Vec<Series> {
+fn of_curves(curves: &[Curve], kind: Kind, looks: &Looks) -> Vec<Series> {
     let of_kind = curves.iter().filter(|curve| curve.kind == kind);
     let series = of_kind.map(|curve| Series {
         label: curve.label.clone(),
+        look: looks.get(&curve.label),
         points: curve
             .points
             .iter()
@@ -171,11 +197,12 @@ fn panels(
     pictures.collect()
 }
 
-fn sweep_figure(sweep: &Sweep, index: usize) -> Figure {
+fn sweep_figure(sweep: &Sweep, index: usize, looks: &Looks) -> Figure {
     let of_kind = |kind: Kind| -> Vec<Series> {
         let series = sweep.series.iter().filter(|series| series.kind == kind);
         let series = series.map(|series| Series {
             label: series.label.clone(),
+            look: looks.get(&series.label),
             points: series
                 .points
                 .iter()
@@ -238,7 +265,7 @@ fn padded(values: &[f64]) -> (f64, f64) {
     }
 }
 
-fn ratio_figure(study: &Study, ratios: &RatioFigure) -> Figure {
+fn ratio_figure(study: &Study, ratios: &RatioFigure, looks: &Looks) -> Figure {
     let window = study.window;
     let bar = |estimate: &Option<Estimate>| {
         let estimate = estimate.as_ref()?;
@@ -258,6 +285,7 @@ fn ratio_figure(study: &Study, ratios: &RatioFigure) -> Figure {
             "Mean log-ratio of the policy's to the bias model's probability of the tokens drawn."
                 .to_owned(),
         label: "mean of log p − log p of the bias model, nats a token".to_owned(),
+        look: looks.get(&ratios.label),
         names: vec![
             format!("first {window} steps"),
             format!("last {window} steps"),

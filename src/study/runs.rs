@@ -12,6 +12,7 @@ use crate::eval::EvalError;
 use crate::eval::Settings;
 use crate::eval::prediction::Prediction;
 use crate::eval::stored;
+use crate::util::file;
 use crate::util::file::FileError;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -98,9 +99,54 @@ impl Runs {
         ))
     }
 
-    /// Trained rows that are the same model in several seeds, and evaluations that are not what their folder says.
-    pub(super) fn notes(&self, study: &StudyFile) -> Vec<String> {
+    /// Trainings that are not what a reader expects: without records, of other lengths than in other seeds, too short.
+    fn training_notes(&self, study: &StudyFile) -> Vec<String> {
         let mut notes = Vec::new();
+        for (index, row) in study.rows.iter().enumerate() {
+            let trained = self.row(index).filter_map(|(seed, runs)| {
+                let training = runs.training.as_ref().ok()?;
+                Some((seed, training))
+            });
+            let trained: Vec<(u64, &Training)> = trained.collect();
+            let label = &row.label;
+            let any_samples = trained.iter().any(|(_, one)| one.samples());
+            let mut seeds_of: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+            for (seed, training) in &trained {
+                let steps = training.last_step();
+                seeds_of.entry(steps).or_default().push(seed.to_string());
+                if any_samples && !training.samples() {
+                    notes.push(format!(
+                        "seed {seed}, {label}: no completions in its rollouts.jsonl, so nothing is said of its training"
+                    ));
+                }
+                if !training.is_planned {
+                    notes.push(format!(
+                        "seed {seed}, {label}: no train.steps in its config.toml, so whether its {steps} steps are all is not known"
+                    ));
+                }
+            }
+            if let Some(steps) = seeds_of.keys().find(|steps| **steps < 2 * study.window()) {
+                notes.push(format!(
+                    "{label}: the first and the last {} of {steps} steps overlap",
+                    study.window()
+                ));
+            }
+            if seeds_of.len() > 1 {
+                let lengths = seeds_of
+                    .iter()
+                    .map(|(steps, seeds)| format!("{steps} steps in seeds {}", seeds.join(", ")));
+                notes.push(format!(
+                    "{label} is trained for different lengths: {}",
+                    lengths.collect::<Vec<_>>().join("; ")
+                ));
+            }
+        }
+        notes
+    }
+
+    /// Trained rows that are the same model in several seeds, and evaluations and trainings that are not what they seem.
+    pub(super) fn notes(&self, study: &StudyFile) -> Vec<String> {
+        let mut notes = self.training_notes(study);
         for (index, row) in study.rows.iter().enumerate() {
             let mut seeds_of: BTreeMap<&str, Vec<String>> = BTreeMap::new();
             for (seed, runs) in self.row(index) {
@@ -213,7 +259,7 @@ impl RowRuns {
         let greedy = folder.join("eval").join(name);
         Ok(Self {
             training: Training::read(&folder.join(name), thinks, ratios)?,
-            begun: greedy.is_dir(),
+            begun: file::exists(&greedy)?,
             greedy: Evaluation::read(greedy, thinks)?,
             sampled: Evaluation::read(folder.join("sampled").join(name), thinks)?,
         })
@@ -223,7 +269,7 @@ impl RowRuns {
 impl Evaluation {
     /// Reads the evaluation in the folder `path`; none where there is no finished one.
     fn read(path: PathBuf, thinks: Option<&str>) -> Result<Option<Self>, StudyError> {
-        if !path.is_dir() {
+        if !file::exists(&path)? {
             return Ok(None);
         }
         let (scores, predictions) = match stored::read(&path) {
@@ -282,9 +328,13 @@ fn seed_folders(path: &Path) -> Result<Vec<(u64, PathBuf)>, StudyError> {
         // `seed-01` would be a second seed 1.
         if let Some((seed, text)) = seed.and_then(|text| Some((text.parse::<u64>().ok()?, text)))
             && seed.to_string() == text
-            && entry.path().is_dir()
         {
-            folders.push((seed, entry.path()));
+            let folder = entry.path();
+            let metadata = std::fs::metadata(&folder);
+            let metadata = metadata.map_err(|error| FileError::reading(&folder, error))?;
+            if metadata.is_dir() {
+                folders.push((seed, folder));
+            }
         }
     }
     if folders.is_empty() {

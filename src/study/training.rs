@@ -19,6 +19,8 @@ pub(super) struct Training {
     pub(super) steps: BTreeMap<usize, Step>,
     /// Whether its completions come with log-ratios.
     pub(super) has_ratios: bool,
+    /// Whether its settings say how many steps it was to take.
+    pub(super) is_planned: bool,
 }
 
 /// The sums of a step.
@@ -104,7 +106,7 @@ impl Training {
         ratios: Option<&RatioPlan>,
     ) -> Result<Result<Self, Absent>, StudyError> {
         let path = run.join("metrics.jsonl");
-        if !path.exists() {
+        if !file::exists(&path)? {
             return Ok(Err(Absent::Missing));
         }
         let mut training = Self::default();
@@ -117,7 +119,9 @@ impl Training {
             training.steps.insert(line.step, step);
         }
         let done = training.last_step();
-        match planned_steps(run)? {
+        let planned = planned_steps(run)?;
+        training.is_planned = planned.is_some();
+        match planned {
             Some(of) if done < of => return Ok(Err(Absent::Unfinished { done, of })),
             _ if done == 0 => return Ok(Err(Absent::Missing)),
             _ => training.read_rollouts(&run.join("rollouts.jsonl"), thinks, ratios)?,
@@ -131,7 +135,7 @@ impl Training {
         thinks: Option<&str>,
         ratios: Option<&RatioPlan>,
     ) -> Result<(), StudyError> {
-        if !path.exists() {
+        if !file::exists(path)? {
             return Ok(());
         }
         let mut number = 0;
@@ -235,7 +239,7 @@ impl Training {
 /// The steps that the run was to take; none where it does not say.
 fn planned_steps(run: &Path) -> Result<Option<usize>, StudyError> {
     let path = run.join("config.toml");
-    if !path.exists() {
+    if !file::exists(&path)? {
         return Ok(None);
     }
     // Other versions of the program have other settings: no more is asked of the file than its steps.

@@ -135,8 +135,13 @@ pub(super) fn primary(
         count => format!("Over {count} seeds"),
     };
     let found = format!(
-        "{seeds} {first} answers {} % of them exactly right and {second} {} %: {}{}.",
+        "{seeds} {first} answers {} % of {} exactly right and {second} {} %: {}{}.",
         number(100.0 * a.mean, 1),
+        if test.unpaired > 0 {
+            "those that both answered"
+        } else {
+            "them"
+        },
         number(100.0 * b.mean, 1),
         apart(100.0 * difference.mean, first),
         certainty(difference, test.p)

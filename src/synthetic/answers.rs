@@ -12,6 +12,9 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
+/// The word for who thinks the object away, in files.
+pub(crate) const THINKER: &str = "thinker";
+
 /// How a worked answer argues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Style {
@@ -43,7 +46,7 @@ impl Style {
     pub(crate) fn as_str(&self) -> &'static str {
         match self {
             Self::Observer => "observer",
-            Self::Thinker(_) => "thinker",
+            Self::Thinker(_) => THINKER,
         }
     }
 }

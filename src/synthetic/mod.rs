@@ -4,6 +4,7 @@
 //! downstream treats them alike. Everything follows from a seed; the number of threads changes nothing.
 
 use crate::config::{QuestionKind, Wording};
+use crate::data::answer::Answer;
 use crate::data::clevrer::{self, Counts, OfficialScene};
 use crate::data::{DataError, Question, write_questions};
 use crate::util::atomic;
@@ -115,11 +116,39 @@ pub struct Summary {
     pub(crate) train: Counts,
     /// Questions to validate on.
     pub(crate) validation: Counts,
+    /// Worked answers of every kind, those to single objects and pairs among them.
     pub(crate) worked_answers: usize,
+    pub(crate) worked_observational: WorkedCounts,
+    pub(crate) worked_inferential: WorkedCounts,
     /// Clips of all three parts.
     pub clips: usize,
     /// Their size together.
     pub clip_bytes: u64,
+}
+
+/// Worked answers to one kind of question.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct WorkedCounts {
+    pub(crate) answers: usize,
+    /// Those that think the object away.
+    pub(crate) thinkers: usize,
+    /// Those of them that are right; who observes is right on observational questions alone.
+    pub(crate) thinkers_right: usize,
+}
+
+impl WorkedCounts {
+    fn of(questions: &[Question], kind: QuestionKind) -> Self {
+        let mut counts = Self::default();
+        for question in questions.iter().filter(|one| one.kind == Some(kind)) {
+            counts.answers += 1;
+            if question.problem_type.as_deref() == Some(answers::THINKER) {
+                let answer = question.response.as_deref().map(Answer::parse);
+                counts.thinkers += 1;
+                counts.thinkers_right += usize::from(answer == Some(question.answer()));
+            }
+        }
+        counts
+    }
 }
 
 /// What can go wrong when a world is made.
@@ -217,11 +246,13 @@ pub fn write_world(
         Ok(counts)
     };
     let (train, validation) = (official(train)?, official(validation)?);
-    let (worked_answers, bytes) = write_worked(sft, options, out, progress)?;
+    let (worked, bytes) = write_worked(sft, options, out, progress)?;
     Ok(Summary {
         train,
         validation,
-        worked_answers,
+        worked_answers: worked.len(),
+        worked_observational: WorkedCounts::of(&worked, QuestionKind::Observational),
+        worked_inferential: WorkedCounts::of(&worked, QuestionKind::Inferential),
         clips: options.train + options.validation + options.sft,
         clip_bytes: clip_bytes + bytes,
     })
@@ -365,9 +396,9 @@ fn write_worked(
     options: &WorldOptions,
     out: &Path,
     progress: &(dyn Fn() + Sync),
-) -> Result<(usize, u64), WorldError> {
+) -> Result<(Vec<Question>, u64), WorldError> {
     if part.num_scenes == 0 {
-        return Ok((0, 0));
+        return Ok((Vec::new(), 0));
     }
     let made: Vec<(Vec<Question>, u64)> = MINI
         .topics(part.num_scenes, part.inferential_share)
@@ -382,9 +413,9 @@ fn write_worked(
         })
         .collect::<Result<_, WorldError>>()?;
     let (questions, sizes): (Vec<Vec<Question>>, Vec<u64>) = made.into_iter().unzip();
-    let count = questions.iter().map(Vec::len).sum();
-    write_questions(&out.join("sft.jsonl"), questions.into_iter().flatten())?;
-    Ok((count, sizes.iter().sum()))
+    let questions: Vec<Question> = questions.into_iter().flatten().collect();
+    write_questions(&out.join("sft.jsonl"), &questions)?;
+    Ok((questions, sizes.iter().sum()))
 }
 
 /// What is left of a question without its condition, as `data clevrer --strip-condition` has it.

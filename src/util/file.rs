@@ -49,6 +49,12 @@ pub(crate) fn is_out_of_space(error: &std::io::Error) -> bool {
     )
 }
 
+/// Whether there is a file or folder `path`. What the system keeps from us is an error, not an absence.
+pub(crate) fn exists(path: &Path) -> Result<bool, FileError> {
+    path.try_exists()
+        .map_err(|error| FileError::reading(path, error))
+}
+
 /// The bytes of a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(|error| FileError::reading(path, error))

@@ -249,6 +249,12 @@ fn tables_and_page_say_the_same() {
     // Two of accuracy, thinking and the sweep each, one of log-ratios.
     assert_eq!(page.matches("<svg ").count(), 7);
     assert_well_formed(&page);
+    // A row looks the same in every picture.
+    let named = |look: usize| {
+        page.matches(&format!("<text class=\"name series-{look} dash-{look}\""))
+            .count()
+    };
+    assert_eq!((named(0), named(1)), (4, 6));
     let sentence = text.lines().nth(2).unwrap().replace('&', "&amp;");
     assert!(
         page.replace('\u{a0}', " ").contains(&sentence),
@@ -421,6 +427,11 @@ fn questions_that_do_not_match_are_told() {
         text.replace("\"id\":\"s1q9\"", "\"id\":\"other\""),
     )
     .unwrap();
+    let said = study(path, &[]).unwrap();
+    assert!(
+        said.contains("CDPO answers 85.0 % of those that both answered exactly right"),
+        "{said}"
+    );
     let note = json_of(path)["notes"].to_string();
     assert!(
         note.contains("seed 1, CDPO and GRPO & co: 2 questions answered by only one"),
@@ -430,6 +441,48 @@ fn questions_that_do_not_match_are_told() {
     let error = study(path, &[]).unwrap_err();
     assert!(
         error.contains("seed-1/eval/cdpo and runs/seed-1/eval/grpo have no question in common"),
+        "{error}"
+    );
+}
+
+#[test]
+fn trainings_that_are_not_what_they_seem_are_noted() {
+    let folder = made();
+    let path = folder.path();
+    std::fs::remove_file(path.join("runs/seed-1/cdpo/config.toml")).unwrap();
+    write(&path.join("runs/seed-2/cdpo/rollouts.jsonl"), "");
+    training(&path.join("runs/seed-3/grpo"), false, 3);
+    write(
+        &path.join("runs/seed-3/grpo/config.toml"),
+        "[train]\nsteps = 4\nstop_after = 3\n",
+    );
+    let notes = json_of(path)["notes"].to_string();
+    for note in [
+        "seed 1, CDPO: no train.steps in its config.toml, so whether its 4 steps are all is not known",
+        "seed 2, CDPO: no completions in its rollouts.jsonl",
+        "GRPO & co is trained for different lengths: 3 steps in seeds 3; 4 steps in seeds 1, 2",
+        "GRPO & co: the first and the last 2 of 3 steps overlap",
+    ] {
+        assert!(notes.contains(note), "{note}: {notes}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_not_absent() {
+    let folder = made();
+    let path = folder.path();
+    let evaluations = path.join("runs/seed-1/eval");
+    std::fs::remove_dir_all(&evaluations).unwrap();
+    write(&evaluations, "no folder");
+    let error = study(path, &[]).unwrap_err();
+    assert!(
+        error.contains("cannot read runs/seed-1/eval/base: Not a directory"),
+        "{error}"
+    );
+    let output = videothinker(path, &["study", "study.toml", "--runs", "study.toml"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("--runs study.toml: that is a file, not a folder"),
         "{error}"
     );
 }

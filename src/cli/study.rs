@@ -23,6 +23,9 @@ pub(super) struct StudyArgs {
     /// Write a page with tables and pictures, one HTML file without scripts
     #[arg(long, value_name = "PAGE.html")]
     out: Option<PathBuf>,
+    /// Write the page's pictures here, an SVG file each, to stand in other documents
+    #[arg(long, value_name = "DIR")]
+    pictures: Option<PathBuf>,
     /// Write tables as Markdown
     #[arg(long)]
     markdown: bool,
@@ -53,6 +56,14 @@ pub(super) fn run(args: &StudyArgs) -> Result<super::Outcome> {
     if let Some(path) = &args.out {
         atomic::write(path, study.page(&plan)?.as_bytes())?;
         tracing::info!("page: {}", path.display());
+    }
+    if let Some(folder) = &args.pictures {
+        file::create_folders(folder)?;
+        for picture in study.pictures() {
+            let path = folder.join(format!("{}.svg", picture.id()));
+            atomic::write(&path, picture.file().as_bytes())?;
+        }
+        tracing::info!("pictures: {}", folder.display());
     }
     if args.json {
         output::json(&study)?;

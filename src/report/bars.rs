@@ -5,6 +5,7 @@ use super::axis::Scale;
 use super::axis::common_range;
 use super::axis::tick_text;
 use super::svg::Anchor;
+use super::svg::Picture;
 use super::svg::Svg;
 use super::svg::fitting;
 use super::svg::series_class;
@@ -52,7 +53,7 @@ pub(crate) struct Bar {
 
 impl BarChart {
     /// The picture.
-    pub(crate) fn svg(&self) -> String {
+    pub(crate) fn draw(&self) -> Picture {
         let group = LINE + BAR * self.names.len() as f64 + 12.0;
         let bottom = TOP + group * self.groups.len() as f64;
         let description = format!("{} {}", self.description, self.values_in_words());
@@ -191,7 +192,7 @@ mod tests {
             vec![None, bar(0.5, f64::NAN)],
             vec![bar(f64::NAN, 1.0), None],
         ] {
-            let drawn = chart(bars.clone()).svg();
+            let drawn = chart(bars.clone()).draw().element();
             let paths = drawn.split("</desc>").nth(1).unwrap();
             for wrong in ["NaN", "inf", "width=\"-"] {
                 assert!(!paths.contains(wrong), "{wrong}: {drawn}");
@@ -206,6 +207,6 @@ mod tests {
         }
         let mut empty = chart(Vec::new());
         empty.groups.clear();
-        assert!(empty.svg().ends_with("</svg>\n"));
+        assert!(empty.draw().element().ends_with("</svg>\n"));
     }
 }

@@ -4,6 +4,7 @@ use super::axis::Axis;
 use super::axis::Scale;
 use super::svg;
 use super::svg::Anchor;
+use super::svg::Picture;
 use super::svg::Svg;
 use super::svg::series_class;
 
@@ -62,7 +63,7 @@ type Placed = ((f64, f64), Option<(f64, f64)>);
 
 impl Chart {
     /// The picture.
-    pub(crate) fn svg(&self) -> String {
+    pub(crate) fn draw(&self) -> Picture {
         let names_at_right = self.names_at_right();
         let right = if names_at_right {
             let widths = self
@@ -389,11 +390,13 @@ mod tests {
                 ],
             ] {
                 let is_empty = points.is_empty();
-                let drawn = chart(marks, vec![series("first", &points)]).svg();
+                let drawn = chart(marks, vec![series("first", &points)])
+                    .draw()
+                    .element();
                 assert_sound(&drawn);
                 assert_eq!(drawn.contains("no values yet"), is_empty, "{drawn}");
             }
-            assert_sound(&chart(marks, Vec::new()).svg());
+            assert_sound(&chart(marks, Vec::new()).draw().element());
         }
     }
 
@@ -406,7 +409,9 @@ mod tests {
             (4.0, 1.0),
             (5.0, 2.0),
         ];
-        let drawn = chart(Marks::Line, vec![series("first", &points)]).svg();
+        let drawn = chart(Marks::Line, vec![series("first", &points)])
+            .draw()
+            .element();
         assert_eq!(drawn.matches("class=\"line ").count(), 2, "{drawn}");
         assert_eq!(drawn.matches("class=\"band ").count(), 2, "{drawn}");
     }
@@ -415,9 +420,11 @@ mod tests {
     fn lines_that_end_elsewhere_are_named_in_a_legend() {
         let whole = series("whole", &[(0.0, 1.0), (10.0, 1.0)]);
         let part = series("part", &[(0.0, 1.0), (5.0, 1.0)]);
-        let named = chart(Marks::Line, vec![whole.clone(), whole.clone()]).svg();
+        let named = chart(Marks::Line, vec![whole.clone(), whole.clone()])
+            .draw()
+            .element();
         assert_eq!(named.matches("leader").count(), 2, "{named}");
-        let legend = chart(Marks::Line, vec![whole, part]).svg();
+        let legend = chart(Marks::Line, vec![whole, part]).draw().element();
         assert!(
             !legend.contains("leader") && legend.contains(">part<"),
             "{legend}"

@@ -17,6 +17,7 @@ pub(crate) use chart::Chart;
 pub(crate) use chart::Marks;
 pub(crate) use chart::Point;
 pub(crate) use chart::Series;
+pub(crate) use svg::Picture;
 
 /// The style of every picture, to stand in the page's `<style>`.
 pub(crate) const STYLE: &str = include_str!("style.css");

@@ -47,39 +47,75 @@ pub(super) enum Anchor {
 
 /// A picture that is being drawn.
 #[derive(Debug)]
-pub(super) struct Svg {
+pub(super) struct Svg(Picture);
+
+/// A picture that is drawn.
+#[derive(Debug, Clone)]
+pub(crate) struct Picture {
+    id: String,
     width: f64,
     height: f64,
     head: String,
     body: String,
 }
 
-impl Svg {
-    /// An empty picture. `id` is its own in the page; title and description are what a screen reader reads.
-    pub(super) fn new(width: f64, height: f64, id: &str, title: &str, description: &str) -> Self {
-        let (id, title, description) = (escaped(id), escaped(title), escaped(description));
-        Self {
-            width,
-            height,
-            head: format!(
-                "role=\"img\" aria-labelledby=\"{id}-title {id}-description\">\n<title id=\"{id}-title\">{title}</title>\n\
-                 <desc id=\"{id}-description\">{description}</desc>\n"
-            ),
-            body: String::new(),
-        }
+impl Picture {
+    /// Its own in the page, and a name for its file.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
-    pub(super) fn finish(self) -> String {
+    /// It as an element of a page that has [`super::STYLE`].
+    pub(crate) fn element(&self) -> String {
+        self.svg("", "")
+    }
+
+    /// It as a file of its own on paper of its own, light or dark as the reader's screen is.
+    pub(crate) fn file(&self) -> String {
         let (width, height) = (number(self.width), number(self.height));
-        format!(
-            "<svg class=\"chart\" viewBox=\"0 0 {width} {height}\" {}{}</svg>\n",
-            self.head, self.body
+        let size = format!(".chart {{ width: {width}px; height: {height}px; }}");
+        let style = format!("{}{size}\n.paper {{ fill: var(--paper); }}", super::STYLE);
+        self.svg(
+            "xmlns=\"http://www.w3.org/2000/svg\" ",
+            &format!(
+                "<style>\n{style}\n</style>\n<rect class=\"paper\" width=\"100%\" height=\"100%\"/>\n"
+            ),
         )
     }
 
+    fn svg(&self, attributes: &str, first: &str) -> String {
+        let (width, height) = (number(self.width), number(self.height));
+        format!(
+            "<svg {attributes}class=\"chart\" viewBox=\"0 0 {width} {height}\" {}{first}{}</svg>\n",
+            self.head, self.body
+        )
+    }
+}
+
+impl Svg {
+    /// An empty picture. `id` is its own in the page; title and description are what a screen reader reads.
+    pub(super) fn new(width: f64, height: f64, id: &str, title: &str, description: &str) -> Self {
+        let (own, title, description) = (escaped(id), escaped(title), escaped(description));
+        let head = format!(
+            "role=\"img\" aria-labelledby=\"{own}-title {own}-description\">\n<title id=\"{own}-title\">{title}</title>\n\
+             <desc id=\"{own}-description\">{description}</desc>\n"
+        );
+        Self(Picture {
+            id: id.to_owned(),
+            width,
+            height,
+            head,
+            body: String::new(),
+        })
+    }
+
+    pub(super) fn finish(self) -> Picture {
+        self.0
+    }
+
     fn push(&mut self, element: &str) {
-        self.body.push_str(element);
-        self.body.push('\n');
+        self.0.body.push_str(element);
+        self.0.body.push('\n');
     }
 
     pub(super) fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {

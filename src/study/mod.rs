@@ -17,6 +17,7 @@ pub(crate) use error::StudyError;
 pub(crate) use file::StudyFile;
 
 use crate::eval::table::TableStyle;
+use crate::report::Picture;
 use comparison::Comparison;
 use curves::CurveFigure;
 use curves::RatioFigure;
@@ -81,6 +82,11 @@ impl Study {
     /// [`StudyError::Page`] when the template cannot be filled.
     pub(crate) fn page(&self, file: &StudyFile) -> Result<String, StudyError> {
         page::html(self, file)
+    }
+
+    /// The pictures of its page.
+    pub(crate) fn pictures(&self) -> Vec<Picture> {
+        page::pictures(self)
     }
 
     /// Its tables, and what is missing.

@@ -18,11 +18,13 @@ use crate::report::BarChart;
 use crate::report::BarGroup;
 use crate::report::Chart;
 use crate::report::Marks;
+use crate::report::Picture;
 use crate::report::Point;
 use crate::report::Series;
 use minijinja::Environment;
 use minijinja::context;
 use serde::Serialize;
+use serde::Serializer;
 
 /// What a share in percent can be.
 const PERCENT: Option<(f64, f64)> = Some((0.0, 100.0));
@@ -56,8 +58,18 @@ impl Looks {
 struct Figure {
     title: String,
     caption: String,
-    /// SVG.
-    pictures: Vec<String>,
+    #[serde(serialize_with = "as_elements")]
+    pictures: Vec<Picture>,
+}
+
+fn as_elements<S: Serializer>(pictures: &[Picture], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(pictures.iter().map(Picture::element))
+}
+
+/// All pictures of the page.
+pub(super) fn pictures(study: &Study) -> Vec<Picture> {
+    let figures = figures(study).into_iter();
+    figures.flat_map(|figure| figure.pictures).collect()
 }
 
 pub(super) fn html(study: &Study, file: &StudyFile) -> Result<String, StudyError> {
@@ -166,7 +178,7 @@ fn panels(
     description: &str,
     (y_label, x_label): (&str, &str),
     series: impl Fn(Kind) -> Vec<Series>,
-) -> Vec<String> {
+) -> Vec<Picture> {
     let every = PANELS.map(&series);
     let points = || every.iter().flatten().flat_map(|series| &series.points);
     let ends = points().flat_map(|point| {
@@ -192,7 +204,7 @@ fn panels(
             marks: Marks::Line,
             series: series.clone(),
         }
-        .svg()
+        .draw()
     });
     pictures.collect()
 }
@@ -241,7 +253,7 @@ fn sweep_figure(sweep: &Sweep, index: usize, looks: &Looks) -> Figure {
             marks: Marks::Points,
             series: of_kind(kind),
         }
-        .svg()
+        .draw()
     });
     Figure {
         title: sweep.title.clone(),
@@ -299,6 +311,6 @@ fn ratio_figure(study: &Study, ratios: &RatioFigure, looks: &Looks) -> Figure {
              Above 0: the policy has moved away from the bias model. Intervals are 95 %, over seeds.",
             ratios.label
         ),
-        pictures: vec![picture.svg()],
+        pictures: vec![picture.draw()],
     }
 }

@@ -233,7 +233,7 @@ fn equal_tokens_are_those_of_the_shortest_training() {
 fn tables_and_page_say_the_same() {
     let folder = made();
     let path = folder.path();
-    let text = study(path, &["--out", "page.html"]).unwrap();
+    let text = study(path, &["--out", "page.html", "--pictures", "pictures"]).unwrap();
     assert!(
         text.contains("Over 3 seeds CDPO answers 80.0 % of them exactly right"),
         "{text}"
@@ -249,6 +249,21 @@ fn tables_and_page_say_the_same() {
     // Two of accuracy, thinking and the sweep each, one of log-ratios.
     assert_eq!(page.matches("<svg ").count(), 7);
     assert_well_formed(&page);
+    for picture in ["accuracy-0-inferential", "sweep-0-observational", "ratios"] {
+        let drawn = std::fs::read_to_string(path.join(format!("pictures/{picture}.svg"))).unwrap();
+        let (head, content) = drawn.split_once("<rect class=\"paper\"").unwrap();
+        assert!(
+            head.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\" ")
+                && head.contains("--paper: #ffffff"),
+            "{head}"
+        );
+        // What is drawn is what the page has.
+        assert!(
+            page.contains(content.split_once('\n').unwrap().1),
+            "{picture}"
+        );
+        assert_well_formed(&drawn);
+    }
     // A row looks the same in every picture.
     let named = |look: usize| {
         page.matches(&format!("<text class=\"name series-{look} dash-{look}\""))

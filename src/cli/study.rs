@@ -54,6 +54,9 @@ pub(super) fn run(args: &StudyArgs) -> Result<super::Outcome> {
     }
     let study = Study::read(&plan, &args.runs)?;
     if let Some(path) = &args.out {
+        if let Some(folder) = path.parent() {
+            file::create_folders(folder)?;
+        }
         atomic::write(path, study.page(&plan)?.as_bytes())?;
         tracing::info!("page: {}", path.display());
     }

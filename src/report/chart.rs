@@ -13,7 +13,7 @@ const WIDTH: f64 = 460.0;
 const PLOT_HEIGHT: f64 = 220.0;
 const LEFT: f64 = 44.0;
 /// The most that names at the right may take.
-const NAMES: f64 = 156.0;
+const NAMES: f64 = 190.0;
 const LINE: f64 = 17.0;
 
 /// A picture of series.
@@ -66,10 +66,7 @@ impl Chart {
     pub(crate) fn draw(&self) -> Picture {
         let names_at_right = self.names_at_right();
         let right = if names_at_right {
-            let widths = self
-                .series
-                .iter()
-                .map(|one| 1.1 * svg::text_width(&one.label));
+            let widths = self.series.iter().map(|one| svg::bold_width(&one.label));
             WIDTH - (widths.fold(0.0, f64::max) + 20.0).min(NAMES)
         } else {
             WIDTH - 16.0
@@ -143,7 +140,7 @@ impl Chart {
         let mut rows: Vec<Vec<(f64, usize)>> = Vec::new();
         let mut end = f64::INFINITY;
         for (index, series) in self.series.iter().enumerate() {
-            let width = 34.0 + 1.1 * svg::text_width(&series.label) + 16.0;
+            let width = 34.0 + svg::bold_width(&series.label) + 16.0;
             if end + width > WIDTH + 16.0 {
                 rows.push(Vec::new());
                 end = 0.0;
@@ -162,7 +159,7 @@ impl Chart {
         if self.marks == Marks::Points {
             svg.mark(self.series[index].look, (x + 14.0, y));
         }
-        let label = svg::fitting(&self.series[index].label, WIDTH - x - 34.0);
+        let label = svg::fitting_bold(&self.series[index].label, WIDTH - x - 34.0);
         svg.text(
             &format!("name {class}"),
             (x + 34.0, y),
@@ -290,7 +287,7 @@ impl Chart {
         for ((index, end), y) in ends.iter().zip(apart(&wanted, 15.0, (top, bottom))) {
             let class = series_class(self.series[*index].look);
             svg.path(&format!("leader {class}"), &[*end, (right + 6.0, y)], false);
-            let label = svg::fitting(&self.series[*index].label, WIDTH - right - 10.0);
+            let label = svg::fitting_bold(&self.series[*index].label, WIDTH - right - 10.0);
             svg.text(
                 &format!("name {class}"),
                 (right + 9.0, y),

@@ -4,10 +4,22 @@ use std::fmt::Display;
 
 /// Width of a letter of a picture's text, about: 12.5 pixels of a system's sans-serif.
 const LETTER: f64 = 7.2;
+/// How much wider bold text is.
+const BOLD: f64 = 1.15;
 
 /// How wide a text is, about.
 pub(super) fn text_width(text: &str) -> f64 {
     LETTER * text.chars().count() as f64
+}
+
+/// The same of bold text.
+pub(super) fn bold_width(text: &str) -> f64 {
+    BOLD * text_width(text)
+}
+
+/// As [`fitting`], for bold text.
+pub(super) fn fitting_bold(text: &str, width: f64) -> String {
+    fitting(text, width / BOLD)
 }
 
 /// A text that fits into `width`; the end of a longer one is left out.
@@ -76,7 +88,9 @@ impl Picture {
         let size = format!(".chart {{ width: {width}px; height: {height}px; }}");
         let style = format!("{}{size}\n.paper {{ fill: var(--paper); }}", super::STYLE);
         self.svg(
-            "xmlns=\"http://www.w3.org/2000/svg\" ",
+            &format!(
+                "xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" "
+            ),
             &format!(
                 "<style>\n{style}\n</style>\n<rect class=\"paper\" width=\"100%\" height=\"100%\"/>\n"
             ),

@@ -335,6 +335,40 @@ fn worked_answers_come_by_clip_with_what_every_token_shows() {
 }
 
 #[test]
+fn worked_answers_are_counted_by_kind_and_style() {
+    let folder = tempfile::tempdir().unwrap();
+    let worked = |share: &str| {
+        let command = "data mini --out s --train 0 --validation 0 --sft 8 --thinker-noise 0.4";
+        let style = ["--thinker-share", share];
+        let arguments: Vec<&str> = command.split(' ').chain(style).collect();
+        let output = crate::videothinker(folder.path(), &arguments);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let questions = read_questions(&folder.path().join("s/sft.jsonl")).unwrap();
+        let of_kind = questions
+            .iter()
+            .filter(|one| one.kind == Some(QuestionKind::Inferential));
+        let is_right =
+            |one: &&Question| Answer::parse(one.response.as_deref().unwrap()) == one.answer();
+        (
+            stdout,
+            of_kind.clone().count(),
+            of_kind.filter(is_right).count(),
+        )
+    };
+    let (said, all, right) = worked("1");
+    let line = format!(
+        "{all} to inferential questions, of which {all} think (100.0 %), {right} of these right"
+    );
+    assert!(said.contains(&line) && 0 < right && right < all, "{said}");
+    let (said, ..) = worked("0");
+    assert!(
+        said.contains("of which 0 think (0.0 %), 0 of these right"),
+        "{said}"
+    );
+}
+
+#[test]
 fn the_commands_print_counts_and_name_mistakes() {
     let folder = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| {
@@ -364,47 +398,6 @@ fn the_commands_print_counts_and_name_mistakes() {
     let counts: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(counts["train"]["inferential"], 1);
     assert_eq!(counts["validation"]["observational"], 3);
-
-    let worked = |share: &str| {
-        let (code, stdout, stderr) = run(&[
-            "data",
-            "mini",
-            "--out",
-            "s",
-            "--train",
-            "0",
-            "--validation",
-            "0",
-            "--sft",
-            "8",
-            "--thinker-noise",
-            "0.4",
-            "--thinker-share",
-            share,
-        ]);
-        assert_eq!(code, Some(0), "{stderr}");
-        let questions = read_questions(&folder.path().join("s/sft.jsonl")).unwrap();
-        let of_kind = questions
-            .iter()
-            .filter(|one| one.kind == Some(QuestionKind::Inferential));
-        let is_right =
-            |one: &&Question| Answer::parse(one.response.as_deref().unwrap()) == one.answer();
-        (
-            stdout,
-            of_kind.clone().count(),
-            of_kind.filter(is_right).count(),
-        )
-    };
-    let (said, all, right) = worked("1");
-    let line = format!(
-        "{all} to inferential questions, of which {all} think (100.0 %), {right} of these right"
-    );
-    assert!(said.contains(&line) && 0 < right && right < all, "{said}");
-    let (said, ..) = worked("0");
-    assert!(
-        said.contains("of which 0 think (0.0 %), 0 of these right"),
-        "{said}"
-    );
 
     let clevrer = [
         "data",

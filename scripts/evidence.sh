@@ -125,6 +125,9 @@ controls() {
   local model
   model=$(sft_model thinker 1)
   against repel-thinker "$model" repel $coefficient
+  # Whether the reference must have been trained by stage 1, or only look.
+  model=$(sft_model observer 0)
+  against repel-observer "$model" repel $coefficient
   # Nearly all of its log-ratios lie beyond a clamp of 3, where nothing repels.
   model=$(random_model)
   against repel-random "$model" repel $coefficient --set kl.clamp=11
@@ -163,11 +166,8 @@ sharper() {
   against cdpo-answers "$(checkpoint bias)" repel $strong --set "kl.bias_answers=$here/bias_answers"
 }
 
-# Other worlds, lengths and bias models, and one more control.
+# Other worlds, lengths and bias models.
 variations() {
-  local model
-  model=$(sft_model observer 0)
-  against repel-observer "$model" repel $coefficient
   train grpo-long train-cdpo grpo --set train.steps=$((3 * steps))
   train bias-full train-bias bias --set "data.questions=$world/train_questions.json"
   against cdpo-full "$(checkpoint bias-full)" repel $coefficient

@@ -233,20 +233,29 @@ pub(super) fn ratios(
         }))
     };
     let labels = plan.kinds.iter().map(|kind| kind.label.as_str());
+    let share = |place: usize| {
+        move |step: &Step| {
+            let all: f64 = step.ratios.iter().map(|sum| sum.count).sum();
+            (step.ratios.get(place).map_or(0.0, |sum| sum.count), all)
+        }
+    };
+    // The others may be a handful without text, whose bar would be as long as any.
+    let is_rare = |place: usize| {
+        let mut shares = [false, true]
+            .map(|is_last| over(is_last, &share(place)))
+            .into_iter();
+        shares.all(|one| one.is_none_or(|one| one.mean < 0.001))
+    };
     let of_kind = |(place, label): (usize, &str)| {
         let mean = |step: &Step| {
             let of_kind = step.ratios.get(place);
             of_kind.map_or((0.0, 0.0), |sum| (sum.sum, sum.count))
         };
-        let share = |step: &Step| {
-            let all: f64 = step.ratios.iter().map(|sum| sum.count).sum();
-            (step.ratios.get(place).map_or(0.0, |sum| sum.count), all)
-        };
         RatioOfKind {
             label: label.to_owned(),
             first: over(false, &mean),
             last: over(true, &mean),
-            share: over(true, &share),
+            share: over(true, &share(place)),
         }
     };
     let seeds = trainings().count();
@@ -256,6 +265,7 @@ pub(super) fn ratios(
         kinds: labels
             .chain(["all other tokens"])
             .enumerate()
+            .filter(|(place, _)| *place < plan.kinds.len() || !is_rare(*place))
             .map(of_kind)
             .collect(),
     })

@@ -105,7 +105,13 @@ fn figures(study: &Study) -> Vec<Figure> {
     for (index, figure) in study.curves.iter().enumerate() {
         figures.extend(curve_figures(study, figure, index, &looks));
     }
-    let sweeps = study.sweeps.iter().enumerate();
+    // A line takes two points.
+    let is_line = |sweep: &Sweep| sweep.series.iter().any(|series| series.points.len() > 1);
+    let sweeps = study
+        .sweeps
+        .iter()
+        .filter(|sweep| is_line(sweep))
+        .enumerate();
     figures.extend(sweeps.map(|(index, sweep)| sweep_figure(sweep, index, &looks)));
     let ratios = study.ratios.as_ref();
     figures.extend(ratios.map(|ratios| ratio_figure(study, ratios, &looks)));

@@ -203,6 +203,7 @@ fn trainings_are_read_from_their_records() {
     let points = &study["curves"][0]["thinking"][3]["points"];
     near(&points[0]["step"], 1.5);
     near(&points[1]["mean"], 1.0);
+    assert_eq!(study["ratios"]["kinds"][1]["label"], "all other tokens");
     // ". Without" in its two tokens, "</think>" without a number; 0.25 and 0.5 · step.
     let on = &study["ratios"]["kinds"][0];
     near(&on["first"]["mean"], f64::midpoint(0.25, 0.75));
@@ -275,6 +276,22 @@ fn tables_and_page_say_the_same() {
         page.replace('\u{a0}', " ").contains(&sentence),
         "{sentence}"
     );
+}
+
+#[test]
+fn what_has_nothing_to_show_is_not_drawn() {
+    let folder = made();
+    let path = folder.path();
+    let whole = STUDY
+        .replace(r"'\. Without|\.(</think>)'", "'(?s).'")
+        .replace(", [0.1, \"cdpo\"]", "");
+    write(&path.join("study.toml"), &whole);
+    let read = json_of(path);
+    assert_eq!(read["ratios"]["kinds"].as_array().unwrap().len(), 1);
+    study(path, &["--out", "new/page.html"]).unwrap();
+    let page = std::fs::read_to_string(path.join("new/page.html")).unwrap();
+    // Without the two of the sweep, whose single point is no line.
+    assert_eq!(page.matches("<svg ").count(), 5);
 }
 
 /// Every element that is opened is closed in its turn, and ids are used once.

@@ -184,7 +184,9 @@ fn decoding_and_learning_are_timed_against_measured_rates() {
         (counted / forward - 3.0).abs() < 1e-6,
         "{counted} {forward}"
     );
-    assert!(speed["share"].as_f64().unwrap() < 1.0);
+    // What is measured may exceed what is possible: other work may have disturbed the latter.
+    let share = speed["measured"].as_f64().unwrap() / speed["possible"].as_f64().unwrap();
+    assert!((speed["share"].as_f64().unwrap() / share - 1.0).abs() < 1e-6);
 }
 
 /// Two questions of 16 tokens, two completions each of 8, as other programs get them.

@@ -133,7 +133,7 @@ controls() {
   against repel-random "$model" repel $coefficient --set kl.clamp=11
 }
 
-# A model that has learnt from right worked answers instead, all of which think, or none of which.
+# A model that has learnt from worked answers without noise instead, all of which think, or none of which.
 sft_model() { # NAME SHARE
   # What is substituted does not inherit it.
   set -e

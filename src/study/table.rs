@@ -313,7 +313,6 @@ fn of_columns(title: &str, study: &Study, columns: Vec<Column>) -> Table {
 /// The comparisons, if the study names any.
 pub(super) fn comparisons(study: &Study) -> Option<Table> {
     let head = [
-        "test",
         "compared",
         "questions",
         "difference",
@@ -331,8 +330,11 @@ pub(super) fn comparisons(study: &Study) -> Option<Table> {
     let line = |one: &super::Comparison| {
         let difference = one.difference.as_ref();
         vec![
-            if one.primary { "primary" } else { "secondary" }.to_owned(),
-            words::compared(one),
+            format!(
+                "{}{}",
+                words::compared(one),
+                if one.primary { " (primary)" } else { "" }
+            ),
             one.kind.as_str().to_owned(),
             difference.map_or_else(|| NONE.to_owned(), |one| words::signed(100.0 * one.mean, 1)),
             words::interval(difference),

@@ -37,13 +37,11 @@ pub(super) struct StudyArgs {
 pub(super) fn run(args: &StudyArgs) -> Result<super::Outcome> {
     let plan = StudyFile::read(&args.file)?;
     let runs = args.runs.display();
-    let problem = match file::exists(&args.runs)? {
-        false => format!("--runs {runs}: there is no such folder"),
-        true if args.runs.is_file() => format!("--runs {runs}: that is a file, not a folder"),
-        true => String::new(),
-    };
-    if !problem.is_empty() {
-        return Err(BadArgument(problem).into());
+    if !file::exists(&args.runs)? {
+        return Err(BadArgument(format!("--runs {runs}: there is no such folder")).into());
+    }
+    if args.runs.is_file() {
+        return Err(BadArgument(format!("--runs {runs}: that is a file, not a folder")).into());
     }
     if let Some(out) = &args.out
         && out.canonicalize().ok() == args.file.canonicalize().ok()

@@ -105,13 +105,10 @@ fn figures(study: &Study) -> Vec<Figure> {
     for (index, figure) in study.curves.iter().enumerate() {
         figures.extend(curve_figures(study, figure, index, &looks));
     }
-    // A line takes two points.
+    // A line takes two points. Numbers are the plan's, so that a picture's name stays when others come.
     let is_line = |sweep: &Sweep| sweep.series.iter().any(|series| series.points.len() > 1);
-    let sweeps = study
-        .sweeps
-        .iter()
-        .filter(|sweep| is_line(sweep))
-        .enumerate();
+    let sweeps = study.sweeps.iter().enumerate();
+    let sweeps = sweeps.filter(|(_, sweep)| is_line(sweep));
     figures.extend(sweeps.map(|(index, sweep)| sweep_figure(sweep, index, &looks)));
     let ratios = study.ratios.as_ref();
     figures.extend(ratios.map(|ratios| ratio_figure(study, ratios, &looks)));

@@ -204,44 +204,58 @@ impl Runs {
         if !absent.is_empty() {
             lines.push(format!("in no seed: {}", absent.join(", ")));
         }
-        for (seed, rows) in &self.seeds {
-            for (index, (row, runs)) in study.rows.iter().zip(rows).enumerate() {
-                if !begun(index) {
-                    continue;
-                }
-                let (name, label) = (row.name.get_ref(), &row.label);
-                let mut lacks = |what: String| lines.push(format!("seed {seed}, {label}: {what}"));
-                let others = || self.row(index).map(|(_, other)| other);
-                match &runs.training {
-                    Err(Absent::Unfinished { done, of }) => {
-                        lacks(format!(
-                            "training at step {done} of {of} (seed-{seed}/{name})"
-                        ));
-                    }
-                    Err(Absent::Missing)
-                        if others()
-                            .any(|other| !matches!(other.training, Err(Absent::Missing))) =>
-                    {
-                        lacks(format!("no training (seed-{seed}/{name})"));
-                    }
-                    _ => {}
-                }
-                if runs.greedy.is_none() {
-                    let what = if runs.begun {
-                        "evaluation not finished"
-                    } else {
-                        "no evaluation"
-                    };
-                    lacks(format!("{what} (seed-{seed}/eval/{name})"));
-                }
-                if runs.sampled.is_none() && others().any(|other| other.sampled.is_some()) {
-                    lacks(format!(
-                        "no finished sampled evaluation (seed-{seed}/sampled/{name})"
-                    ));
-                }
+        for (index, row) in study.rows.iter().enumerate() {
+            if begun(index) {
+                lines.extend(self.missing_of(index, row));
             }
         }
         lines
+    }
+
+    /// What seeds lack of a row that others have, a line for all that lack the same.
+    fn missing_of(&self, index: usize, row: &Row) -> Vec<String> {
+        let others = || self.row(index).map(|(_, other)| other);
+        let is_trained = others().any(|other| !matches!(other.training, Err(Absent::Missing)));
+        let is_sampled = others().any(|other| other.sampled.is_some());
+        let mut lacks: Vec<(String, &str, Vec<u64>)> = Vec::new();
+        for (seed, runs) in self.row(index) {
+            let mut add = |what: String, folder: &'static str| match lacks
+                .iter_mut()
+                .find(|(other, ..)| *other == what)
+            {
+                Some((.., seeds)) => seeds.push(seed),
+                None => lacks.push((what, folder, vec![seed])),
+            };
+            if !runs.has_begun() {
+                add("nothing yet".to_owned(), "");
+                continue;
+            }
+            match runs.training {
+                Err(Absent::Unfinished { done, of }) => {
+                    add(format!("training at step {done} of {of}"), "");
+                }
+                Err(Absent::Missing) if is_trained => add("no training".to_owned(), ""),
+                _ => {}
+            }
+            match runs.greedy {
+                None if runs.begun => add("evaluation not finished".to_owned(), "eval/"),
+                None => add("no evaluation".to_owned(), "eval/"),
+                Some(_) => {}
+            }
+            if runs.sampled.is_none() && is_sampled {
+                add("no finished sampled evaluation".to_owned(), "sampled/");
+            }
+        }
+        let (name, label) = (row.name.get_ref(), &row.label);
+        let line = |(what, folder, seeds): (String, &str, Vec<u64>)| match seeds.as_slice() {
+            [seed] => format!("seed {seed}, {label}: {what} (seed-{seed}/{folder}{name})"),
+            seeds => {
+                let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+                let seeds = seeds.join(", ");
+                format!("seeds {seeds}, {label}: {what} (seed-N/{folder}{name})")
+            }
+        };
+        lacks.into_iter().map(line).collect()
     }
 }
 

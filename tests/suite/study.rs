@@ -342,6 +342,26 @@ fn what_is_missing_is_listed_and_left_out() {
     );
 }
 
+/// A row that is planned for one seed only, as the variations of scripts/evidence.sh are.
+#[test]
+fn what_several_seeds_lack_is_one_line() {
+    let folder = made();
+    let path = folder.path();
+    for seed in [2, 3] {
+        for part in ["grpo", "eval/grpo"] {
+            std::fs::remove_dir_all(path.join(format!("runs/seed-{seed}/{part}"))).unwrap();
+        }
+        std::fs::remove_dir_all(path.join(format!("runs/seed-{seed}/eval/cdpo"))).unwrap();
+    }
+    assert_eq!(
+        json_of(path)["missing"],
+        json!([
+            "seeds 2, 3, GRPO & co: nothing yet (seed-N/grpo)",
+            "seeds 2, 3, CDPO: no evaluation (seed-N/eval/cdpo)",
+        ])
+    );
+}
+
 #[test]
 fn sampled_answers_are_compared_and_plans_are_kept() {
     let folder = made();

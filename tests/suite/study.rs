@@ -327,7 +327,7 @@ fn what_is_missing_is_listed_and_left_out() {
     let missing = study_json["missing"].to_string();
     for line in [
         "seed 2, CDPO: no evaluation (seed-2/eval/cdpo)",
-        "seed 2, CDPO: no finished sampled evaluation (seed-2/sampled/cdpo)",
+        "seeds 2, 3, CDPO: no finished sampled evaluation (seed-N/sampled/cdpo)",
         "seed 3, GRPO & co: no training (seed-3/grpo)",
         "seed 3, CDPO: training at step 3 of 4 (seed-3/cdpo)",
     ] {

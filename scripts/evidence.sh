@@ -166,7 +166,7 @@ sharper() {
   against cdpo-answers "$(checkpoint bias)" repel $strong --set "kl.bias_answers=$here/bias_answers"
 }
 
-# Other worlds, lengths and bias models.
+# Other lengths, bias models and coefficients.
 variations() {
   train grpo-long train-cdpo grpo --set train.steps=$((3 * steps))
   train bias-full train-bias bias --set "data.questions=$world/train_questions.json"
@@ -174,6 +174,10 @@ variations() {
   for value in 0.01 0.03; do
     against "cdpo-$value" "$(checkpoint bias)" repel $value
   done
+}
+
+# Fewer questions, and other shares of those that a glance answers.
+other_worlds() {
   for questions in 400 800; do
     train "grpo-n$questions" train-cdpo grpo --set "data.samples=$questions"
     against "cdpo-n$questions" "$(checkpoint bias)" repel $coefficient --set "data.samples=$questions"
@@ -202,6 +206,7 @@ if [ -n "$all" ]; then
   tried=$((seeds < 2 ? seeds : 2))
   each_seed $tried sharper
   each_seed $tried variations
+  each_seed $tried other_worlds
 fi
 "$run" study scripts/evidence.toml --runs "$out" --out "$out/evidence.html"
 printf '\n%s\n' "$out/evidence.html"

@@ -5,9 +5,9 @@
 #
 #   scripts/evidence.sh [--quick | --all] [--seeds N] [--base DIR] [--out DIR] [--binary FILE] [--yes]
 #
-#   --quick          two seeds of the four models of the claim and no controls, in a tenth of the time
+#   --quick          two seeds of the four models of the claim and no controls, in a seventh of the time
 #   --all            also what is tried besides, with the first two seeds: sharper repulsions and sweeps; nearly twice the time
-#   --seeds N        seeds of the claim and its controls (default 5)
+#   --seeds N        seeds of the claim and its controls (default 5, at most 99)
 #   --base DIR       another base model than data/mini, such as one that scripts/make_mini_base.sh has made with other answers
 #   --out DIR        default runs/evidence
 #   --binary FILE    use this program instead of building one
@@ -19,23 +19,31 @@ cd "$(dirname "$0")/.."
 . scripts/lib/packages.sh
 
 run='' out=runs/evidence seeds='' steps=100 validation=800 quick='' all='' base=data/mini
+refuse() {
+  echo "$1" >&2
+  exit 2
+}
+
 while [ $# -gt 0 ]; do
+  case $1 in --seeds | --base | --out | --binary) [ -n "${2:-}" ] || refuse "$1 takes a value" ;; esac
   case $1 in
     --quick) quick=1 ;;
     --all) all=1 ;;
-    --seeds) [ $# -gt 1 ] || { echo "--seeds takes a number" >&2; exit 2; }; seeds=$2; shift ;;
-    --base) base=$(cd "$start" && realpath "${2:?--base DIR}"); shift ;;
-    --out) out=$(cd "$start" && realpath -m "${2:?--out DIR}"); shift ;;
-    --binary) run=$(cd "$start" && realpath "${2:?--binary FILE}"); shift ;;
+    --seeds) seeds=$2; shift ;;
+    --base) base=$(cd "$start" && realpath -m -- "$2"); shift ;;
+    --out) out=$(cd "$start" && realpath -m -- "$2"); shift ;;
+    --binary) run=$(cd "$start" && realpath -m -- "$2"); shift ;;
     --yes) export ASSUME_YES=1 ;;
     *) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; if [ "$1" = --help ]; then exit 0; else exit 2; fi ;;
   esac
   shift
 done
-[ -z "$quick" ] || [ -z "$all" ] || { echo "--quick and --all exclude each other" >&2; exit 2; }
+[ -z "$quick" ] || [ -z "$all" ] || refuse "--quick and --all exclude each other"
 [ -z "$quick" ] || seeds=${seeds:-2}
 seeds=${seeds:-5}
-case $seeds in *[!0-9]* | 0 | '') echo "--seeds takes a number from 1 on, not '$seeds'" >&2; exit 2 ;; esac
+case $seeds in [1-9] | [1-9][0-9]) ;; *) refuse "--seeds takes a number from 1 to 99, not '$seeds'" ;; esac
+[ -f "$base/config.json" ] || refuse "--base $base: no model folder, for it has no config.json"
+[ -z "$run" ] || { [ -f "$run" ] && [ -x "$run" ]; } || refuse "--binary $run: no program that can be run"
 
 if [ -z "$run" ]; then
   require_rust
@@ -135,8 +143,9 @@ controls() {
 
 # A model that has learnt from worked answers without noise instead, all of which think, or none of which.
 sft_model() { # NAME SHARE
-  # What is substituted does not inherit it.
+  # What is substituted does not inherit it, and what fails there fails here.
   set -e
+  trap - ERR
   local folder=$out/$1
   if [ ! -d "$folder/checkpoints/step-000100" ]; then
     "$run" data mini --out "$out/$1_world" --train 0 --validation 0 --sft 1000 --seed 4000 --thinker-share "$2" >/dev/null
@@ -150,6 +159,7 @@ sft_model() { # NAME SHARE
 # A model of the same sizes that has learnt nothing.
 random_model() {
   set -e
+  trap - ERR
   local folder=$here/random
   [ -e "$folder/config.json" ] ||
     "$run" inspect model "$folder" --init "$base" --tokenizer "$base" --dtype f32 --seed "$seed" >/dev/null
@@ -199,6 +209,14 @@ each_seed() { # SEEDS PART
     "$2"
   done
 }
+
+# What has been trained from one base is not continued from another.
+weights=$(cd "$base" && cat config.json ./*.safetensors | sha256sum | cut -d ' ' -f 1)
+if [ "$(cat "$out/base.sha256" 2>/dev/null || echo "$weights")" != "$weights" ]; then
+  refuse "$out has runs of another base model than $base: name another folder with --out, or remove it"
+fi
+mkdir -p "$out"
+echo "$weights" >"$out/base.sha256"
 
 each_seed "$seeds" claim
 if [ -z "$quick" ]; then each_seed "$seeds" controls; fi

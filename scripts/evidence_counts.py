@@ -6,9 +6,10 @@ are about the miniature's own words.
 
 Of greedy answers that think: how many imagine the very verdicts that they have seen, and how many think away another object
 than the question names. Of CDPO's training: which share of the repulsion's slopes the token has that decides on thinking.
-Needs Python alone.
+Only evaluations that are finished count. Needs Python alone.
 """
 
+import argparse
 import json
 import math
 import re
@@ -17,18 +18,23 @@ from pathlib import Path
 
 ROWS = ["base", "bias", "grpo", "grpo-kl", "cdpo", "attract"]
 KINDS = ["observational", "inferential"]
-# Log-ratios beyond it have no slope (`kl.clamp` of configs/mini/cdpo.toml), and `kl.estimator = "k3"` has this one within.
+# Log-ratios beyond it have no slope (`kl.clamp` of configs/mini/cdpo.toml).
 CLAMP = 3.0
 WINDOW = 15
 
 
 def slope(log_ratio):
+    """Of `kl.estimator = "k3"`."""
     return abs(1 - math.exp(-log_ratio))
 
 
 def lines(path):
     with open(path, encoding="utf-8") as file:
-        yield from map(json.loads, file)
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                sys.exit(f"{path}:{number}: {error}")
 
 
 def verdicts(text):
@@ -52,51 +58,59 @@ def count_answers(path):
     return counts
 
 
-def mean(shares):
-    shares = [share for share in shares if share is not None]
-    return f"{100 * sum(shares) / len(shares):.1f} %" if shares else "none"
-
-
 def print_answers(seeds):
     for row in ROWS:
-        files = [seed / "eval" / row / "outputs.jsonl" for seed in seeds]
-        counted = [count_answers(file) for file in files if file.exists()]
+        folders = {seed: path / "eval" / row for seed, path in seeds.items()}
+        finished = {seed: path for seed, path in folders.items() if (path / "scores.json").exists()}
+        counted = {seed: count_answers(path / "outputs.jsonl") for seed, path in finished.items()}
         for kind in KINDS:
-            counts = [count[kind] for count in counted]
-            same = mean([count[2] / count[1] if count[1] else None for count in counts])
-            others = [f"{count[3]} of {count[0]}" for count in counts]
-            print(f"{row}, {kind}: imagined as seen {same} (mean of {len(counts)} seeds); another object {', '.join(others)}")
+            counts = {seed: count[kind] for seed, count in counted.items()}
+            shares = [100 * count[2] / count[1] for count in counts.values() if count[1]]
+            same = f"{sum(shares) / len(shares):.1f} % (mean of {len(shares)} seeds)" if shares else "no answer thinks"
+            others = ", ".join(f"{count[3]} of {count[0]} in seed {seed}" for seed, count in counts.items())
+            if counts:
+                print(f"{row}, {kind}: imagined as seen {same}; another object {others}")
 
 
 def print_slopes(seeds):
-    sums = {}
-    for seed in seeds:
-        path = seed / "cdpo" / "rollouts.jsonl"
-        if not path.exists():
-            continue
-        rollouts = [line for line in lines(path) if line.get("log_ratios")]
-        last = max(line["step"] for line in rollouts)
+    """A token weighs 1 / length of its completion, as `objective.loss = "grpo"` has it."""
+    totals = {"first": {}, "last": {}}
+    for seed, path in seeds.items():
+        path = path / "cdpo" / "rollouts.jsonl"
+        rollouts = [line for line in lines(path) if line.get("log_ratios")] if path.exists() else []
+        last = max((line["step"] for line in rollouts), default=0)
         for line in rollouts:
-            when = "first" if line["step"] <= WINDOW else "last" if line["step"] > last - WINDOW else None
-            if when is None:
+            early, late = line["step"] <= WINDOW, line["step"] > last - WINDOW
+            if not early and not late:
                 continue
             decision = re.match(r"<think>[^.]*(\.)", "".join(line["tokens"]))
             place = decision.start(1) if decision else -1
+            sums = {True: 0.0, False: 0.0}
             start = 0
             for token, ratio in zip(line["tokens"], line["log_ratios"]):
                 decides = start <= place < start + len(token)
                 start += len(token)
                 if ratio is not None and abs(ratio) <= CLAMP:
-                    total = sums.setdefault(when, {True: 0.0, False: 0.0})
-                    total[decides] += slope(ratio)
-    for when, total in sums.items():
-        share = total[True] / (total[True] + total[False])
-        print(f"cdpo, {when} {WINDOW} steps: {100 * share:.0f} % of the slopes at the token that decides on thinking")
+                    sums[decides] += slope(ratio) / len(line["tokens"])
+            for when, counts in [("first", early), ("last", late)]:
+                if counts:
+                    total = totals[when].setdefault(seed, {True: 0.0, False: 0.0})
+                    for decides, sum_ in sums.items():
+                        total[decides] += sum_
+    for when, of_seeds in totals.items():
+        shares = [100 * total[True] / (total[True] + total[False]) for total in of_seeds.values()]
+        if shares:
+            each = ", ".join(f"{share:.0f}" for share in shares)
+            mean = sum(shares) / len(shares)
+            print(f"cdpo, {when} {WINDOW} steps: {mean:.0f} % of the slopes at the token that decides on thinking ({each})")
 
 
 def main():
-    runs = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/evidence")
-    seeds = sorted(runs.glob("seed-*"), key=lambda path: int(path.name.removeprefix("seed-")))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="?", type=Path, default=Path("runs/evidence"))
+    runs = parser.parse_args().runs
+    seeds = {int(path.name[5:]): path for path in runs.glob("seed-*") if re.fullmatch(r"seed-[0-9]+", path.name)}
+    seeds = dict(sorted(seeds.items()))
     if not seeds:
         sys.exit(f"{runs}: no folders seed-N, which scripts/evidence.sh makes")
     print_answers(seeds)

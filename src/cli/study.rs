@@ -3,12 +3,14 @@
 use super::output;
 use crate::cli::BadArgument;
 use crate::eval::table::TableStyle;
+use crate::report::Picture;
 use crate::study::Study;
 use crate::study::StudyFile;
 use crate::util::atomic;
 use crate::util::file;
 use anyhow::Result;
 use clap::Args;
+use std::path::Path;
 use std::path::PathBuf;
 
 /// Arguments of `study`.
@@ -44,27 +46,36 @@ pub(super) fn run(args: &StudyArgs) -> Result<super::Outcome> {
         return Err(BadArgument(format!("--runs {runs}: that is a file, not a folder")).into());
     }
     if let Some(out) = &args.out
-        && out.canonicalize().ok() == args.file.canonicalize().ok()
-        && out.exists()
+        && is_same_place(out, &args.file)
     {
         let problem = format!("--out {}: that is the study's own file", out.display());
         return Err(BadArgument(problem).into());
     }
     let study = Study::read(&plan, &args.runs)?;
-    if let Some(path) = &args.out {
-        if let Some(folder) = path.parent() {
-            file::create_folders(folder)?;
-        }
-        atomic::write(path, study.page(&plan)?.as_bytes())?;
-        tracing::info!("page: {}", path.display());
+    if let Some(folder) = args.out.as_ref().and_then(|path| path.parent()) {
+        file::create_folders(folder)?;
     }
+    let mut pictures: Vec<(PathBuf, Picture)> = Vec::new();
     if let Some(folder) = &args.pictures {
         file::create_folders(folder)?;
         for picture in study.pictures() {
             let path = folder.join(format!("{}.svg", picture.id()));
-            atomic::write(&path, picture.file().as_bytes())?;
+            let mut others = [Some(&args.file), args.out.as_ref()].into_iter().flatten();
+            if let Some(other) = others.find(|other| is_same_place(other, &path)) {
+                let (folder, other) = (folder.display(), other.display());
+                let problem = format!("--pictures {folder}: a picture of it would be {other}");
+                return Err(BadArgument(problem).into());
+            }
+            pictures.push((path, picture));
         }
-        tracing::info!("pictures: {}", folder.display());
+    }
+    if let Some(path) = &args.out {
+        atomic::write(path, study.page(&plan)?.as_bytes())?;
+        tracing::info!("page: {}", path.display());
+    }
+    for (path, picture) in &pictures {
+        atomic::write(path, picture.file().as_bytes())?;
+        tracing::info!("picture: {}", path.display());
     }
     if args.json {
         output::json(&study)?;
@@ -77,4 +88,17 @@ pub(super) fn run(args: &StudyArgs) -> Result<super::Outcome> {
         output::text(&study.tables(style))?;
     }
     Ok(super::Outcome::Done)
+}
+
+/// Whether both name the same file, which may not be there yet.
+fn is_same_place(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        if path.exists() {
+            return path.canonicalize().ok();
+        }
+        let path = std::path::absolute(path).ok()?;
+        let folder = path.parent()?.canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    place(one).is_some_and(|one| place(other) == Some(one))
 }

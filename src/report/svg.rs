@@ -42,7 +42,9 @@ pub(super) fn escaped(text: &str) -> String {
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             // No XML has these, not even escaped.
-            letter if letter.is_control() => safe.push(' '),
+            letter if letter.is_control() || matches!(letter, '\u{fffe}' | '\u{ffff}') => {
+                safe.push(' ');
+            }
             letter => safe.push(letter),
         }
     }

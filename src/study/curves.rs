@@ -160,7 +160,12 @@ fn points(
 }
 
 /// The sweeps; each over the seeds that all of its points have, so that a line does not compare other seeds with others.
-pub(super) fn sweeps(study: &StudyFile, rows: &[RowSummary]) -> Vec<Sweep> {
+/// `notes` tells of those that have none.
+pub(super) fn sweeps(
+    study: &StudyFile,
+    rows: &[RowSummary],
+    notes: &mut Vec<String>,
+) -> Vec<Sweep> {
     let accuracy = |name: &Spanned<String>, kind: Kind| -> Option<&Estimate> {
         let row = &rows[study.index(name)];
         row.greedy.as_ref()?.accuracy.get(kind).as_ref()
@@ -172,21 +177,28 @@ pub(super) fn sweeps(study: &StudyFile, rows: &[RowSummary]) -> Vec<Sweep> {
             known
                 .map(|one| one.values.keys().copied().collect::<BTreeSet<u64>>())
                 .reduce(|seeds, others| &seeds & &others)
-                .unwrap_or_default()
         };
+        if PANELS
+            .iter()
+            .any(|kind| in_common(*kind).is_some_and(|seeds| seeds.is_empty()))
+        {
+            notes.push(format!(
+                "{}: no seed has all of its points, so it is not drawn",
+                plan.title
+            ));
+        }
         let of_kind = |kind: Kind| {
-            let seeds = in_common(kind);
+            let seeds = in_common(kind).unwrap_or_default();
             let curve = move |series: &SweepSeries| SweepCurve {
                 label: series.label.clone(),
                 kind,
-                points: series
-                    .points
-                    .iter()
+                points: in_order(series)
+                    .into_iter()
                     .filter_map(|(value, name)| {
                         Some(SweepPoint {
                             value: *value.get_ref(),
                             row: rows[study.index(name)].name.clone(),
-                            estimate: accuracy(name, kind)?.of(&seeds),
+                            estimate: accuracy(name, kind)?.of(&seeds)?,
                         })
                     })
                     .collect(),
@@ -201,6 +213,13 @@ pub(super) fn sweeps(study: &StudyFile, rows: &[RowSummary]) -> Vec<Sweep> {
         }
     };
     study.sweeps.iter().map(sweep).collect()
+}
+
+/// A line goes from the lowest value to the highest, however the file lists them.
+fn in_order(series: &SweepSeries) -> Vec<&(Spanned<f64>, Spanned<String>)> {
+    let mut points: Vec<_> = series.points.iter().collect();
+    points.sort_by(|(one, _), (other, _)| one.get_ref().total_cmp(other.get_ref()));
+    points
 }
 
 /// The log-ratios of the study's row; none where no training has logged them, of which `notes` tells.

@@ -77,14 +77,19 @@ impl Estimate {
         Some(estimate)
     }
 
-    /// Of these `seeds` only, where there are any of them and others besides.
-    pub(super) fn of(&self, seeds: &BTreeSet<u64>) -> Self {
+    /// Over these `seeds` only; none where it has none of them.
+    pub(super) fn of(&self, seeds: &BTreeSet<u64>) -> Option<Self> {
         let values = self.values.iter().filter(|(seed, _)| seeds.contains(seed));
-        let values: BTreeMap<u64, f64> = values.map(|(seed, value)| (*seed, *value)).collect();
-        if values.len() == self.values.len() {
-            return self.clone();
-        }
-        Self::over_seeds(values).unwrap_or_else(|| self.clone())
+        Self::over_seeds(values.map(|(seed, value)| (*seed, *value)))
+    }
+
+    /// The lowest and the highest seed's value.
+    pub(super) fn range(&self) -> (f64, f64) {
+        let values = || self.values.values().copied();
+        (
+            values().fold(f64::INFINITY, f64::min),
+            values().fold(f64::NEG_INFINITY, f64::max),
+        )
     }
 
     /// The ends of the interval.

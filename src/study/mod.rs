@@ -61,13 +61,14 @@ impl Study {
         notes.extend(runs.equal_questions());
         notes.extend(runs.notes(file));
         let ratios = file.ratios.as_ref();
+        let sweeps = curves::sweeps(file, &rows, &mut notes);
         Ok(Self {
             title: file.title.clone(),
             summary: words::primary(comparisons.first(), &rows, file.planned_seeds()),
             window: file.window(),
             seeds: runs.seeds.iter().map(|(seed, _)| *seed).collect(),
             curves: curves::curves(file, &runs),
-            sweeps: curves::sweeps(file, &rows),
+            sweeps,
             ratios: ratios.and_then(|plan| curves::ratios(file, plan, &runs, &mut notes)),
             rows,
             comparisons,

@@ -165,6 +165,16 @@ fn of_curves(curves: &[Curve], kind: Kind, looks: &Looks) -> Vec<Series> {
     series.collect()
 }
 
+/// A point of a sweep. Of one or two seeds their values say more than an interval.
+fn of_seeds(x: f64, estimate: &Estimate) -> Point {
+    let mut point = in_percent(x, estimate);
+    if estimate.values.len() < 3 {
+        let (low, high) = estimate.range();
+        point.interval = (low < high).then_some((100.0 * low, 100.0 * high));
+    }
+    point
+}
+
 fn in_percent(x: f64, estimate: &Estimate) -> Point {
     Point {
         x,
@@ -221,18 +231,28 @@ fn sweep_figure(sweep: &Sweep, index: usize, looks: &Looks) -> Figure {
             points: series
                 .points
                 .iter()
-                .map(|point| in_percent(point.value, &point.estimate))
+                .map(|point| of_seeds(point.value, &point.estimate))
                 .collect(),
         });
         series.collect()
     };
     let points = sweep.series.iter().flat_map(|series| &series.points);
     let ends = points.clone().flat_map(|point| {
-        let point = in_percent(point.value, &point.estimate);
+        let point = of_seeds(point.value, &point.estimate);
         let (low, high) = point.interval.unwrap_or((point.y, point.y));
         [low, point.y, high]
     });
     let ticks: Vec<f64> = points.map(|point| point.value).collect();
+    let first = sweep.series.iter().find_map(|series| series.points.first());
+    let seeds: Vec<String> = first.map_or_else(Vec::new, |point| {
+        let seeds = point.estimate.values.keys();
+        seeds.map(u64::to_string).collect()
+    });
+    let whiskers = match seeds.len() {
+        0 | 1 => "",
+        2 => "; bars reach from one seed to the other",
+        _ => "; bars are 95 % t intervals over them",
+    };
     let pictures = PANELS.map(|kind| {
         Chart {
             id: format!("sweep-{index}-{}", kind.as_str()),
@@ -261,8 +281,9 @@ fn sweep_figure(sweep: &Sweep, index: usize, looks: &Looks) -> Figure {
     Figure {
         title: sweep.title.clone(),
         caption: format!(
-            "Greedy accuracy on the evaluation's questions against {}; intervals are 95 %, over the seeds that all points have.",
-            sweep.axis
+            "Greedy accuracy on the evaluation's questions against {}, over the seeds that all points have: {}{whiskers}.",
+            sweep.axis,
+            seeds.join(", ")
         ),
         pictures: pictures.to_vec(),
     }

@@ -34,8 +34,8 @@ pub(super) struct RowRuns {
     pub(super) training: Result<Training, Absent>,
     pub(super) greedy: Option<Evaluation>,
     pub(super) sampled: Option<Evaluation>,
-    /// The greedy evaluation has begun, and is not finished.
-    begun: bool,
+    /// Whether there is a folder of its greedy and of its sampled evaluation, finished or not.
+    begun: [bool; 2],
 }
 
 /// A finished evaluation.
@@ -134,7 +134,7 @@ impl Runs {
             if seeds_of.len() > 1 {
                 let lengths = seeds_of
                     .iter()
-                    .map(|(steps, seeds)| format!("{steps} steps in seeds {}", seeds.join(", ")));
+                    .map(|(steps, seeds)| format!("{steps} steps in {}", in_words(seeds)));
                 notes.push(format!(
                     "{label} is trained for different lengths: {}",
                     lengths.collect::<Vec<_>>().join("; ")
@@ -202,7 +202,7 @@ impl Runs {
             .collect();
         let mut lines = Vec::new();
         if !absent.is_empty() {
-            lines.push(format!("in no seed: {}", absent.join(", ")));
+            lines.push(format!("in no seed: {}", absent.join("; ")));
         }
         for (index, row) in study.rows.iter().enumerate() {
             if begun(index) {
@@ -216,7 +216,7 @@ impl Runs {
     fn missing_of(&self, index: usize, row: &Row) -> Vec<String> {
         let others = || self.row(index).map(|(_, other)| other);
         let is_trained = others().any(|other| !matches!(other.training, Err(Absent::Missing)));
-        let is_sampled = others().any(|other| other.sampled.is_some());
+        let is_sampled = others().any(|other| other.begun[1]);
         let mut lacks: Vec<(String, &str, Vec<u64>)> = Vec::new();
         for (seed, runs) in self.row(index) {
             let mut add = |what: String, folder: &'static str| match lacks
@@ -227,7 +227,8 @@ impl Runs {
                 None => lacks.push((what, folder, vec![seed])),
             };
             if !runs.has_begun() {
-                add("nothing yet".to_owned(), "");
+                let folder = if is_trained { "" } else { "eval/" };
+                add("nothing yet".to_owned(), folder);
                 continue;
             }
             match runs.training {
@@ -238,21 +239,25 @@ impl Runs {
                 _ => {}
             }
             match runs.greedy {
-                None if runs.begun => add("evaluation not finished".to_owned(), "eval/"),
+                None if runs.begun[0] => add("evaluation not finished".to_owned(), "eval/"),
                 None => add("no evaluation".to_owned(), "eval/"),
                 Some(_) => {}
             }
-            if runs.sampled.is_none() && is_sampled {
-                add("no finished sampled evaluation".to_owned(), "sampled/");
+            match runs.sampled {
+                None if runs.begun[1] => {
+                    add("sampled evaluation not finished".to_owned(), "sampled/");
+                }
+                None if is_sampled => add("no sampled evaluation".to_owned(), "sampled/"),
+                _ => {}
             }
         }
         let (name, label) = (row.name.get_ref(), &row.label);
         let line = |(what, folder, seeds): (String, &str, Vec<u64>)| match seeds.as_slice() {
-            [seed] => format!("seed {seed}, {label}: {what} (seed-{seed}/{folder}{name})"),
+            [seed] => format!("{label}: {what} in seed {seed} (seed-{seed}/{folder}{name})"),
             seeds => {
                 let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
-                let seeds = seeds.join(", ");
-                format!("seeds {seeds}, {label}: {what} (seed-N/{folder}{name})")
+                let seeds = in_words(&seeds);
+                format!("{label}: {what} in {seeds} (seed-N/{folder}{name})")
             }
         };
         lacks.into_iter().map(line).collect()
@@ -263,7 +268,7 @@ impl RowRuns {
     /// Whether there is anything of it.
     fn has_begun(&self) -> bool {
         let trained = !matches!(self.training, Err(Absent::Missing));
-        trained || self.begun || self.sampled.is_some()
+        trained || self.begun.contains(&true)
     }
 
     fn read(study: &StudyFile, folder: &Path, row: &Row) -> Result<Self, StudyError> {
@@ -271,11 +276,12 @@ impl RowRuns {
         let of_row = |plan: &&RatioPlan| plan.row.get_ref() == name;
         let ratios = study.ratios.as_ref().filter(of_row);
         let greedy = folder.join("eval").join(name);
+        let sampled = folder.join("sampled").join(name);
         Ok(Self {
             training: Training::read(&folder.join(name), thinks, ratios)?,
-            begun: file::exists(&greedy)?,
+            begun: [file::exists(&greedy)?, file::exists(&sampled)?],
             greedy: Evaluation::read(greedy, thinks)?,
-            sampled: Evaluation::read(folder.join("sampled").join(name), thinks)?,
+            sampled: Evaluation::read(sampled, thinks)?,
         })
     }
 }
@@ -329,6 +335,12 @@ fn answers(prediction: &Prediction, rule: AnswerRule, thinks: Option<&str>) -> V
         answer(&one)
     });
     samples.collect()
+}
+
+/// `seed 1`, or `seeds 1, 2`.
+fn in_words(seeds: &[String]) -> String {
+    let plural = if seeds.len() == 1 { "" } else { "s" };
+    format!("seed{plural} {}", seeds.join(", "))
 }
 
 /// The folders `seed-N` in order of N.

@@ -253,7 +253,7 @@ fn answers(
         };
         let estimates = answers.as_ref().and_then(&of);
         let estimate = estimates.and_then(|one| one.get(kind).as_ref());
-        let fewer = estimate.filter(|one| one.values.len() < row.seeds);
+        let fewer = estimate.filter(|one| one.values.len() != row.seeds);
         let seeds = fewer.map_or_else(String::new, |one| format!(" ({})", seeds(one.values.len())));
         format!("{}{seeds}", words::estimate(estimate, 100.0, 1))
     };

@@ -32,12 +32,17 @@ pub(crate) struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Starts a file that will be `path`.
+    /// Starts a file that will be `path`, or what `path` is a link to.
+    ///
+    /// # Errors
+    /// When the disk refuses, and where there is something that is no file, such as a device, which a file would replace.
     pub(crate) fn create(path: &Path) -> Result<Self, FileError> {
-        let (temporary, file) = unused_name(path, WRITING, |name| File::create_new(name))
-            .map_err(|error| FileError::writing(path, error))?;
+        let failed = |error| FileError::writing(path, error);
+        let target = replaceable(path).map_err(failed)?;
+        let (temporary, file) =
+            unused_name(&target, WRITING, |name| File::create_new(name)).map_err(failed)?;
         Ok(Self {
-            path: path.to_owned(),
+            path: target,
             temporary: Some(temporary),
             writer: BufWriter::with_capacity(BUFFER, file),
         })
@@ -184,6 +189,28 @@ pub(crate) fn remove_unfinished(folder: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
+/// The file that a file written as `path` takes the place of.
+fn replaceable(path: &Path) -> io::Result<PathBuf> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else {
+        return Ok(path.to_owned());
+    };
+    if metadata.is_symlink() {
+        return match path.canonicalize() {
+            Ok(target) => replaceable(&target),
+            Err(_) => Err(io::Error::other("it is a link to nothing")),
+        };
+    }
+    if !metadata.is_file() {
+        let what = if metadata.is_dir() {
+            "it is a folder"
+        } else {
+            "it is no file that could be replaced"
+        };
+        return Err(io::Error::other(what));
+    }
+    Ok(path.to_owned())
+}
+
 /// Has `create` put something in the folder of `path`, under a name that starts with `prefix` and that nothing else has:
 /// other threads and processes, of other machines too, may be writing the same file.
 fn unused_name<T>(
@@ -283,6 +310,36 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    /// A device, a pipe or a socket is none that a file may replace, and a link stays one.
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        std::fs::create_dir(path("folder")).unwrap();
+        std::os::unix::fs::symlink("nothing", path("dangling")).unwrap();
+        for (name, problem) in [
+            ("socket", "it is no file that could be replaced"),
+            ("folder", "it is a folder"),
+            ("dangling", "it is a link to nothing"),
+        ] {
+            let error = write(&path(name), b"new").unwrap_err();
+            assert!(error.to_string().ends_with(problem), "{error}");
+        }
+        drop(socket);
+
+        std::fs::write(path("folder/file"), "old").unwrap();
+        std::os::unix::fs::symlink("folder/file", path("link")).unwrap();
+        write(&path("link"), b"new").unwrap();
+        assert_eq!(std::fs::read(path("folder/file")).unwrap(), b"new");
+        assert!(path("link").is_symlink());
+        assert_eq!(
+            names(folder.path()),
+            ["dangling", "folder", "link", "socket"]
+        );
     }
 
     #[test]

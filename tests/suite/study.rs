@@ -321,15 +321,17 @@ fn what_is_missing_is_listed_and_left_out() {
     std::fs::remove_dir_all(path.join("runs/seed-3/grpo")).unwrap();
     training(&path.join("runs/seed-3/cdpo"), true, 3);
     evaluation(&path.join("runs/seed-1/sampled/cdpo"), "s1q", |_| true);
+    std::fs::create_dir_all(path.join("runs/seed-3/sampled/cdpo")).unwrap();
     let study_json = json_of(path);
     assert_eq!(study_json["comparisons"][0]["seeds"], 2);
     assert_eq!(study_json["rows"][2]["training"]["seeds"], 2);
     let missing = study_json["missing"].to_string();
     for line in [
-        "seed 2, CDPO: no evaluation (seed-2/eval/cdpo)",
-        "seeds 2, 3, CDPO: no finished sampled evaluation (seed-N/sampled/cdpo)",
-        "seed 3, GRPO & co: no training (seed-3/grpo)",
-        "seed 3, CDPO: training at step 3 of 4 (seed-3/cdpo)",
+        "CDPO: no evaluation in seed 2 (seed-2/eval/cdpo)",
+        "CDPO: no sampled evaluation in seed 2 (seed-2/sampled/cdpo)",
+        "CDPO: sampled evaluation not finished in seed 3 (seed-3/sampled/cdpo)",
+        "GRPO & co: no training in seed 3 (seed-3/grpo)",
+        "CDPO: training at step 3 of 4 in seed 3 (seed-3/cdpo)",
     ] {
         assert!(missing.contains(line), "{line}: {missing}");
     }
@@ -337,7 +339,7 @@ fn what_is_missing_is_listed_and_left_out() {
     assert!(!missing.contains("base"), "{missing}");
     let text = study(path, &[]).unwrap();
     assert!(
-        text.contains("missing: seed 2, CDPO: no evaluation"),
+        text.contains("missing: CDPO: no evaluation in seed 2"),
         "{text}"
     );
 }
@@ -356,8 +358,8 @@ fn what_several_seeds_lack_is_one_line() {
     assert_eq!(
         json_of(path)["missing"],
         json!([
-            "seeds 2, 3, GRPO & co: nothing yet (seed-N/grpo)",
-            "seeds 2, 3, CDPO: no evaluation (seed-N/eval/cdpo)",
+            "GRPO & co: nothing yet in seeds 2, 3 (seed-N/grpo)",
+            "CDPO: no evaluation in seeds 2, 3 (seed-N/eval/cdpo)",
         ])
     );
 }
@@ -428,6 +430,61 @@ fn a_sweep_is_over_the_seeds_that_all_points_have() {
         &read["rows"][2]["greedy"]["accuracy"]["inferential"]["mean"],
         0.8,
     );
+}
+
+#[test]
+fn a_sweep_of_no_common_seed_is_not_drawn() {
+    let folder = made();
+    let path = folder.path();
+    for (seed, row) in [(1, "grpo"), (2, "grpo"), (3, "cdpo")] {
+        std::fs::remove_dir_all(path.join(format!("runs/seed-{seed}/eval/{row}"))).unwrap();
+    }
+    let read = json_of(path);
+    let series = read["sweeps"][0]["series"].as_array().unwrap();
+    assert!(series.iter().all(|one| one["points"] == json!([])));
+    let notes = read["notes"].to_string();
+    let note = "Strength: no seed has all of its points, so it is not drawn";
+    assert!(notes.contains(note), "{notes}");
+}
+
+#[test]
+fn a_sweep_of_two_seeds_shows_both_and_goes_upwards() {
+    let folder = made();
+    let path = folder.path();
+    std::fs::remove_dir_all(path.join("runs/seed-3/eval/grpo")).unwrap();
+    let swapped = STUDY.replace(
+        "[[0.0, \"grpo\"], [0.1, \"cdpo\"]]",
+        "[[0.1, \"cdpo\"], [0.0, \"grpo\"]]",
+    );
+    assert_ne!(swapped, STUDY);
+    write(&path.join("study.toml"), &swapped);
+    assert_eq!(
+        json_of(path)["sweeps"][0]["series"][1]["points"][0]["row"],
+        "grpo"
+    );
+    study(path, &["--out", "page.html"]).unwrap();
+    let page = std::fs::read_to_string(path.join("page.html")).unwrap();
+    let caption =
+        "over the seeds that all points have: 1, 2; bars reach from one seed to the other.";
+    assert!(page.contains(caption), "{page}");
+}
+
+#[test]
+fn what_is_written_takes_the_place_of_nothing_else() {
+    let folder = made();
+    let path = folder.path();
+    let refused = study(path, &["--out", "p/ratios.svg", "--pictures", "p"]).unwrap_err();
+    assert!(refused.contains("--pictures p: a picture of it would be p/ratios.svg"));
+    assert!(!path.join("p/ratios.svg").exists());
+    let plan = std::fs::read(path.join("study.toml")).unwrap();
+    for own in ["study.toml", "./study.toml", "runs/../study.toml"] {
+        let refused = study(path, &["--out", own]).unwrap_err();
+        assert!(
+            refused.contains("that is the study's own file"),
+            "{refused}"
+        );
+    }
+    assert_eq!(std::fs::read(path.join("study.toml")).unwrap(), plan);
 }
 
 #[test]
@@ -512,7 +569,7 @@ fn trainings_that_are_not_what_they_seem_are_noted() {
     for note in [
         "seed 1, CDPO: no train.steps in its config.toml, so whether its 4 steps are all is not known",
         "seed 2, CDPO: no completions in its rollouts.jsonl",
-        "GRPO & co is trained for different lengths: 3 steps in seeds 3; 4 steps in seeds 1, 2",
+        "GRPO & co is trained for different lengths: 3 steps in seed 3; 4 steps in seeds 1, 2",
         "GRPO & co: the first and the last 2 of 3 steps overlap",
     ] {
         assert!(notes.contains(note), "{note}: {notes}");

@@ -179,11 +179,12 @@ sharper() {
 # Other lengths, bias models and coefficients.
 variations() {
   train grpo-long train-cdpo grpo --set train.steps=$((3 * steps))
-  train bias-full train-bias bias --set "data.questions=$world/train_questions.json"
-  against cdpo-full "$(checkpoint bias-full)" repel $coefficient
   for value in 0.01 0.03; do
     against "cdpo-$value" "$(checkpoint bias)" repel $value
   done
+  train bias-full train-bias bias --set "data.questions=$world/train_questions.json"
+  against cdpo-full "$(checkpoint bias-full)" repel $coefficient
+  against cdpo-long "$(checkpoint bias)" repel $coefficient --set train.steps=$((3 * steps))
 }
 
 # Fewer questions, and other shares of those that a glance answers.

@@ -6,7 +6,7 @@
 #   scripts/evidence.sh [--quick | --all] [--seeds N] [--base DIR] [--out DIR] [--binary FILE] [--yes]
 #
 #   --quick          two seeds of the four models of the claim and no controls, in a seventh of the time
-#   --all            also what is tried besides, with the first two seeds: sharper repulsions and sweeps; nearly twice the time
+#   --all            also what is tried besides, with the first two seeds: sharper repulsions and sweeps; twice the time
 #   --seeds N        seeds of the claim and its controls (default 5, at most 99)
 #   --base DIR       another base model than data/mini, such as one that scripts/make_mini_base.sh has made with other answers
 #   --out DIR        default runs/evidence

@@ -197,7 +197,10 @@ fn replaceable(path: &Path) -> io::Result<PathBuf> {
     if metadata.is_symlink() {
         return match path.canonicalize() {
             Ok(target) => replaceable(&target),
-            Err(_) => Err(io::Error::other("it is a link to nothing")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(io::Error::other("it is a link to nothing"))
+            }
+            Err(error) => Err(error),
         };
     }
     if !metadata.is_file() {
@@ -321,10 +324,12 @@ mod tests {
         let socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
         std::fs::create_dir(path("folder")).unwrap();
         std::os::unix::fs::symlink("nothing", path("dangling")).unwrap();
+        std::os::unix::fs::symlink("circle", path("circle")).unwrap();
         for (name, problem) in [
             ("socket", "it is no file that could be replaced"),
             ("folder", "it is a folder"),
             ("dangling", "it is a link to nothing"),
+            ("circle", "Too many levels of symbolic links (os error 40)"),
         ] {
             let error = write(&path(name), b"new").unwrap_err();
             assert!(error.to_string().ends_with(problem), "{error}");
@@ -338,7 +343,7 @@ mod tests {
         assert!(path("link").is_symlink());
         assert_eq!(
             names(folder.path()),
-            ["dangling", "folder", "link", "socket"]
+            ["circle", "dangling", "folder", "link", "socket"]
         );
     }
 

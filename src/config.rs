@@ -16,6 +16,7 @@ mod model;
 mod objective;
 mod protocol;
 mod schema;
+mod trained;
 mod training;
 mod validate;
 mod verb;
@@ -30,6 +31,7 @@ pub use objective::{
     RewardConfig, SamplingConfig,
 };
 pub use schema::{Choice, MayDiffer, Setting, ValueType};
+pub(crate) use trained::{Departure, TrainedWith};
 pub use training::{
     CheckpointConfig, OptimizerConfig, OptimizerMemory, Schedule, SftConfig, TrainConfig,
 };

@@ -34,13 +34,18 @@ pub(super) struct AskArgs {
     #[arg(long)]
     greedy: bool,
     /// Longest answer in tokens [default: sampling.max_new_tokens]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_tokens: Option<usize>,
     /// Print {text, token_ids, finish} instead of the bare answer
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     settings: ConfigArgs,
+}
+
+fn at_least_one(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse().ok().filter(|&number| number > 0);
+    number.ok_or("must be a whole number of at least 1")
 }
 
 /// What `--json` prints.
@@ -52,7 +57,10 @@ struct Answer<'a> {
 }
 
 pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
-    let mut config = args.settings.load(Verb::Inspect)?;
+    // What is wrong with the settings is said before a model is downloaded.
+    args.settings.load(Verb::Inspect)?;
+    let folder = model_folder(&args.model)?;
+    let mut config = args.settings.load_for_model(Verb::Inspect, &folder)?;
     if let Some(limit) = args.max_tokens {
         config.sampling.max_new_tokens = limit;
     }
@@ -61,7 +69,6 @@ pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
     } else {
         config.sampling.temperature
     };
-    let folder = model_folder(&args.model)?;
     let (_, patches) = video::load_patches(&args.video, &config.video)?;
     let responder = Responder::load(&folder, &config, temperature, 1)?;
     let processor = responder.processor();

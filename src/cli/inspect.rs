@@ -145,9 +145,11 @@ pub(super) fn run(args: &InspectArgs) -> Result<Outcome> {
 }
 
 fn inspect_video(args: &VideoArgs) -> Result<()> {
-    let config = args.settings.load(Verb::Inspect)?;
+    let mut config = args.settings.load(Verb::Inspect)?;
     if let Some(model) = &args.model {
-        let spec = Spec::load(&model_folder(model)?)?;
+        let folder = model_folder(model)?;
+        config = args.settings.load_for_model(Verb::Inspect, &folder)?;
+        let spec = Spec::load(&folder)?;
         anyhow::ensure!(
             spec.vision.patch_dim() == VideoPatches::PATCH_DIM,
             "{model}: its patches have {} values, those made here {}",
@@ -200,8 +202,8 @@ struct PromptView<'a> {
 }
 
 fn inspect_prompt(args: &PromptArgs) -> Result<()> {
-    let config = args.settings.load(Verb::Inspect)?;
     let folder = model_folder(&args.model)?;
+    let config = args.settings.load_for_model(Verb::Inspect, &folder)?;
     let processor =
         Processor::load(&folder)?.with_max_prompt_tokens(config.sampling.max_prompt_tokens);
     let prompt = args.prompt(&config, &processor)?;
@@ -235,8 +237,9 @@ struct ScoredCompletion {
 }
 
 fn inspect_logprobs(args: &LogprobsArgs) -> Result<()> {
-    let config = args.prompt.settings.load(Verb::Inspect)?;
     let folder = model_folder(&args.prompt.model)?;
+    let settings = &args.prompt.settings;
+    let config = settings.load_for_model(Verb::Inspect, &folder)?;
     let device = device::device(&config.model)?;
     let dtype = device::dtype(&config.model);
     let processor =

@@ -2,6 +2,8 @@
 
 use crate::config::Config;
 use crate::config::ConfigError;
+use crate::config::Departure;
+use crate::config::TrainedWith;
 use crate::config::Verb;
 use crate::dist::DistError;
 use crate::dist::rendezvous::Rendezvous;
@@ -12,6 +14,7 @@ use anyhow::Result;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -95,6 +98,36 @@ impl ConfigArgs {
     /// [`ConfigError`], see [`Config::load`].
     pub(crate) fn load(&self, verb: Verb) -> Result<Config, ConfigError> {
         Config::load(self.config.as_deref(), &self.overrides, verb)
+    }
+
+    /// The settings for asking the model in `folder`: as it was trained, unless the file, an argument or a protocol says
+    /// otherwise; what departs is logged.
+    ///
+    /// # Errors
+    /// [`ConfigError`], see [`Config::load`].
+    pub(crate) fn load_for_model(&self, verb: Verb, folder: &Path) -> Result<Config, ConfigError> {
+        let Some(trained) = TrainedWith::read(folder)? else {
+            return self.load(verb);
+        };
+        let file = self.config.as_deref();
+        let (config, departures) =
+            Config::load_for_model(file, &self.overrides, verb, Some(&trained))?;
+        let named: Vec<String> = departures.iter().map(ToString::to_string).collect();
+        let where_from = trained.path().display();
+        if named.is_empty() {
+            tracing::info!("asked as the model was trained ({where_from})");
+        } else if departures.iter().all(Departure::is_by_protocol) {
+            tracing::info!(
+                "the protocol asks otherwise than the model was trained ({where_from}): {}",
+                named.join(", ")
+            );
+        } else {
+            tracing::warn!(
+                "not asked as the model was trained ({where_from}): {}",
+                named.join(", ")
+            );
+        }
+        Ok(config)
     }
 }
 

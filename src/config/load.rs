@@ -1,9 +1,12 @@
 //! From a TOML file and `--set` arguments to a [`Config`], with every mistake named by where it stands and its key.
 
 use super::Config;
+use super::Protocol;
 use super::Setting;
 use super::Verb;
 use super::schema;
+use super::trained::Departure;
+use super::trained::TrainedWith;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -82,6 +85,10 @@ pub enum Origin {
     Line(PathBuf, usize),
     /// A `--set` argument.
     Argument(String),
+    /// What a model's folder says of its training.
+    Model(PathBuf),
+    /// `eval.protocol`, which sets others.
+    Protocol(Protocol),
     /// Nowhere: the default.
     Default,
 }
@@ -91,6 +98,8 @@ impl fmt::Display for Origin {
         match self {
             Self::Line(path, line) => write!(f, "{}:{line}", path.display()),
             Self::Argument(argument) => write!(f, "--set {argument}"),
+            Self::Model(path) => write!(f, "{}", path.display()),
+            Self::Protocol(protocol) => write!(f, "eval.protocol = {:?}", protocol.as_str()),
             Self::Default => write!(f, "default value"),
         }
     }
@@ -109,7 +118,8 @@ impl Origins {
     /// Whether the user wrote this key.
     pub(crate) fn is_set(&self, key: &str) -> bool {
         debug_assert!(schema::find(key).is_some(), "no setting {key}");
-        self.0.contains_key(key)
+        let origin = self.0.get(key);
+        origin.is_some_and(|origin| !matches!(origin, Origin::Model(_)))
     }
 }
 
@@ -123,7 +133,25 @@ impl Config {
         overrides: &[String],
         verb: Verb,
     ) -> Result<Self, ConfigError> {
+        let (config, _) = Self::load_for_model(path, overrides, verb, None)?;
+        Ok(config)
+    }
+
+    /// The same for asking a model: what its training says ([`TrainedWith`]) stands in place of the defaults. Also returns
+    /// what is another than in training, because the file, an argument or a protocol says so.
+    ///
+    /// # Errors
+    /// [`ConfigError`], as [`Config::load`].
+    pub(crate) fn load_for_model(
+        path: Option<&Path>,
+        overrides: &[String],
+        verb: Verb,
+        trained: Option<&TrainedWith>,
+    ) -> Result<(Self, Vec<Departure>), ConfigError> {
         let mut written = Written::default();
+        if let Some(trained) = trained {
+            trained.begin(&mut written)?;
+        }
         if let Some(path) = path {
             written.read_file(path)?;
         }
@@ -133,7 +161,8 @@ impl Config {
         written.check_ranges()?;
         let mut config = written.config(Origin::Default)?;
         config.prepare(verb, &written.origins)?;
-        Ok(config)
+        let departures = trained.map(|trained| trained.departures(&config, &written.origins));
+        Ok((config, departures.unwrap_or_default()))
     }
 
     /// The config as TOML, every value written out.
@@ -170,7 +199,7 @@ impl Config {
     }
 }
 
-fn flatten(prefix: &str, table: &Table, visit: &mut impl FnMut(String, &Value)) {
+pub(super) fn flatten(prefix: &str, table: &Table, visit: &mut impl FnMut(String, &Value)) {
     for (name, value) in table {
         let key = schema::join(prefix, name);
         match value {
@@ -182,7 +211,7 @@ fn flatten(prefix: &str, table: &Table, visit: &mut impl FnMut(String, &Value)) 
 
 /// The settings that a file and `--set` arguments give, each of its type.
 #[derive(Default)]
-struct Written {
+pub(super) struct Written {
     values: BTreeMap<&'static str, Value>,
     origins: Origins,
 }
@@ -202,11 +231,20 @@ impl Written {
             let before = text.get(..span.start).unwrap_or(&text);
             Origin::Line(path.to_path_buf(), 1 + before.matches('\n').count())
         };
-        let document = DeTable::parse(&text).map_err(|error| ConfigError::Syntax {
+        self.read_text(&text, &origin)
+    }
+
+    /// Reads settings as TOML, `origin` saying where a part of the text stands.
+    pub(super) fn read_text(
+        &mut self,
+        text: &str,
+        origin: &impl Fn(Range<usize>) -> Origin,
+    ) -> Result<(), ConfigError> {
+        let document = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
             origin: origin(error.span().unwrap_or(0..0)),
             message: error.message().to_owned(),
         })?;
-        self.read_table("", document.get_ref(), &origin)
+        self.read_table("", document.get_ref(), origin)
     }
 
     fn read_table(

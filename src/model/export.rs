@@ -1,12 +1,18 @@
 //! Writing checkpoints: the hub's layout, names and shards.
 
+use crate::config::Config;
+use crate::config::TrainedWith;
+use crate::config::VideoConfig;
+use crate::config::Wording;
 use crate::model::checkpoint_error::CheckpointError;
 use crate::model::config_file::read_json;
 use crate::model::weights::INDEX;
 use crate::model::weights::NamedTensors;
+use crate::prompt::template::question_text;
 use crate::util::atomic;
 use crate::util::atomic::AtomicFile;
 use crate::util::file;
+use crate::video::plan;
 use candle_core::DType;
 use candle_core::Device;
 use candle_core::Shape;
@@ -55,17 +61,80 @@ pub fn save_folder(
     }
     write_json(&target.join("config.json"), &config)?;
     copy_companions(source, target)?;
+    copy_if_there(TrainedWith::FILE, source, target)?;
     save(weights, target, shard_bytes)
 }
 
 /// Copies tokenizer, processor, template and generation files that `source` has.
 pub(crate) fn copy_companions(source: &Path, target: &Path) -> Result<(), CheckpointError> {
     for name in COMPANIONS {
-        let from = source.join(name);
-        if from.exists() {
-            let bytes = file::read(&from)?;
-            write_file(&target.join(name), &bytes)?;
+        copy_if_there(name, source, target)?;
+    }
+    Ok(())
+}
+
+/// Writes what is needed to ask the model in `folder` as `config` has trained it: `videothinker.json`, and into the video
+/// processor's settings how many frames a clip gives and how large they are, for transformers.
+pub(crate) fn write_training(
+    folder: &Path,
+    config: &Config,
+    step: usize,
+) -> Result<(), CheckpointError> {
+    let prompt = question_text("{question}", Wording::Training);
+    let text =
+        TrainedWith::describe(config, step, prompt).map_err(|error| CheckpointError::Json {
+            path: folder.join(TrainedWith::FILE),
+            reason: error.to_string(),
+        })?;
+    write_file(&folder.join(TrainedWith::FILE), text.as_bytes())?;
+    let nested = folder.join("processor_config.json");
+    if file::exists(&nested)? {
+        let mut all = read_json(&nested)?;
+        if let Some(processor) = all.get_mut("video_processor") {
+            set_frames(processor, &config.video);
+            return write_json(&nested, &all);
         }
+    }
+    // As transformers looks for it; a folder of before there was the first has the second alone.
+    for name in ["video_preprocessor_config.json", "preprocessor_config.json"] {
+        let source = folder.join(name);
+        if file::exists(&source)? {
+            let mut processor = read_json(&source)?;
+            set_frames(&mut processor, &config.video);
+            return write_json(&folder.join("video_preprocessor_config.json"), &processor);
+        }
+    }
+    Ok(())
+}
+
+/// Settings of transformers' `Qwen2VLVideoProcessor`.
+fn set_frames(processor: &mut Value, video: &VideoConfig) {
+    let Some(settings) = processor.as_object_mut() else {
+        return;
+    };
+    // They would go before `size`.
+    settings.remove("min_pixels");
+    settings.remove("max_pixels");
+    settings.remove("image_processor_type");
+    let frame = json!({
+        "video_processor_type": "Qwen2VLVideoProcessor",
+        "size": {
+            "shortest_edge": video.min_pixels,
+            "longest_edge": video.max_pixels.min(plan::FRAME_MAX_PIXELS),
+        },
+        "cap_pixels_per_frame": true,
+        "fps": video.fps,
+        "min_frames": video.min_frames,
+        "max_frames": video.max_frames,
+    });
+    settings.extend(frame.as_object().cloned().into_iter().flatten());
+}
+
+fn copy_if_there(name: &str, source: &Path, target: &Path) -> Result<(), CheckpointError> {
+    let from = source.join(name);
+    if file::exists(&from)? {
+        let bytes = file::read(&from)?;
+        write_file(&target.join(name), &bytes)?;
     }
     Ok(())
 }

@@ -35,6 +35,8 @@ impl StepRecord {
 struct RolloutLine<'a> {
     step: usize,
     question_id: &'a str,
+    /// Its text with its options.
+    question: String,
     /// The paper's split, where known.
     kind: Option<QuestionKind>,
     video: &'a Path,
@@ -92,6 +94,7 @@ pub(super) fn rollout_lines(
             let line = RolloutLine {
                 step,
                 question_id: &group.question.id,
+                question: group.question.text(),
                 kind: group.question.kind,
                 video: &group.question.video,
                 solution: &group.question.solution,

@@ -454,6 +454,7 @@ impl<'a> Trainer<'a> {
     pub(crate) fn save(&self, folder: &Path) -> Result<()> {
         let tensors = self.policy.tensors();
         export::save_folder(&tensors, &self.source, folder, export::SHARD_BYTES)?;
+        export::write_training(folder, self.config, self.state.step)?;
         checkpoint::write_state(folder, &self.state, self.config)?;
         checkpoint::write_optimizer(folder, self.optimizer.state()?)
     }

@@ -15,8 +15,8 @@ pub(crate) const SIZE_FACTOR: usize = PATCH * MERGE;
 /// One side may be at most this many times the other.
 pub(crate) const MAX_RATIO: usize = 200;
 
-/// Most tokens of one frame (`VIDEO_MAX_TOKEN_NUM`).
-const FRAME_MAX_TOKENS: f64 = 768.0;
+/// Most pixels of one frame, whatever `video.max_pixels` allows (`VIDEO_MAX_TOKEN_NUM`).
+pub(crate) const FRAME_MAX_PIXELS: usize = 768 * SIZE_FACTOR * SIZE_FACTOR;
 /// Most tokens of one clip (`MODEL_SEQ_LEN` × 0.9).
 const CLIP_MAX_TOKENS: f64 = 128_000.0;
 
@@ -74,7 +74,7 @@ pub(crate) fn frame_max_pixels(count: usize, config: &VideoConfig) -> f64 {
     let token = (SIZE_FACTOR * SIZE_FACTOR) as f64;
     let share = CLIP_MAX_TOKENS * token * 0.9 / count as f64 * TEMPORAL_PATCH as f64;
     let floor = (config.min_pixels as f64 * 1.05).floor();
-    let limit = (FRAME_MAX_TOKENS * token).min(share).max(floor);
+    let limit = (FRAME_MAX_PIXELS as f64).min(share).max(floor);
     limit.min(config.max_pixels as f64)
 }
 

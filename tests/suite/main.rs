@@ -35,6 +35,7 @@ mod reuse;
 mod run;
 mod runs;
 mod study;
+mod trained;
 mod training_files;
 mod video;
 mod world;

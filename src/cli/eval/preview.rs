@@ -1,6 +1,5 @@
 //! `eval run --dry-run`: what would be asked, as the model reads it, before any weights are loaded.
 
-use super::shared::model_folder;
 use super::shared::read_askable;
 use crate::cli::output;
 use crate::config::BadVideoPolicy;
@@ -18,6 +17,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::path::PathBuf;
 
 /// Arguments of `eval run --dry-run`.
@@ -80,16 +80,14 @@ struct PreviewTurn {
 /// that all can be asked and their clips exist.
 pub(super) fn preview(
     config: &Config,
-    model: Option<&str>,
+    model: Option<&Path>,
     count: usize,
     json: bool,
 ) -> Result<()> {
     let mut questions = draw(read_askable(config)?, &config.data, config.seed)?;
     locate(&mut questions, &config.data)?;
     let format = PromptFormat::new(&config.eval)?;
-    let processor = model
-        .map(|model| anyhow::Ok(Processor::load(&model_folder(model)?)?))
-        .transpose()?;
+    let processor = model.map(Processor::load).transpose()?;
     let shown = describe(config, &questions, &format, processor.as_ref(), count)?;
     if json {
         output::json(&shown)?;

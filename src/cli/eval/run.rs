@@ -18,6 +18,7 @@ use crate::eval::prompt_format::PromptFormat;
 use crate::eval::responder::Responder;
 use crate::eval::subtitles::Subtitles;
 use crate::util::console::Progress;
+use crate::util::file;
 use crate::video::ClipLoader;
 use crate::video::Prefetcher;
 use anyhow::Context;
@@ -49,10 +50,14 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: &RunArgs) -> Result<()> {
     if args.preview.dry_run {
         // Questions can be looked at before the clips are here.
-        let config = args.settings.load(Verb::Inspect)?;
+        let mut config = args.settings.load(Verb::Inspect)?;
+        let folder = args.model.as_deref().map(model_folder).transpose()?;
+        if let Some(folder) = &folder {
+            config = args.settings.load_for_model(Verb::Inspect, folder)?;
+        }
         return preview(
             &config,
-            args.model.as_deref(),
+            folder.as_deref(),
             args.preview.show,
             args.print.json,
         );
@@ -64,11 +69,23 @@ pub(super) fn run(args: &RunArgs) -> Result<()> {
 }
 
 fn evaluate(args: &RunArgs, model: &str) -> Result<()> {
-    let config = args.settings.load(Verb::Eval)?;
+    // What is wrong with the settings is said before a model is downloaded.
+    args.settings.load(Verb::Eval)?;
     let folder = model_folder(model)?;
+    let config = args.settings.load_for_model(Verb::Eval, &folder)?;
     let questions = read_askable(&config)?;
     let dataset = Dataset::new(questions, &config.data, config.seed)?;
-    let out = args.out.as_deref().unwrap_or(&config.output_dir);
+    let out = match &args.out {
+        Some(out) => out,
+        None if file::exists(&config.output_dir.join("checkpoints"))? => {
+            let run = config.output_dir.display();
+            let problem = format!(
+                "output_dir = {run} is a training run: say where the answers go, such as --out {run}/eval"
+            );
+            return Err(BadArgument(problem).into());
+        }
+        None => &config.output_dir,
+    };
     let settings = Settings::new(&config, model, &folder, &dataset)?;
     for remark in &settings.remarks {
         tracing::info!("protocol {}: {remark}", settings.protocol);

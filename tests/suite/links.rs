@@ -43,8 +43,8 @@ fn documents() -> Vec<String> {
         .collect()
 }
 
-/// Those that say what is so now, and the comments that do; the others tell what was.
-fn guides() -> Vec<(String, String)> {
+/// Those that say what is so now, and the comments that do, by path; the others tell what was.
+pub(crate) fn guides() -> Vec<(String, String)> {
     let mut documents = documents();
     documents.retain(|name| !["CHANGELOG.md", "dev/LOG.md"].contains(&name.as_str()));
     let texts = documents.into_iter().map(|name| {

@@ -60,3 +60,48 @@ fn headings_are_named_alike_by_github_and_mdbook() {
         }
     }
 }
+
+/// The text of every string of the source, more or less: lines that go on are joined, signs written as they print.
+fn source() -> String {
+    fn collect(folder: &Path, text: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, text);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                let file = std::fs::read_to_string(&path).unwrap();
+                for line in file.lines() {
+                    match line.strip_suffix('\\') {
+                        Some(begun) => *text += begun.trim_start(),
+                        None => *text += &format!("{}\n", line.trim_start()),
+                    }
+                }
+            }
+        }
+    }
+    let mut text = String::new();
+    collect(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut text,
+    );
+    text.replace("\\\"", "\"")
+        .replace("{{", "{")
+        .replace("}}", "}")
+}
+
+#[test]
+fn the_messages_that_troubleshooting_explains_are_those_of_the_program() {
+    let source = source();
+    let page = read("docs/troubleshooting.md");
+    let cells = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut found = 0;
+    for cell in cells.filter_map(|rest| rest.split(" | ").next()) {
+        let message = cell.trim_matches(['`', ' ']);
+        // What is different each time stands as …, and is not looked for.
+        for piece in message.split('…').map(str::trim) {
+            found += 1;
+            assert!(source.contains(piece), "nothing says {piece:?}: {message}");
+        }
+    }
+    assert!(found > 50, "{found}");
+}

@@ -4,9 +4,9 @@
     python scripts/make_readme_picture.py --binary target/release/videothinker --world runs/mini/world \\
         --base runs/mini/eval/grpo --cdpo runs/mini/eval/cdpo --out docs/picture.png
 
-Needs Pillow and numpy. The question is picked by rule, so equal runs give an equal picture: of the inferential questions that
---base answers wrong after telling what is seen and --cdpo right after thinking the object away, both with the right
-verdicts on what they tell, the one with the most to see (the clip that changes most) among the shortest.
+Needs Pillow (10.1 or later) and numpy. The question is picked by rule, so equal runs give an equal picture: of the inferential
+questions that --base answers wrong after telling what is seen, and --cdpo right after thinking the object away, those that
+are shortest to read, and of these the one whose clip changes most.
 """
 
 import argparse

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Twice the width at which pages show it.
 WIDTH, MARGIN, GAP = 1600, 40, 24
-INK, FAINT, PAPER, LINE = "#1f2328", "#59636e", "#ffffff", "#d0d7de"
+INK, PAPER, LINE = "#1f2328", "#ffffff", "#d0d7de"
 WRONG, RIGHT = ("#fff1f0", "#b42318"), ("#effaf3", "#1a7f37")
 CANDIDATES = 40
 

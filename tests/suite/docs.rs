@@ -23,9 +23,7 @@ fn config_sections() -> String {
         if open != Some(table) {
             let title =
                 table.map_or_else(|| "Of the run".to_owned(), |table| format!("`[{table}]`"));
-            text += &format!(
-                "\n## {title}\n\n| key | values | default | meaning |\n| --- | --- | --- | --- |\n"
-            );
+            text += &format!("\n## {title}\n\n| key | default | meaning |\n| --- | --- | --- |\n");
             open = Some(table);
         }
         let default = setting.default_in_toml();
@@ -35,10 +33,12 @@ fn config_sections() -> String {
             let doc = choice.doc.trim_end_matches('.');
             meaning += &format!("<br>• `{}`: {doc}", choice.word);
         }
+        if setting.choices().is_empty() {
+            meaning += &format!("<br>*{}*", setting.value_in_brief());
+        }
         text += &format!(
-            "| `{}` | {} | {default} | {} |\n",
+            "| `{}` | {default} | {} |\n",
             setting.key,
-            setting.value_in_brief(),
             meaning.replace('|', "\\|")
         );
     }

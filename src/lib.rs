@@ -1,7 +1,7 @@
 //! videothinker: trains a video-language model to reason instead of taking perceptual shortcuts.
 //!
-//! The README says what the program does and how to use it; this is where to start reading the code. Modules import
-//! only from modules earlier in this list:
+//! The README says what the program does, and the book in `docs/` how to use it; this is where to start reading the
+//! code. Modules import only from modules earlier in this list:
 //!
 //! - [`util`]: files, locks, hashes, the terminal. [`config`]: every setting. [`data`]: [`data::Question`] and the order a run takes them in.
 //! - [`video`]: a clip becomes [`video::VideoPatches`]. [`synthetic`]: the miniature world.

@@ -1,4 +1,4 @@
-//! Every setting as its field declares it: type, range, default, meaning. The loader, `--set`, hints, the README's table,
+//! Every setting as its field declares it: type, range, default, meaning. The loader, `--set`, hints, the book's tables,
 //! `inspect config` and the schema for editors read it here and nowhere else.
 
 use super::Config;

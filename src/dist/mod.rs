@@ -29,7 +29,7 @@ pub(crate) mod rendezvous;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DistError {
     /// The environment names ranks, but not completely.
-    #[error("{variable}{problem}; torchrun and srun set it, see the README on several GPUs")]
+    #[error("{variable}{problem}; torchrun and srun set it, see docs/clusters.md")]
     Environment {
         variable: String,
         /// What is wrong with it.

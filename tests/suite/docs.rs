@@ -1,7 +1,9 @@
-//! The README says what the program does: every setting, every command and every flag it names.
+//! What is generated in the documents is what the program says, and every command line in them is one.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::process::Stdio;
+use std::sync::LazyLock;
 use videothinker::config::{
     BiasPlacement, Config, ConfigError, OptimizerMemory, Setting, ValueType, Verb,
 };
@@ -12,54 +14,59 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// The configuration table as it should stand in the README.
-fn config_table() -> String {
-    let mut text =
-        String::from("| key | values | default | meaning |\n| --- | --- | --- | --- |\n");
+/// A section for each table of the configuration, as it should stand in the book.
+fn config_sections() -> String {
+    let mut text = String::new();
+    let mut open = None;
     for setting in Config::settings() {
+        let table = setting.key.split_once('.').map(|(table, _)| table);
+        if open != Some(table) {
+            let title =
+                table.map_or_else(|| "Of the run".to_owned(), |table| format!("`[{table}]`"));
+            text += &format!("\n## {title}\n\n| key | default | meaning |\n| --- | --- | --- |\n");
+            open = Some(table);
+        }
         let default = setting.default_in_toml();
         let default = default.map_or_else(|| "–".to_owned(), |value| format!("`{value}`"));
         let mut meaning = setting.doc.clone();
-        for (index, choice) in setting.choices().iter().enumerate() {
-            meaning.push_str(if index == 0 { "<br>" } else { " · " });
+        for choice in setting.choices() {
             let doc = choice.doc.trim_end_matches('.');
-            meaning += &format!("`{}`: {doc}", choice.word);
+            meaning += &format!("<br>• `{}`: {doc}", choice.word);
+        }
+        if setting.choices().is_empty() {
+            meaning += &format!("<br>*{}*", setting.value_in_brief());
         }
         text += &format!(
-            "| `{}` | {} | {default} | {} |\n",
+            "| `{}` | {default} | {} |\n",
             setting.key,
-            setting.value_in_brief(),
             meaning.replace('|', "\\|")
         );
     }
-    text
+    text + "\n"
 }
 
 #[test]
-fn the_configuration_table_is_that_of_the_program() {
-    check_table("config", &config_table());
+fn the_configuration_page_is_that_of_the_program() {
+    check_part("docs/configuration.md", "config", &config_sections());
 }
 
-/// Compares what stands between the README's marks `name` with `wanted`, or puts it there.
-fn check_table(name: &str, wanted: &str) {
-    // Tests that write the file take turns.
-    static WRITING: Mutex<()> = Mutex::new(());
-    let _turn = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    let readme = read("README.md");
+/// Compares what stands between the marks `name` of a file with `wanted`, or puts it there.
+fn check_part(file: &str, name: &str, wanted: &str) {
+    let text = read(file);
     let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
-    let (before, rest) = readme.split_once(&open).unwrap();
-    let (table, after) = rest.split_once(&close).unwrap();
-    if std::env::var_os("UPDATE_README").is_some() {
-        // The other tests read the file at the same time.
+    let (before, rest) = text.split_once(&open).unwrap();
+    let (part, after) = rest.split_once(&close).unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        // Other tests read the file at the same time.
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let temporary = folder.join("README.md.tmp");
+        let temporary = folder.join(format!("{file}.tmp"));
         std::fs::write(&temporary, format!("{before}{open}{wanted}{close}{after}")).unwrap();
-        std::fs::rename(temporary, folder.join("README.md")).unwrap();
+        std::fs::rename(temporary, folder.join(file)).unwrap();
         return;
     }
     assert_eq!(
-        table, wanted,
-        "run UPDATE_README=1 scripts/test.sh --test suite docs"
+        part, wanted,
+        "{file}: run UPDATE_DOCS=1 scripts/test.sh --test suite docs"
     );
 }
 
@@ -71,13 +78,13 @@ fn the_schema_for_editors_is_that_of_the_program() {
         .output()
         .unwrap();
     let schema = String::from_utf8(output.stdout).unwrap();
-    if std::env::var_os("UPDATE_README").is_some() {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/schema.json");
         std::fs::write(file, &schema).unwrap();
     }
     assert!(
         schema == read("configs/schema.json"),
-        "run UPDATE_README=1 scripts/test.sh --test suite docs"
+        "run UPDATE_DOCS=1 scripts/test.sh --test suite docs"
     );
 }
 
@@ -187,7 +194,7 @@ const PLACEMENTS: [(BiasPlacement, &str); 3] = [
     (BiasPlacement::Host, "host"),
 ];
 
-/// The memory table as it should stand in the README.
+/// The memory table as it should stand in the book.
 fn memory_table() -> String {
     let mut text = String::from(
         "| `optimizer.memory` | `model.bias_placement` | weights | optimizer | bias model | gradients | activations | logits | \
@@ -219,11 +226,11 @@ fn memory_table() -> String {
 
 #[test]
 fn the_memory_table_is_what_is_estimated() {
-    check_table("memory", &memory_table());
+    check_part("docs/memory.md", "memory", &memory_table());
 }
 
 #[test]
-fn the_3b_fits_on_the_cards_that_the_readme_names() {
+fn the_3b_fits_on_the_cards_that_the_book_names() {
     // What nvidia-smi reports of them: 49,140 and 24,564 MiB.
     let (card_48, card_24) = (49_140 << 20, 24_564 << 20);
     let peak = |memory, placement| memory_of(memory, placement).peak;
@@ -243,8 +250,11 @@ fn the_3b_fits_on_the_cards_that_the_readme_names() {
     );
 }
 
+/// What `--help` prints behind these words, as wide as it is without a terminal: 100 columns.
 fn help(words: &[&str]) -> String {
-    let output = crate::program().args(words).arg("--help").output().unwrap();
+    let mut command = crate::program();
+    command.args(words).arg("--help").env_remove("COLUMNS");
+    let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(
         output.status.success(),
         "videothinker {} --help fails",
@@ -253,78 +263,152 @@ fn help(words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The command lines in the code blocks of a file: lines that call the program, continued lines joined.
-fn command_lines(text: &str) -> Vec<String> {
-    let joined = text.replace("\\\n", " ");
-    joined
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("videothinker "))
-        .map(|line| {
-            line.split(" #")
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .to_owned()
-        })
-        .collect()
+/// The commands that a help text lists.
+fn listed(help: &str) -> impl Iterator<Item = &str> {
+    let list = help.split("\nCommands:\n").nth(1).unwrap_or_default();
+    let lines = list.lines().take_while(|line| !line.is_empty());
+    // A command stands two spaces in; further in, its description goes on.
+    let entries = lines.filter_map(|line| line.strip_prefix("  "));
+    let names = entries.filter(|entry| !entry.starts_with(' '));
+    names
+        .filter_map(|entry| entry.split_whitespace().next())
+        .filter(|name| *name != "help")
 }
 
-/// Checks that a command and all its flags exist.
-fn check_command(line: &str) {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let nested = ["data", "eval", "inspect"].contains(&words[0]);
-    let verb = &words[..if nested { 2 } else { 1 }];
-    let help = help(verb);
-    for flag in words
-        .iter()
-        .filter(|word| word.starts_with("--") && **word != "--help")
-    {
-        let known = help
-            .split(|c: char| c.is_whitespace() || ",[]<>=".contains(c))
-            .any(|word| word == *flag);
-        assert!(known, "`videothinker {}` has no {flag}", verb.join(" "));
+/// Every command by its words (the program itself by none) with its help, in the order in which they are listed.
+fn commands() -> &'static [(String, String)] {
+    fn collect(words: &[&str], found: &mut Vec<(String, String)>) {
+        let text = help(words);
+        found.push((words.join(" "), text.clone()));
+        for name in listed(&text) {
+            collect(&[words, &[name][..]].concat(), found);
+        }
     }
+    static COMMANDS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
+        let mut found = Vec::new();
+        collect(&[], &mut found);
+        found
+    });
+    &COMMANDS
+}
+
+/// The reference as it should stand in the book: a list of all commands, then what each says of itself.
+fn commands_reference() -> String {
+    let mut list = String::from("| command | |\n| --- | --- |\n");
+    let mut sections = String::new();
+    for (words, help) in &commands()[1..] {
+        let about: Vec<&str> = help.lines().take_while(|line| !line.is_empty()).collect();
+        let anchor = words.replace(' ', "-");
+        list += &format!(
+            "| [`{words}`](#videothinker-{anchor}) | {} |\n",
+            about.join(" ").replace('|', "\\|")
+        );
+        let lines: Vec<&str> = help.trim_end().lines().map(str::trim_end).collect();
+        sections += &format!(
+            "\n### `videothinker {words}`\n\n```text\n{}\n```\n",
+            lines.join("\n")
+        );
+    }
+    format!("\n{list}{sections}\n")
 }
 
 #[test]
-fn every_command_of_the_readme_exists() {
-    let mut lines = command_lines(&read("README.md"));
-    assert!(lines.len() > 10, "{lines:?}");
-    lines.extend(command_lines(&read("data/README.md")));
-    for line in lines {
-        check_command(&line);
-    }
+fn the_commands_page_is_that_of_the_program() {
+    assert!(commands().len() > 20, "{}", commands().len());
+    check_part("docs/commands.md", "commands", &commands_reference());
 }
 
-#[test]
-fn every_command_of_the_program_is_in_the_readme() {
-    let lines = command_lines(&read("README.md"));
-    let listed = |verb: &str| lines.iter().any(|line| line.starts_with(verb));
-    for (parent, prefix) in [
-        (&[][..], ""),
-        (&["data"][..], "data "),
-        (&["eval"][..], "eval "),
-        (&["inspect"][..], "inspect "),
-    ] {
-        let text = help(parent);
-        let commands = text.split("Commands:\n").nth(1).unwrap();
-        for line in commands.lines().take_while(|line| !line.is_empty()) {
-            // A command stands two spaces in; further in, its description goes on.
-            let Some(verb) = line
-                .strip_prefix("  ")
-                .filter(|rest| !rest.starts_with(' '))
-            else {
-                continue;
-            };
-            let verb = verb.split_whitespace().next().unwrap();
-            if verb != "help" {
-                assert!(
-                    listed(&format!("{prefix}{verb}")),
-                    "the README does not show `{prefix}{verb}`"
-                );
+/// The command lines of a text with their line numbers: lines of its blocks that call the program, continued ones joined,
+/// and what its backquotes hold.
+fn command_lines(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((index, line)) = lines.next() {
+        let mut whole = line.trim().to_owned();
+        while let Some(begun) = whole.strip_suffix('\\') {
+            whole = format!("{begun} {}", lines.next().unwrap_or_default().1.trim());
+        }
+        // Another program may start it: `CUDA_VISIBLE_DEVICES=0 videothinker …`, `torchrun … videothinker …`.
+        let is_call = ["videothinker ", "CUDA_", "torchrun "]
+            .iter()
+            .any(|start| whole.starts_with(start));
+        let pieces = whole.split('`').skip(1).step_by(2);
+        let quoted = pieces.filter(|piece| piece.starts_with("videothinker "));
+        let calls = is_call.then_some(whole.as_str()).into_iter().chain(quoted);
+        for call in calls {
+            if let Some((_, arguments)) = call.split_once("videothinker ") {
+                let arguments = arguments.split(" #").next().unwrap_or_default();
+                found.push((index + 1, arguments.trim().to_owned()));
             }
         }
     }
+    found
+}
+
+/// What is wrong with a command line: its command or a flag of it does not exist.
+fn wrong(line: &str, known: &BTreeMap<&str, &str>) -> Option<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let mut depth = 0;
+    while depth < words.len() && known.contains_key(words[..=depth].join(" ").as_str()) {
+        depth += 1;
+    }
+    let command = words[..depth].join(" ");
+    let help = known[command.as_str()];
+    let next = words.get(depth).copied().unwrap_or_default();
+    let is_name = !next.is_empty() && next.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    if is_name && !next.starts_with('-') && help.contains("\nCommands:\n") {
+        return Some(format!("`videothinker {command}` has no `{next}`"));
+    }
+    let mut flags = words[depth..]
+        .iter()
+        .map(|word| word.split('=').next().unwrap_or_default())
+        .filter(|word| word.starts_with("--") && *word != "--help");
+    let is_known = |flag: &str| {
+        help.split(|c: char| c.is_whitespace() || ",[]<>=".contains(c))
+            .any(|word| word == flag)
+    };
+    let unknown = flags.find(|flag| !is_known(flag))?;
+    Some(format!("`videothinker {command}` has no {unknown}"))
+}
+
+#[test]
+fn every_command_line_of_the_documents_exists() {
+    let commands = commands().iter();
+    let known: BTreeMap<&str, &str> = commands.map(|(words, help)| (&**words, &**help)).collect();
+    let mut problems = Vec::new();
+    let mut found = 0;
+    for (document, text) in crate::links::guides() {
+        for (number, line) in command_lines(&text) {
+            found += 1;
+            let problem = wrong(&line, &known);
+            problems
+                .extend(problem.map(|problem| format!("{document}:{number}: {problem}: {line}")));
+        }
+    }
+    assert!(found > 100, "{found}");
+    assert!(problems.is_empty(), "\n{}\n", problems.join("\n"));
+}
+
+#[test]
+fn wrong_command_lines_are_seen() {
+    let known = BTreeMap::from([
+        ("", "Usage\n\nCommands:\n  eval\n"),
+        ("eval", "Usage\n\nCommands:\n  run\n"),
+        ("eval run", "Options:\n  --model <DIR>\n  -h, --help\n"),
+    ]);
+    let said = |line: &str| wrong(line, &known).unwrap_or_default();
+    assert_eq!(said("eval run --model DIR"), "");
+    assert_eq!(said("eval run --model=DIR --help"), "");
+    assert_eq!(said("COMMAND --help"), "");
+    assert_eq!(said("evaluate"), "`videothinker ` has no `evaluate`");
+    assert_eq!(said("eval walk DIR"), "`videothinker eval` has no `walk`");
+    assert_eq!(
+        said("eval run --modle DIR"),
+        "`videothinker eval run` has no --modle"
+    );
+    let text = "see `videothinker eval run`:\n```\nvideothinker eval \\\n  run # now\n```\n";
+    let lines = [(1, "eval run".to_owned()), (3, "eval  run".to_owned())];
+    assert_eq!(command_lines(text), lines);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Modules import only to the left: the README states the order, this test reads it there and checks every file.
+//! Modules import only to the left: `docs/architecture.md` states the order, this test reads it there and checks every file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,13 +8,13 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The modules from left to right, from the one README line that starts with `util → `.
+/// The modules from left to right, from the one line there that starts with `util → `.
 fn import_order() -> Vec<String> {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let line = readme
+    let page = std::fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let line = page
         .lines()
         .find(|line| line.starts_with("`util → "))
-        .expect("the README states the import order");
+        .expect("docs/architecture.md states the import order");
     line.trim_matches('`')
         .split(" → ")
         .map(str::to_owned)
@@ -90,7 +90,7 @@ fn modules_import_only_to_their_left() {
         }
         assert!(
             rank.contains_key(module),
-            "`{module}` is missing in the README's import order"
+            "`{module}` is missing in the import order of docs/architecture.md"
         );
         checked += 1;
         let text = std::fs::read_to_string(&path).unwrap();

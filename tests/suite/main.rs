@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod benchmarks;
+mod book;
 mod check;
 mod composed;
 mod corrupt;

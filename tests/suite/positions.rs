@@ -175,7 +175,7 @@ fn the_spatial_rule_parts_from_it_only_where_time_is_longer() {
     assert!(parted > 30, "{parted} cases");
 }
 
-/// 10 of 128 frames at 25 a second, as the paper's settings take them: the README says so.
+/// 10 of 128 frames at 25 a second, as the paper's settings take them: docs/differences.md says so.
 #[test]
 fn a_clevrer_clip_has_the_same_positions_with_the_authors_second() {
     let spec = Spec::load(&golden_path("model/tiny")).unwrap();

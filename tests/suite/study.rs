@@ -715,11 +715,11 @@ fn mistakes_in_the_file_are_named_by_line_and_key() {
 }
 
 #[test]
-fn the_file_in_the_readme_is_one() {
+fn the_file_in_the_book_is_one() {
     let folder = made();
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(readme).unwrap();
-    let (_, rest) = readme.split_once("```toml\ntitle = ").unwrap();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/evaluation.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, rest) = page.split_once("```toml\ntitle = ").unwrap();
     let (file, _) = rest.split_once("```").unwrap();
     write(
         &folder.path().join("study.toml"),

@@ -173,7 +173,7 @@ mod tests {
         };
         let one = plan(&config, GpuKind::H200, 1);
         assert!(one.fits && one.assumed.len() == 3, "{one}");
-        // The README's table, of the same lengths.
+        // The table in docs/memory.md, of the same lengths.
         assert!((69e9..72e9).contains(&(one.memory.peak as f64)), "{one}");
         let full = plan(&config, GpuKind::A6000, 2);
         assert!(

@@ -127,13 +127,13 @@ fn a_trained_model_is_evaluated_in_the_words_of_its_training() {
     };
     let (scores, said) = evaluated(&["--out", "as_trained"]);
     assert!(said.contains("asked as the model was trained"), "{said}");
-    assert_eq!(scores["settings"]["wording"], "training", "{scores}");
+    assert_eq!(scores["wording"], "training", "{scores}");
     let (scores, said) = evaluated(&["--out", "protocol", "--set", "eval.protocol=authors"]);
     assert!(
         said.contains("the protocol asks otherwise than the model was trained"),
         "{said}"
     );
-    assert_ne!(scores["settings"]["wording"], "training", "{scores}");
+    assert_ne!(scores["wording"], "training", "{scores}");
     let (_, said) = evaluated(&["--out", "wording", "--set", "eval.wording=evaluation"]);
     assert!(
         said.contains("eval.wording = \"evaluation\" instead of \"training\""),

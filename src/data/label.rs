@@ -38,6 +38,11 @@ impl KindCounts {
         counts
     }
 
+    /// All questions.
+    pub(crate) fn total(&self) -> usize {
+        self.observational + self.inferential + self.without
+    }
+
     /// The share of observational ones among those that have a kind.
     pub(crate) fn observational_share(&self) -> Option<f64> {
         let with = self.observational + self.inferential;

@@ -33,6 +33,7 @@ pub use answer::Answer;
 pub(crate) use clip_file::{ClipFacts, folder_images};
 pub(crate) use clip_paths::locate;
 pub use dataset::Dataset;
+pub(crate) use draw::WITHOUT_KIND;
 pub use draw::{draw, too_few};
 pub(crate) use fragment::{Fragment, Span};
 pub use impossible::{Finding, Flaw, impossible_answers};

@@ -13,6 +13,7 @@ use crate::config::Verb;
 use crate::config::Wording;
 use crate::data::Dataset;
 use crate::data::Question;
+use crate::data::QuestionWriter;
 use crate::data::label::FieldRule;
 use crate::data::label::KindCounts;
 use crate::data::label::field_names;
@@ -164,6 +165,8 @@ pub(super) fn run(args: &LabelArgs) -> Result<Outcome> {
         return Err(BadArgument(problem.into()).into());
     }
     check_flags(args)?;
+    // Before a model is asked for hours.
+    drop(QuestionWriter::create(&args.out)?);
     let mut questions = read_questions(&args.questions)?;
     if args.replace {
         for question in &mut questions {

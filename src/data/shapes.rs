@@ -68,19 +68,18 @@ pub(super) fn name_clip(fields: &mut Map<String, Value>) -> Result<(), String> {
         let path = local_path(path)?;
         clip = Some(path.strip_prefix("./").unwrap_or(&path).to_owned());
     }
-    if let Some(videos) = fields.get("videos").filter(|value| !value.is_null()) {
-        let is_empty = videos.as_array().is_some_and(Vec::is_empty);
+    let videos = fields.get("videos").filter(|value| !value.is_null());
+    let is_empty = |value: &&Value| value.as_array().is_some_and(Vec::is_empty);
+    if let Some(videos) = videos.filter(|value| clip.is_none() || !is_empty(value))
+        && let Some(other) = clip_in("videos", videos)?
+    {
         match clip {
-            Some(_) if is_empty => {}
-            Some(ref clip) => match clip_in("videos", videos)? {
-                Some(other) if other != *clip => {
-                    return Err(format!(
-                        "`videos` names {other}, but the clip is {clip}: keep one of them"
-                    ));
-                }
-                _ => {}
-            },
-            None => clip = clip_in("videos", videos)?,
+            Some(clip) if clip != other => {
+                return Err(format!(
+                    "`videos` names {other}, but the clip is {clip}: keep one of them"
+                ));
+            }
+            _ => clip = Some(other),
         }
         fields.shift_remove("videos");
     }

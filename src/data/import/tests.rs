@@ -1,3 +1,5 @@
+//! Records of every project, converted: what becomes a question, and why what is none is none.
+
 use super::*;
 use serde_json::Value;
 use serde_json::json;

@@ -12,6 +12,7 @@ use crate::config::Wording;
 use crate::data::Finding;
 use crate::data::Flaw;
 use crate::data::Manifest;
+use crate::data::Question;
 use crate::data::WITHOUT_KIND;
 use crate::data::draw;
 use crate::data::impossible_answers;
@@ -107,29 +108,18 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
     }
     locate(&mut questions, &config.data)?;
     let clips = preflight::asked_clips(&questions, &config.data.video_root);
-    let mut flaws = Vec::new();
-    let report = match &args.verify {
-        Some(manifest) => Report {
+    let (report, flaws) = if let Some(manifest) = &args.verify {
+        let report = Report {
             questions: questions.len(),
             clips: clips.len(),
             findings: preflight::changes(&clips, &Manifest::read(manifest)?, args.hash),
             ..Report::default()
-        },
-        None => {
-            // What a benchmark is published with is checked as it is read.
-            if config.eval.benchmark.is_none() {
-                flaws = impossible_answers(&questions);
-            }
-            if let Some(first) = flaws.first() {
-                tracing::warn!(
-                    "{} things are wrong with the questions themselves; the first, question {}: {}",
-                    flaws.len(),
-                    first.question,
-                    first.reason
-                );
-            }
-            decode(args, &config, &clips, flaws.is_empty())?
-        }
+        };
+        (report, Vec::new())
+    } else {
+        let flaws = flaws_of(&questions, &config);
+        let report = decode(args, &config, &clips, flaws.is_empty())?;
+        (report, flaws)
     };
     let assumed = config.data.assume_kind.is_some();
     let checked = Checked {
@@ -155,6 +145,24 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
     } else {
         Outcome::Failed
     })
+}
+
+/// What is wrong with the questions by themselves; said at once, for the clips take a while.
+fn flaws_of(questions: &[Question], config: &Config) -> Vec<Finding> {
+    // What a benchmark is published with is checked as it is read.
+    if config.eval.benchmark.is_some() {
+        return Vec::new();
+    }
+    let flaws = impossible_answers(questions);
+    if let Some(first) = flaws.first() {
+        tracing::warn!(
+            "{} things are wrong with the questions themselves; the first, question {}: {}",
+            flaws.len(),
+            first.question,
+            first.reason
+        );
+    }
+    flaws
 }
 
 /// Decodes everything, looks for duplicates and writes the manifest.

@@ -126,7 +126,7 @@ fn describe_counts(
         let count = counted.count;
         writeln!(
             text,
-            "{what}: {count} {reason}; the first: {}",
+            "{what}, {reason}: {count}; the first: {}",
             counted.first
         )?;
     }

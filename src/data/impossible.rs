@@ -63,17 +63,18 @@ pub struct Finding {
     pub reason: String,
 }
 
-/// Placeholders of other programs. Each is a special token of the model, or a word that it would read as it stands.
-pub(super) const PLACEHOLDERS: [&str; 8] = [
+/// What other programs put where a clip or an image belongs. Here it would be read as it stands.
+pub(super) const PLACEHOLDERS: [&str; 6] = [
     "<video>",
     "<image>",
     "<|vision_start|>",
     "<|vision_end|>",
     "<|video_pad|>",
     "<|image_pad|>",
-    "<|im_start|>",
-    "<|im_end|>",
 ];
+
+/// Tokens that begin and end a turn: in a text they end the question.
+pub(super) const CHAT_TOKENS: [&str; 2] = ["<|im_start|>", "<|im_end|>"];
 
 /// Everything that is wrong with the questions by themselves, in their order.
 pub fn impossible_answers(questions: &[Question]) -> Vec<Finding> {
@@ -89,10 +90,11 @@ fn of_question(question: &Question) -> Vec<Finding> {
             reason,
         });
     };
-    if let Some(word) = PLACEHOLDERS
-        .into_iter()
-        .find(|word| question.problem.contains(word))
-    {
+    let stands = |word: &&str| question.problem.contains(word);
+    if let Some(word) = CHAT_TOKENS.into_iter().find(stands) {
+        let reason = format!("`{word}` stands in the text and would end the turn there: remove it");
+        add(Flaw::Placeholder, reason);
+    } else if let Some(word) = PLACEHOLDERS.into_iter().find(stands) {
         let reason = format!(
             "`{word}` stands in the text: remove it (`videothinker data import` does); the clip comes before the text anyway"
         );
@@ -187,7 +189,7 @@ fn of_solution(text: &str, choices: &[String]) -> Option<(Flaw, String)> {
         Some(_) => (
             Flaw::NoOption,
             format!(
-                "the solution {inside:?} is none of the {count} options ({} to {}): write the right letter, <answer>B</answer>",
+                "the solution {inside:?} is not among the {count} options ({} to {}): write the right letter, <answer>B</answer>",
                 named(0),
                 named(count.saturating_sub(1))
             ),
@@ -247,7 +249,7 @@ mod tests {
     use serde_json::Value;
     use serde_json::json;
 
-    fn flaws(more: Value) -> Vec<(Flaw, String)> {
+    fn flaws(more: &Value) -> Vec<(Flaw, String)> {
         let mut record = json!({"id": "q", "problem": "Where?", "solution": "<answer>A</answer>", "video": "a.mp4"});
         record
             .as_object_mut()
@@ -273,7 +275,7 @@ mod tests {
             json!({"options": ["M", "m"]}),
             json!({"problem": "Describe it.", "solution": "A long walk, and B roll.", "judge": {"open": "Describe it."}}),
         ] {
-            assert_eq!(flaws(fine.clone()), [], "{fine}");
+            assert_eq!(flaws(&fine), [], "{fine}");
         }
     }
 
@@ -284,7 +286,7 @@ mod tests {
             (
                 "<answer>E</answer>",
                 Flaw::NoOption,
-                "none of the 4 options (A to D)",
+                "not among the 4 options (A to D)",
             ),
             ("<answer>purple</answer>", Flaw::NoOption, "\"purple\""),
             ("left", Flaw::Spelling, "write <answer>A</answer>"),
@@ -311,7 +313,7 @@ mod tests {
                 "write <answer>A,B</answer>",
             ),
         ] {
-            let found = flaws(json!({"options": four, "solution": solution}));
+            let found = flaws(&json!({"options": four, "solution": solution}));
             assert_eq!(found.len(), 1, "{solution}: {found:?}");
             assert_eq!(found[0].0, flaw, "{solution}");
             assert!(found[0].1.contains(part), "{found:?}");
@@ -332,7 +334,7 @@ mod tests {
                 Flaw::Placeholder,
             ),
         ] {
-            let found = flaws(fields);
+            let found = flaws(&fields);
             assert_eq!(
                 found.iter().map(|one| one.0).collect::<Vec<_>>(),
                 [flaw],

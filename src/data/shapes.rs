@@ -327,7 +327,7 @@ mod tests {
         Ok(Value::Object(fields))
     }
 
-    fn clip(fields: Value) -> Result<String, String> {
+    fn clip(fields: &Value) -> Result<String, String> {
         let mut record = json!({"problem": "Why?", "solution": "A"});
         record
             .as_object_mut()
@@ -361,7 +361,7 @@ mod tests {
             ),
             (json!({"path": "file:///C:/d/a.mp4"}), "C:/d/a.mp4"),
         ] {
-            assert_eq!(clip(fields.clone()).as_deref(), Ok(expected), "{fields}");
+            assert_eq!(clip(&fields).as_deref(), Ok(expected), "{fields}");
         }
         for (fields, expected) in [
             (json!({"videos": []}), "`videos` is empty"),
@@ -382,7 +382,7 @@ mod tests {
             (json!({"video": "file://host/a.mp4"}), "machine `host`"),
             (json!({"video": "file:///%ff.mp4"}), "no UTF-8"),
         ] {
-            let error = clip(fields).unwrap_err();
+            let error = clip(&fields).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -91,9 +91,9 @@ fn files_of_other_projects_become_questions_that_pass_the_check() {
     for part in [
         "q.jsonl: 4 questions of 6 records",
         "multiple choice: 3",
-        "left out: 1 are about images; the first: llava.json, record 1",
-        "left out: 1 have an answer that is none of the options; the first: others.jsonl, record 2: \"up\"",
-        "name a clip on the web",
+        "left out, about images: 1; the first: llava.json, record 1",
+        "left out, an answer that is none of the options: 1; the first: others.jsonl, record 2 (counted from 0): \"up\"",
+        "a clip on the web",
         "the first: {",
     ] {
         assert!(stdout.contains(part), "{stdout} lacks {part:?}");
@@ -307,7 +307,7 @@ fn what_cannot_be_answered_is_found_before_it_is_trained_on() {
     let (code, stdout, stderr) = run(path, &check);
     assert_eq!(code, 1);
     for part in [
-        "no-option              1  a: the solution \"E\" is none of the 2 options (A to B)",
+        "no-option              1  a: the solution \"E\" is not among the 2 options (A to B)",
         "spelling               2  b: ",
         "write <answer>A</answer>",
         "equal-options          1  d: ",

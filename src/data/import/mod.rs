@@ -89,7 +89,7 @@ pub(crate) struct Imported {
 
 impl Imported {
     /// Counts what is left out.
-    fn leave_out(&mut self, place: &str, left: LeftOut) {
+    fn leave_out(&mut self, place: &str, left: &LeftOut) {
         count(&mut self.left_out, left.reason, place, &left.detail);
     }
 
@@ -147,7 +147,7 @@ pub(crate) fn import(import: &Import, out: &Path) -> Result<Imported, DataError>
     if summary.questions == 0 {
         let reasons = summary.left_out.iter();
         let reasons: Vec<String> = reasons
-            .map(|(reason, counted)| format!("{} {reason} ({})", counted.count, counted.first))
+            .map(|(reason, counted)| format!("{reason}: {} ({})", counted.count, counted.first))
             .collect();
         return Err(DataError::Empty {
             path: import.files[0].clone(),
@@ -182,13 +182,17 @@ fn take(
 ) -> Result<(), Refused> {
     summary.records += 1;
     let stem = record.stem();
-    let place = format!("{}, record {}", record.path.display(), record.index);
+    let place = format!(
+        "{}, record {} (counted from 0)",
+        record.path.display(),
+        record.index
+    );
     let index = record.index;
     let found = record::questions(import, record, &place, summary).map_err(Refused::Record)?;
     let found = match found {
         Ok(found) => found,
         Err(left) => {
-            summary.leave_out(&place, left);
+            summary.leave_out(&place, &left);
             return Ok(());
         }
     };
@@ -197,7 +201,7 @@ fn take(
         let mut question = match question {
             Ok(question) => question,
             Err(left) => {
-                summary.leave_out(&place, left);
+                summary.leave_out(&place, &left);
                 continue;
             }
         };
@@ -208,7 +212,7 @@ fn take(
             question.id = format!("{}/{}", question.id, turn + 1);
         }
         if ids.contains(&question.id) {
-            summary.remark("ids stood twice and got a number", &place, &question.id);
+            summary.remark("ids that stood twice, now numbered", &place, &question.id);
             question.id = free_id(&question.id, ids);
         }
         ids.insert(question.id.clone());

@@ -13,6 +13,7 @@ use crate::data::answer::answer_text;
 use crate::data::answer::option::letter;
 use crate::data::answer::solution::letters_of;
 use crate::data::answer::strict;
+use crate::data::impossible::CHAT_TOKENS;
 use crate::data::impossible::has_letters;
 use serde_json::Map;
 use serde_json::Value;
@@ -57,6 +58,12 @@ pub(super) fn question(
     if problem.is_empty() {
         return Err(LeftOut::new(NO_TEXT, String::new()));
     }
+    if let Some(token) = CHAT_TOKENS
+        .into_iter()
+        .find(|token| problem.contains(token))
+    {
+        return Err(LeftOut::new("chat tokens in the text", token.into()));
+    }
     let mut fields = Map::new();
     fields.insert("id".into(), "".into());
     fields.insert("problem".into(), problem.into());
@@ -70,7 +77,7 @@ pub(super) fn question(
         }
     }
     let mut question: Question = serde_json::from_value(Value::Object(fields))
-        .map_err(|error| LeftOut::new("do not fit", error.to_string()))?;
+        .map_err(|error| LeftOut::new("fields that do not fit", error.to_string()))?;
     let choices = question.choices();
     let letters = has_letters(&question, &choices);
     let options = letters.then_some(choices.as_slice());
@@ -81,20 +88,20 @@ pub(super) fn question(
             let other = said.as_deref().and_then(|said| read(said).ok());
             if let Some((other, _)) = other.filter(|(other, _)| letters && *other != answer.0) {
                 return Err(LeftOut::new(
-                    "have two answers that differ",
+                    "two answers that differ",
                     format!("{} and {other}", answer.0),
                 ));
             }
             answer
         }
         (None, Some(said)) => read(said)?,
-        (None, None) => return Err(LeftOut::new("have no answer", String::new())),
+        (None, None) => return Err(LeftOut::new("no answer", String::new())),
     };
     if read_by == ReadBy::Prose {
         let said = draft.given.as_ref().or(draft.said.as_ref());
         let said = said.map_or("", String::as_str);
         let detail = format!("{said:?} is read as {answer}");
-        summary.remark("name their option in a sentence", place, &detail);
+        summary.remark("an option named in a sentence", place, &detail);
     }
     let tagged = format!("<answer>{answer}</answer>");
     let thinking = draft.process.filter(|process| !process.trim().is_empty());
@@ -111,7 +118,7 @@ pub(super) fn question(
     question.solution = if letters { tagged } else { answer };
     if question.lacks_options() {
         return Err(LeftOut::new(
-            "are multiple choice without options",
+            "multiple choice without options",
             question.solution,
         ));
     }
@@ -144,7 +151,7 @@ fn answer_of(
             text.trim().to_owned()
         };
         if answer.is_empty() {
-            return Err(left("have no answer"));
+            return Err(left("no answer"));
         }
         return Ok((answer, ReadBy::Whole));
     };
@@ -155,19 +162,16 @@ fn answer_of(
             .checked_sub(first)
             .filter(|index| *index < options.len());
         let letter = index.and_then(letter);
-        let letter =
-            letter.ok_or_else(|| left("have the number of an option that is not there"))?;
+        let letter = letter.ok_or_else(|| left("the number of an option that is not there"))?;
         return Ok((letter.into(), ReadBy::Whole));
     }
     let read = letters_of(text, options);
     match read.unreadable {
         None => Ok((read.answer, read.read_by)),
-        Some(Unreadable::Empty) => Err(left("have no answer")),
-        Some(Unreadable::Unclosed | Unreadable::Thinking) => {
-            Err(left("have an answer that breaks off"))
-        }
-        Some(Unreadable::Contradiction) => Err(left("have an answer that contradicts itself")),
-        Some(_) => Err(left("have an answer that is none of the options")),
+        Some(Unreadable::Empty) => Err(left("no answer")),
+        Some(Unreadable::Unclosed | Unreadable::Thinking) => Err(left("an answer that breaks off")),
+        Some(Unreadable::Contradiction) => Err(left("an answer that contradicts itself")),
+        Some(_) => Err(left("an answer that is none of the options")),
     }
 }
 

@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 /// Why something is no question.
 #[derive(Debug)]
 pub(super) struct LeftOut {
-    /// What such records have in common, as the end of "3 records …".
+    /// What such records have in common.
     pub(super) reason: &'static str,
     /// What is so in this one.
     pub(super) detail: String,
@@ -35,9 +35,9 @@ impl LeftOut {
     }
 }
 
-const IMAGES: &str = "are about images";
-const NOT_ONE_CLIP: &str = "are not about exactly one clip";
-pub(super) const NO_TEXT: &str = "have no text of a question";
+const IMAGES: &str = "about images";
+const NOT_ONE_CLIP: &str = "not about exactly one clip";
+pub(super) const NO_TEXT: &str = "no text of a question";
 /// Fields of images.
 const IMAGE_FIELDS: [&str; 2] = ["image", "images"];
 /// Where a record's answer may stand in another field.
@@ -60,7 +60,7 @@ pub(super) fn questions(
     let mut fields = record.fields;
     for column in import.columns {
         if let Err(lacking) = column.apply(&mut fields) {
-            return Ok(Err(LeftOut::new("lack a field", lacking)));
+            return Ok(Err(LeftOut::new("a field is lacking", lacking)));
         }
     }
     let written = clips::write_out(&mut fields, &record.blobs, &name, import.video_dir);
@@ -88,13 +88,11 @@ fn found(
     let conversation = conversation_of(import.source, &fields)?;
     let shape = conversation.unwrap_or("problem or question");
     *summary.shapes.entry(shape).or_default() += 1;
-    match conversation {
-        Some(name) => from_conversation(import, name, fields, place, summary),
-        None => {
-            let question = from_fields(import, &mut fields, place, summary)?;
-            Ok(vec![Ok(question)])
-        }
+    if let Some(name) = conversation {
+        return from_conversation(import, name, fields, place, summary);
     }
+    let question = from_fields(import, &mut fields, place, summary)?;
+    Ok(vec![Ok(question)])
 }
 
 /// The field with the record's conversation; `None` where the record is a question already.
@@ -119,7 +117,7 @@ fn conversation_of(
         let names: Vec<&str> = fields.keys().map(String::as_str).collect();
         let detail = format!("its fields: {}", names.join(", "));
         return Err(LeftOut::new(
-            "have neither a question nor a conversation of --from's",
+            "neither a question nor a conversation as --from says",
             detail,
         ));
     }
@@ -136,7 +134,8 @@ fn from_fields(
     let clip = take_clip(fields, &[])?;
     fields.insert("video".into(), clip.clone().into());
     let process = taken(fields, "process");
-    shapes::to_question(fields).map_err(|problem| LeftOut::new("do not fit", problem))?;
+    shapes::to_question(fields)
+        .map_err(|problem| LeftOut::new("fields that do not fit", problem))?;
     fields.shift_remove("video");
     let problem = taken(fields, "problem").and_then(|problem| match problem {
         Value::String(text) => Some(text),
@@ -169,7 +168,7 @@ fn from_conversation(
     let named: Vec<Value> = turns.iter().flat_map(|turn| turn.clips.clone()).collect();
     let clip = take_clip(&mut fields, &named)?;
     if turns.iter().any(|turn| turn.role == Role::System) {
-        summary.remark("have a system message, which is not taken along", place, "");
+        summary.remark("a system message, which is not taken along", place, "");
     }
     let pairs = pairs(&turns)?;
     if pairs.is_empty() {
@@ -177,7 +176,7 @@ fn from_conversation(
     }
     shapes::name_solution(&mut fields)
         .and_then(|_| shapes::name_options(&mut fields))
-        .map_err(|problem| LeftOut::new("do not fit", problem))?;
+        .map_err(|problem| LeftOut::new("fields that do not fit", problem))?;
     let mut given = taken_answer(&mut fields);
     let last = pairs.len() - 1;
     let pairs = pairs.into_iter().enumerate();
@@ -251,7 +250,7 @@ fn take_clip(fields: &mut Map<String, Value>, of_turns: &[Value]) -> Result<Stri
     };
     if clip.starts_with("http://") || clip.starts_with("https://") {
         return Err(LeftOut::new(
-            "name a clip on the web: download the clips, and name the files",
+            "a clip on the web (download the clips, and name the files)",
             clip,
         ));
     }

@@ -25,7 +25,7 @@ pub(super) struct Turn {
 /// A question and what is answered, where it is.
 pub(super) type Pair = (String, Option<String>);
 
-const BROKEN: &str = "have a conversation that cannot be read";
+const BROKEN: &str = "a conversation that cannot be read";
 
 /// The turns of a conversation, or of a text that the user says.
 pub(super) fn turns(value: &Value, text_of: Role) -> Result<Vec<Turn>, LeftOut> {
@@ -45,7 +45,7 @@ fn message(message: &Value) -> Result<Turn, LeftOut> {
         "assistant" | "gpt" | "model" | "bot" | "chatgpt" => Role::Assistant,
         _ => {
             return Err(LeftOut::new(
-                "have turns of others than a user and an assistant",
+                "turns of others than a user and an assistant",
                 short(message),
             ));
         }
@@ -132,7 +132,7 @@ pub(super) fn pairs(turns: &[Turn]) -> Result<Vec<Pair>, LeftOut> {
             }
             _ => {
                 return Err(LeftOut::new(
-                    "have turns that do not alternate between user and assistant",
+                    "turns that do not alternate between user and assistant",
                     turn.text.chars().take(80).collect(),
                 ));
             }

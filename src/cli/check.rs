@@ -9,19 +9,29 @@ use super::output;
 use crate::config::Config;
 use crate::config::Verb;
 use crate::config::Wording;
+use crate::data::Finding;
+use crate::data::Flaw;
 use crate::data::Manifest;
+use crate::data::Question;
+use crate::data::WITHOUT_KIND;
 use crate::data::draw;
+use crate::data::impossible_answers;
+use crate::data::label::KindCounts;
 use crate::data::locate;
 use crate::data::read_questions;
 use crate::prompt::Processor;
 use crate::prompt::preflight;
 use crate::prompt::preflight::AskedClip;
+use crate::prompt::preflight::Finding as ClipFinding;
 use crate::prompt::preflight::Preflight;
+use crate::prompt::preflight::Problem;
 use crate::prompt::preflight::Report;
 use crate::prompt::preflight::Span;
 use crate::util::console;
 use anyhow::Result;
 use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -66,6 +76,17 @@ pub(super) struct CheckArgs {
     json: bool,
 }
 
+/// What a check found in questions and clips.
+#[derive(Debug, Serialize)]
+struct Checked {
+    #[serde(flatten)]
+    report: Report,
+    /// What is wrong with the questions by themselves.
+    flaws: Vec<Finding>,
+    /// Questions that have no kind, nor one by `data.assume_kind`.
+    without_kind: usize,
+}
+
 /// Runs `data check`; the command fails when anything is wrong.
 pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
     let mut config = args.settings.load(Verb::Inspect)?;
@@ -81,34 +102,76 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
         return Err(BadArgument(problem.into()).into());
     }
     let mut questions = read_all(&config)?;
+    let kinds = KindCounts::of(&questions);
     if args.drawn {
         questions = draw(questions, &config.data, config.seed)?;
     }
     locate(&mut questions, &config.data)?;
     let clips = preflight::asked_clips(&questions, &config.data.video_root);
-    let report = match &args.verify {
-        Some(manifest) => Report {
+    let (report, flaws) = if let Some(manifest) = &args.verify {
+        let report = Report {
             questions: questions.len(),
             clips: clips.len(),
             findings: preflight::changes(&clips, &Manifest::read(manifest)?, args.hash),
             ..Report::default()
-        },
-        None => decode(args, &config, &clips)?,
+        };
+        (report, Vec::new())
+    } else {
+        let flaws = flaws_of(&questions, &config);
+        let report = decode(args, &config, &clips, flaws.is_empty())?;
+        (report, flaws)
+    };
+    let assumed = config.data.assume_kind.is_some();
+    let checked = Checked {
+        report,
+        flaws,
+        without_kind: if assumed { 0 } else { kinds.without },
     };
     if args.json {
-        output::json(&report)?;
+        output::json(&checked)?;
     } else {
-        output::text(&describe(&report, &config)?)?;
+        let mut text = describe(&checked, &config)?;
+        let asks_kinds = args.settings.config.is_some() || !config.data.kinds.is_empty();
+        if checked.without_kind > 0 && asks_kinds && config.eval.benchmark.is_none() {
+            let count = format!("{} of {}", checked.without_kind, kinds.total());
+            writeln!(text, "{count} questions have no kind. {WITHOUT_KIND}")?;
+        }
+        output::text(&text)?;
     }
-    Ok(if report.findings.is_empty() {
+    let leaves_none = !config.data.kinds.is_empty() && checked.without_kind == kinds.total();
+    let is_fine = checked.report.findings.is_empty() && checked.flaws.is_empty() && !leaves_none;
+    Ok(if is_fine {
         Outcome::Done
     } else {
         Outcome::Failed
     })
 }
 
+/// What is wrong with the questions by themselves; said at once, for the clips take a while.
+fn flaws_of(questions: &[Question], config: &Config) -> Vec<Finding> {
+    // What a benchmark is published with is checked as it is read.
+    if config.eval.benchmark.is_some() {
+        return Vec::new();
+    }
+    let flaws = impossible_answers(questions);
+    if let Some(first) = flaws.first() {
+        tracing::warn!(
+            "{} things are wrong with the questions themselves; the first, question {}: {}",
+            flaws.len(),
+            first.question,
+            first.reason
+        );
+    }
+    flaws
+}
+
 /// Decodes everything, looks for duplicates and writes the manifest.
-fn decode(args: &CheckArgs, config: &Config, clips: &[AskedClip]) -> Result<Report> {
+fn decode(
+    args: &CheckArgs,
+    config: &Config,
+    clips: &[AskedClip],
+    no_flaws: bool,
+) -> Result<Report> {
     let with_config = args.settings.config.is_some().then_some(&config.model.path);
     let processor = match args.model.as_ref().or(with_config) {
         Some(model) => Some(Processor::load(&model_folder(model)?)?),
@@ -142,16 +205,20 @@ fn decode(args: &CheckArgs, config: &Config, clips: &[AskedClip]) -> Result<Repo
         report.findings.extend(found);
     }
     if let Some(path) = &args.manifest {
-        if report.findings.is_empty() {
+        if report.findings.is_empty() && no_flaws {
             records.write(path)?;
         } else {
-            tracing::warn!("{} is not written: not every clip is fine", path.display());
+            tracing::warn!(
+                "{} is not written: not every clip and question is fine",
+                path.display()
+            );
         }
     }
     Ok(report)
 }
 
-fn describe(report: &Report, config: &Config) -> Result<String> {
+fn describe(checked: &Checked, config: &Config) -> Result<String> {
+    let report = &checked.report;
     let mut text = format!(
         "{}: {} questions about {} clips\n",
         config.data.questions.display(),
@@ -177,28 +244,85 @@ fn describe(report: &Report, config: &Config) -> Result<String> {
         };
         writeln!(text, "allowed in a prompt: {limit}{counted}")?;
     }
-    if report.findings.is_empty() {
+    describe_flaws(&mut text, &checked.flaws)?;
+    if !report.findings.is_empty() {
+        describe_clips(&mut text, report, config)?;
+    } else if checked.flaws.is_empty() {
         text.push_str("nothing is wrong\n");
-        return Ok(text);
     }
-    let videos: Vec<String> = report
+    Ok(text)
+}
+
+/// A line for each kind of flaw: a file that is spelled wrongly is so throughout.
+fn describe_flaws(text: &mut String, flaws: &[Finding]) -> Result<()> {
+    if flaws.is_empty() {
+        return Ok(());
+    }
+    let mut by_kind: BTreeMap<Flaw, Vec<&Finding>> = BTreeMap::new();
+    for finding in flaws {
+        by_kind.entry(finding.flaw).or_default().push(finding);
+    }
+    let header = ("problem", "questions");
+    writeln!(
+        text,
+        "\n{:<13}  {:>9}  the first, and why",
+        header.0, header.1
+    )?;
+    for (flaw, found) in by_kind {
+        let (name, count, first) = (flaw.as_str(), found.len(), found[0]);
+        writeln!(
+            text,
+            "{name:<13}  {count:>9}  {}: {}",
+            first.question, first.reason
+        )?;
+    }
+    Ok(())
+}
+
+fn describe_clips(text: &mut String, report: &Report, config: &Config) -> Result<()> {
+    // A wrong folder loses every clip: one line says it.
+    let (missing, others): (Vec<&ClipFinding>, Vec<&ClipFinding>) = report
         .findings
+        .iter()
+        .partition(|finding| finding.problem == Problem::Missing);
+    let several = missing.len() > 1;
+    let listed = if several {
+        others
+    } else {
+        report.findings.iter().collect()
+    };
+    let videos: Vec<String> = listed
         .iter()
         .map(|finding| finding.video.display().to_string())
         .collect();
-    let width = videos.iter().map(String::len).max().unwrap_or(0);
-    writeln!(
-        text,
-        "\n{:<10}  {:<width$}  {:>9}  reason",
-        "problem", "clip", "questions"
-    )?;
-    for (finding, video) in report.findings.iter().zip(&videos) {
+    let width = videos.iter().map(String::len).max().unwrap_or(0).max(4);
+    if !listed.is_empty() {
+        writeln!(
+            text,
+            "\n{:<10}  {:<width$}  {:>9}  reason",
+            "problem", "clip", "questions"
+        )?;
+    }
+    for (finding, video) in listed.iter().zip(&videos) {
         writeln!(
             text,
             "{:<10}  {video:<width$}  {:>9}  {}",
             finding.problem.as_str(),
             finding.questions.len(),
             finding.reason
+        )?;
+    }
+    if several {
+        let asked: usize = missing.iter().map(|finding| finding.questions.len()).sum();
+        writeln!(
+            text,
+            "\nmissing: {} of {} clips, which {asked} questions are about; the first: {} ({}). Paths are relative to \
+             data.video_root, now \"{}\"",
+            missing.len(),
+            report.clips,
+            missing[0].video.display(),
+            missing[0].reason,
+            config.data.video_root.display()
         )?;
     }
     let clips: BTreeSet<&PathBuf> = report.findings.iter().map(|f| &f.video).collect();
@@ -211,5 +335,5 @@ fn describe(report: &Report, config: &Config) -> Result<String> {
         questions.len(),
         report.questions
     )?;
-    Ok(text)
+    Ok(())
 }

@@ -1,9 +1,12 @@
-//! `data mini | clevrer | check`: makes, converts and checks question files.
+//! `data mini | clevrer | import | label | stats | check`: makes, converts, labels and checks question files.
 
 use super::BadArgument;
 use super::Outcome;
 use super::check;
+use super::import;
 use super::init::write_untrained;
+use super::label;
+use super::stats;
 use crate::data::clevrer;
 use crate::data::clevrer::Conversion;
 use crate::data::clevrer::Counts;
@@ -37,6 +40,12 @@ enum DataCommand {
     Mini(MiniArgs),
     /// Turn official CLEVRER files into questions, counterfactual ones labelled observational or inferential
     Clevrer(ClevrerArgs),
+    /// Turn question files of other projects (LLaVA, ShareGPT, ms-swift, Video-R1, TRL, verl, parquet) into question lines
+    Import(import::ImportArgs),
+    /// Give every question its kind, observational or inferential
+    Label(Box<label::LabelArgs>),
+    /// Count questions, clips, kinds, options, right letters, repetitions
+    Stats(stats::StatsArgs),
     /// Decode every clip of a question file and check every budget, before any GPU time is spent
     Check(check::CheckArgs),
 }
@@ -128,6 +137,9 @@ pub(super) fn run(args: &DataArgs) -> Result<Outcome> {
     let text = match &args.command {
         DataCommand::Mini(args) => mini(args)?,
         DataCommand::Clevrer(args) => convert(args)?,
+        DataCommand::Import(args) => return import::run(args),
+        DataCommand::Label(args) => return label::run(args),
+        DataCommand::Stats(args) => return stats::run(args),
         DataCommand::Check(args) => return check::run(args),
     };
     super::output::text(&text)?;

@@ -27,14 +27,17 @@ mod check;
 mod data;
 mod estimate;
 mod eval;
+mod import;
 pub mod init;
 mod inspect;
 mod inspect_answers;
 mod inspect_config;
 mod inspect_device;
 mod inspect_model;
+mod label;
 mod output;
 mod process;
+mod stats;
 mod study;
 mod training;
 
@@ -57,7 +60,7 @@ enum Command {
     TrainBias(training::TrainingArgs),
     /// Stage 2: GRPO on all questions and the KL term against the frozen bias model
     TrainCdpo(training::CdpoArgs),
-    /// Make the miniature world; turn official CLEVRER files into questions; check clips and budgets
+    /// Questions and clips: import, label, count and check them; make the miniature world; convert official CLEVRER files
     Data(data::DataArgs),
     /// Answer a benchmark and score it; merge, rescore, judge or compare finished evaluations
     Eval(Box<eval::EvalArgs>),

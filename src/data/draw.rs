@@ -6,6 +6,12 @@ use super::shuffle::permutation;
 use crate::config::DataConfig;
 use crate::config::QuestionOrder;
 
+/// What to do where questions have no kind, which stage 1 chooses by.
+pub(crate) const WITHOUT_KIND: &str = "`videothinker data label FILE --by blind --model BASE --out NEW.jsonl` gives them one \
+    (--by shuffled, --by field in other ways); where all are of one kind, set data.assume_kind = \"observational\" (or \
+    \"inferential\"); CLEVRER's get theirs from the official files (`data clevrer --label FILE --questions OFFICIAL.json \
+    --annotations DIR --out NEW.json`). `videothinker train-grpo` trains on all questions and needs no kinds";
+
 /// Gives questions without a kind the one of `data.assume_kind`, keeps the wanted kinds and draws `data.samples` questions
 /// in the order of Hugging Face `datasets.shuffle(seed).select(range(samples))`. Where there are not more than that, all are
 /// taken, as the log says; with `data.order = "trainer"` in the order of the file, for the authors shuffle only what they draw
@@ -97,17 +103,15 @@ fn keep_kinds(questions: &mut Vec<Question>, config: &DataConfig) -> Result<(), 
     });
     let kinds: Vec<&str> = config.kinds.iter().map(|kind| kind.as_str()).collect();
     let kinds = kinds.join(" or ");
-    let labelling = "Where all of them are of one kind, set data.assume_kind = \"observational\" (or \"inferential\"); \
-                     else label them from CLEVRER's official files: `data clevrer --label FILE --questions OFFICIAL.json \
-                     --annotations DIR --out NEW.json`";
     if questions.is_empty() {
         let problem = if unlabelled == 0 {
             format!(
-                "none of its {total} questions is of kind {kinds}: change data.kinds, or take another file"
+                "none of its {total} questions is of kind {kinds}: take another file, or train on questions of every kind with \
+                 `videothinker train-grpo`; for train-cdpo and eval, change data.kinds"
             )
         } else {
             format!(
-                "none of its {total} questions is of kind {kinds}, {unlabelled} have no kind. {labelling}"
+                "none of its {total} questions is of kind {kinds}, {unlabelled} have no kind. {WITHOUT_KIND}"
             )
         };
         return Err(DataError::Empty {
@@ -117,7 +121,7 @@ fn keep_kinds(questions: &mut Vec<Question>, config: &DataConfig) -> Result<(), 
     }
     if unlabelled > 0 {
         tracing::warn!(
-            "{}: {unlabelled} of {total} questions have no kind and are left out. {labelling}",
+            "{}: {unlabelled} of {total} questions have no kind and are left out. {WITHOUT_KIND}",
             config.questions.display()
         );
     }
@@ -217,7 +221,13 @@ mod tests {
             ..DataConfig::default()
         };
         let message = draw(&bare, &config).unwrap_err();
-        for part in ["6 have no kind", "data.assume_kind", "data clevrer --label"] {
+        for part in [
+            "6 have no kind",
+            "data label FILE --by",
+            "data.assume_kind",
+            "data clevrer --label",
+            "train-grpo",
+        ] {
             assert!(message.contains(part), "{message:?} lacks {part:?}");
         }
         config.assume_kind = Some(QuestionKind::Observational);

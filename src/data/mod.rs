@@ -19,17 +19,24 @@ mod clip_paths;
 mod dataset;
 mod draw;
 mod fragment;
+pub(crate) mod import;
+mod impossible;
+pub(crate) mod label;
 mod manifest;
 pub(crate) mod mersenne;
 mod read;
+mod shapes;
 pub(crate) mod shuffle;
+pub(crate) mod stats;
 
 pub use answer::Answer;
 pub(crate) use clip_file::{ClipFacts, folder_images};
 pub(crate) use clip_paths::locate;
 pub use dataset::Dataset;
+pub(crate) use draw::WITHOUT_KIND;
 pub use draw::{draw, too_few};
 pub(crate) use fragment::{Fragment, Span};
+pub use impossible::{Finding, Flaw, impossible_answers};
 pub use manifest::{Change, ClipRecord, Manifest};
 pub use read::{DataError, QuestionWriter, read_questions, write_questions};
 

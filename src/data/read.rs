@@ -1,13 +1,11 @@
 //! Question files: `.json` (an array) or `.jsonl` (an object a line). Nothing is dropped silently.
-//!
-//! Records of the Video-R1 family are questions too: `path` names the clip where there is no `video`, and `process`, the
-//! written thinking, becomes a worked answer with the solution behind it (Video-R1's `sft_video.py`).
+//! Fields may have the names that [`super::shapes`] lists, and a byte order mark may stand in front.
 
 use super::Question;
+use super::shapes;
 use crate::util::atomic::AtomicFile;
 use crate::util::file;
 use crate::util::file::FileError;
-use serde_json::Map;
 use serde_json::Value;
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -26,7 +24,7 @@ pub enum DataError {
     /// The file name says neither `.json` nor `.jsonl`, nor `.parquet` where that is read.
     #[error(
         "question file {} must end in .json (an array) or .jsonl (an object a line), or be a benchmark's .parquet with \
-         eval.benchmark set: rename or convert it",
+         eval.benchmark set: rename it, or convert it (`videothinker data import`)",
         path.display()
     )]
     Extension { path: PathBuf },
@@ -75,18 +73,29 @@ pub enum DataError {
 pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
     let format = Format::of(path)?;
     let text = file::read_to_string(path)?;
+    let text = without_mark(&text);
     let mut reader = Reader {
         path,
         questions: Vec::new(),
         images: 0,
+        answers: BTreeMap::new(),
     };
     match format {
-        Format::Array => reader.array(&text)?,
-        Format::Lines => reader.lines(&text)?,
+        Format::Array => reader.array(text)?,
+        Format::Lines => reader.lines(text)?,
     }
     let Reader {
-        questions, images, ..
+        questions,
+        images,
+        answers,
+        ..
     } = reader;
+    for (name, count) in answers {
+        tracing::info!(
+            "{}: {count} questions have no `solution`; it is taken from `{name}`",
+            path.display()
+        );
+    }
     if images > 0 {
         tracing::info!(
             "{}: {images} records are about images (data_type) and left out",
@@ -101,6 +110,11 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
         });
     }
     with_unique_ids(path, questions)
+}
+
+/// A text without the byte order mark that some editors put in front.
+pub(super) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// Gives the questions of a file that have no id one from their position, and checks that all differ. Each comes with its
@@ -156,6 +170,8 @@ struct Reader<'a> {
     questions: Vec<(String, Question)>,
     /// Records left out.
     images: usize,
+    /// Solutions that have another name, by that.
+    answers: BTreeMap<&'static str, usize>,
 }
 
 impl Reader<'_> {
@@ -163,7 +179,10 @@ impl Reader<'_> {
         let items: Vec<Value> = serde_json::from_str(text).map_err(|error| DataError::Content {
             path: self.path.to_owned(),
             place: format!("line {}, column {}", error.line(), error.column()),
-            problem: format!("not a JSON array of questions: {error}"),
+            problem: format!(
+                "not a JSON array of questions: {}",
+                shapes::json_problem(text, &error)
+            ),
         })?;
         for (index, item) in items.into_iter().enumerate() {
             let place = format!("question {index} (counted from 0)");
@@ -177,7 +196,9 @@ impl Reader<'_> {
         let written = lines.filter(|(_, line)| !line.trim().is_empty());
         for (position, (index, line)) in written.enumerate() {
             let place = format!("line {}", index + 1);
-            self.record(position, place, serde_json::from_str(line))?;
+            let record = serde_json::from_str(line)
+                .map_err(|error| incomplete(shapes::json_problem(line, &error)));
+            self.record(position, place, record)?;
         }
         Ok(())
     }
@@ -187,7 +208,7 @@ impl Reader<'_> {
         &mut self,
         position: usize,
         place: String,
-        record: serde_json::Result<Value>,
+        record: Result<Value, String>,
     ) -> Result<(), DataError> {
         let mut record = record;
         if let Ok(Value::Object(fields)) = &mut record {
@@ -195,9 +216,18 @@ impl Reader<'_> {
                 self.images += 1;
                 return Ok(());
             }
-            as_question(fields);
+            match shapes::to_question(fields) {
+                Ok(named) => {
+                    if let Some(name) = named {
+                        *self.answers.entry(name).or_default() += 1;
+                    }
+                }
+                Err(problem) => record = Err(problem),
+            }
         }
-        let question = record.and_then(serde_json::from_value);
+        let question = record.and_then(|record| {
+            serde_json::from_value(record).map_err(|error| incomplete(error.to_string()))
+        });
         let mut question = checked(self.path, &place, question)?;
         if question.id.is_empty() {
             // What is left out counts, so that a question keeps its id.
@@ -209,41 +239,25 @@ impl Reader<'_> {
     }
 }
 
-/// Gives a record of the Video-R1 family the fields of a question.
-fn as_question(fields: &mut Map<String, Value>) {
-    if !fields.contains_key("video")
-        && let Some(Value::String(path)) = fields.get("path")
-    {
-        let path = path.strip_prefix("./").unwrap_or(path).to_owned();
-        fields.insert("video".into(), path.into());
-    }
-    if fields.contains_key("response") {
-        return;
-    }
-    let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
-    let (process, solution) = (text("process"), text("solution"));
-    if !process.trim().is_empty() {
-        let response = format!("{process}\n{solution}");
-        fields.insert("response".into(), response.into());
-    }
+/// What is wrong with a record that is no question, and what would be one.
+fn incomplete(problem: String) -> String {
+    problem
+        + "; a question is {problem, solution: \"<answer>A,C</answer>\", video}, and `videothinker data import` makes it of \
+           other shapes"
 }
 
 /// A parsed question whose required fields say something.
 fn checked(
     path: &Path,
     place: &str,
-    question: serde_json::Result<Question>,
+    question: Result<Question, String>,
 ) -> Result<Question, DataError> {
     let content = |problem: String| DataError::Content {
         path: path.to_owned(),
         place: place.to_owned(),
         problem,
     };
-    let question = question.map_err(|error| {
-        content(format!(
-            "{error}; a question is {{problem, solution: \"<answer>A,C</answer>\", video}}"
-        ))
-    })?;
+    let question = question.map_err(content)?;
     if question.problem.trim().is_empty() {
         return Err(content(
             "`problem` is empty: give the question's text".into(),

@@ -17,6 +17,7 @@ pub(crate) mod score;
 mod score_file;
 mod settings;
 mod shard;
+pub(crate) mod shortcut;
 pub mod stored;
 pub(crate) mod subtitles;
 pub(crate) mod table;

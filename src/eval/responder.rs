@@ -156,15 +156,7 @@ impl Responder {
             .iter()
             .map(|(index, _)| batch[*index].id.as_str())
             .collect();
-        let generated = generate_side_by_side(
-            self.model(),
-            &self.processor,
-            &prompts,
-            &self.seeds(&ids),
-            &self.sampling,
-        )?;
-        self.count(&generated.graph_use);
-        let completions = generated.completions;
+        let completions = self.complete(&prompts, &ids)?;
         let mut replies = vec![None; batch.len()];
         for (((index, _), group), read_with) in asked.iter().zip(completions).zip(read_with) {
             let samples = group.iter().map(|completion| sample(completion, read_with));
@@ -172,10 +164,27 @@ impl Responder {
         }
         Ok(replies)
     }
+
+    /// The completions of each prompt; `ids` name the draws.
+    pub(super) fn complete(
+        &self,
+        prompts: &[&Prompt],
+        ids: &[&str],
+    ) -> Result<Vec<Vec<Completion>>> {
+        let generated = generate_side_by_side(
+            self.model(),
+            &self.processor,
+            prompts,
+            &self.seeds(ids),
+            &self.sampling,
+        )?;
+        self.count(&generated.graph_use);
+        Ok(generated.completions)
+    }
 }
 
 /// A completion behind the words that the answer was begun with and that are read with it.
-fn sample(completion: &Completion, read_with: &str) -> Sample {
+pub(super) fn sample(completion: &Completion, read_with: &str) -> Sample {
     Sample {
         truncated: completion.finish == Finish::Length,
         tokens: completion.token_ids.len(),

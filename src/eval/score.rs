@@ -232,7 +232,7 @@ pub(crate) fn clustered_mean<'a>(values: impl Iterator<Item = (&'a str, f64)>) -
 /// The constant answer with the best mean score; among equals the shortest, then the first in the alphabet.
 ///
 /// Up to [`MAX_LETTERS`] different answer parts every subset of them is tried, beyond that the single parts and the solutions.
-fn best_constant(solutions: &[&str], rule: AccuracyRule) -> ConstantAnswer {
+pub(crate) fn best_constant(solutions: &[&str], rule: AccuracyRule) -> ConstantAnswer {
     // Thousands of questions have few different solutions: each is scored once.
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for solution in solutions {

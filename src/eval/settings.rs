@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::config::Extraction;
 use crate::config::VideoConfig;
 use crate::data::Dataset;
+use crate::data::Question;
 use crate::data::answer::AnswerRule;
 use crate::util::file;
 use crate::video::decoder_version;
@@ -99,8 +100,18 @@ impl Settings {
         model_dir: &Path,
         dataset: &Dataset,
     ) -> Result<Self, EvalError> {
+        Self::of(config, model, model_dir, dataset.questions())
+    }
+
+    /// The same of these questions.
+    pub(super) fn of(
+        config: &Config,
+        model: &str,
+        model_dir: &Path,
+        questions: &[Question],
+    ) -> Result<Self, EvalError> {
         let eval = &config.eval;
-        let questions_hash = fingerprint::of_questions(dataset.questions());
+        let questions_hash = fingerprint::of_questions(questions);
         let format = PromptFormat::new(eval)?;
         Ok(Self {
             model: model.to_owned(),
@@ -117,7 +128,7 @@ impl Settings {
             questions: config.data.questions.clone(),
             config_hash: fingerprint::of_config(config, &questions_hash),
             questions_hash,
-            questions_asked: dataset.len(),
+            questions_asked: questions.len(),
             questions_published: eval.benchmark.and_then(Benchmark::published_questions),
             subset: subset(config),
             wording: format.name(),

@@ -24,6 +24,7 @@ mod links;
 mod memory;
 mod mvbench;
 mod optimizer;
+mod own_data;
 mod paper;
 mod parity_engine;
 mod parity_model;

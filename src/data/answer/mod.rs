@@ -27,6 +27,7 @@ pub(crate) mod option;
 mod parsed;
 pub(crate) mod prose;
 mod set;
+pub(in crate::data) mod solution;
 mod spelling;
 pub(crate) mod strict;
 

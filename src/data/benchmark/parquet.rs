@@ -10,6 +10,7 @@ use parquet::record::Field;
 use parquet::record::Row;
 use serde_json::Map;
 use serde_json::Value;
+use serde_json::json;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::Read;
@@ -34,10 +35,29 @@ thread_local! {
     static IS_READER: Cell<bool> = const { Cell::new(false) };
 }
 
+/// What becomes of byte strings, such as clips that stand in the file itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::data) enum Bytes {
+    /// They become null.
+    Drop,
+    /// They become `{"blob": N}`, where N is their place among the row's blobs.
+    Keep,
+}
+
+/// One row.
+#[derive(Debug, Default)]
+pub(super) struct ParquetRow {
+    /// Its columns.
+    pub(super) fields: Map<String, Value>,
+    /// Its byte strings, where they are kept.
+    pub(super) blobs: Vec<Vec<u8>>,
+}
+
 /// Hands over the rows until `take` says to stop.
 pub(super) fn for_each_row(
     path: &Path,
-    take: &mut dyn FnMut(Map<String, Value>) -> bool,
+    bytes: Bytes,
+    take: &mut dyn FnMut(ParquetRow) -> bool,
 ) -> Result<(), DataError> {
     let mut file = File::open(path).map_err(|error| FileError::reading(path, error))?;
     let metadata = metadata_length(&mut file).map_err(|error| FileError::reading(path, error))?;
@@ -49,13 +69,18 @@ pub(super) fn for_each_row(
     silence_readers();
     // A thread of its own has room for the nesting, and may panic, as the reader does at some broken files.
     let stack = (2 << 20) + metadata as usize * STACK_PER_BYTE;
-    let (rows, received) = mpsc::sync_channel(ROWS_AHEAD);
+    let ahead = match bytes {
+        Bytes::Drop => ROWS_AHEAD,
+        // A row may hold a whole clip.
+        Bytes::Keep => 1,
+    };
+    let (rows, received) = mpsc::sync_channel(ahead);
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new()
             .stack_size(stack)
             .spawn_scoped(scope, move || {
                 IS_READER.set(true);
-                read_rows(path, file, &rows)
+                read_rows(path, file, bytes, &rows)
             })
             .map_err(|error| FileError::reading(path, error))?;
         for row in received {
@@ -114,7 +139,8 @@ fn broken(path: &Path, place: impl Into<String>, reason: impl std::fmt::Display)
 fn read_rows(
     path: &Path,
     file: File,
-    received: &SyncSender<Map<String, Value>>,
+    bytes: Bytes,
+    received: &SyncSender<ParquetRow>,
 ) -> Result<(), DataError> {
     let reader = SerializedFileReader::new(file).map_err(|error| broken(path, "footer", error))?;
     check_dictionaries(&reader).map_err(|reason| broken(path, "pages", reason))?;
@@ -124,7 +150,10 @@ fn read_rows(
     for (index, row) in rows.enumerate() {
         let row = row.map_err(|error| broken(path, format!("row {index}"), error))?;
         // Nobody listens any more where a row was refused.
-        if received.send(object(&row, 0)).is_err() {
+        let mut blobs = (bytes == Bytes::Keep).then(Vec::new);
+        let fields = object(&row, 0, &mut blobs);
+        let blobs = blobs.unwrap_or_default();
+        if received.send(ParquetRow { fields, blobs }).is_err() {
             break;
         }
     }
@@ -150,14 +179,14 @@ fn check_dictionaries(reader: &SerializedFileReader<File>) -> Result<(), Parquet
     Ok(())
 }
 
-fn object(row: &Row, depth: usize) -> Map<String, Value> {
+fn object(row: &Row, depth: usize, blobs: &mut Option<Vec<Vec<u8>>>) -> Map<String, Value> {
     row.get_column_iter()
-        .map(|(name, field)| (name.clone(), value(field, depth + 1)))
+        .map(|(name, field)| (name.clone(), value(field, depth + 1, blobs)))
         .collect()
 }
 
-/// Dates, times, decimals and bytes have no use here and become null.
-fn value(field: &Field, depth: usize) -> Value {
+/// Dates, times and decimals have no use here and become null; so do bytes where there are no `blobs` to keep them.
+fn value(field: &Field, depth: usize, blobs: &mut Option<Vec<Vec<u8>>>) -> Value {
     match field {
         Field::Bool(value) => Value::Bool(*value),
         Field::Byte(value) => Value::from(*value),
@@ -171,10 +200,18 @@ fn value(field: &Field, depth: usize) -> Value {
         Field::Float(value) => Value::from(*value),
         Field::Double(value) => Value::from(*value),
         Field::Str(text) => Value::from(text.as_str()),
-        Field::Group(row) if depth < MOST_DEPTH => Value::Object(object(row, depth)),
+        Field::Bytes(bytes) => match blobs {
+            Some(blobs) => {
+                blobs.push(bytes.data().to_vec());
+                json!({"blob": blobs.len() - 1})
+            }
+            None => Value::Null,
+        },
+        Field::Group(row) if depth < MOST_DEPTH => Value::Object(object(row, depth, blobs)),
         Field::ListInternal(list) if depth < MOST_DEPTH => {
             let elements = list.elements().iter();
-            Value::Array(elements.map(|element| value(element, depth + 1)).collect())
+            let values = elements.map(|element| value(element, depth + 1, blobs));
+            Value::Array(values.collect())
         }
         _ => Value::Null,
     }
@@ -187,7 +224,6 @@ mod tests {
     use crate::data::benchmark::read;
     use rand::Rng;
     use rand::SeedableRng;
-    use serde_json::json;
 
     fn golden(name: &str) -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -197,8 +233,8 @@ mod tests {
 
     fn rows(path: &Path) -> Result<Vec<Value>, DataError> {
         let mut rows = Vec::new();
-        for_each_row(path, &mut |row| {
-            rows.push(Value::Object(row));
+        for_each_row(path, Bytes::Drop, &mut |row| {
+            rows.push(Value::Object(row.fields));
             true
         })?;
         Ok(rows)

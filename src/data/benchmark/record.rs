@@ -2,7 +2,7 @@
 
 use super::records::Record;
 use crate::data::Question;
-use crate::data::answer::option::letters;
+use crate::data::shapes::option_texts;
 use serde_json::Map;
 use serde_json::Value;
 use std::path::Path;
@@ -26,44 +26,7 @@ impl Record<'_> {
 
     /// The texts of a list, or of an object with the keys A, B, …, without empty ones at the end.
     pub(super) fn options(&self, name: &str) -> Result<Vec<String>, String> {
-        let values: Vec<&Value> = match self.fields.get(name) {
-            Some(Value::Array(values)) => values.iter().collect(),
-            Some(Value::Object(named)) => {
-                let listed: Vec<&Value> = letters()
-                    .map_while(|letter| named.get(&letter.to_string()))
-                    .collect();
-                if listed.len() < named.len() {
-                    let keys: Vec<&str> = named.keys().map(String::as_str).collect();
-                    return Err(format!(
-                        "the options in `{name}` are not lettered A, B, … without a gap: {}",
-                        keys.join(", ")
-                    ));
-                }
-                listed
-            }
-            _ => {
-                return Err(format!(
-                    "the field `{name}` is missing or no list of options"
-                ));
-            }
-        };
-        let texts = values.into_iter().map(|value| match value {
-            Value::String(text) => Ok(text.clone()),
-            Value::Number(number) => Ok(number.to_string()),
-            Value::Null => Ok(String::new()),
-            _ => Err(format!("an option in `{name}` is no text")),
-        });
-        let mut texts = texts.collect::<Result<Vec<_>, _>>()?;
-        if texts.len() > 26 {
-            return Err(format!(
-                "`{name}` holds {} options, more than there are letters",
-                texts.len()
-            ));
-        }
-        while texts.last().is_some_and(String::is_empty) {
-            texts.pop();
-        }
-        Ok(texts)
+        option_texts(name, self.fields.get(name).unwrap_or(&Value::Null))
     }
 
     /// Whether this is a record of the Video-R1 family.

@@ -1,7 +1,10 @@
 //! The records of a file one after another, or of all files of a folder, without holding them all.
 
 use super::parquet;
+use super::parquet::Bytes;
 use crate::data::DataError;
+use crate::data::read::without_mark;
+use crate::data::shapes::json_problem;
 use crate::util::file;
 use crate::util::file::FileError;
 use serde::Deserializer as _;
@@ -15,32 +18,43 @@ use std::path::PathBuf;
 
 /// One record of a file.
 #[derive(Debug)]
-pub(super) struct Record<'a> {
-    pub(super) path: &'a Path,
+pub(in crate::data) struct Record<'a> {
+    pub(in crate::data) path: &'a Path,
     /// Its place in the file, counted from 0.
-    pub(super) index: usize,
+    pub(in crate::data) index: usize,
     /// Its name, where the file is an object of records.
     pub(super) key: Option<String>,
     /// What it holds.
-    pub(super) fields: Map<String, Value>,
+    pub(in crate::data) fields: Map<String, Value>,
+    /// The byte strings in it, which the fields name ([`Bytes::Keep`]).
+    pub(in crate::data) blobs: Vec<Vec<u8>>,
 }
 
 impl Record<'_> {
     /// The name of the file without its extension.
-    pub(super) fn stem(&self) -> String {
+    pub(in crate::data) fn stem(&self) -> String {
         let stem = self.path.file_stem().unwrap_or_default();
         stem.to_string_lossy().into_owned()
     }
 }
 
 /// Says what is wrong with a record, or takes it.
-pub(super) type Visit<'a> = dyn FnMut(Record) -> Result<(), String> + 'a;
+pub(in crate::data) type Visit<'a> = dyn FnMut(Record) -> Result<(), String> + 'a;
 
 /// Hands over the records of a `.json` (array or object of records), `.jsonl` or `.parquet` file; of a folder, those of all
 /// such files in it and in the folders below, in the order of their names.
 pub(super) fn for_each(path: &Path, visit: &mut Visit) -> Result<(), DataError> {
+    for_each_with(path, Bytes::Drop, visit)
+}
+
+/// The same; `bytes` says what becomes of the byte strings of a parquet file.
+pub(in crate::data) fn for_each_with(
+    path: &Path,
+    bytes: Bytes,
+    visit: &mut Visit,
+) -> Result<(), DataError> {
     if !path.is_dir() {
-        return read_file(path, visit);
+        return read_file(path, bytes, visit);
     }
     let files = files_below(path)?;
     if files.is_empty() {
@@ -49,7 +63,9 @@ pub(super) fn for_each(path: &Path, visit: &mut Visit) -> Result<(), DataError> 
             problem: "holds no .json, .jsonl or .parquet file".into(),
         });
     }
-    files.iter().try_for_each(|file| read_file(file, visit))
+    files
+        .iter()
+        .try_for_each(|file| read_file(file, bytes, visit))
 }
 
 fn files_below(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
@@ -78,7 +94,7 @@ fn extension(path: &Path) -> Option<&str> {
     path.extension()?.to_str()
 }
 
-fn read_file(path: &Path, visit: &mut Visit) -> Result<(), DataError> {
+fn read_file(path: &Path, bytes: Bytes, visit: &mut Visit) -> Result<(), DataError> {
     let mut sink = Sink {
         path,
         visit,
@@ -88,7 +104,9 @@ fn read_file(path: &Path, visit: &mut Visit) -> Result<(), DataError> {
     match extension(path) {
         Some("json") => read_json(path, &mut sink),
         Some("jsonl") => read_lines(path, &mut sink),
-        Some("parquet") => parquet::for_each_row(path, &mut |fields| sink.take(None, fields)),
+        Some("parquet") => parquet::for_each_row(path, bytes, &mut |row| {
+            sink.take(None, row.fields, row.blobs)
+        }),
         _ => Err(DataError::Extension {
             path: path.to_owned(),
         }),
@@ -106,7 +124,12 @@ struct Sink<'a, 'v> {
 
 impl Sink<'_, '_> {
     /// Whether to go on.
-    fn take(&mut self, key: Option<String>, fields: Map<String, Value>) -> bool {
+    fn take(
+        &mut self,
+        key: Option<String>,
+        fields: Map<String, Value>,
+        blobs: Vec<Vec<u8>>,
+    ) -> bool {
         let place = match &key {
             Some(key) => format!("record {key:?}"),
             None => format!("record {} (counted from 0)", self.index),
@@ -116,6 +139,7 @@ impl Sink<'_, '_> {
             index: self.index,
             key,
             fields,
+            blobs,
         };
         self.index += 1;
         match (self.visit)(record) {
@@ -135,14 +159,17 @@ impl Sink<'_, '_> {
 
     fn take_value(&mut self, key: Option<String>, value: Value) -> bool {
         match value {
-            Value::Object(fields) => self.take(key, fields),
+            Value::Object(fields) => self.take(key, fields, Vec::new()),
             _ => self.fail(format!("record {}", self.index), "is no object".into()),
         }
     }
 }
 
 fn read_text(path: &Path) -> Result<String, DataError> {
-    Ok(file::read_to_string(path)?)
+    let mut text = file::read_to_string(path)?;
+    let mark = text.len() - without_mark(&text).len();
+    text.drain(..mark);
+    Ok(text)
 }
 
 fn read_json(path: &Path, sink: &mut Sink) -> Result<(), DataError> {
@@ -156,7 +183,10 @@ fn read_json(path: &Path, sink: &mut Sink) -> Result<(), DataError> {
         Err(error) if sink.failure.is_none() => Err(DataError::Content {
             path: path.to_owned(),
             place: format!("line {}, column {}", error.line(), error.column()),
-            problem: format!("not an array or object of records: {error}"),
+            problem: format!(
+                "not an array or object of records: {}",
+                json_problem(&text, &error)
+            ),
         }),
         _ => Ok(()),
     }
@@ -170,7 +200,7 @@ fn read_lines(path: &Path, sink: &mut Sink) -> Result<(), DataError> {
         let value = serde_json::from_str(line).map_err(|error| DataError::Content {
             path: path.to_owned(),
             place: format!("line {}", index + 1),
-            problem: error.to_string(),
+            problem: json_problem(line, &error),
         })?;
         if !sink.take_value(None, value) {
             break;

@@ -122,6 +122,7 @@ pub(super) fn read(record: &Record, tasks: Tasks, found: &mut Found) -> Result<(
                 index,
                 key: None,
                 fields: fields.clone(),
+                blobs: Vec::new(),
             };
             let id = format!("{task}/{clip}/{aspect}/{index}");
             let place = Provenance {

@@ -30,6 +30,7 @@ pub(super) fn read(record: &mut Record, found: &mut Found) -> Result<(), String>
             index: record.index,
             key: None,
             fields,
+            blobs: Vec::new(),
         };
         found.questions.push(read_row(&row)?);
     }

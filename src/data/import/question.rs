@@ -1,0 +1,187 @@
+//! A question from what a record says: its text without placeholders, its answer in the spelling that counts.
+
+use super::Import;
+use super::Imported;
+use super::record::LeftOut;
+use super::record::NO_TEXT;
+use super::turns::without_placeholders;
+use crate::data::Question;
+use crate::data::answer::AnswerForm;
+use crate::data::answer::ReadBy;
+use crate::data::answer::Unreadable;
+use crate::data::answer::answer_text;
+use crate::data::answer::option::letter;
+use crate::data::answer::solution::letters_of;
+use crate::data::answer::strict;
+use crate::data::impossible::CHAT_TOKENS;
+use crate::data::impossible::has_letters;
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+/// What a record says of one question.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) problem: String,
+    pub(super) clip: String,
+    /// The answer that a field gives.
+    pub(super) given: Option<String>,
+    /// What the assistant says.
+    pub(super) said: Option<String>,
+    /// Written thinking that stands apart.
+    pub(super) process: Option<String>,
+    /// The record's other fields; options among them.
+    pub(super) rest: Map<String, Value>,
+}
+
+/// Fields of a question that a source may use for something else.
+const OWN_FIELDS: [&str; 9] = [
+    "id",
+    "kind",
+    "options",
+    "problem_type",
+    "response",
+    "wording",
+    "grounding",
+    "judge",
+    "splits",
+];
+
+/// The question of a draft.
+pub(super) fn question(
+    import: &Import,
+    draft: Draft,
+    place: &str,
+    summary: &mut Imported,
+) -> Result<Question, LeftOut> {
+    let problem = without_placeholders(&draft.problem);
+    if problem.is_empty() {
+        return Err(LeftOut::new(NO_TEXT, String::new()));
+    }
+    if let Some(token) = CHAT_TOKENS
+        .into_iter()
+        .find(|token| problem.contains(token))
+    {
+        return Err(LeftOut::new("chat tokens in the text", token.into()));
+    }
+    let mut fields = Map::new();
+    fields.insert("id".into(), "".into());
+    fields.insert("problem".into(), problem.into());
+    fields.insert("solution".into(), "".into());
+    fields.insert("video".into(), draft.clip.into());
+    for (name, value) in draft.rest {
+        if OWN_FIELDS.contains(&name.as_str()) && !is_own(&name, &value) {
+            fields.insert(format!("source_{name}"), value);
+        } else if !fields.contains_key(&name) || name == "id" {
+            fields.insert(name, value);
+        }
+    }
+    let mut question: Question = serde_json::from_value(Value::Object(fields))
+        .map_err(|error| LeftOut::new("fields that do not fit", error.to_string()))?;
+    let choices = question.choices();
+    let letters = has_letters(&question, &choices);
+    let options = letters.then_some(choices.as_slice());
+    let read = |text: &str| answer_of(text, options, import.first_option);
+    let (answer, read_by) = match (&draft.given, &draft.said) {
+        (Some(given), said) => {
+            let answer = read(given)?;
+            let other = said.as_deref().and_then(|said| read(said).ok());
+            if let Some((other, _)) = other.filter(|(other, _)| letters && *other != answer.0) {
+                return Err(LeftOut::new(
+                    "two answers that differ",
+                    format!("{} and {other}", answer.0),
+                ));
+            }
+            answer
+        }
+        (None, Some(said)) => read(said)?,
+        (None, None) => return Err(LeftOut::new("no answer", String::new())),
+    };
+    if read_by == ReadBy::Prose {
+        let said = draft.given.as_ref().or(draft.said.as_ref());
+        let said = said.map_or("", String::as_str);
+        let detail = format!("{said:?} is read as {answer}");
+        summary.remark("an option named in a sentence", place, &detail);
+    }
+    let tagged = format!("<answer>{answer}</answer>");
+    let thinking = draft.process.filter(|process| !process.trim().is_empty());
+    let thinking = thinking.or_else(|| {
+        let texts = [&draft.said, &draft.given];
+        texts
+            .into_iter()
+            .flatten()
+            .find_map(|text| thinking_in(text))
+    });
+    if question.response.is_none() {
+        question.response = thinking.map(|thinking| format!("{thinking}\n{tagged}"));
+    }
+    question.solution = if letters { tagged } else { answer };
+    if question.lacks_options() {
+        return Err(LeftOut::new(
+            "multiple choice without options",
+            question.solution,
+        ));
+    }
+    Ok(question)
+}
+
+/// Whether a value is what a question has under this name.
+fn is_own(name: &str, value: &Value) -> bool {
+    let mut question = json!({"problem": "?", "solution": "?", "video": "?"});
+    question[name] = value.clone();
+    serde_json::from_value::<Question>(question).is_ok()
+}
+
+/// The answer in a text, by the strict rule: letters where there are options, else the text without its tags.
+fn answer_of(
+    text: &str,
+    options: Option<&[String]>,
+    first_option: Option<usize>,
+) -> Result<(String, ReadBy), LeftOut> {
+    let left = |reason| {
+        let start: String = text.trim().chars().take(80).collect();
+        LeftOut::new(reason, format!("{start:?}"))
+    };
+    let Some(options) = options else {
+        let is_wrapped =
+            text.contains("</think>") || text.contains("<answer>") || text.contains("\\boxed{");
+        let answer = if is_wrapped {
+            strict::read(text, AnswerForm::Words).answer
+        } else {
+            text.trim().to_owned()
+        };
+        if answer.is_empty() {
+            return Err(left("no answer"));
+        }
+        return Ok((answer, ReadBy::Whole));
+    };
+    if let Some(first) = first_option
+        && let Ok(number) = answer_text(text).parse::<usize>()
+    {
+        let index = number
+            .checked_sub(first)
+            .filter(|index| *index < options.len());
+        let letter = index.and_then(letter);
+        let letter = letter.ok_or_else(|| left("the number of an option that is not there"))?;
+        return Ok((letter.into(), ReadBy::Whole));
+    }
+    let read = letters_of(text, options);
+    match read.unreadable {
+        None => Ok((read.answer, read.read_by)),
+        Some(Unreadable::Empty) => Err(left("no answer")),
+        Some(Unreadable::Unclosed | Unreadable::Thinking) => Err(left("an answer that breaks off")),
+        Some(Unreadable::Contradiction) => Err(left("an answer that contradicts itself")),
+        Some(_) => Err(left("an answer that is none of the options")),
+    }
+}
+
+/// The worked thinking before an answer.
+fn thinking_in(text: &str) -> Option<String> {
+    const END: &str = "</think>";
+    let thinking = match text.rfind(END) {
+        Some(end) => &text[..end + END.len()],
+        None => text.split_once("<answer>")?.0,
+    };
+    let thinking = thinking.trim();
+    (!thinking.is_empty()).then(|| thinking.to_owned())
+}

@@ -1,0 +1,216 @@
+//! Records of every project, converted: what becomes a question, and why what is none is none.
+
+use super::*;
+use serde_json::Value;
+use serde_json::json;
+
+/// What becomes of these records, read as lines.
+fn convert(
+    records: &[Value],
+    change: impl Fn(&mut Import),
+) -> Result<(Imported, Vec<Question>), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("in.jsonl");
+    let lines: Vec<String> = records.iter().map(Value::to_string).collect();
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let files = [file];
+    let mut options = Import {
+        files: &files,
+        source: Source::Auto,
+        columns: &[],
+        first_option: None,
+        video_dir: None,
+    };
+    change(&mut options);
+    let out = folder.path().join("out.jsonl");
+    let summary = import(&options, &out).map_err(|error| error.to_string())?;
+    let read = crate::data::read_questions(&out).map_err(|error| error.to_string())?;
+    assert_eq!(read.len(), summary.questions);
+    assert_eq!(crate::data::impossible_answers(&read), []);
+    Ok((summary, read))
+}
+
+fn one(record: Value) -> Question {
+    let (_, mut questions) = convert(&[record], |_| ()).unwrap();
+    assert_eq!(questions.len(), 1);
+    questions.remove(0)
+}
+
+fn why(record: Value) -> String {
+    convert(&[record], |_| ()).unwrap_err()
+}
+
+#[test]
+fn llava_turns_become_questions() {
+    let record = json!({"id": "v7", "video": "x/a.mp4", "image": null, "duration": 3, "conversations": [
+        {"from": "human", "value": "<image>\nWhere?\nA. left\nB. right\nAnswer with the letter."},
+        {"from": "gpt", "value": "B."},
+        {"from": "human", "value": "What is it?"},
+        {"from": "gpt", "value": "A red cube, at rest."},
+    ]});
+    let (summary, questions) = convert(&[record], |import| import.source = Source::Llava).unwrap();
+    assert_eq!((summary.multiple_choice, summary.questions), (1, 2));
+    assert_eq!(questions[0].id, "v7/1");
+    assert_eq!(questions[0].solution, "<answer>B</answer>");
+    assert_eq!(
+        questions[0].problem,
+        "Where?\nA. left\nB. right\nAnswer with the letter."
+    );
+    assert_eq!(questions[1].solution, "A red cube, at rest.");
+    assert_eq!(questions[1].response, None);
+    assert_eq!(questions[1].extra["duration"], 3);
+}
+
+#[test]
+fn every_project_gives_the_same_question() {
+    let text = "Where?\nA. left\nB. right";
+    let thought = "<think>It goes right.</think>\n<answer>B</answer>";
+    for record in [
+        json!({"messages": [{"role": "user", "content": format!("<video>{text}")}], "videos": ["a.mp4"], "solution": "<answer>B</answer>"}),
+        json!({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": thought}], "videos": ["a.mp4"]}),
+        json!({"conversations": [{"from": "user", "value": text}, {"from": "assistant", "value": "(B)"}], "videos": [{"path": "a.mp4", "bytes": null}]}),
+        json!({"prompt": [{"role": "user", "content": [{"type": "video", "video": "file:///a.mp4"}, {"type": "text", "text": text}]}], "answer": "right"}),
+        json!({"prompt": text, "completion": [{"role": "assistant", "content": "\\boxed{B}"}], "video": "a.mp4"}),
+        json!({"prompt": [{"role": "user", "content": format!("<video>{text}")}], "videos": ["a.mp4"], "data_source": "x", "reward_model": {"style": "rule", "ground_truth": "B"}}),
+        json!({"problem": "Where?", "options": ["A. left", "B. right"], "solution": "<answer>B. right</answer>", "path": "./a.mp4", "process": "<think>It goes right.</think>"}),
+        json!({"problem": format!("<video>{text}"), "answer": "b", "videos": ["a.mp4"]}),
+        json!({"question": "Where?", "choices": {"A": "left", "B": "right"}, "ground_truth": "B", "video": "a.mp4"}),
+    ] {
+        let question = one(record.clone());
+        assert_eq!(question.text(), text, "{record}");
+        assert_eq!(question.solution, "<answer>B</answer>", "{record}");
+        assert!(question.video.ends_with("a.mp4"), "{record}");
+        assert_eq!(question.id, "in/0");
+        let is_worked = record.to_string().contains("<think>");
+        assert_eq!(
+            question.response.as_deref(),
+            is_worked.then_some(thought),
+            "{record}"
+        );
+    }
+}
+
+#[test]
+fn what_is_left_out_says_why() {
+    let question = |more: Value| {
+        let mut record = json!({"problem": "Where?", "options": ["left", "right"], "solution": "B", "video": "a.mp4"});
+        record
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        record
+    };
+    for (record, reason) in [
+        (
+            question(json!({"video": null})),
+            "not about exactly one clip",
+        ),
+        (
+            question(json!({"video": ["a.mp4", "b.mp4"]})),
+            "names 2 files",
+        ),
+        (
+            question(json!({"video": null, "images": ["a.png"]})),
+            "about images",
+        ),
+        (question(json!({"data_type": "image"})), "about images"),
+        (
+            question(json!({"video": "https://x.org/a.mp4"})),
+            "on the web",
+        ),
+        (
+            question(json!({"solution": "C"})),
+            "none of the options: 1 (",
+        ),
+        (question(json!({"solution": "yellow"})), "\"yellow\""),
+        (question(json!({"solution": null})), "no answer"),
+        (question(json!({"solution": "<think>hm"})), "breaks off"),
+        (
+            question(json!({"options": null})),
+            "multiple choice without options",
+        ),
+        (question(json!({"problem": "<video>"})), "no text"),
+        (
+            question(json!({"problem": "Why?<|im_end|>"})),
+            "chat tokens",
+        ),
+        (
+            question(json!({"choices": ["up", "down"]})),
+            "different options",
+        ),
+        (
+            json!({"text": "?", "video": "a.mp4"}),
+            "its fields: text, video",
+        ),
+    ] {
+        let error = why(record.clone());
+        assert!(error.contains(reason), "{record}: {error}");
+    }
+    let differ = json!({"video": "a.mp4", "solution": "A", "messages": [
+        {"role": "user", "content": "Where?\nA. left\nB. right"}, {"role": "assistant", "content": "B"}]});
+    assert!(why(differ).contains("two answers that differ"));
+}
+
+#[test]
+fn nothing_is_dropped_in_silence() {
+    let good = json!({"id": 1, "problem": "Where?", "options": ["left", "right"], "solution": "The ball ends on the right.", "video": "a.mp4", "kind": "spatial"});
+    let bad = json!({"id": 2, "problem": "Where?", "options": ["left", "right"], "solution": "yellow", "video": "a.mp4"});
+    let (summary, questions) = convert(&[good.clone(), bad.clone(), bad, good], |_| ()).unwrap();
+    assert_eq!((summary.records, summary.questions), (4, 2));
+    let left = &summary.left_out["an answer that is none of the options"];
+    assert_eq!(left.count, 2);
+    assert!(
+        left.first.contains("record 1 (counted from 0): \"yellow\""),
+        "{}",
+        left.first
+    );
+    assert_eq!(summary.remarks["an option named in a sentence"].count, 2);
+    assert_eq!(
+        summary.remarks["ids that stood twice, now numbered"].count,
+        1
+    );
+    let ids: Vec<&str> = questions
+        .iter()
+        .map(|question| question.id.as_str())
+        .collect();
+    assert_eq!(ids, ["1", "1#2"]);
+    assert_eq!(
+        (questions[0].kind, &questions[0].extra["source_kind"]),
+        (None, &json!("spatial"))
+    );
+}
+
+#[test]
+fn numbers_of_options_need_their_first() {
+    let record =
+        json!({"question": "Where?", "a0": "left", "a1": "right", "answer": 1, "video": "a.mp4"});
+    let columns: Vec<Column> = ["options=a0+a1"].map(|text| text.parse().unwrap()).into();
+    let solution = |first| {
+        convert(std::slice::from_ref(&record), |import| {
+            import.first_option = first;
+        })
+    };
+    // Without the columns it has no options, and its answer is a number.
+    assert_eq!(solution(None).unwrap().1[0].solution, "1");
+    let convert = |first: Option<usize>| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("in.jsonl");
+        std::fs::write(&file, record.to_string()).unwrap();
+        let files = [file];
+        let options = Import {
+            files: &files,
+            source: Source::Auto,
+            columns: &columns,
+            first_option: first,
+            video_dir: None,
+        };
+        let summary = import(&options, &folder.path().join("out.json"));
+        summary
+            .map(|summary| summary.sample.unwrap().solution)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(convert(Some(0)).unwrap(), "<answer>B</answer>");
+    assert_eq!(convert(Some(1)).unwrap(), "<answer>A</answer>");
+    assert!(convert(None).unwrap_err().contains("none of the options"));
+    assert!(convert(Some(2)).unwrap_err().contains("not there"));
+}

@@ -1,0 +1,223 @@
+//! Conversations: who says what, as the projects write it, and the pairs of a question and its answer.
+
+use super::record::LeftOut;
+use crate::data::impossible::PLACEHOLDERS;
+use serde_json::Map;
+use serde_json::Value;
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    System,
+    User,
+    Assistant,
+}
+
+/// What is said in one turn.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Turn {
+    pub(super) role: Role,
+    pub(super) text: String,
+    /// The clips that stand in it, as they are named there.
+    pub(super) clips: Vec<Value>,
+}
+
+/// A question and what is answered, where it is.
+pub(super) type Pair = (String, Option<String>);
+
+const BROKEN: &str = "a conversation that cannot be read";
+
+/// The turns of a conversation, or of a text that the user says.
+pub(super) fn turns(value: &Value, text_of: Role) -> Result<Vec<Turn>, LeftOut> {
+    match value {
+        Value::String(_) => Ok(vec![turn(text_of, value)?]),
+        Value::Array(messages) => messages.iter().map(message).collect(),
+        other => Err(LeftOut::new(BROKEN, short(other))),
+    }
+}
+
+fn message(message: &Value) -> Result<Turn, LeftOut> {
+    let text = |name| message.get(name).and_then(Value::as_str);
+    let name = text("role").or_else(|| text("from")).unwrap_or_default();
+    let role = match name.to_lowercase().as_str() {
+        "system" | "developer" => Role::System,
+        "user" | "human" => Role::User,
+        "assistant" | "gpt" | "model" | "bot" | "chatgpt" => Role::Assistant,
+        _ => {
+            return Err(LeftOut::new(
+                "turns of others than a user and an assistant",
+                short(message),
+            ));
+        }
+    };
+    let content = message.get("content").or_else(|| message.get("value"));
+    turn(role, content.unwrap_or(&Value::Null))
+}
+
+fn turn(role: Role, content: &Value) -> Result<Turn, LeftOut> {
+    let mut said = Turn {
+        role,
+        text: String::new(),
+        clips: Vec::new(),
+    };
+    match content {
+        Value::String(text) => said.text.clone_from(text),
+        Value::Array(parts) => {
+            for part in parts {
+                add_part(&mut said, part)?;
+            }
+        }
+        other => return Err(LeftOut::new(BROKEN, short(other))),
+    }
+    Ok(said)
+}
+
+/// A part of a turn: `{type: "text", text}`, `{type: "video", video: …}`, or with its keys alone.
+fn add_part(turn: &mut Turn, part: &Value) -> Result<(), LeftOut> {
+    let Some(fields) = part.as_object() else {
+        return match part {
+            Value::String(text) => {
+                turn.text.push_str(text);
+                Ok(())
+            }
+            other => Err(LeftOut::new(BROKEN, short(other))),
+        };
+    };
+    // Columns of parquet files hold every key, most of them null.
+    let value = |name: &str| fields.get(name).filter(|value| !value.is_null());
+    let kind = value("type").and_then(Value::as_str).unwrap_or_default();
+    match kind {
+        "image" | "image_url" => return Ok(()),
+        "video" | "video_url" => {
+            let url = value("video_url").map(|url| url.get("url").unwrap_or(url));
+            let clip = ["video", "path", "url"].into_iter().find_map(value).or(url);
+            turn.clips
+                .extend(clip.map(|clip| with_bounds(clip, fields)));
+            return Ok(());
+        }
+        _ => {}
+    }
+    match (value("text"), value("video")) {
+        (Some(Value::String(text)), _) => turn.text.push_str(text),
+        (_, Some(clip)) => turn.clips.push(with_bounds(clip, fields)),
+        _ if value("image").is_some() => {}
+        _ => return Err(LeftOut::new(BROKEN, short(part))),
+    }
+    Ok(())
+}
+
+/// The clip with the part of it that `video_start` and `video_end` name, as in qwen-vl-utils.
+pub(super) fn with_bounds(clip: &Value, fields: &Map<String, Value>) -> Value {
+    let number = |name: &str| fields.get(name).and_then(Value::as_f64);
+    match (clip.as_str(), number("video_start"), number("video_end")) {
+        (Some(path), start, Some(end)) if !path.contains('#') => {
+            format!("{path}#t={},{end}", start.unwrap_or(0.0)).into()
+        }
+        _ => clip.clone(),
+    }
+}
+
+/// The pairs of a conversation; the last may lack its answer.
+pub(super) fn pairs(turns: &[Turn]) -> Result<Vec<Pair>, LeftOut> {
+    let mut pairs: Vec<Pair> = Vec::new();
+    for turn in turns {
+        let is_open = pairs.last().is_some_and(|(_, answer)| answer.is_none());
+        match turn.role {
+            Role::System => {}
+            Role::User if !is_open => pairs.push((without_placeholders(&turn.text), None)),
+            Role::Assistant if is_open => {
+                if let Some((_, answer)) = pairs.last_mut() {
+                    *answer = Some(turn.text.clone());
+                }
+            }
+            _ => {
+                return Err(LeftOut::new(
+                    "turns that do not alternate between user and assistant",
+                    turn.text.chars().take(80).collect(),
+                ));
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+/// A text without the placeholders of clips and images.
+pub(super) fn without_placeholders(text: &str) -> String {
+    let mut text = text.to_owned();
+    for word in PLACEHOLDERS {
+        while let Some(start) = text.find(word) {
+            let end = start + word.len();
+            // Inside a sentence one of the two spaces goes with it.
+            let both = text[..start].ends_with(' ') && text[end..].starts_with(' ');
+            text.replace_range(start..end + usize::from(both), "");
+        }
+    }
+    text.trim().to_owned()
+}
+
+/// The beginning of a value, for messages.
+pub(super) fn short(value: &Value) -> String {
+    let text = value.to_string();
+    let start: String = text.chars().take(80).collect();
+    if start.len() < text.len() {
+        start + "…"
+    } else {
+        start
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(conversation: &Value) -> Result<Vec<Pair>, String> {
+        let turns = turns(conversation, Role::User).map_err(|left| left.reason.to_owned())?;
+        pairs(&turns).map_err(|left| left.reason.to_owned())
+    }
+
+    #[test]
+    fn every_spelling_of_a_conversation_gives_its_pairs() {
+        let expected = vec![("Why?\nA. x\nB. y".to_owned(), Some("B".to_owned()))];
+        for conversation in [
+            json!([{"from": "human", "value": "<video>\nWhy?\nA. x\nB. y"}, {"from": "gpt", "value": "B"}]),
+            json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?\nA. x\nB. y <video>"}, {"role": "assistant", "content": "B"}]),
+            json!([
+                {"role": "user", "content": [{"type": "video", "text": null}, {"type": "text", "video": null, "text": "Why?\nA. x\nB. y"}]},
+                {"role": "assistant", "content": [{"text": "B"}]}
+            ]),
+        ] {
+            assert_eq!(read(&conversation).unwrap(), expected);
+        }
+        assert_eq!(
+            read(&json!("In <image> why?")).unwrap(),
+            [("In why?".to_owned(), None)]
+        );
+        for (broken, reason) in [
+            (json!([{"role": "tool", "content": "x"}]), "others than"),
+            (json!([{"role": "user", "content": 3}]), "cannot be read"),
+            (json!([{"role": "assistant", "content": "x"}]), "alternate"),
+            (
+                json!([{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]),
+                "alternate",
+            ),
+            (json!({"x": 3}), "cannot be read"),
+        ] {
+            let error = read(&broken).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn clips_of_parts_keep_their_bounds() {
+        let part = json!([{"role": "user", "content": [
+            {"type": "video", "video": "a.mp4", "video_start": 1.5, "video_end": 3.0},
+            {"type": "video_url", "video_url": {"url": "file:///b.mp4"}}, {"type": "text", "text": "Why?"}
+        ]}]);
+        let turns = turns(&part, Role::User).unwrap();
+        assert_eq!(
+            turns[0].clips,
+            [json!("a.mp4#t=1.5,3"), json!("file:///b.mp4")]
+        );
+    }
+}

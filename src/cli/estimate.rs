@@ -21,7 +21,7 @@ use std::num::NonZero;
 pub(super) struct EstimateArgs {
     #[command(flatten)]
     settings: ConfigArgs,
-    /// The command that would run [default: train-cdpo with a bias model, else train-bias]
+    /// The command that would run [default: train-cdpo with a bias model, else train-grpo]
     #[arg(long = "for", value_name = "COMMAND")]
     command: Option<Training>,
     /// For GPUs of this kind, from their data sheet, whatever is in this machine; models may be missing
@@ -42,6 +42,8 @@ enum Training {
     Sft,
     #[value(name = "train-bias")]
     Bias,
+    #[value(name = "train-grpo")]
+    Grpo,
     #[value(name = "train-cdpo")]
     Cdpo,
 }
@@ -65,7 +67,8 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
         Some(Training::Sft) => Verb::TrainSft,
         Some(Training::Cdpo) => Verb::TrainCdpo,
         None if repels => Verb::TrainCdpo,
-        Some(Training::Bias) | None => Verb::TrainBias,
+        Some(Training::Bias) => Verb::TrainBias,
+        Some(Training::Grpo) | None => Verb::TrainGrpo,
     };
     if let Some(card) = args.card {
         return plan(args, &config, verb, card);

@@ -21,9 +21,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 mod ask;
 mod check;
+mod completions;
 mod data;
+mod doctor;
 mod estimate;
 mod eval;
+mod examples;
 pub mod init;
 mod inspect;
 mod inspect_answers;
@@ -32,8 +35,10 @@ mod inspect_device;
 mod inspect_model;
 mod output;
 mod process;
+mod setup;
 mod study;
 mod training;
+mod usage;
 
 /// Trains a video-language model to reason instead of taking perceptual shortcuts: bias-model GRPO, then CDPO.
 ///
@@ -48,12 +53,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Ask what is needed to train on own videos, and write a config that fits the card
+    Init(setup::SetupArgs),
+    /// What this program and this machine have, what they lack, and what to do about it
+    Doctor(doctor::DoctorArgs),
     /// Supervised warm start: cross-entropy on worked answers
     TrainSft(training::TrainingArgs),
     /// Stage 1: GRPO without a KL term, observational questions only
     TrainBias(training::TrainingArgs),
+    /// Plain GRPO on all questions, without a KL term
+    TrainGrpo(training::ReplayArgs),
     /// Stage 2: GRPO on all questions and the KL term against the frozen bias model
-    TrainCdpo(training::CdpoArgs),
+    TrainCdpo(training::ReplayArgs),
     /// Make the miniature world; turn official CLEVRER files into questions; check clips and budgets
     Data(data::DataArgs),
     /// Answer a benchmark and score it; merge, rescore, judge or compare finished evaluations
@@ -66,13 +77,17 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// The memory and time a run takes, before anything is loaded
     Estimate(estimate::EstimateArgs),
+    /// Print a shell's completions of commands and options
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write one for every command
+    Man(completions::ManArgs),
 }
 
 impl Command {
     fn trains(&self) -> bool {
         matches!(
             self,
-            Self::TrainSft(_) | Self::TrainBias(_) | Self::TrainCdpo(_)
+            Self::TrainSft(_) | Self::TrainBias(_) | Self::TrainGrpo(_) | Self::TrainCdpo(_)
         )
     }
 }
@@ -157,14 +172,17 @@ pub fn describe(error: &anyhow::Error) -> String {
 pub fn run() -> Result<Outcome> {
     process::tune_allocator();
     process::tune_threads();
-    let cli = Cli::parse();
+    let cli = usage::parse();
     start_logging();
     if !cli.command.trains() {
         process::end_quietly_on_closed_pipe();
     }
     match cli.command {
+        Command::Init(args) => setup::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::TrainSft(args) => training::sft(&args),
         Command::TrainBias(args) => training::bias(&args),
+        Command::TrainGrpo(args) => training::grpo(&args),
         Command::TrainCdpo(args) => training::cdpo(&args),
         Command::Data(args) => data::run(&args),
         Command::Eval(args) => eval::run(*args),
@@ -172,6 +190,8 @@ pub fn run() -> Result<Outcome> {
         Command::Ask(args) => ask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Estimate(args) => estimate::run(&args),
+        Command::Completions(args) => completions::print(&args),
+        Command::Man(args) => completions::manual(&args),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `train-sft`, `train-bias`, `train-cdpo`: the same trainer with another objective.
+//! `train-sft`, `train-bias`, `train-grpo`, `train-cdpo`: the same trainer with another objective.
 
 use super::BadArgument;
 use super::ConfigArgs;
@@ -36,10 +36,11 @@ pub(super) struct TrainingArgs {
 }
 
 #[derive(Debug, Clone, Args)]
-pub(super) struct CdpoArgs {
+pub(super) struct ReplayArgs {
     #[command(flatten)]
     training: TrainingArgs,
-    /// Take each step's completions from this file instead of sampling: lines {question_id, completions:[{text, finish}]}
+    /// Take each step's completions from this file instead of sampling: lines {question_id, completions:[{text, finish}]}; the
+    /// run ends with the file where that has fewer steps than train.steps
     #[arg(long, value_name = "FILE.jsonl")]
     replay: Option<PathBuf>,
 }
@@ -52,7 +53,11 @@ pub(super) fn bias(args: &TrainingArgs) -> Result<Outcome> {
     start(args, Verb::TrainBias, None)
 }
 
-pub(super) fn cdpo(args: &CdpoArgs) -> Result<Outcome> {
+pub(super) fn grpo(args: &ReplayArgs) -> Result<Outcome> {
+    start(&args.training, Verb::TrainGrpo, args.replay.clone())
+}
+
+pub(super) fn cdpo(args: &ReplayArgs) -> Result<Outcome> {
     start(&args.training, Verb::TrainCdpo, args.replay.clone())
 }
 

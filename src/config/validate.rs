@@ -93,8 +93,10 @@ impl Config {
         )?;
         self.apply_protocol(origins)?;
         self.check_contradictions(&check)?;
-        if verb == Verb::TrainBias {
-            self.prepare_bias(&check)?;
+        match verb {
+            Verb::TrainBias => self.prepare_bias(&check)?,
+            Verb::TrainGrpo => self.prepare_grpo(&check)?,
+            _ => {}
         }
         if verb.is_rl() {
             self.check_rl(&check)?;
@@ -111,7 +113,7 @@ impl Config {
                 "model.bias_model",
                 format!(
                     "is missing: kl.coefficient is {}, which needs a bias model to measure against; name the result of \
-                     train-bias, or set kl.coefficient = 0 for plain GRPO",
+                     train-bias, or use train-grpo for plain GRPO",
                     self.kl.coefficient
                 ),
             )?;
@@ -159,10 +161,27 @@ impl Config {
         check.require(
             !self.data.kinds.contains(&QuestionKind::Inferential),
             "data.kinds",
-            "train-bias takes observational questions only; for plain GRPO on all, use train-cdpo with kl.coefficient = 0",
+            "train-bias takes observational questions only; for plain GRPO on all, use train-grpo",
         )?;
         self.kl.coefficient = 0.0;
         self.data.kinds = vec![QuestionKind::Observational];
+        Ok(())
+    }
+
+    /// Plain GRPO has no KL term, whatever the coefficient is by default.
+    fn prepare_grpo(&mut self, check: &Check) -> Result<(), ConfigError> {
+        check.require(
+            self.model.bias_model.is_none(),
+            "model.bias_model",
+            "train-grpo measures against no model; remove it, or use train-cdpo",
+        )?;
+        check.require(
+            self.kl.coefficient == 0.0 || !check.origins.is_set("kl.coefficient"),
+            "kl.coefficient",
+            "train-grpo has no KL term; remove it, or use train-cdpo with model.bias_model (kl.direction = \"attract\" pulls \
+             towards that model, \"repel\" is CDPO)",
+        )?;
+        self.kl.coefficient = 0.0;
         Ok(())
     }
 
@@ -470,7 +489,13 @@ mod tests {
             "observational questions only",
         );
         fails(Verb::TrainCdpo, &[], "needs a bias model");
-        for verb in [Verb::TrainBias, Verb::TrainSft] {
+        fails(Verb::TrainGrpo, &[&model], "or use train-cdpo");
+        fails(
+            Verb::TrainGrpo,
+            &["kl.coefficient=0.01"],
+            "train-grpo has no KL term",
+        );
+        for verb in [Verb::TrainBias, Verb::TrainGrpo, Verb::TrainSft] {
             for setting in [
                 "kl.log_token_ratios=true",
                 "kl.target=1",
@@ -507,6 +532,9 @@ mod tests {
         files
             .load(Verb::TrainCdpo, &["kl.coefficient=0"])
             .expect("plain GRPO needs no bias model");
+        let by_name = files.load(Verb::TrainGrpo, &[]).unwrap();
+        let by_coefficient = files.load(Verb::TrainCdpo, &["kl.coefficient=0"]).unwrap();
+        assert_eq!(by_name, by_coefficient);
         files.load(Verb::TrainCdpo, &[&model]).expect("CDPO");
     }
 

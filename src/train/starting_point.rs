@@ -32,7 +32,7 @@ use std::str::FromStr;
 pub struct RunOptions {
     /// From where to go on.
     pub(crate) resume: Resume,
-    /// Completions of each step, instead of sampling (`train-cdpo`).
+    /// Completions of each step, instead of sampling (`train-grpo`, `train-cdpo`).
     pub(crate) replay: Option<PathBuf>,
 }
 

@@ -61,7 +61,7 @@ fn has_questions(config: &Config) -> bool {
 }
 
 pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
-    let config = args.settings.load(Verb::Inspect)?;
+    let mut config = args.settings.load(Verb::Inspect)?;
     let repels = config.model.bias_model.is_some();
     let verb = match args.command {
         Some(Training::Sft) => Verb::TrainSft,
@@ -70,6 +70,10 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
         Some(Training::Bias) => Verb::TrainBias,
         Some(Training::Grpo) | None => Verb::TrainGrpo,
     };
+    if verb != Verb::TrainCdpo {
+        // The others load none.
+        config.model.bias_model = None;
+    }
     if let Some(card) = args.card {
         return plan(args, &config, verb, card);
     }
@@ -83,10 +87,10 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
     if args.json {
         output::json(&memory)?;
     } else {
-        output::text(&format!("{memory}\n"))?;
+        output::lines(&format!("{memory}\n"))?;
         if verb.is_rl() {
             let duration = DurationEstimate::in_words(&config, questions)?;
-            output::text(&format!("{duration}\n"))?;
+            output::lines(&format!("{duration}\n"))?;
         }
     }
     Ok(Outcome::Done)
@@ -110,7 +114,7 @@ fn plan(args: &EstimateArgs, config: &Config, verb: Verb, card: GpuKind) -> Resu
     if args.json {
         output::json(&plan)?;
     } else {
-        output::text(&format!("{plan}\n"))?;
+        output::lines(&format!("{plan}\n"))?;
     }
     Ok(Outcome::Done)
 }

@@ -3,8 +3,10 @@
 use crate::config::Config;
 use crate::config::ConfigError;
 use crate::config::Verb;
+use crate::config::is_hub_id;
 use crate::dist::DistError;
 use crate::dist::rendezvous::Rendezvous;
+use crate::model::checkpoint_error::CheckpointError;
 use crate::model::device;
 use crate::train::rundir::RunDirError;
 use crate::util::console;
@@ -16,6 +18,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::Layer;
+use tracing_subscriber::filter::FilterExt;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -42,6 +46,7 @@ mod usage;
 
 /// Trains a video-language model to reason instead of taking perceptual shortcuts: bias-model GRPO, then CDPO.
 ///
+/// `init` writes a config for own videos, `doctor` looks at this machine.
 /// stdout carries only a command's result; logs and the progress bar go to stderr (RUST_LOG sets the level).
 /// Exit codes: 0 done, 1 failed, 2 bad arguments or config, 3 stopped by a signal with a checkpoint saved.
 #[derive(Debug, Parser)]
@@ -146,7 +151,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         cause.is::<ConfigError>()
             || cause.is::<BadArgument>()
             || matches!(cause.downcast_ref(), Some(DistError::Environment { .. }))
-            || run_dir.is_some_and(|error| matches!(error, RunDirError::ConfigChanged { .. }))
+            // Of a hub id the hub says so, and what it says depends on the network.
+            || matches!(cause.downcast_ref(), Some(CheckpointError::NotFound { name, .. }) if !is_hub_id(name))
+            || run_dir.is_some_and(RunDirError::is_usage)
     });
     if usage { 2 } else { 1 }
 }
@@ -205,9 +212,9 @@ fn start_logging() {
     let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let terminal = tracing_subscriber::fmt::layer()
         .with_writer(|| console::Stderr)
-        .with_ansi(console::is_terminal())
+        .with_ansi(console::has_colours())
         .with_target(false)
-        .with_filter(filter());
+        .with_filter(filter().and(filter_fn(|line| line.target() != console::FILE_ONLY)));
     let file = tracing_subscriber::fmt::layer()
         .with_writer(|| console::LogFile)
         .with_ansi(false)

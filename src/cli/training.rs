@@ -3,6 +3,7 @@
 use super::BadArgument;
 use super::ConfigArgs;
 use super::Outcome;
+use super::output;
 use crate::config::Config;
 use crate::config::Verb;
 use crate::dist::DistError;
@@ -14,7 +15,6 @@ use crate::train::Resume;
 use crate::train::RunOptions;
 use anyhow::Result;
 use clap::Args;
-use std::io::Write;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -71,7 +71,7 @@ fn start(args: &TrainingArgs, verb: Verb, replay: Option<PathBuf>) -> Result<Out
     let ranks = ranks(args, &config, rendezvous.as_ref())?;
     if args.dry_run {
         let text = train::dry_run(&config, verb, &options, ranks)?;
-        std::io::stdout().write_all(text.as_bytes())?;
+        output::lines(&text)?;
         return Ok(Outcome::Done);
     }
     let launched = rendezvous

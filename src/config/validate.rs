@@ -55,6 +55,15 @@ impl Check<'_> {
             return Ok(());
         }
         let path = Path::new(name);
+        let latest = path.join("checkpoints/latest");
+        self.require(
+            !latest.exists(),
+            key,
+            format!(
+                "{name} is the folder of a run: its model is {}",
+                latest.display()
+            ),
+        )?;
         self.require(
             path.is_dir(),
             key,

@@ -104,7 +104,7 @@ fn run_rank(
     } else {
         Task::Reinforced(Objective::load(config, trainer.policy(), answers)?)
     };
-    if dist.is_first() {
+    if dist.is_first() && step < steps.last {
         say_what_is_trained(&trainer, &device, &dataset, steps.last, verb)?;
     }
     let files = folders.map(|folders| {

@@ -234,8 +234,8 @@ impl Progress {
         if let Some(bar) = &self.bar {
             let columns = log_columns().unwrap_or(80);
             bar.set_style(style(&template(self.unit, columns)));
-            bar.set_message(shortened(words, room(self.unit, columns, done, self.total)));
             bar.set_position(done as u64);
+            bar.set_message(shortened(words, room(self.unit, columns, done, self.total)));
         }
         let total = self.total;
         match (self.unit, &self.bar) {

@@ -4,6 +4,7 @@
 
 mod benchmarks;
 mod check;
+mod cli;
 mod composed;
 mod corrupt;
 mod decoder_oracle;
@@ -12,6 +13,7 @@ mod docs;
 mod downloads;
 mod engine;
 mod eval;
+mod first_use;
 mod generate;
 mod golden_model;
 mod gpu_check;

@@ -28,6 +28,9 @@ pub(super) fn in_words(wishes: &Wishes, files: &[Written]) -> String {
     for command in commands(wishes, files) {
         text.push_str(&format!("  videothinker {command}\n"));
     }
+    text.push_str(
+        "(eval asks the questions of training again: name others by --set data.questions=FILE)\n",
+    );
     text
 }
 

@@ -139,11 +139,14 @@ fn capacity(target: Target) -> u64 {
 
 /// The defaults, with what was asked for.
 fn recipe(wishes: &Wishes, verb: Verb) -> Config {
-    let mut config = Config::default();
-    config.output_dir = match (wishes.stage, verb) {
+    let output_dir = match (wishes.stage, verb) {
         (Stage::Cdpo, Verb::TrainBias) => wishes.out.join("bias"),
         (Stage::Cdpo, _) => wishes.out.join("cdpo"),
         _ => wishes.out.clone(),
+    };
+    let mut config = Config {
+        output_dir,
+        ..Config::default()
     };
     config.model.path.clone_from(&wishes.model);
     if wishes.target == Target::Cpu {
@@ -157,13 +160,9 @@ fn recipe(wishes: &Wishes, verb: Verb) -> Config {
     } else {
         wishes.questions.len()
     };
-    match verb {
-        Verb::TrainCdpo => {
-            let bias = wishes.out.join("bias/checkpoints/latest");
-            config.model.bias_model = Some(bias.display().to_string());
-        }
-        // It is not read, and would look as if it were.
-        _ => config.kl.coefficient = Config::default().kl.coefficient,
+    if verb == Verb::TrainCdpo {
+        let bias = wishes.out.join("bias/checkpoints/latest");
+        config.model.bias_model = Some(bias.display().to_string());
     }
     config.train.steps = steps(questions, config.train.questions_per_step);
     config

@@ -13,14 +13,14 @@ use std::path::Path;
 pub(super) fn config(plan: &Plan, wishes: &Wishes, verb: Verb, path: &Path) -> String {
     let what = match verb {
         Verb::TrainBias => "Stage 1, the bias model: GRPO on the observational questions",
-        Verb::TrainCdpo => "Stage 2, CDPO: GRPO on all questions, repelled from the bias model,",
+        Verb::TrainCdpo => "Stage 2, CDPO: GRPO on all questions, repelled from the bias model",
         _ => "Plain GRPO on all questions",
     };
     let mut text = format!(
-        "# {what} of {}, on {} (videothinker {}).\n",
-        wishes.questions_file.display(),
+        "# {what}, on {}: videothinker {} --config {}\n",
         wishes.target.in_words(),
-        verb.as_str()
+        verb.as_str(),
+        path.display()
     );
     if let Some(schema) = schema_beside(path) {
         text.push_str(&format!("#:schema {schema}\n"));

@@ -53,7 +53,7 @@ impl Wishes {
         let questions_file = asks.questions(args.questions.as_deref())?;
         let questions = read_questions(&questions_file)?;
         let guess = likely_root(&questions_file, &questions);
-        let video_root = asks.folder(args.video_root.as_deref(), guess)?;
+        let video_root = asks.folder(args.video_root.as_deref(), &guess)?;
         let clips = Clips::of(&questions, &questions_file, &video_root)?;
         say(&format!(
             "{}: {}",
@@ -198,7 +198,7 @@ impl Asks {
         })
     }
 
-    fn folder(&self, given: Option<&Path>, guess: PathBuf) -> Result<PathBuf> {
+    fn folder(&self, given: Option<&Path>, guess: &Path) -> Result<PathBuf> {
         let guess = guess.display().to_string();
         let guess = if guess.is_empty() { "." } else { &guess };
         self.value("folder of the clips", given, Some(guess), |text| {

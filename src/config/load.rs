@@ -7,6 +7,7 @@ use super::foreign;
 use super::schema;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use toml::de::DeValue;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the config {path}: {source}")]
+    #[error("cannot read the config {path}: {source}{}", if source.kind() == ErrorKind::NotFound { "; `videothinker init` writes one" } else { "" })]
     Read {
         /// The config file.
         path: PathBuf,

@@ -68,8 +68,13 @@ impl Check<'_> {
             path.is_dir(),
             key,
             format!(
-                "there is no model folder {name}{}, and it is no hub id (owner/name)",
-                relative_to(path)
+                "there is no model folder {name}{}, and it is no hub id (owner/name){}",
+                relative_to(path),
+                if key == "model.bias_model" {
+                    "; train-bias makes a bias model"
+                } else {
+                    ""
+                }
             ),
         )?;
         self.require(
@@ -189,6 +194,11 @@ impl Config {
             "kl.coefficient",
             "train-grpo has no KL term; remove it, or use train-cdpo with model.bias_model (kl.direction = \"attract\" pulls \
              towards that model, \"repel\" is CDPO)",
+        )?;
+        check.require(
+            !check.origins.is_set("kl.direction"),
+            "kl.direction",
+            "does nothing in train-grpo, which has no KL term; remove it, or use train-cdpo",
         )?;
         self.kl.coefficient = 0.0;
         Ok(())
@@ -503,6 +513,11 @@ mod tests {
             Verb::TrainGrpo,
             &["kl.coefficient=0.01"],
             "train-grpo has no KL term",
+        );
+        fails(
+            Verb::TrainGrpo,
+            &["kl.direction=attract"],
+            "which has no KL term",
         );
         for verb in [Verb::TrainBias, Verb::TrainGrpo, Verb::TrainSft] {
             for setting in [

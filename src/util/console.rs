@@ -339,7 +339,7 @@ pub(crate) fn counter(what: &str, total: usize) -> ProgressBar {
 }
 
 fn counted(what: &str) -> String {
-    format!("{what} {{bar:32}} {{pos}}/{{len}} · {{eta}} left")
+    format!("{what} {{wide_bar}} {{pos}}/{{len}} · {{eta}} left")
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -283,10 +283,8 @@ fn tables_fit_their_terminals_and_logs_stay_short() {
     assert!(log.contains(" questions in "), "{log}");
     let out = out.display().to_string();
     let words = |line: &str| -> Vec<String> {
-        let words = line
-            .split(' ')
-            .map(|word| if word == "OUT" { &out } else { word });
-        words.map(str::to_owned).collect()
+        let words = line.split(' ');
+        words.map(|word| word.replace("OUT", &out)).collect()
     };
     for columns in [60, 80, 100, 120, 200] {
         for (line, number) in [

@@ -63,7 +63,7 @@ impl Wishes {
         let model = asks.model(args.model.as_deref())?;
         let target = asks.target(args.card, &model)?;
         let has_kind = count(&questions, QuestionKind::Observational) > 0;
-        let stage = asks.stage(args.stage, has_kind)?;
+        let stage = asks.stage(args, has_kind)?;
         if stage != Stage::Grpo && !has_kind {
             return Err(BadArgument(format!(
                 "--stage {}: no question is labelled `\"kind\": \"observational\"`, and stage 1 learns from those alone: label them \
@@ -257,12 +257,13 @@ impl Asks {
         self.value(label, None, default.as_deref(), str::parse)
     }
 
-    fn stage(&self, given: Option<Stage>, has_kind: bool) -> Result<Stage> {
-        if let Some(given) = given {
+    fn stage(&self, args: &SetupArgs, has_kind: bool) -> Result<Stage> {
+        if let Some(given) = args.stage {
             return Ok(given);
         }
-        // One file and one command, unless the questions are made for two stages.
-        let default = if has_kind && self.person {
+        // One file and one command, unless the questions are made for two stages and there is room for two files.
+        let is_file = args.path.extension().is_some_and(|end| end == "toml");
+        let default = if has_kind && self.person && !is_file {
             "cdpo"
         } else {
             "grpo"

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 mod data;
 mod eval;
+pub(crate) mod foreign;
 mod load;
 mod model;
 mod objective;

@@ -21,7 +21,7 @@ use std::num::NonZero;
 pub(super) struct EstimateArgs {
     #[command(flatten)]
     settings: ConfigArgs,
-    /// The command that would run [default: train-cdpo with a bias model, else train-bias]
+    /// The command that would run [default: train-cdpo with a bias model, else train-grpo]
     #[arg(long = "for", value_name = "COMMAND")]
     command: Option<Training>,
     /// For GPUs of this kind, from their data sheet, whatever is in this machine; models may be missing
@@ -42,6 +42,8 @@ enum Training {
     Sft,
     #[value(name = "train-bias")]
     Bias,
+    #[value(name = "train-grpo")]
+    Grpo,
     #[value(name = "train-cdpo")]
     Cdpo,
 }
@@ -59,14 +61,19 @@ fn has_questions(config: &Config) -> bool {
 }
 
 pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
-    let config = args.settings.load(Verb::Inspect)?;
+    let mut config = args.settings.load(Verb::Inspect)?;
     let repels = config.model.bias_model.is_some();
     let verb = match args.command {
         Some(Training::Sft) => Verb::TrainSft,
         Some(Training::Cdpo) => Verb::TrainCdpo,
         None if repels => Verb::TrainCdpo,
-        Some(Training::Bias) | None => Verb::TrainBias,
+        Some(Training::Bias) => Verb::TrainBias,
+        Some(Training::Grpo) | None => Verb::TrainGrpo,
     };
+    if verb != Verb::TrainCdpo {
+        // The others load none.
+        config.model.bias_model = None;
+    }
     if let Some(card) = args.card {
         return plan(args, &config, verb, card);
     }
@@ -80,10 +87,10 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
     if args.json {
         output::json(&memory)?;
     } else {
-        output::text(&format!("{memory}\n"))?;
+        output::lines(&format!("{memory}\n"))?;
         if verb.is_rl() {
             let duration = DurationEstimate::in_words(&config, questions)?;
-            output::text(&format!("{duration}\n"))?;
+            output::lines(&format!("{duration}\n"))?;
         }
     }
     Ok(Outcome::Done)
@@ -107,7 +114,7 @@ fn plan(args: &EstimateArgs, config: &Config, verb: Verb, card: GpuKind) -> Resu
     if args.json {
         output::json(&plan)?;
     } else {
-        output::text(&format!("{plan}\n"))?;
+        output::lines(&format!("{plan}\n"))?;
     }
     Ok(Outcome::Done)
 }

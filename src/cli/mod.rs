@@ -5,8 +5,10 @@ use crate::config::ConfigError;
 use crate::config::Departure;
 use crate::config::TrainedWith;
 use crate::config::Verb;
+use crate::config::is_hub_id;
 use crate::dist::DistError;
 use crate::dist::rendezvous::Rendezvous;
+use crate::model::checkpoint_error::CheckpointError;
 use crate::model::device;
 use crate::train::rundir::RunDirError;
 use crate::util::console;
@@ -19,14 +21,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::Layer;
+use tracing_subscriber::filter::FilterExt;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 mod ask;
 mod check;
+mod completions;
 mod data;
+mod doctor;
 mod estimate;
 mod eval;
+mod examples;
 mod import;
 pub mod init;
 mod inspect;
@@ -37,12 +44,16 @@ mod inspect_model;
 mod label;
 mod output;
 mod process;
+mod setup;
+mod split;
 mod stats;
 mod study;
 mod training;
+mod usage;
 
 /// Trains a video-language model to reason instead of taking perceptual shortcuts: bias-model GRPO, then CDPO.
 ///
+/// `init` writes a config for own videos, `doctor` looks at this machine.
 /// stdout carries only a command's result; logs and the progress bar go to stderr (RUST_LOG sets the level).
 /// Exit codes: 0 done, 1 failed, 2 bad arguments or config, 3 stopped by a signal with a checkpoint saved.
 #[derive(Debug, Parser)]
@@ -54,12 +65,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Ask what is needed to train on own videos, and write a config that fits the card
+    Init(setup::SetupArgs),
+    /// What this program and this machine have, what they lack, and what to do about it
+    Doctor(doctor::DoctorArgs),
     /// Supervised warm start: cross-entropy on worked answers
     TrainSft(training::TrainingArgs),
     /// Stage 1: GRPO without a KL term, observational questions only
     TrainBias(training::TrainingArgs),
+    /// Plain GRPO on all questions, without a KL term
+    TrainGrpo(training::ReplayArgs),
     /// Stage 2: GRPO on all questions and the KL term against the frozen bias model
-    TrainCdpo(training::CdpoArgs),
+    TrainCdpo(training::ReplayArgs),
     /// Questions and clips: import, label, count and check them; make the miniature world; convert official CLEVRER files
     Data(data::DataArgs),
     /// Answer a benchmark and score it; merge, rescore, judge or compare finished evaluations
@@ -72,13 +89,17 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// The memory and time a run takes, before anything is loaded
     Estimate(estimate::EstimateArgs),
+    /// Print a shell's completions of commands and options
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write one for every command
+    Man(completions::ManArgs),
 }
 
 impl Command {
     fn trains(&self) -> bool {
         matches!(
             self,
-            Self::TrainSft(_) | Self::TrainBias(_) | Self::TrainCdpo(_)
+            Self::TrainSft(_) | Self::TrainBias(_) | Self::TrainGrpo(_) | Self::TrainCdpo(_)
         )
     }
 }
@@ -167,7 +188,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         cause.is::<ConfigError>()
             || cause.is::<BadArgument>()
             || matches!(cause.downcast_ref(), Some(DistError::Environment { .. }))
-            || run_dir.is_some_and(|error| matches!(error, RunDirError::ConfigChanged { .. }))
+            // Of a hub id the hub says so, and what it says depends on the network.
+            || matches!(cause.downcast_ref(), Some(CheckpointError::NotFound { name, .. }) if !is_hub_id(name))
+            || run_dir.is_some_and(RunDirError::is_usage)
     });
     if usage { 2 } else { 1 }
 }
@@ -193,14 +216,17 @@ pub fn describe(error: &anyhow::Error) -> String {
 pub fn run() -> Result<Outcome> {
     process::tune_allocator();
     process::tune_threads();
-    let cli = Cli::parse();
+    let cli = usage::parse();
     start_logging();
     if !cli.command.trains() {
         process::end_quietly_on_closed_pipe();
     }
     match cli.command {
+        Command::Init(args) => setup::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::TrainSft(args) => training::sft(&args),
         Command::TrainBias(args) => training::bias(&args),
+        Command::TrainGrpo(args) => training::grpo(&args),
         Command::TrainCdpo(args) => training::cdpo(&args),
         Command::Data(args) => data::run(&args),
         Command::Eval(args) => eval::run(*args),
@@ -208,6 +234,8 @@ pub fn run() -> Result<Outcome> {
         Command::Ask(args) => ask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Estimate(args) => estimate::run(&args),
+        Command::Completions(args) => completions::print(&args),
+        Command::Man(args) => completions::manual(&args),
     }
 }
 
@@ -221,9 +249,9 @@ fn start_logging() {
     let filter = || EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let terminal = tracing_subscriber::fmt::layer()
         .with_writer(|| console::Stderr)
-        .with_ansi(console::is_terminal())
+        .with_ansi(console::has_colours())
         .with_target(false)
-        .with_filter(filter());
+        .with_filter(filter().and(filter_fn(|line| line.target() != console::FILE_ONLY)));
     let file = tracing_subscriber::fmt::layer()
         .with_writer(|| console::LogFile)
         .with_ansi(false)

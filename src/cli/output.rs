@@ -1,5 +1,6 @@
 //! A command's result on stdout: text for people, JSON for programs.
 
+use crate::util::console;
 use anyhow::Result;
 use serde::Serialize;
 use std::io::Write;
@@ -7,6 +8,11 @@ use std::io::Write;
 /// Prints a value as JSON on one line.
 pub(super) fn json(value: &impl Serialize) -> Result<()> {
     text(&format!("{}\n", serde_json::to_string(value)?))
+}
+
+/// Prints text in lines that fit the terminal, if it goes to one.
+pub(super) fn lines(words: &str) -> Result<()> {
+    text(&console::wrapped(words, console::result_columns()))
 }
 
 /// Prints text as it is, at once.

@@ -1,8 +1,9 @@
-//! `train-sft`, `train-bias`, `train-cdpo`: the same trainer with another objective.
+//! `train-sft`, `train-bias`, `train-grpo`, `train-cdpo`: the same trainer with another objective.
 
 use super::BadArgument;
 use super::ConfigArgs;
 use super::Outcome;
+use super::output;
 use crate::config::Config;
 use crate::config::Verb;
 use crate::dist::DistError;
@@ -14,7 +15,6 @@ use crate::train::Resume;
 use crate::train::RunOptions;
 use anyhow::Result;
 use clap::Args;
-use std::io::Write;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,10 +36,11 @@ pub(super) struct TrainingArgs {
 }
 
 #[derive(Debug, Clone, Args)]
-pub(super) struct CdpoArgs {
+pub(super) struct ReplayArgs {
     #[command(flatten)]
     training: TrainingArgs,
-    /// Take each step's completions from this file instead of sampling: lines {question_id, completions:[{text, finish}]}
+    /// Take each step's completions from this file instead of sampling: lines {question_id, completions:[{text, finish}]}; the
+    /// run ends with the file where that has fewer steps than train.steps
     #[arg(long, value_name = "FILE.jsonl")]
     replay: Option<PathBuf>,
 }
@@ -52,7 +53,11 @@ pub(super) fn bias(args: &TrainingArgs) -> Result<Outcome> {
     start(args, Verb::TrainBias, None)
 }
 
-pub(super) fn cdpo(args: &CdpoArgs) -> Result<Outcome> {
+pub(super) fn grpo(args: &ReplayArgs) -> Result<Outcome> {
+    start(&args.training, Verb::TrainGrpo, args.replay.clone())
+}
+
+pub(super) fn cdpo(args: &ReplayArgs) -> Result<Outcome> {
     start(&args.training, Verb::TrainCdpo, args.replay.clone())
 }
 
@@ -66,7 +71,7 @@ fn start(args: &TrainingArgs, verb: Verb, replay: Option<PathBuf>) -> Result<Out
     let ranks = ranks(args, &config, rendezvous.as_ref())?;
     if args.dry_run {
         let text = train::dry_run(&config, verb, &options, ranks)?;
-        std::io::stdout().write_all(text.as_bytes())?;
+        output::lines(&text)?;
         return Ok(Outcome::Done);
     }
     let launched = rendezvous

@@ -4,16 +4,19 @@ use super::Config;
 use super::Protocol;
 use super::Setting;
 use super::Verb;
+use super::foreign;
 use super::schema;
 use super::trained::Departure;
 use super::trained::TrainedWith;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 use std::path::PathBuf;
 use toml::Table;
 use toml::Value;
+use toml::de::DeString;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
@@ -21,7 +24,7 @@ use toml::de::DeValue;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the config {path}: {source}")]
+    #[error("cannot read the config {path}: {source}{}", if source.kind() == ErrorKind::NotFound { "; `videothinker init` writes one" } else { "" })]
     Read {
         /// The config file.
         path: PathBuf,
@@ -37,14 +40,14 @@ pub enum ConfigError {
         message: String,
     },
     /// A key that no setting has.
-    #[error("{origin}: unknown key `{key}`{}", hint(.nearest.as_deref()))]
+    #[error("{origin}: unknown key `{key}`{hint}")]
     UnknownKey {
         /// File and line, or the argument.
         origin: Origin,
         /// The key as written, with its table.
         key: String,
-        /// The most similar valid key.
-        nearest: Option<String>,
+        /// What it may have been meant to be, such as `; did you mean …`; empty where nothing is like it.
+        hint: String,
     },
     /// A value of the wrong type, or a word that is none of the choices.
     #[error("{origin}: `{key}`: {message}")]
@@ -72,10 +75,6 @@ pub enum ConfigError {
         /// What is wrong and what to do.
         problem: String,
     },
-}
-
-fn hint(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |key| format!("; did you mean `{key}`?"))
 }
 
 /// Where a setting was written.
@@ -277,6 +276,7 @@ impl Written {
                 (_, None) if is_name && schema::is_table(&key) => {
                     return Err(wrong(format!("is a table: write its keys below [{key}]")));
                 }
+                (DeValue::Table(inner), _) => return Err(unknown_table(name, &key, inner, origin)),
                 _ => return Err(unknown(origin_of_key(), &key)),
             }
         }
@@ -346,8 +346,30 @@ fn unknown(origin: Origin, key: &str) -> ConfigError {
     ConfigError::UnknownKey {
         origin,
         key: key.to_owned(),
-        nearest: schema::nearest(key),
+        hint: schema::hint(key),
     }
+}
+
+/// A table that there is not: the nearest one is named, or what another trainer means by a key in it.
+fn unknown_table(
+    name: &toml::Spanned<DeString<'_>>,
+    key: &str,
+    table: &DeTable<'_>,
+    origin: &impl Fn(Range<usize>) -> Origin,
+) -> ConfigError {
+    if let Some(hint) = schema::hint_of_table(key) {
+        return ConfigError::UnknownKey {
+            origin: origin(name.span()),
+            key: key.to_owned(),
+            hint,
+        };
+    }
+    let mut inner = table.iter().map(|(name, _)| name);
+    let foreign = inner.find_map(|name| {
+        let key = schema::join(key, name.get_ref());
+        foreign::in_words(&key).map(|_| unknown(origin(name.span()), &key))
+    });
+    foreign.unwrap_or_else(|| unknown(origin(name.span()), key))
 }
 
 fn insert(table: &mut Table, key: &str, value: Value) {
@@ -399,7 +421,41 @@ mod tests {
     #[test]
     fn unknown_table_is_an_unknown_key() {
         let error = message("[samplng]\ngroup_size = 4\n", &[]);
-        assert!(error.contains(":1: unknown key `samplng`"), "{error}");
+        assert!(
+            error.contains(":1: unknown key `samplng`; did you mean the table `[sampling]`?"),
+            "{error}"
+        );
+        let error = message("[train]\n[trian]\nsteps = 4\n", &[]);
+        assert!(error.contains(":2: "), "{error}");
+        assert!(error.contains("the table `[train]`?"), "{error}");
+        let error = message("[zzz]\n", &[]);
+        assert!(error.ends_with("unknown key `zzz`"), "{error}");
+    }
+
+    #[test]
+    fn names_of_other_trainers_are_understood() {
+        for (text, said) in [
+            (
+                "[kl]\nbeta = 0.04\n",
+                "here it is `kl.coefficient` (TRL's beta pulls",
+            ),
+            ("beta = 0.04\n", "here it is `kl.coefficient`"),
+            (
+                "[optimizer]\nlr = 1e-6\n",
+                "here it is `optimizer.learning_rate`",
+            ),
+            ("num_generations = 8\n", "here it is `sampling.group_size`"),
+            ("[lora]\nrank = 8\n", "LoRA is not supported"),
+            ("report_to = \"wandb\"\n", "TensorBoard"),
+            ("[train]\nseed = 1\n", "here it is `seed` (at the top"),
+            ("[deepspeed]\nstage = 3\n", "not sharded"),
+            ("[rollout]\nn = 3\n", "`sampling.group_size`"),
+        ] {
+            let error = message(text, &[]);
+            assert!(error.contains(said), "{text}: {error}");
+        }
+        let error = message("", &["lora.rank=8"]);
+        assert!(error.contains("LoRA is not supported"), "{error}");
     }
 
     #[test]

@@ -134,7 +134,7 @@ pub enum LossKind {
 pub struct KlConfig {
     /// `repel` (CDPO) or `attract` (the usual pull to a reference).
     pub(crate) direction: KlDirection,
-    /// Weight of the term (β); 0 is plain GRPO. Upstream writes this as `--beta -0.01`.
+    /// Weight of the term (β); 0 is plain GRPO, which `train-grpo` is by name. Upstream writes this as `--beta -0.01`.
     #[schemars(range(min = 0.0), extend("errorMessage" = {"minimum": "must not be negative: the sign is the word kl.direction (`repel` or `attract`)"}))]
     pub(crate) coefficient: f64,
     /// How the coefficient falls over the run, without warm-up.

@@ -2,6 +2,7 @@
 //! `inspect config` and the schema for editors read it here and nowhere else.
 
 use super::Config;
+use super::foreign;
 use regex::Regex;
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -195,6 +196,28 @@ pub(super) fn is_table(key: &str) -> bool {
         rest.is_some_and(|rest| rest.starts_with('.'))
     };
     Config::settings().iter().any(below)
+}
+
+/// What to say about a key that there is not: what another trainer means by it, else the key most like it.
+pub(super) fn hint(key: &str) -> String {
+    if let Some(words) = foreign::in_words(key) {
+        return format!("; {words}");
+    }
+    nearest(key).map_or_else(String::new, |key| format!("; did you mean `{key}`?"))
+}
+
+/// What to say about a table that there is not, if it is like one or another trainer has it.
+pub(super) fn hint_of_table(table: &str) -> Option<String> {
+    if foreign::in_words(table).is_some() {
+        return Some(hint(table));
+    }
+    let tables = Config::settings()
+        .iter()
+        .filter_map(|setting| Some(setting.key.split_once('.')?.0));
+    let score = |known: &str| strsim::normalized_damerau_levenshtein(table, known);
+    let best = tables.max_by(|a, b| score(a).total_cmp(&score(b)));
+    best.filter(|known| score(known) > 0.5)
+        .map(|known| format!("; did you mean the table `[{known}]`?"))
 }
 
 /// The key most like `key`; the last part counts alone too, for a key in the wrong table.

@@ -55,12 +55,26 @@ impl Check<'_> {
             return Ok(());
         }
         let path = Path::new(name);
+        let latest = path.join("checkpoints/latest");
+        self.require(
+            !latest.exists(),
+            key,
+            format!(
+                "{name} is the folder of a run: its model is {}",
+                latest.display()
+            ),
+        )?;
         self.require(
             path.is_dir(),
             key,
             format!(
-                "there is no model folder {name}{}, and it is no hub id (owner/name)",
-                relative_to(path)
+                "there is no model folder {name}{}, and it is no hub id (owner/name){}",
+                relative_to(path),
+                if key == "model.bias_model" {
+                    "; train-bias makes a bias model"
+                } else {
+                    ""
+                }
             ),
         )?;
         self.require(
@@ -93,8 +107,10 @@ impl Config {
         )?;
         self.apply_protocol(origins)?;
         self.check_contradictions(&check)?;
-        if verb == Verb::TrainBias {
-            self.prepare_bias(&check)?;
+        match verb {
+            Verb::TrainBias => self.prepare_bias(&check)?,
+            Verb::TrainGrpo => self.prepare_grpo(&check)?,
+            _ => {}
         }
         if verb.is_rl() {
             self.check_rl(&check)?;
@@ -111,7 +127,7 @@ impl Config {
                 "model.bias_model",
                 format!(
                     "is missing: kl.coefficient is {}, which needs a bias model to measure against; name the result of \
-                     train-bias, or set kl.coefficient = 0 for plain GRPO",
+                     train-bias, or use train-grpo for plain GRPO",
                     self.kl.coefficient
                 ),
             )?;
@@ -159,10 +175,32 @@ impl Config {
         check.require(
             !self.data.kinds.contains(&QuestionKind::Inferential),
             "data.kinds",
-            "train-bias takes observational questions only; for plain GRPO on all, use train-cdpo with kl.coefficient = 0",
+            "train-bias takes observational questions only; for plain GRPO on all, use train-grpo",
         )?;
         self.kl.coefficient = 0.0;
         self.data.kinds = vec![QuestionKind::Observational];
+        Ok(())
+    }
+
+    /// Plain GRPO has no KL term, whatever the coefficient is by default.
+    fn prepare_grpo(&mut self, check: &Check) -> Result<(), ConfigError> {
+        check.require(
+            self.model.bias_model.is_none(),
+            "model.bias_model",
+            "train-grpo measures against no model; remove it, or use train-cdpo",
+        )?;
+        check.require(
+            self.kl.coefficient == 0.0 || !check.origins.is_set("kl.coefficient"),
+            "kl.coefficient",
+            "train-grpo has no KL term; remove it, or use train-cdpo with model.bias_model (kl.direction = \"attract\" pulls \
+             towards that model, \"repel\" is CDPO)",
+        )?;
+        check.require(
+            !check.origins.is_set("kl.direction"),
+            "kl.direction",
+            "does nothing in train-grpo, which has no KL term; remove it, or use train-cdpo",
+        )?;
+        self.kl.coefficient = 0.0;
         Ok(())
     }
 
@@ -470,7 +508,18 @@ mod tests {
             "observational questions only",
         );
         fails(Verb::TrainCdpo, &[], "needs a bias model");
-        for verb in [Verb::TrainBias, Verb::TrainSft] {
+        fails(Verb::TrainGrpo, &[&model], "or use train-cdpo");
+        fails(
+            Verb::TrainGrpo,
+            &["kl.coefficient=0.01"],
+            "train-grpo has no KL term",
+        );
+        fails(
+            Verb::TrainGrpo,
+            &["kl.direction=attract"],
+            "which has no KL term",
+        );
+        for verb in [Verb::TrainBias, Verb::TrainGrpo, Verb::TrainSft] {
             for setting in [
                 "kl.log_token_ratios=true",
                 "kl.target=1",
@@ -507,6 +556,9 @@ mod tests {
         files
             .load(Verb::TrainCdpo, &["kl.coefficient=0"])
             .expect("plain GRPO needs no bias model");
+        let by_name = files.load(Verb::TrainGrpo, &[]).unwrap();
+        let by_coefficient = files.load(Verb::TrainCdpo, &["kl.coefficient=0"]).unwrap();
+        assert_eq!(by_name, by_coefficient);
         files.load(Verb::TrainCdpo, &[&model]).expect("CDPO");
     }
 

@@ -7,6 +7,8 @@ pub enum Verb {
     TrainSft,
     /// Stage 1: GRPO on observational questions.
     TrainBias,
+    /// Plain GRPO on all questions, without a KL term.
+    TrainGrpo,
     /// Stage 2: GRPO with the KL term against the bias model.
     TrainCdpo,
     /// Answers a benchmark; the model comes from the command line.
@@ -21,6 +23,7 @@ impl Verb {
         match self {
             Self::TrainSft => "train-sft",
             Self::TrainBias => "train-bias",
+            Self::TrainGrpo => "train-grpo",
             Self::TrainCdpo => "train-cdpo",
             Self::Eval => "eval",
             Self::Inspect => "inspect",
@@ -29,7 +32,7 @@ impl Verb {
 
     /// Whether it samples groups and learns from their rewards.
     pub(crate) fn is_rl(self) -> bool {
-        matches!(self, Self::TrainBias | Self::TrainCdpo)
+        matches!(self, Self::TrainBias | Self::TrainGrpo | Self::TrainCdpo)
     }
 
     /// Whether it trains a model.

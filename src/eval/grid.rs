@@ -5,6 +5,7 @@ use super::score_file::ScoreFile;
 use super::table::TableStyle;
 use super::table::accuracy;
 use super::table::render;
+use crate::util::console;
 use std::collections::BTreeMap;
 
 /// What stands in a cell.
@@ -74,7 +75,39 @@ pub(crate) fn grid(cells: &[GridCell], style: TableStyle) -> String {
         });
         lines.push(std::iter::once(row.to_owned()).chain(shown).collect());
     }
-    render(&lines, style)
+    match (style, console::result_columns()) {
+        (TableStyle::Text, Some(columns)) => in_blocks(&lines, columns),
+        _ => render(&lines, style),
+    }
+}
+
+/// As many columns below each other as needed, so that no line is longer than the terminal; each block has the models' names.
+fn in_blocks(lines: &[Vec<String>], columns: usize) -> String {
+    let fits = |chosen: &[usize]| {
+        let block = chosen_of(lines, chosen);
+        let lines = block.lines().map(|line| line.chars().count());
+        lines.max().unwrap_or(0) <= columns
+    };
+    let mut blocks: Vec<Vec<usize>> = Vec::new();
+    for column in 1..lines.first().map_or(0, Vec::len) {
+        match blocks.last_mut() {
+            Some(block) if fits(&[block.as_slice(), &[column]].concat()) => block.push(column),
+            _ => blocks.push(vec![column]),
+        }
+    }
+    let blocks = blocks.iter().map(|block| chosen_of(lines, block));
+    blocks.collect::<Vec<_>>().join("\n")
+}
+
+/// The first column and these.
+fn chosen_of(lines: &[Vec<String>], columns: &[usize]) -> String {
+    let chosen = lines.iter().map(|line| {
+        let cells = std::iter::once(&0).chain(columns);
+        cells
+            .filter_map(|column| line.get(*column).cloned())
+            .collect()
+    });
+    render(&chosen.collect::<Vec<Vec<String>>>(), TableStyle::Text)
 }
 
 impl CellValue {
@@ -115,6 +148,13 @@ mod tests {
             grid(&cells, TableStyle::Text),
             "model  CLEVRER  MMVU\nbase      44.7  52.8\nCDPO      79.1     –\n"
         );
+        let lines = [["model", "CLEVRER", "MMVU"], ["base", "44.7", "52.8"]];
+        let lines = lines.map(|line| line.map(str::to_owned).to_vec());
+        assert_eq!(
+            in_blocks(&lines, 16),
+            "model  CLEVRER\nbase      44.7\n\nmodel  MMVU\nbase   52.8\n"
+        );
+        assert_eq!(in_blocks(&lines, 20), render(&lines, TableStyle::Text));
         let markdown = grid(&cells, TableStyle::Markdown);
         assert!(markdown.contains("| --- | ---: | ---: |"), "{markdown}");
     }

@@ -5,7 +5,9 @@ use super::score::ConstantAnswer;
 use super::score::MeanEstimate;
 use super::score::SplitScores;
 use super::score_file::ScoreFile;
+use crate::config::QuestionKind;
 use crate::data::answer::ReadBy;
+use crate::util::console;
 
 /// A row of a comparison.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,35 +27,34 @@ pub(crate) enum TableStyle {
     Markdown,
 }
 
+/// The kinds of questions that any row has; the columns of others would be empty.
+fn kinds(rows: &[TableRow]) -> Vec<&'static str> {
+    let kinds = [QuestionKind::Observational, QuestionKind::Inferential].map(QuestionKind::as_str);
+    let is_there = |kind: &&str| rows.iter().any(|row| row.scores.splits.contains_key(*kind));
+    kinds.into_iter().filter(is_there).collect()
+}
+
 /// Models side by side: accuracy (exactly the right options) by question kind with 95 % intervals, format rate, and below
 /// the best constant answers of the same questions.
 pub(crate) fn comparison(rows: &[TableRow], style: TableStyle) -> String {
-    let mut lines = vec![
-        [
-            "model",
-            "observational",
-            "inferential",
-            "all",
-            "format",
-            "questions",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-    ];
+    let kinds = kinds(rows);
+    let columns = kinds.iter().copied().chain(["all"]);
+    let head = ["model"].into_iter().chain(columns.clone());
+    let head = head.chain(["format", "questions"]).map(str::to_owned);
+    let mut lines = vec![head.collect::<Vec<_>>()];
     for row in rows {
-        let shown = |name: &str| cell(&row.scores, name, accuracy);
+        let shown = columns
+            .clone()
+            .map(|name| cell(&row.scores, name, accuracy));
         let judge = row.scores.settings.judge.as_ref();
         let judged = judge.map_or_else(String::new, |by| format!(" (judged by {})", by.model));
-        lines.push(vec![
-            row.label.clone() + &judged,
-            shown("observational"),
-            shown("inferential"),
-            shown("all"),
-            cell(&row.scores, "all", |split| {
-                format!("{:.1}", 100.0 * split.format.mean)
-            }),
-            row.scores.questions_answered.to_string(),
-        ]);
+        let mut line = vec![row.label.clone() + &judged];
+        line.extend(shown);
+        line.push(cell(&row.scores, "all", |split| {
+            format!("{:.1}", 100.0 * split.format.mean)
+        }));
+        line.push(row.scores.questions_answered.to_string());
+        lines.push(line);
     }
     if let Some(first) = rows.first() {
         let best = |name: &str| {
@@ -61,16 +62,12 @@ pub(crate) fn comparison(rows: &[TableRow], style: TableStyle) -> String {
                 constant(&split.best_constant_exact)
             })
         };
-        lines.push(vec![
-            "best constant".into(),
-            best("observational"),
-            best("inferential"),
-            best("all"),
-            String::new(),
-            String::new(),
-        ]);
+        let mut line = vec!["best constant".to_owned()];
+        line.extend(columns.map(best));
+        line.extend([String::new(), String::new()]);
+        lines.push(line);
     }
-    render(&lines, style)
+    render_in(&lines, style, &["questions", "format"])
 }
 
 /// One model: a line per split.
@@ -105,7 +102,15 @@ pub(crate) fn details(scores: &ScoreFile, style: TableStyle) -> String {
             constant(&split.best_constant_exact),
         ]);
     }
-    render(&lines, style)
+    let dropped = [
+        "best constant",
+        "partial credit",
+        "tokens",
+        "cut off",
+        "unreadable",
+        "format",
+    ];
+    render_in(&lines, style, &dropped)
 }
 
 /// Who has read the answers, the shares, and between what the accuracy lies while some wait for a judge; a line each.
@@ -171,7 +176,11 @@ pub(crate) fn paired(comparison: &Comparison, style: TableStyle) -> String {
             pair.only_second_right.to_string(),
         ]);
     }
-    render(&lines, style)
+    render_in(
+        &lines,
+        style,
+        &["only second right", "only first right", "n"],
+    )
 }
 
 fn cell(scores: &ScoreFile, name: &str, show: impl Fn(&SplitScores) -> String) -> String {
@@ -205,6 +214,80 @@ pub(super) fn percent(mean: MeanEstimate) -> String {
         .filter(|half| *half > 0.0)
         .map_or_else(String::new, |half| format!(" ± {:.1}", 100.0 * half));
     format!("{:.1}{half}", 100.0 * mean.mean)
+}
+
+/// As [`render`], for the terminal that it goes to, if it goes to one: there the columns named in `dropped` are left out, one
+/// after the other, until a line fits, and it is said which.
+pub(crate) fn render_in(lines: &[Vec<String>], style: TableStyle, dropped: &[&str]) -> String {
+    match (style, console::result_columns()) {
+        (TableStyle::Text, Some(columns)) => fitted(lines, columns, dropped),
+        _ => render(lines, style),
+    }
+}
+
+fn fitted(lines: &[Vec<String>], columns: usize, dropped: &[&str]) -> String {
+    let mut lines = lines.to_vec();
+    let mut without = Vec::new();
+    let mut dropped = dropped.iter();
+    let mut text = render(&lines, TableStyle::Text);
+    while widest(&text) > columns
+        && let Some(name) = dropped.next()
+    {
+        let head = lines
+            .first()
+            .and_then(|head| head.iter().position(|one| one == name));
+        if let Some(index) = head {
+            without.push(*name);
+            for line in &mut lines {
+                if index < line.len() {
+                    line.remove(index);
+                }
+            }
+        }
+        text = render(&lines, TableStyle::Text);
+    }
+    let excess = widest(&text).saturating_sub(columns);
+    if excess > 0 {
+        shorten_labels(&mut lines, excess);
+        text = render(&lines, TableStyle::Text);
+    }
+    if !without.is_empty() {
+        text.push_str(&console::wrapped(
+            &format!("(not shown for lack of width: {})\n", without.join(", ")),
+            Some(columns),
+        ));
+    }
+    text
+}
+
+fn widest(text: &str) -> usize {
+    text.lines()
+        .map(|line| line.chars().count())
+        .max()
+        .unwrap_or(0)
+}
+
+/// Takes `excess` characters out of the middle of the longest labels, but leaves some of each.
+fn shorten_labels(lines: &mut [Vec<String>], excess: usize) {
+    const SHORTEST: usize = 12;
+    let labels = || lines.iter().filter_map(|line| line.first());
+    let longest = labels()
+        .map(|label| label.chars().count())
+        .max()
+        .unwrap_or(0);
+    let most = longest.saturating_sub(excess).max(SHORTEST);
+    for label in lines.iter_mut().filter_map(|line| line.first_mut()) {
+        let characters: Vec<char> = label.chars().collect();
+        if characters.len() > most {
+            let end = (most - 1) / 2;
+            let start = characters.len() - (most - 1 - end);
+            *label = characters[..end]
+                .iter()
+                .chain(['…'].iter())
+                .chain(&characters[start..])
+                .collect();
+        }
+    }
 }
 
 /// Lays out cells; the first line is the head, the first column is text, the others are numbers.
@@ -286,15 +369,15 @@ mod tests {
         let rows = [row("base", 0.6), row("CDPO", 0.75)];
         assert_eq!(
             comparison(&rows, TableStyle::Text),
-            "model          observational  inferential         all  format  questions\n\
-             base                       –   60.0 ± 5.1  60.0 ± 5.1   100.0          8\n\
-             CDPO                       –   75.0 ± 5.1  75.0 ± 5.1   100.0          8\n\
-             best constant              –   50.0 (A,B)  50.0 (A,B)\n"
+            "model          inferential         all  format  questions\n\
+             base            60.0 ± 5.1  60.0 ± 5.1   100.0          8\n\
+             CDPO            75.0 ± 5.1  75.0 ± 5.1   100.0          8\n\
+             best constant   50.0 (A,B)  50.0 (A,B)\n"
         );
         let markdown = comparison(&rows[..1], TableStyle::Markdown);
         assert_eq!(
             markdown.lines().nth(1),
-            Some("| --- | ---: | ---: | ---: | ---: | ---: |")
+            Some("| --- | ---: | ---: | ---: | ---: |")
         );
         assert_eq!(markdown.lines().count(), 4);
     }
@@ -312,6 +395,24 @@ mod tests {
             text.contains("best constant") && text.contains('–'),
             "{text}"
         );
+    }
+
+    #[test]
+    fn columns_are_dropped_in_order_until_a_line_fits() {
+        let lines = [
+            ["model", "all", "format", "questions"],
+            ["a long name of a run", "60.0 ± 5.1", "100.0", "1200"],
+        ]
+        .map(|line| line.map(str::to_owned).to_vec());
+        let fit = |columns| fitted(&lines, columns, &["questions", "format"]);
+        assert_eq!(fit(80), render(&lines, TableStyle::Text));
+        assert!(fit(45).contains("lack of width: questions)"), "{}", fit(45));
+        for columns in [45, 40, 32, 24] {
+            let text = fit(columns);
+            assert!(widest(&text) <= columns.max(32), "{columns}: {text}");
+            assert!(text.contains("60.0 ± 5.1"), "{text}");
+        }
+        assert!(fit(24).contains("a lon… a run"), "{}", fit(24));
     }
 
     #[test]

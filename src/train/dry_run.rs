@@ -11,10 +11,39 @@ use super::starting_point::plan_replay;
 use crate::config::Config;
 use crate::config::QuestionOrder;
 use crate::config::Verb;
+use crate::config::Wording;
+use crate::data::Question;
 use crate::data::too_few;
+use crate::model::hub;
+use crate::prompt::Processor;
+use anyhow::Context;
 use anyhow::Result;
+use anyhow::bail;
 use std::fmt::Write;
 use std::path::Path;
+
+/// Refuses a limit of prompts that the longest question exceeds with the smallest clip that there may be.
+fn check_prompts(config: &Config, questions: &[Question]) -> Result<()> {
+    let Some(longest) = questions
+        .iter()
+        .max_by_key(|question| question.text().len())
+    else {
+        return Ok(());
+    };
+    let folder = hub::resolve(&config.model.path).context("model.path")?;
+    let clip = config.video.min_frames / 2 * (config.video.min_pixels / (28 * 28));
+    let processor = Processor::load(&folder)?;
+    let tokens = processor.count_tokens(&longest.text(), Wording::Training, clip)?;
+    let limit = config.sampling.max_prompt_tokens;
+    if tokens > limit {
+        bail!(
+            "sampling.max_prompt_tokens = {limit}: question {} has {tokens} tokens with the smallest clip that video allows; raise the \
+             limit, or lower video.max_frames and video.max_pixels (`data check` counts every prompt)",
+            longest.id
+        );
+    }
+    Ok(())
+}
 
 /// Checks everything a run needs without loading a model, and says in words what it would do.
 ///
@@ -74,6 +103,7 @@ pub(crate) fn dry_run(
     if verb.is_rl() && config.data.order == QuestionOrder::Trainer {
         writeln!(text, "They come in the order of transformers' Trainer.")?;
     }
+    check_prompts(config, dataset.questions())?;
     let mut config = config.clone();
     if ranks > 1 {
         config.train.questions_per_step = config.train.questions_per_step.div_ceil(ranks);

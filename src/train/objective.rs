@@ -243,6 +243,7 @@ fn kl_in_words(config: &Config, verb: Verb) -> String {
     let Some(bias_model) = &config.model.bias_model else {
         return match verb {
             Verb::TrainBias => "No KL term: train-bias does not use [kl].".to_owned(),
+            Verb::TrainGrpo => "No KL term: plain GRPO.".to_owned(),
             _ => "No KL term (kl.coefficient = 0): plain GRPO.".to_owned(),
         };
     };
@@ -315,6 +316,7 @@ mod tests {
         assert!(words(&config, Verb::TrainCdpo).contains("is measured and has no weight"));
         config.model.bias_model = None;
         assert!(words(&config, Verb::TrainCdpo).contains("plain GRPO"));
+        assert!(words(&config, Verb::TrainGrpo).contains("No KL term: plain GRPO."));
         assert!(words(&config, Verb::TrainBias).contains("does not use [kl]"));
         assert!(!words(&config, Verb::TrainBias).contains("Update"));
         config.train.updates_per_rollout = 3;

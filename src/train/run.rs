@@ -4,6 +4,7 @@ use super::bias_answers::BiasAnswers;
 use super::checkpoint::Checkpoints;
 use super::data_loader;
 use super::data_loader::DataLoader;
+use super::estimate::num_parameters;
 use super::metrics::MetricsLog;
 use super::metrics::StepMetrics;
 use super::metrics::StepTimings;
@@ -26,6 +27,7 @@ use super::trainer::Trainer;
 use crate::config::Config;
 use crate::config::DivergenceGuard;
 use crate::config::Verb;
+use crate::data::Dataset;
 use crate::dist::ProcessGroup;
 use crate::model::device;
 use crate::model::device::memory::peak_bytes;
@@ -35,6 +37,7 @@ use crate::util::signals::StopRequest;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+use candle_core::Device;
 use std::path::Path;
 
 /// How a run ended, when it did not fail.
@@ -101,6 +104,9 @@ fn run_rank(
     } else {
         Task::Reinforced(Objective::load(config, trainer.policy(), answers)?)
     };
+    if dist.is_first() && step < steps.last {
+        say_what_is_trained(&trainer, &device, &dataset, steps.last, verb)?;
+    }
     let files = folders.map(|folders| {
         folders.dir.describe(config, verb, &device, dist.size())?;
         Files::open(folders, checkpoint.as_ref().map(|_| step), step)
@@ -117,6 +123,41 @@ fn run_rank(
         video_seconds: 0.0,
     };
     run.all_steps()
+}
+
+/// Device, size of the model, questions and output folder, in two lines.
+fn say_what_is_trained(
+    trainer: &Trainer,
+    device: &Device,
+    dataset: &Dataset,
+    last: usize,
+    verb: Verb,
+) -> Result<()> {
+    let config = trainer.config();
+    let weights = num_parameters(&trainer.policy().model().spec) as f64;
+    let (weights, unit) = if weights < 1e9 {
+        (weights / 1e6, "million")
+    } else {
+        (weights / 1e9, "billion")
+    };
+    tracing::info!(
+        "{}: {weights:.2} {unit} weights of {} on {}",
+        verb.as_str(),
+        config.model.path,
+        device::name(device)?
+    );
+    let left_out = match dataset.num_skipped() {
+        0 => String::new(),
+        skipped => format!(" ({skipped} left out)"),
+    };
+    tracing::info!(
+        "steps {} to {last}, each of {} of {} questions{left_out}; output in {}",
+        trainer.steps_done() + 1,
+        config.train.questions_per_step,
+        dataset.len(),
+        config.output_dir.display()
+    );
+    Ok(())
 }
 
 /// The run directory, which rank 0 alone has open.
@@ -198,11 +239,23 @@ impl Run<'_> {
     fn all_steps(&mut self) -> Result<Ending> {
         let dist = self.trainer.dist();
         let first = dist.is_first();
-        let progress = first.then(|| Progress::start(self.trainer.steps_done(), self.last));
+        if first && self.trainer.steps_done() >= self.last {
+            tracing::info!(
+                "already complete: there is nothing left to do in {}",
+                self.trainer.config().output_dir.display()
+            );
+        }
+        let progress = first.then(|| Progress::training(self.trainer.steps_done(), self.last));
         while self.trainer.steps_done() < self.last {
             if dist.any(self.stop.is_set())? {
                 self.save()?;
-                tracing::info!("stopped at step {}", self.trainer.steps_done());
+                if first {
+                    tracing::info!(
+                        "stopped at step {} of {}; the same command goes on from there",
+                        self.trainer.steps_done(),
+                        self.last
+                    );
+                }
                 return Ok(Ending::Stopped);
             }
             let metrics = self.step().with_context(|| self.step_in_words())?;

@@ -33,7 +33,7 @@ pub(crate) enum RunDirError {
     },
     /// The directory holds a run that this start would overwrite.
     #[error(
-        "{path} already holds a run ({checkpoint}); go on with --resume auto, or choose another output_dir"
+        "{path} already holds a run ({checkpoint}): go on with --resume auto, the default, or start anew in another output_dir"
     )]
     Occupied {
         path: PathBuf,
@@ -43,13 +43,34 @@ pub(crate) enum RunDirError {
     /// A resumed run must be the same run.
     #[error(
         "cannot resume {checkpoint}: settings that change the result differ:\n{differences}\nput them back, or choose \
-         another output_dir"
+         another output_dir{advice}"
     )]
     ConfigChanged {
         checkpoint: PathBuf,
         /// One line per key.
         differences: String,
+        /// What else can be done, if anything.
+        advice: String,
     },
+    /// `--resume` names nothing that is there.
+    #[error(
+        "--resume {}: there is no such folder; it is auto, never, or a checkpoint such as runs/NAME/checkpoints/latest", path.display()
+    )]
+    NoCheckpoint { path: PathBuf },
+    /// `--resume` names a run and not one of its checkpoints.
+    #[error("--resume {}: that is the folder of a run; its newest checkpoint is {}", path.display(), latest.display())]
+    ARun {
+        path: PathBuf,
+        /// The checkpoint it probably meant.
+        latest: PathBuf,
+    },
+}
+
+impl RunDirError {
+    /// Whether an argument or a setting is wrong, and not the machine.
+    pub(crate) fn is_usage(&self) -> bool {
+        !matches!(self, Self::InUse { .. } | Self::Occupied { .. })
+    }
 }
 
 /// An open run directory. The lock lasts as long as this value, and ends with the process however it ends.
@@ -178,9 +199,20 @@ pub(crate) fn check_same_config(checkpoint: &Path, before: &Config, now: &Config
     if differences.is_empty() {
         return Ok(());
     }
+    let is_longer = now.train.steps > before.train.steps;
+    let advice = if is_longer && !constant {
+        format!(
+            ". A schedule that falls ends with its run, so train.steps cannot grow: to train on, start a run from its weights, with \
+             model.path = \"{}\" and another output_dir",
+            checkpoint.display()
+        )
+    } else {
+        String::new()
+    };
     Err(RunDirError::ConfigChanged {
         checkpoint: checkpoint.to_path_buf(),
         differences: differences.join("\n"),
+        advice,
     }
     .into())
 }
@@ -229,7 +261,9 @@ mod tests {
         let mut before = Config::default();
         let mut now = Config::default();
         now.train.steps = 1000;
-        assert!(check_same_config(Path::new("c"), &before, &now).is_err());
+        let error = check_same_config(Path::new("c"), &before, &now).unwrap_err();
+        let advice = "model.path = \"c\" and another output_dir";
+        assert!(error.to_string().contains(advice), "{error}");
         before.optimizer.schedule = Schedule::Constant;
         now.optimizer.schedule = Schedule::Constant;
         check_same_config(Path::new("c"), &before, &now).unwrap();

@@ -18,12 +18,14 @@ use crate::data::Question;
 use crate::data::read_questions;
 use crate::dist::DistError;
 use crate::dist::ProcessGroup;
+use crate::util::file;
 use crate::util::hash::Fnv;
 use anyhow::Context;
 use anyhow::Result;
 use serde::Deserialize;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -32,7 +34,7 @@ use std::str::FromStr;
 pub struct RunOptions {
     /// From where to go on.
     pub(crate) resume: Resume,
-    /// Completions of each step, instead of sampling (`train-cdpo`).
+    /// Completions of each step, instead of sampling (`train-grpo`, `train-cdpo`).
     pub(crate) replay: Option<PathBuf>,
 }
 
@@ -80,10 +82,7 @@ pub(super) fn starting_point(
             }
             None
         }
-        Resume::From(path) => Some(
-            path.canonicalize()
-                .with_context(|| format!("--resume {}", path.display()))?,
-        ),
+        Resume::From(path) => Some(named_checkpoint(path)?),
     };
     let Some(path) = found else {
         let state = TrainerState {
@@ -116,6 +115,20 @@ pub(super) fn starting_point(
     }
     tracing::info!("going on from {} (step {})", path.display(), state.step);
     Ok((Some(path), state))
+}
+
+/// The checkpoint that `--resume` names.
+fn named_checkpoint(path: &Path) -> Result<PathBuf> {
+    if !file::exists(path)? {
+        return Err(RunDirError::NoCheckpoint { path: path.into() }.into());
+    }
+    let latest = path.join("checkpoints/latest");
+    if file::exists(&latest)? {
+        let path = path.into();
+        return Err(RunDirError::ARun { path, latest }.into());
+    }
+    path.canonicalize()
+        .with_context(|| format!("--resume {}", path.display()))
 }
 
 /// The questions of a run; those of `train-sft` have worked answers.
@@ -209,6 +222,12 @@ pub(super) fn plan_replay<'a>(
         })
         .collect::<Result<Vec<_>>>()?;
     let available = questions.len().div_ceil(config.train.questions_per_step);
+    if available < config.train.last_step() {
+        tracing::warn!(
+            "--replay: the file has completions for {available} steps, so the run ends there and not at train.steps = {}",
+            config.train.last_step()
+        );
+    }
     Ok(Steps {
         questions,
         replayed: Some(replayed),

@@ -6,4 +6,5 @@ pub(crate) mod file;
 pub(crate) mod hash;
 pub(crate) mod json_lines;
 pub(crate) mod lock;
+pub(crate) mod machine;
 pub(crate) mod signals;

@@ -36,6 +36,7 @@ pub(crate) use ffmpeg::init as init_ffmpeg;
 pub use loader::Prefetcher;
 pub use patches::VideoPatches;
 pub use version::decoder_version;
+pub(crate) use version::missing_decoders;
 
 /// What was taken from a clip, as `inspect video` prints it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -14,6 +14,21 @@ pub fn decoder_version() -> String {
     .join(", ")
 }
 
+/// The usual codecs that this FFmpeg cannot decode.
+pub(crate) fn missing_decoders() -> Vec<&'static str> {
+    use ffmpeg_next::codec::Id;
+    let usual = [
+        ("H.264", Id::H264),
+        ("HEVC", Id::HEVC),
+        ("VP9", Id::VP9),
+        ("AV1", Id::AV1),
+    ];
+    let missing = usual
+        .into_iter()
+        .filter(|(_, codec)| ffmpeg_next::codec::decoder::find(*codec).is_none());
+    missing.map(|(name, _)| name).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -5,6 +5,7 @@
 mod benchmarks;
 mod book;
 mod check;
+mod cli;
 mod composed;
 mod corrupt;
 mod decoder_oracle;
@@ -13,6 +14,7 @@ mod docs;
 mod downloads;
 mod engine;
 mod eval;
+mod first_use;
 mod generate;
 mod golden_model;
 mod gpu_check;

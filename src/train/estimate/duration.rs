@@ -13,6 +13,7 @@ use crate::model::packed::GroupLayout;
 use crate::model::spec::Spec;
 use crate::model::{device, hub};
 use crate::prompt::Processor;
+use crate::util::console;
 use anyhow::Result;
 use serde::Serialize;
 use std::fmt;
@@ -199,9 +200,11 @@ impl fmt::Display for DurationEstimate {
             self.rates.copy / 1e9
         )?;
         for (name, seconds) in [("sampling", self.sampling), ("learning", self.learning)] {
-            writeln!(f, "  {name:<26}{seconds:>9.1} s a step")?;
+            let time = console::duration(seconds);
+            writeln!(f, "  {name:<24}{time:>14} a step")?;
         }
-        write!(f, "  {:<26}{:>9.1} h", "all steps", self.total() / 3600.0)
+        let all = console::duration(self.total());
+        write!(f, "  {:<24}{all:>14}", "all steps")
     }
 }
 

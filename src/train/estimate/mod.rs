@@ -17,10 +17,14 @@ pub(crate) use gpus::GpuKind;
 pub use memory::MemoryEstimate;
 pub(crate) use rates::DeviceRates;
 pub(crate) use run::RunEstimate;
+pub(crate) use run::RunSizes;
+pub(crate) use run::THREE_BILLION;
+pub(crate) use run::on_this_machine;
 pub use step_shape::StepShape;
 pub(crate) use timing::seconds;
 pub(crate) use timing::sorted_seconds;
 
+use crate::model::spec::Spec;
 use std::num::Saturating;
 
 /// Bytes, values or operations. One that is too large to count stays at the largest number: of absurd sizes an estimate is
@@ -29,6 +33,11 @@ type Count = Saturating<u64>;
 
 /// Bytes of an f32.
 const F32: Count = Saturating(size_of::<f32>() as u64);
+
+/// Weights of a model.
+pub(crate) fn num_parameters(spec: &Spec) -> u64 {
+    pass::parameters(spec, |_| true).0
+}
 
 fn count(number: usize) -> Count {
     Saturating(number as u64)

@@ -3,11 +3,13 @@
 use super::duration::DurationEstimate;
 use super::gpus::GpuKind;
 use super::memory::MemoryEstimate;
+use super::num_parameters;
 use super::step_shape::StepShape;
 use crate::config::Config;
 use crate::config::Verb;
 use crate::config::Wording;
 use crate::data::Question;
+use crate::model::device::is_cpu;
 use crate::model::hub;
 use crate::model::hub::HubSettings;
 use crate::model::random::three_billion;
@@ -55,6 +57,40 @@ impl RunEstimate {
         let mut config = config.clone();
         config.model.device = "cuda:0".into();
         config.train.questions_per_step = config.train.questions_per_step.div_ceil(ranks);
+        let sizes = RunSizes::read(&config, verb, questions)?;
+        let memory = sizes.memory(&config, verb);
+        let duration = verb.is_rl().then(|| {
+            let bias = sizes.bias.is_some();
+            DurationEstimate::by_data_sheet(&sizes.spec, &config, bias, sizes.words, card)
+        });
+        Ok(Self {
+            card,
+            ranks,
+            fits: memory.peak < card.memory(),
+            memory,
+            duration,
+            assumed: sizes.assumed,
+        })
+    }
+}
+
+/// What a run's memory follows from, read where its models are on this machine and assumed where they are not.
+#[derive(Debug, Clone)]
+pub(crate) struct RunSizes {
+    spec: Spec,
+    bias: Option<Spec>,
+    /// Tokens of the longest prompt beside its clip's.
+    words: usize,
+    /// Tokens of the longest worked answer.
+    answer: usize,
+    /// What was assumed because it is not here.
+    assumed: Vec<String>,
+}
+
+impl RunSizes {
+    /// # Errors
+    /// A model folder that is there and broken.
+    pub(crate) fn read(config: &Config, verb: Verb, questions: &[Question]) -> Result<Self> {
         let mut assumed = Vec::new();
         let folder = on_this_machine(&config.model.path);
         let spec = if let Some(folder) = &folder {
@@ -91,24 +127,33 @@ impl RunEstimate {
             (Some(processor), Some(answer)) => processor.encode(answer)?.len() + 1,
             _ => TEXT,
         };
-        let shape = StepShape::largest(&config, verb, passes_on(false), words, answer);
-        let memory = MemoryEstimate::estimate(&spec, bias.as_ref(), &config, &shape, 0);
-        let duration = verb
-            .is_rl()
-            .then(|| DurationEstimate::by_data_sheet(&spec, &config, bias.is_some(), words, card));
         Ok(Self {
-            card,
-            ranks,
-            fits: memory.peak < card.memory(),
-            memory,
-            duration,
+            spec,
+            bias,
+            words,
+            answer,
             assumed,
         })
     }
+
+    /// What a run of these sizes takes as `config` says, on the kind of device that it names.
+    pub(crate) fn memory(&self, config: &Config, verb: Verb) -> MemoryEstimate {
+        let passes = passes_on(is_cpu(&config.model));
+        let shape = StepShape::largest(config, verb, passes, self.words, self.answer);
+        MemoryEstimate::estimate(&self.spec, self.bias.as_ref(), config, &shape, 0)
+    }
+
+    /// Weights of the model.
+    pub(crate) fn parameters(&self) -> u64 {
+        num_parameters(&self.spec)
+    }
 }
 
+/// The published model whose sizes are known before it is downloaded.
+pub(crate) const THREE_BILLION: &str = "Qwen/Qwen2.5-VL-3B-Instruct";
+
 /// The folder of a model that need not be downloaded.
-fn on_this_machine(name: &str) -> Option<PathBuf> {
+pub(crate) fn on_this_machine(name: &str) -> Option<PathBuf> {
     let settings = HubSettings {
         offline: true,
         ..HubSettings::from_env()

@@ -1,8 +1,9 @@
-//! `data mini | clevrer | check`: makes, converts and checks question files.
+//! `data mini | clevrer | check | download`: makes, converts, checks and downloads question files.
 
 use super::BadArgument;
 use super::Outcome;
 use super::check;
+use super::download;
 use super::init::write_untrained;
 use crate::data::clevrer;
 use crate::data::clevrer::Conversion;
@@ -39,6 +40,8 @@ enum DataCommand {
     Clevrer(ClevrerArgs),
     /// Decode every clip of a question file and check every budget, before any GPU time is spent
     Check(check::CheckArgs),
+    /// Download datasets into the layout that the configs read
+    Download(download::DownloadArgs),
 }
 
 #[derive(Debug, Args)]
@@ -129,6 +132,7 @@ pub(super) fn run(args: &DataArgs) -> Result<Outcome> {
         DataCommand::Mini(args) => mini(args)?,
         DataCommand::Clevrer(args) => convert(args)?,
         DataCommand::Check(args) => return check::run(args),
+        DataCommand::Download(args) => return download::run(args),
     };
     super::output::text(&text)?;
     Ok(Outcome::Done)

@@ -22,6 +22,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 mod ask;
 mod check;
 mod data;
+mod download;
 mod estimate;
 mod eval;
 pub mod init;

@@ -15,6 +15,9 @@ use std::sync::PoisonError;
 /// What the bar of a run shows.
 const STEPS: &str = "step {pos}/{len} {wide_bar} {msg} · {elapsed} gone, {eta} left";
 
+/// What the bar of a transfer shows.
+const BYTES: &str = "{wide_bar} {decimal_bytes}/{decimal_total_bytes} · {msg}";
+
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 static LOG: Mutex<Option<File>> = Mutex::new(None);
 
@@ -120,6 +123,40 @@ impl Drop for Progress {
     }
 }
 
+/// A bar of bytes on stderr, above which log lines stand; hidden where stderr is no terminal. It is gone with this value.
+#[derive(Debug)]
+pub(crate) struct ByteBar(ProgressBar);
+
+impl ByteBar {
+    /// A bar from `done` to `total` bytes.
+    pub(crate) fn start(done: u64, total: u64) -> Self {
+        let target = if is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(total), target)
+            .with_position(done)
+            .with_style(style(BYTES));
+        bar.reset_eta();
+        *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
+        Self(bar)
+    }
+
+    /// Moves the bar to `done` bytes and says `words` beside it.
+    pub(crate) fn show(&self, done: u64, words: String) {
+        self.0.set_position(done);
+        self.0.set_message(words);
+    }
+}
+
+impl Drop for ByteBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+        *BAR.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 /// A bar on stderr that counts up to `total` of `what`.
 pub(crate) fn counter(what: &str, total: usize) -> ProgressBar {
     ProgressBar::new(total as u64).with_style(style(&counted(what)))
@@ -141,6 +178,7 @@ mod tests {
     #[test]
     fn templates_are_right() {
         ProgressStyle::with_template(STEPS).unwrap();
+        ProgressStyle::with_template(BYTES).unwrap();
         ProgressStyle::with_template(&counted("clips")).unwrap();
     }
 }

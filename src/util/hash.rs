@@ -108,6 +108,10 @@ mod tests {
         assert_eq!(sha256_of_file(&path).unwrap(), expected);
         assert!(sha256_of_file(folder.path()).is_err());
         std::fs::write(&path, "123456789").unwrap();
-        assert_eq!(crc32_of_file(&path).unwrap(), 0xCBF4_3926, "the check value of the standard");
+        assert_eq!(
+            crc32_of_file(&path).unwrap(),
+            0xCBF4_3926,
+            "the check value of the standard"
+        );
     }
 }

@@ -368,22 +368,14 @@ const PROTOCOLS: [(&str, &str, &str); 6] = [
         "OpenGVLab/Ask-Anything/main",
         "video_chat2/mvbench.ipynb",
     ),
-    (
-        "tempcompass",
-        "llyx97/TempCompass/main",
-        "run_qwen2_vl.py",
-    ),
+    ("tempcompass", "llyx97/TempCompass/main", "run_qwen2_vl.py"),
     (
         "video_holmes",
         "TencentARC/Video-Holmes/main",
         "evaluate.py",
     ),
     ("mmvu", "yale-nlp/MMVU/main", "utils/constant.py"),
-    (
-        "videomme",
-        "MME-Benchmarks/Video-MME/main",
-        "README.md",
-    ),
+    ("videomme", "MME-Benchmarks/Video-MME/main", "README.md"),
 ];
 
 fn protocols() -> Vec<Item> {

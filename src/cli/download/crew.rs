@@ -159,8 +159,7 @@ impl Crew {
             path: &item.path,
             into,
         };
-        let stopped =
-            || self.fetcher.web.is_stopped() || shared.failed.load(Ordering::SeqCst);
+        let stopped = || self.fetcher.web.is_stopped() || shared.failed.load(Ordering::SeqCst);
         let Some((files, bytes)) = archive.unpack(&shared.record, &stopped)? else {
             return Ok(());
         };

@@ -271,7 +271,10 @@ fn free_bytes(folder: &Path) -> Option<u64> {
             }
             found.assume_init()
         };
-        #[allow(clippy::useless_conversion, reason = "the fields are narrower on some systems")]
+        #[allow(
+            clippy::useless_conversion,
+            reason = "the fields are narrower on some systems"
+        )]
         Some(u64::from(found.f_bavail) * u64::from(found.f_frsize))
     }
     #[cfg(not(unix))]
@@ -325,6 +328,9 @@ mod tests {
         };
         let error = plan.check_room(Path::new("."), false).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("are free on its disk") && text.contains("1152922 TB"), "{text}");
+        assert!(
+            text.contains("are free on its disk") && text.contains("1152922 TB"),
+            "{text}"
+        );
     }
 }

@@ -70,11 +70,13 @@ impl Archive<'_> {
     ) -> Result<Option<(usize, u64)>> {
         let path = self.folder.join(self.path);
         let file = File::open(&path).map_err(|error| FileError::reading(&path, error))?;
-        let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|error| self.damaged(&error))?;
+        let mut zip =
+            ZipArchive::new(BufReader::new(file)).map_err(|error| self.damaged(&error))?;
         // All names are looked at before anything is written.
         let entries = self.entries(&mut zip)?;
         for entry in &entries {
-            let is_there = |record: &Record| record.has_entry(&entry.path, entry.bytes, &entry.crc32);
+            let is_there =
+                |record: &Record| record.has_entry(&entry.path, entry.bytes, &entry.crc32);
             if is_there(&record.lock().unwrap_or_else(PoisonError::into_inner)) {
                 continue;
             }
@@ -105,8 +107,13 @@ impl Archive<'_> {
         let mut entries = Vec::with_capacity(zip.len());
         for index in 0..zip.len() {
             // Raw: an entry's content is read later, and a method that is not known named then.
-            let entry = zip.by_index_raw(index).map_err(|error| self.damaged(&error))?;
-            let name = entry.name().map_err(|error| self.damaged(&error))?.into_owned();
+            let entry = zip
+                .by_index_raw(index)
+                .map_err(|error| self.damaged(&error))?;
+            let name = entry
+                .name()
+                .map_err(|error| self.damaged(&error))?
+                .into_owned();
             let refused = |problem| UnpackError::Refused {
                 path: self.folder.join(self.path),
                 entry: name.clone(),
@@ -195,7 +202,15 @@ mod tests {
         for inside in ["a.mp4", "videos/a.mp4", "videos/", "a..b/c", "./a"] {
             assert!(stays_inside(inside), "{inside}");
         }
-        for outside in ["/etc/x", "../x", "a/../../x", "a\\..\\x", "C:/x", "a//b", ""] {
+        for outside in [
+            "/etc/x",
+            "../x",
+            "a/../../x",
+            "a\\..\\x",
+            "C:/x",
+            "a//b",
+            "",
+        ] {
             assert!(!stays_inside(outside), "{outside}");
         }
     }

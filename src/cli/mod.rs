@@ -25,6 +25,7 @@ mod data;
 mod download;
 mod estimate;
 mod eval;
+mod export;
 pub mod init;
 mod inspect;
 mod inspect_answers;
@@ -67,6 +68,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// The memory and time a run takes, before anything is loaded
     Estimate(estimate::EstimateArgs),
+    /// Write a run's model as a clean folder, with a model card, and upload it to the hub
+    Export(Box<export::ExportArgs>),
 }
 
 impl Command {
@@ -173,6 +176,7 @@ pub fn run() -> Result<Outcome> {
         Command::Ask(args) => ask::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Estimate(args) => estimate::run(&args),
+        Command::Export(args) => export::run(&args),
     }
 }
 

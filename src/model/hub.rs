@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) mod dataset;
+pub(crate) mod publish;
 pub(crate) mod web;
 
 const ENDPOINT: &str = "https://huggingface.co";

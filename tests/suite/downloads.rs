@@ -213,7 +213,7 @@ fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         let is_file = !path.starts_with("/api/") && !is_head;
         let mut mishap = Mishap::Nothing;
         if is_file {
-            state.asked.push((path, start, has_token));
+            state.asked.push((path.clone(), start, has_token));
             mishap = state.mishaps.pop_front().unwrap_or(Mishap::Nothing);
         }
         (content, mishap)

@@ -119,6 +119,11 @@ impl Web {
         &self.endpoint
     }
 
+    /// Whether there is a token to show.
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Whether a signal has come.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop.is_set()

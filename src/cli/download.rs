@@ -31,9 +31,11 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Arguments of `data download`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct DownloadArgs {
     /// What to download; HF_TOKEN is shown to the Hugging Face hub and nobody else
     #[arg(value_enum, required_unless_present = "list")]
@@ -203,6 +205,7 @@ impl Download<'_> {
             folder: self.folder.clone(),
             page: self.about.page,
             progress: progress.clone(),
+            halted: Arc::default(),
         }
     }
 

@@ -46,6 +46,7 @@ enum Format {
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct ExportArgs {
     /// A run directory (its last checkpoint), a checkpoint, or a model folder
     #[arg(value_name = "RUN")]
@@ -318,7 +319,7 @@ fn push(
     settings: &HubSettings,
 ) -> Result<Published> {
     let stop = StopRequest::listen_and_say("stopping the upload; what was sent is not sent again")?;
-    let web = Web::new(settings, stop);
+    let web = Web::for_uploads(settings, stop);
     let sent = AtomicU64::new(0);
     let publisher = Publisher {
         web: &web,

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) mod dataset;
+mod large_files;
 pub(crate) mod publish;
 pub(crate) mod web;
 

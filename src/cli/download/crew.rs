@@ -13,11 +13,11 @@ use super::unpack::Archive;
 use crate::model::hub::web::WebError;
 use crate::util::file::FileError;
 use anyhow::Result;
+use anyhow::bail;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::mpsc::RecvTimeoutError;
@@ -41,8 +41,6 @@ pub(super) struct Crew {
 struct Shared {
     waiting: Mutex<VecDeque<Planned>>,
     record: Mutex<Record>,
-    /// One of them has failed: the others need not begin another file.
-    failed: AtomicBool,
 }
 
 /// What a worker says.
@@ -65,18 +63,18 @@ impl Crew {
         let shared = Arc::new(Shared {
             waiting: Mutex::new(open.collect()),
             record: Mutex::new(record),
-            failed: AtomicBool::new(false),
         });
         let (sender, said) = mpsc::channel();
+        let mut workers = Vec::with_capacity(WORKERS);
         for index in 0..WORKERS {
             let (crew, shared, sender) = (self.clone(), Arc::clone(&shared), sender.clone());
             let named = std::thread::Builder::new().name(format!("download {index}"));
-            named.spawn(move || crew.run(&shared, &sender))?;
+            workers.push(named.spawn(move || crew.run(&shared, &sender))?);
         }
         drop(sender);
         let mut failure = None;
         let mut working = WORKERS;
-        let mut stopped_at = None;
+        let mut over_since = None;
         while working > 0 {
             match said.recv_timeout(TICK) {
                 Ok(Said::Downloaded(words)) => display.finished(&words, true),
@@ -87,8 +85,8 @@ impl Crew {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             display.refresh();
-            if self.fetcher.web.is_stopped() {
-                let since = stopped_at.get_or_insert_with(Instant::now);
+            if self.fetcher.is_over() {
+                let since = over_since.get_or_insert_with(Instant::now);
                 // One that waits for its server ends with the process; what it has written is whole as far as it goes.
                 if since.elapsed() > PATIENCE {
                     break;
@@ -96,18 +94,19 @@ impl Crew {
             }
         }
         drop(display);
-        match failure {
-            Some(error) => Err(error),
-            None if self.fetcher.web.is_stopped() => Ok(None),
-            None => match Arc::try_unwrap(shared) {
-                Ok(shared) => Ok(Some(
-                    shared
-                        .record
-                        .into_inner()
-                        .unwrap_or_else(PoisonError::into_inner),
-                )),
-                Err(_) => anyhow::bail!("a thread of the download has ended unexpectedly"),
-            },
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if self.fetcher.web.is_stopped() {
+            return Ok(None);
+        }
+        let all_ended = workers.into_iter().all(|worker| worker.join().is_ok());
+        match Arc::try_unwrap(shared) {
+            Ok(shared) if all_ended => {
+                let record = shared.record.into_inner();
+                Ok(Some(record.unwrap_or_else(PoisonError::into_inner)))
+            }
+            _ => bail!("a thread of the download has ended unexpectedly: start again to continue"),
         }
     }
 
@@ -116,7 +115,7 @@ impl Crew {
             // Nobody listens once a signal has come.
             let _ = sender.send(said);
         };
-        while !shared.failed.load(Ordering::SeqCst) && !self.fetcher.web.is_stopped() {
+        while !self.fetcher.is_over() {
             let next = shared
                 .waiting
                 .lock()
@@ -126,7 +125,7 @@ impl Crew {
                 break;
             };
             if let Err(error) = self.one(&planned, shared, &say) {
-                shared.failed.store(true, Ordering::SeqCst);
+                self.fetcher.halted.store(true, Ordering::SeqCst);
                 if !is_stop(&error) {
                     say(Said::Failed(error));
                 }
@@ -159,7 +158,7 @@ impl Crew {
             path: &item.path,
             into,
         };
-        let stopped = || self.fetcher.web.is_stopped() || shared.failed.load(Ordering::SeqCst);
+        let stopped = || self.fetcher.is_over();
         let Some((files, bytes)) = archive.unpack(&shared.record, &stopped)? else {
             return Ok(());
         };

@@ -18,6 +18,9 @@ use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use ureq::Body;
 use ureq::http::Response;
 use ureq::http::header;
@@ -84,6 +87,8 @@ pub(super) struct Fetcher {
     pub(super) folder: PathBuf,
     pub(super) page: &'static str,
     pub(super) progress: Progress,
+    /// Set when another file has failed: this one is continued another time.
+    pub(super) halted: Arc<AtomicBool>,
 }
 
 /// The name of a file of which not all is there.
@@ -94,6 +99,11 @@ pub(super) fn part_of(path: &Path) -> PathBuf {
 }
 
 impl Fetcher {
+    /// Whether a signal or a failure has ended the download.
+    pub(super) fn is_over(&self) -> bool {
+        self.web.is_stopped() || self.halted.load(Ordering::SeqCst)
+    }
+
     /// Downloads a file that is not there yet, and checks it.
     pub(super) fn fetch(&self, item: &Item) -> Result<Line, FetchError> {
         let path = self.folder.join(&item.path);
@@ -202,7 +212,7 @@ impl Fetcher {
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; 1 << 18];
         loop {
-            if self.web.is_stopped() {
+            if self.is_over() {
                 return Err(WebError::Stopped.into());
             }
             let count = body

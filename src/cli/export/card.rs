@@ -131,7 +131,7 @@ impl Card<'_> {
         };
         writeln!(
             text,
-            "A video-language model: {base}, {how} by videothinker, the method of \
+            "A video-language model: {base}, {how} by videothinker with the method of \
              [*Beyond Perceptual Shortcuts*](https://arxiv.org/abs/2605.01324)."
         )?;
         if self.license.is_none() {

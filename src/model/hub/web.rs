@@ -20,6 +20,8 @@ pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 /// A connection over which nothing has come for so long is taken for broken.
 const SILENCE: Duration = Duration::from_mins(1);
+/// The same where the server may work for long before it answers: on large files that it puts together.
+const LONG_SILENCE: Duration = Duration::from_mins(15);
 /// Bytes of an answer that is read whole, at most.
 const LONGEST_ANSWER: u64 = 256 << 20;
 
@@ -94,11 +96,20 @@ pub(crate) struct Web {
 impl Web {
     /// Asks the hub of `settings`, and others without a token, until `stop`.
     pub(crate) fn new(settings: &HubSettings, stop: StopRequest) -> Self {
+        Self::with_patience(settings, stop, SILENCE)
+    }
+
+    /// As [`Self::new`], for uploads: their servers take their time.
+    pub(crate) fn for_uploads(settings: &HubSettings, stop: StopRequest) -> Self {
+        Self::with_patience(settings, stop, LONG_SILENCE)
+    }
+
+    fn with_patience(settings: &HubSettings, stop: StopRequest, patience: Duration) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
             .timeout_connect(Some(SILENCE))
-            .timeout_per_read(Some(SILENCE))
+            .timeout_per_read(Some(patience))
             .timeout_per_write(Some(SILENCE))
             .user_agent(concat!("videothinker/", env!("CARGO_PKG_VERSION")))
             .build();

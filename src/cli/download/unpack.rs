@@ -4,6 +4,7 @@ use super::record::Line;
 use super::record::Record;
 use crate::util::file;
 use crate::util::file::FileError;
+use crate::util::hash::Fnv;
 use anyhow::Result;
 use std::fs::File;
 use std::io::BufReader;
@@ -157,7 +158,9 @@ impl Archive<'_> {
         if let Some(folder) = path.parent() {
             file::create_folders(folder)?;
         }
-        let part = super::fetch::part_of(&path);
+        // Two archives may hold a file of one name.
+        let part =
+            path.with_added_extension(format!("{}.part", Fnv::of(self.path.as_bytes()).hex()));
         let failed = |error| FileError::writing(&part, error);
         let mut content = zip
             .by_index(entry.index)

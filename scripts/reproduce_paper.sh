@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's tables: downloads the data, trains both stages and what they are compared with, evaluates every model on six
 # benchmarks, prints the main table and the ablations beside the published numbers. Run it again to continue: what is finished is
-# passed over. Needs a CUDA GPU, curl, unzip and about 600 GB of disk; --mini shows all of it in miniature on a CPU.
+# passed over. Needs a CUDA GPU and about 600 GB of disk; --mini shows all of it in miniature on a CPU.
 #
 #   scripts/reproduce_paper.sh [OPTION]…
 #
@@ -118,7 +118,7 @@ fi
 
 if [ $dry_run = 1 ]; then
   find_binary
-  echo "Data (scripts/download_*.sh)"
+  echo "Data (videothinker data download)"
   list_files "${downloads[@]/_flat/}" $([ $mini = 1 ] || echo protocols)
   printf '\nModels\n'
   line state here published model from
@@ -146,30 +146,44 @@ if [ $dry_run = 1 ]; then
 fi
 
 if [ $mini = 0 ]; then
-  for name in "${downloads[@]}"; do
-    case $name in
-      videomme)
-        if [ $agreed = 1 ]; then
-          scripts/download_video_mme.sh --i-agree
-        else
-          echo "Video-MME is left out: --i-agree says that you keep to its licence (data/README.md)" >&2
-          left=()
-          for benchmark in "${benchmarks[@]}"; do [ "$benchmark" = videomme ] || left+=("$benchmark"); done
-          benchmarks=(${left[@]+"${left[@]}"})
-        fi ;;
-      *) "scripts/download_${name%_flat}.sh" ;;
-    esac
-  done
-  scripts/download_protocols.sh
-  if [ $download_only = 1 ]; then exit; fi
+  # Downloads need no CUDA.
+  if [ $download_only = 1 ]; then find_binary; fi
+  if [ -z "$run" ] && [ $download_only = 1 ]; then
+    # shellcheck source=lib/packages.sh
+    . scripts/lib/packages.sh
+    require_rust
+    require_packages
+    cargo build --release --locked
+    run=$root/target/release/videothinker
+  fi
   if [ -z "$run" ]; then
     run=$root/dist/videothinker
     nccl=()
     if [ "$ranks" -gt 1 ]; then nccl=(--nccl); fi
     [ -x "$run" ] || scripts/cuda_build.sh --slim ${nccl[@]+"${nccl[@]}"} --out "$run"
   fi
-  # shellcheck source=lib/cuda_libraries.sh
-  . scripts/lib/cuda_libraries.sh
+  if [ $download_only = 0 ]; then
+    # shellcheck source=lib/cuda_libraries.sh
+    . scripts/lib/cuda_libraries.sh
+  fi
+  wanted_data=() agreement=()
+  for name in "${downloads[@]}"; do
+    case $name in
+      videomme)
+        if [ $agreed = 1 ]; then
+          wanted_data+=(videomme)
+          agreement=(--i-agree)
+        else
+          echo "Video-MME is left out: --i-agree says that you keep to its licence (data/README.md)" >&2
+          left=()
+          for benchmark in "${benchmarks[@]}"; do [ "$benchmark" = videomme ] || left+=("$benchmark"); done
+          benchmarks=(${left[@]+"${left[@]}"})
+        fi ;;
+      *) wanted_data+=("${name%_flat}") ;;
+    esac
+  done
+  "$run" data download "${wanted_data[@]}" protocols ${agreement[@]+"${agreement[@]}"} >&2
+  if [ $download_only = 1 ]; then exit; fi
 fi
 
 if [[ " ${downloads[*]} " == *" clevrer "* ]]; then prepare_clevrer; fi

@@ -136,7 +136,7 @@ train_model() { # NAME
   esac
 }
 
-# Asked in the authors' own words where their file is (scripts/download_protocols.sh). MVBench's 200 clips of NTU RGB+D are left
+# Asked in the authors' own words where their file is (videothinker data download protocols). MVBench's 200 clips of NTU RGB+D are left
 # out and counted where they are not.
 evaluate() { # MODEL BENCHMARK
   local out=runs/paper/eval/$1/$2 more=()

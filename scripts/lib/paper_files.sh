@@ -56,10 +56,19 @@ cached_model() {
 
 line() { printf '%-8s %8s  %9s  %-53s %s\n' "$@"; }
 
+# Whether an archive is gone because all of it is unpacked: the record of data/NAME says so.
+is_unpacked() { # PATH
+  local below=${1#data/}
+  local record=data/${below%%/*}/.download/files.jsonl
+  [ -e "$record" ] && grep -qF "\"what\":\"unpacked\",\"archive\":\"${below#*/}\"" "$record"
+}
+
 # list_file PATH PUBLISHED SOURCE
 list_file() {
   if [ -e "$1" ]; then
     line there "$(size_of "$1")" "$2" "$1" "$3"
+  elif is_unpacked "$1"; then
+    line unpacked '' "$2" "$1" "$3"
   else
     line missing '' "$2" "$1" "$3"
   fi

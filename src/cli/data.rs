@@ -1,11 +1,13 @@
-//! `data mini | clevrer | import | label | stats | check`: makes, converts, labels and checks question files.
+//! `data mini | clevrer | import | split | label | stats | check | download`: makes, converts, labels and checks question files.
 
 use super::BadArgument;
 use super::Outcome;
 use super::check;
+use super::download;
 use super::import;
 use super::init::write_untrained;
 use super::label;
+use super::split;
 use super::stats;
 use crate::data::clevrer;
 use crate::data::clevrer::Conversion;
@@ -42,12 +44,16 @@ enum DataCommand {
     Clevrer(ClevrerArgs),
     /// Turn question files of other projects (LLaVA, ShareGPT, ms-swift, Video-R1, TRL, verl, parquet) into question lines
     Import(import::ImportArgs),
+    /// Divide a question file into training and validation questions, whole clips on either side
+    Split(split::SplitArgs),
     /// Give every question its kind, observational or inferential
     Label(Box<label::LabelArgs>),
     /// Count questions, clips, kinds, options, right letters, repetitions
     Stats(stats::StatsArgs),
     /// Decode every clip of a question file and check every budget, before any GPU time is spent
     Check(check::CheckArgs),
+    /// Download datasets into the layout that the configs read
+    Download(download::DownloadArgs),
 }
 
 #[derive(Debug, Args)]
@@ -138,9 +144,11 @@ pub(super) fn run(args: &DataArgs) -> Result<Outcome> {
         DataCommand::Mini(args) => mini(args)?,
         DataCommand::Clevrer(args) => convert(args)?,
         DataCommand::Import(args) => return import::run(args),
+        DataCommand::Split(args) => return split::run(args),
         DataCommand::Label(args) => return label::run(args),
         DataCommand::Stats(args) => return stats::run(args),
         DataCommand::Check(args) => return check::run(args),
+        DataCommand::Download(args) => return download::run(args),
     };
     super::output::text(&text)?;
     Ok(Outcome::Done)

@@ -31,9 +31,11 @@ mod check;
 mod completions;
 mod data;
 mod doctor;
+mod download;
 mod estimate;
 mod eval;
 mod examples;
+mod export;
 mod import;
 pub mod init;
 mod inspect;
@@ -93,6 +95,8 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Print the manual page, or write one for every command
     Man(completions::ManArgs),
+    /// Write a run's model as a clean folder, with a model card, and upload it to the hub
+    Export(Box<export::ExportArgs>),
 }
 
 impl Command {
@@ -236,6 +240,7 @@ pub fn run() -> Result<Outcome> {
         Command::Estimate(args) => estimate::run(&args),
         Command::Completions(args) => completions::print(&args),
         Command::Man(args) => completions::manual(&args),
+        Command::Export(args) => export::run(&args),
     }
 }
 

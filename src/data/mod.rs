@@ -27,6 +27,7 @@ pub(crate) mod mersenne;
 mod read;
 mod shapes;
 pub(crate) mod shuffle;
+mod split;
 pub(crate) mod stats;
 
 pub use answer::Answer;
@@ -39,6 +40,7 @@ pub(crate) use fragment::{Fragment, Span};
 pub use impossible::{Finding, Flaw, impossible_answers};
 pub use manifest::{Change, ClipRecord, Manifest};
 pub use read::{DataError, QuestionWriter, read_questions, write_questions};
+pub(crate) use split::split_by_clip;
 
 /// One question about one clip, as it stands in a question file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

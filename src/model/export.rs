@@ -6,8 +6,10 @@ use crate::config::VideoConfig;
 use crate::config::Wording;
 use crate::model::checkpoint_error::CheckpointError;
 use crate::model::config_file::read_json;
+use crate::model::spec::Spec;
 use crate::model::weights::INDEX;
 use crate::model::weights::NamedTensors;
+use crate::model::weights::Stored;
 use crate::prompt::template::question_text;
 use crate::util::atomic;
 use crate::util::atomic::AtomicFile;
@@ -63,6 +65,37 @@ pub fn save_folder(
     copy_companions(source, target)?;
     copy_if_there(TrainedWith::FILE, source, target)?;
     save(weights, target, shard_bytes)
+}
+
+/// Writes the model of the folder `source` anew, as [`save_folder`]: under the hub's names, in `dtype` if one is given, in
+/// files of at most `shard_bytes`. One tensor is in memory at a time.
+pub(crate) fn rewrite_folder(
+    source: &Path,
+    spec: &Spec,
+    target: &Path,
+    dtype: Option<DType>,
+    shard_bytes: u64,
+) -> Result<(), CheckpointError> {
+    let stored = Stored::open(source, spec)?;
+    let described = stored.describe()?;
+    let entry = |(name, own, shape): (&str, DType, Shape)| Entry {
+        name: name.to_owned(),
+        dtype: dtype.unwrap_or(own),
+        shape,
+    };
+    let entries: Vec<Entry> = described.into_iter().map(entry).collect();
+    file::create_folders(target)?;
+    let mut config = read_json(&source.join("config.json"))?;
+    if let Some(first) = entries.first() {
+        set_dtype(&mut config, torch_name(first.dtype)?);
+    }
+    write_json(&target.join("config.json"), &config)?;
+    copy_companions(source, target)?;
+    save_one_by_one(&entries, target, shard_bytes, |entry| {
+        stored
+            .tensor(&entry.name, &Device::Cpu)?
+            .to_dtype(entry.dtype)
+    })
 }
 
 /// Copies tokenizer, processor, template and generation files that `source` has.

@@ -13,6 +13,11 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) mod dataset;
+mod large_files;
+pub(crate) mod publish;
+pub(crate) mod web;
+
 const ENDPOINT: &str = "https://huggingface.co";
 /// How often a file is taken up again, and the first pause before; each next one is twice as long.
 const RETRIES: usize = 4;
@@ -32,9 +37,14 @@ pub struct HubSettings {
 }
 
 impl HubSettings {
+    /// An environment variable, unless it is empty.
+    pub(crate) fn variable(name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+
     /// Settings from the environment.
     pub(crate) fn from_env() -> Self {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let variable = Self::variable;
         let cache = Cache::from_env();
         let stored_token = cache.token();
         Self {

@@ -164,16 +164,10 @@ pub fn load(
     dtype: DType,
     device: &Device,
 ) -> Result<NamedTensors, CheckpointError> {
-    let files = weight_files(folder)?;
-    let mut mapped = Vec::with_capacity(files.len());
-    for path in &files {
-        mapped.push(map_file(path)?);
-    }
-    let stored = check_names(folder, spec, &mapped)?;
+    let stored = Stored::open(folder, spec)?;
     let mut tensors = NamedTensors::default();
-    for (name, (file, stored_name)) in stored {
-        let tensor = mapped[file].load(&stored_name, device)?.to_dtype(dtype)?;
-        tensors.insert(name, tensor);
+    for name in stored.places.keys() {
+        tensors.insert(name, stored.tensor(name, device)?.to_dtype(dtype)?);
     }
     Ok(tensors)
 }
@@ -183,13 +177,48 @@ pub fn load(
 /// # Errors
 /// Missing, unexpected and misshapen tensors are named, as by [`load`].
 pub(crate) fn stored_bytes(folder: &Path, spec: &Spec) -> Result<u64, CheckpointError> {
-    let mapped = weight_files(folder)?
-        .iter()
-        .map(|path| map_file(path))
-        .collect::<Result<Vec<_>, _>>()?;
-    check_names(folder, spec, &mapped)?;
-    let views = mapped.iter().flat_map(MmapedSafetensors::tensors);
+    let stored = Stored::open(folder, spec)?;
+    let views = stored.files.iter().flat_map(MmapedSafetensors::tensors);
     Ok(views.map(|(_, view)| view.data().len() as u64).sum())
+}
+
+/// The tensors of a checkpoint folder, in their mapped files.
+pub(crate) struct Stored {
+    files: Vec<MmapedSafetensors>,
+    /// By the hub's names: which file, and the name in it.
+    places: BTreeMap<String, (usize, String)>,
+}
+
+impl Stored {
+    /// Opens a folder whose every name and shape is as `spec` says.
+    pub(crate) fn open(folder: &Path, spec: &Spec) -> Result<Self, CheckpointError> {
+        let files = weight_files(folder)?
+            .iter()
+            .map(|path| map_file(path))
+            .collect::<Result<Vec<_>, _>>()?;
+        let places = check_names(folder, spec, &files)?;
+        Ok(Self { files, places })
+    }
+
+    /// The hub's names of the tensors, with format and shape.
+    pub(crate) fn describe(&self) -> candle_core::Result<Vec<(&str, DType, Shape)>> {
+        let places = self.places.iter();
+        places
+            .map(|(name, (file, stored_name))| {
+                let view = self.files[*file].get(stored_name)?;
+                let dtype = DType::try_from(view.dtype())?;
+                Ok((name.as_str(), dtype, Shape::from(view.shape())))
+            })
+            .collect()
+    }
+
+    /// The tensor that the hub calls `name`.
+    pub(crate) fn tensor(&self, name: &str, device: &Device) -> candle_core::Result<Tensor> {
+        match self.places.get(name) {
+            Some((file, stored_name)) => self.files[*file].load(stored_name, device),
+            None => candle_core::bail!("no tensor is named {name}"),
+        }
+    }
 }
 
 /// The file of a checkpoint, or its shards as the index lists them.

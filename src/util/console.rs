@@ -18,6 +18,9 @@ use std::time::Instant;
 /// The target of log lines that a terminal, which shows a bar instead, does not get.
 pub(crate) const FILE_ONLY: &str = "videothinker::progress";
 
+/// What the bar of a transfer shows.
+const BYTES: &str = "{wide_bar} {decimal_bytes}/{decimal_total_bytes} · {msg}";
+
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 static LOG: Mutex<Option<File>> = Mutex::new(None);
 
@@ -333,6 +336,40 @@ fn shortened(words: &str, room: usize) -> String {
     kept
 }
 
+/// A bar of bytes on stderr, above which log lines stand; hidden where stderr is no terminal. It is gone with this value.
+#[derive(Debug)]
+pub(crate) struct ByteBar(ProgressBar);
+
+impl ByteBar {
+    /// A bar from `done` to `total` bytes.
+    pub(crate) fn start(done: u64, total: u64) -> Self {
+        let target = if is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(total), target)
+            .with_position(done)
+            .with_style(style(BYTES));
+        bar.reset_eta();
+        *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.clone());
+        Self(bar)
+    }
+
+    /// Moves the bar to `done` bytes and says `words` beside it.
+    pub(crate) fn show(&self, done: u64, words: String) {
+        self.0.set_position(done);
+        self.0.set_message(words);
+    }
+}
+
+impl Drop for ByteBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+        *BAR.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 /// A bar on stderr that counts up to `total` of `what`.
 pub(crate) fn counter(what: &str, total: usize) -> ProgressBar {
     ProgressBar::new(total as u64).with_style(style(&counted(what)))
@@ -358,6 +395,7 @@ mod tests {
                 ProgressStyle::with_template(&template(unit, columns)).unwrap();
             }
         }
+        ProgressStyle::with_template(BYTES).unwrap();
         ProgressStyle::with_template(&counted("clips")).unwrap();
     }
 

@@ -5,6 +5,7 @@ use sha2::Digest;
 use sha2::Sha256;
 use std::fs::File;
 use std::io;
+use std::io::Read;
 use std::path::Path;
 
 /// A 64-bit FNV-1a hash in the making.
@@ -54,6 +55,37 @@ pub(crate) fn sha256_of_file(path: &Path) -> io::Result<String> {
     Ok(format!("{:x}", hasher.finalize()))
 }
 
+/// The CRC-32 of a file's content, as zip archives have it of what they hold.
+pub(crate) fn crc32_of_file(path: &Path) -> io::Result<u32> {
+    let (mut file, mut crc) = (File::open(path)?, u32::MAX);
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(!crc);
+        }
+        crc = buffer[..count].iter().fold(crc, |crc, byte| {
+            CRC32[((crc ^ u32::from(*byte)) & 0xff) as usize] ^ (crc >> 8)
+        });
+    }
+}
+
+/// What each byte adds.
+const CRC32: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        let (mut crc, mut bit) = (byte as u32, 0);
+        while bit < 8 {
+            crc = (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +107,11 @@ mod tests {
         assert_eq!(sha256(b"abc"), expected);
         assert_eq!(sha256_of_file(&path).unwrap(), expected);
         assert!(sha256_of_file(folder.path()).is_err());
+        std::fs::write(&path, "123456789").unwrap();
+        assert_eq!(
+            crc32_of_file(&path).unwrap(),
+            0xCBF4_3926,
+            "the check value of the standard"
+        );
     }
 }

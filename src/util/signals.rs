@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
-/// Whether a signal has asked the run to stop.
-#[derive(Debug, Clone)]
+/// Whether a signal has asked the run to stop. The default listens to none.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct StopRequest(Arc<AtomicBool>);
 
 impl StopRequest {
@@ -17,6 +17,16 @@ impl StopRequest {
     /// # Errors
     /// When the system refuses a handler.
     pub(crate) fn listen() -> std::io::Result<Self> {
+        Self::listen_and_say(
+            "finishing this step and saving; once more stops at once, without saving",
+        )
+    }
+
+    /// The same for another work than training: `what` is said of it when a signal comes.
+    ///
+    /// # Errors
+    /// When the system refuses a handler.
+    pub(crate) fn listen_and_say(what: &'static str) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGUSR1] {
             // In this order: a signal that finds the flag set already ends the process at once.
@@ -30,9 +40,7 @@ impl StopRequest {
             .spawn(move || {
                 for signal in signals.forever() {
                     let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-                    tracing::warn!(
-                        "{name}: finishing this step and saving; once more stops at once, without saving"
-                    );
+                    tracing::warn!("{name}: {what}");
                 }
             })?;
         Ok(Self(stop))

@@ -1,9 +1,11 @@
-//! Every download script against a server that holds its benchmark in the layout in which it is published, and then the
-//! benchmark's own config: each question's clip has to be found. Questions and clips are invented.
+//! `data download` of every dataset from a server that holds it in the layout in which it is published, and then the
+//! benchmark's own config: each question's clip has to be found. Questions and clips are invented. The server can also
+//! break connections, refuse, and wait.
 
 use serde_json::Value;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Write;
@@ -11,8 +13,11 @@ use std::net::TcpListener;
 use std::net::TcpStream;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
 
 fn repository(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -71,11 +76,20 @@ fn crc32(bytes: &[u8]) -> u32 {
 /// What a server holds: a path behind its address, and what is there.
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// A dataset on the hub: `owner/name` and its files.
+/// A dataset on the hub: `owner/name` and its files. Those of archives and clips are stored as large files, with hashes.
 fn hub(name: &str, files: Vec<(String, Vec<u8>)>) -> Files {
-    let entries: Vec<Value> = files
-        .iter()
-        .map(|(path, content)| json!({"type": "file", "oid": "0123", "size": content.len(), "path": path}))
+    let entry = |(path, content): &(String, Vec<u8>)| {
+        let mut entry = json!({"type": "file", "oid": "0123", "size": content.len(), "path": path});
+        if !path.ends_with(".json") {
+            entry["lfs"] =
+                json!({"oid": sha256(content), "size": content.len(), "pointerSize": 130});
+        }
+        entry
+    };
+    let folder = json!({"type": "directory", "oid": "01", "size": 0, "path": "videos"});
+    let entries: Vec<Value> = [folder]
+        .into_iter()
+        .chain(files.iter().map(entry))
         .collect();
     let list = Value::from(entries).to_string().into_bytes();
     let tree = format!("/api/datasets/{name}/tree/main");
@@ -85,47 +99,177 @@ fn hub(name: &str, files: Vec<(String, Vec<u8>)>) -> Files {
         .collect()
 }
 
-fn serve(files: Files) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let files = Arc::new(files);
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            // A client may go away at any time.
-            let _ = answer(stream, &files);
-        }
-    });
-    address
+fn sha256(content: &[u8]) -> String {
+    use sha2::Digest;
+    format!("{:x}", sha2::Sha256::digest(content))
 }
 
-fn answer(stream: TcpStream, files: &Files) -> std::io::Result<()> {
+/// What the server does with a request for a file, in their order; then all goes well.
+#[derive(Debug, Clone, Copy)]
+enum Mishap {
+    /// None, this time.
+    Nothing,
+    /// Sends this many bytes, then breaks the connection.
+    Cut(usize),
+    /// Sends this many bytes, then nothing for as long as the test lasts.
+    Hang(usize),
+    /// Answers with this status.
+    Status(u16),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: Files,
+    mishaps: VecDeque<Mishap>,
+    /// Files that were asked for: path, first byte, whether a token came with it.
+    asked: Vec<(String, usize, bool)>,
+}
+
+struct Server {
+    address: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl Server {
+    fn start(files: Files) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new(State {
+            files,
+            ..State::default()
+        }));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = Arc::clone(&shared);
+                // A client may go away at any time.
+                std::thread::spawn(move || answer(stream, &shared));
+            }
+        });
+        Self { address, state }
+    }
+
+    fn mishaps(&self, mishaps: &[Mishap]) {
+        self.state.lock().unwrap().mishaps = mishaps.iter().copied().collect();
+    }
+
+    /// The files that were asked for since the last call.
+    fn asked(&self) -> Vec<(String, usize, bool)> {
+        std::mem::take(&mut self.state.lock().unwrap().asked)
+    }
+
+    /// `data download` with these arguments in `folder`.
+    fn command(&self, folder: &Path, arguments: &[&str]) -> std::process::Command {
+        let mut command = crate::program();
+        command
+            .current_dir(folder)
+            .args(["data", "download"])
+            .args(arguments)
+            .env("HF_ENDPOINT", &self.address)
+            .env("HF_HOME", folder.join("hub"))
+            .env("CLEVRER_URL", format!("{}/clevrer", self.address))
+            .env("TEMPCOMPASS_URL", format!("{}/tempcompass", self.address))
+            .env("PROTOCOLS_URL", &self.address)
+            .env_remove("HF_TOKEN")
+            .env_remove("HF_HUB_OFFLINE");
+        command
+    }
+
+    fn run(&self, folder: &Path, arguments: &[&str]) -> Output {
+        self.command(folder, arguments).output().unwrap()
+    }
+}
+
+fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream);
     let mut first = String::new();
     lines.read_line(&mut first)?;
+    let (mut start, mut has_token, mut host) = (0, false, String::new());
     let mut line = String::from("…");
     while !line.trim().is_empty() {
         line.clear();
         lines.read_line(&mut line)?;
+        let lower = line.to_lowercase();
+        if let Some(range) = lower.strip_prefix("range: bytes=") {
+            start = range.split('-').next().unwrap().parse().unwrap();
+        }
+        if let Some(value) = lower.strip_prefix("host: ") {
+            value.trim().clone_into(&mut host);
+        }
+        has_token |= lower.starts_with("authorization: bearer ");
     }
-    let path = first.split(' ').nth(1).unwrap_or_default();
-    let path = path.split('?').next().unwrap_or_default();
-    let (status, content) = match files.get(path) {
-        Some(content) => ("200 OK", content.as_slice()),
-        None => ("404 Not Found", &[][..]),
+    let mut words = first.split(' ');
+    let is_head = words.next() == Some("HEAD");
+    let path = words.next().unwrap_or_default();
+    let is_next_page = path.ends_with("&cursor=2");
+    let path = path
+        .split('?')
+        .next()
+        .unwrap_or_default()
+        .replace("%20", " ");
+    let (content, mishap) = {
+        let mut state = state.lock().unwrap();
+        let content = state.files.get(&path).cloned();
+        let is_file = !path.starts_with("/api/") && !is_head;
+        let mut mishap = Mishap::Nothing;
+        if is_file {
+            state.asked.push((path.clone(), start, has_token));
+            mishap = state.mishaps.pop_front().unwrap_or(Mishap::Nothing);
+        }
+        (content, mishap)
     };
+    // A hub's list comes in two pages.
+    let (mut content, mut link) = (content, String::new());
+    if path.starts_with("/api/datasets/")
+        && let Some(list) = &mut content
+    {
+        let mut entries: Vec<Value> = serde_json::from_slice(list).unwrap();
+        let rest = entries.split_off(2);
+        link = format!("Link: <http://{host}{path}?recursive=true&cursor=2>; rel=\"next\"\r\n");
+        if is_next_page {
+            (entries, link) = (rest, String::new());
+        }
+        *list = Value::from(entries).to_string().into_bytes();
+    }
     let mut stream = lines.into_inner();
+    let status = match (&content, mishap) {
+        (None, _) => 404,
+        (_, Mishap::Status(status)) => status,
+        (Some(content), _) if start > 0 && start >= content.len() => 416,
+        _ if start > 0 => 206,
+        _ => 200,
+    };
+    let content = content.filter(|_| status < 300).unwrap_or_default();
+    let (length, part) = (content.len(), &content[start.min(content.len())..]);
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        content.len()
+        "HTTP/1.1 {status} So\r\nContent-Length: {}\r\n{link}Connection: close\r\n",
+        part.len()
     )?;
-    stream.write_all(content)
+    if status == 206 {
+        write!(
+            stream,
+            "Content-Range: bytes {start}-{}/{length}\r\n",
+            length - 1
+        )?;
+    }
+    stream.write_all(b"\r\n")?;
+    match mishap {
+        _ if is_head => {}
+        Mishap::Cut(bytes) => stream.write_all(&part[..bytes.min(part.len())])?,
+        Mishap::Hang(bytes) => {
+            stream.write_all(&part[..bytes.min(part.len())])?;
+            std::thread::sleep(Duration::from_secs(600));
+        }
+        Mishap::Nothing | Mishap::Status(_) => stream.write_all(part)?,
+    }
+    Ok(())
 }
 
-/// A folder with the scripts and configs of the repository, and nothing else.
+/// A folder with the configs of the repository, and nothing else.
 fn workplace() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for part in ["scripts", "scripts/lib", "configs/clevrer", "configs/eval"] {
+    for part in ["configs/clevrer", "configs/eval"] {
         let to = folder.path().join(part);
         std::fs::create_dir_all(&to).unwrap();
         for entry in std::fs::read_dir(repository(part)).unwrap() {
@@ -138,21 +282,40 @@ fn workplace() -> tempfile::TempDir {
     folder
 }
 
-/// Runs a download script against a server of these files.
-fn download(folder: &Path, script: &str, files: Files) {
-    let address = serve(files);
-    let output = Command::new("bash")
-        .args([&format!("scripts/{script}"), "--i-agree"])
-        .current_dir(folder)
-        .env("HF_ENDPOINT", &address)
-        .env("CLEVRER_URL", format!("{address}/clevrer"))
-        .env("TEMPCOMPASS_URL", format!("{address}/tempcompass"))
-        .env("PROTOCOLS_URL", &address)
-        .env_remove("HF_TOKEN")
-        .output()
-        .unwrap();
+/// Downloads a dataset from a server of these files, and once more, when nothing is left to do.
+fn download(folder: &Path, name: &str, files: Files) {
+    let server = Server::start(files);
+    let output = server.run(folder, &[name, "--i-agree"]);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {errors}");
+    assert!(output.status.success(), "{name}: {errors}");
+    assert!(!server.asked().is_empty());
+    drop(std::mem::take(&mut server.state.lock().unwrap().files));
+    let again = server.run(folder, &[name, "--i-agree"]);
+    let errors = String::from_utf8_lossy(&again.stderr);
+    assert!(
+        again.status.success() && server.asked().is_empty(),
+        "{name}: {errors}"
+    );
+    assert!(errors.contains("everything is there"), "{errors}");
+    let left = walk(&folder.join("data").join(name));
+    let doubles = left
+        .iter()
+        .filter(|path| path.ends_with(".zip") || path.ends_with(".part"));
+    assert_eq!(doubles.count(), 0, "{left:?}");
+}
+
+/// The files below a folder.
+fn walk(folder: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(walk(&path));
+        } else {
+            files.push(path.to_str().unwrap().to_owned());
+        }
+    }
+    files
 }
 
 fn videothinker(folder: &Path, arguments: &[&str]) -> (Value, String) {
@@ -177,6 +340,12 @@ fn check(folder: &Path, config: &str, more: &[&str], questions: usize, clips: us
         "{config}"
     );
     assert!(!errors.contains("WARN"), "{config}: {errors}");
+    if config.contains("eval/") {
+        let arguments = ["eval", "run", "--dry-run", "--json", "--config", &config];
+        let (shown, errors) = videothinker(folder, &[&arguments[..], more].concat());
+        assert_eq!(shown["questions"], questions, "{config}: {shown}");
+        assert!(!errors.contains("WARN"), "{config}: {errors}");
+    }
 }
 
 fn named(name: impl Into<String>, content: impl Into<Vec<u8>>) -> (String, Vec<u8>) {
@@ -202,11 +371,7 @@ fn mmvu() {
         named("videos/Art/0.mp4", clip()),
         named("videos/Modern_Physics/1.mp4", clip()),
     ];
-    download(
-        folder.path(),
-        "download_mmvu.sh",
-        hub("yale-nlp/MMVU", files),
-    );
+    download(folder.path(), "mmvu", hub("yale-nlp/MMVU", files));
     check(folder.path(), "eval/mmvu", &[], 2, 2);
 }
 
@@ -231,7 +396,7 @@ fn video_holmes() {
             named("videos.zip", archive),
         ];
         let files = hub("TencentARC/Video-Holmes", files);
-        download(folder.path(), "download_video_holmes.sh", files);
+        download(folder.path(), "video_holmes", files);
         check(folder.path(), "eval/video_holmes", &[], 2, 2);
     }
 }
@@ -262,7 +427,7 @@ fn tempcompass() {
     }
     files.insert("/tempcompass/meta_info.json".into(), b"{}".to_vec());
     let folder = workplace();
-    download(folder.path(), "download_tempcompass.sh", files);
+    download(folder.path(), "tempcompass", files);
     check(folder.path(), "eval/tempcompass", &[], 3, 2);
     check(folder.path(), "eval/tempcompass_captioning", &[], 1, 1);
     check(folder.path(), "eval/tempcompass_flat", &[], 4, 2);
@@ -300,7 +465,7 @@ fn protocols() {
     ];
     let files = files.map(|(path, content)| named(format!("/{path}"), content));
     let folder = workplace();
-    download(folder.path(), "download_protocols.sh", files.into());
+    download(folder.path(), "protocols", files.into());
     std::fs::write(
         folder.path().join("q.json"),
         json!([{"problem": "Which?", "options": ["A. a", "B. b"], "solution": "<answer>A</answer>", "video": "a/b.mp4"}]).to_string(),
@@ -363,7 +528,7 @@ fn video_mme() {
     ];
     let folder = workplace();
     let files = hub("lmms-lab/Video-MME", files);
-    download(folder.path(), "download_video_mme.sh", files);
+    download(folder.path(), "videomme", files);
     check(folder.path(), "eval/videomme", &[], 9, 3);
     // The folder that the config names for `eval.subtitles`.
     let config = std::fs::read_to_string(folder.path().join("configs/eval/videomme.toml")).unwrap();
@@ -470,7 +635,7 @@ fn mvbench_and_the_authors_file_about_it() {
     files.push(named("video/MVBench_videos_ntu.txt", "…"));
     let folder = workplace();
     let files = hub("OpenGVLab/MVBench", files);
-    download(folder.path(), "download_mvbench.sh", files);
+    download(folder.path(), "mvbench", files);
     std::fs::write(
         folder.path().join("eval_mvbench.json"),
         text(&shared.into()),
@@ -530,7 +695,7 @@ fn clevrer() {
             zip(&clips),
         );
     }
-    download(folder.path(), "download_clevrer.sh", files);
+    download(folder.path(), "clevrer", files);
     for split in ["train", "validation"] {
         let questions = format!("data/clevrer/questions_{split}.json");
         let annotations = format!("data/clevrer/annotations/{split}");
@@ -552,4 +717,397 @@ fn clevrer() {
     check(folder.path(), "eval/clevrer", &[official], questions, clips);
     let (questions, clips) = count("train");
     check(folder.path(), "clevrer/cdpo", &[], questions, clips);
+}
+
+/// A dataset of two clips that are larger than what is read at a time, and its questions.
+fn mmvu_files() -> Vec<(String, Vec<u8>)> {
+    let clip =
+        |seed: u32| -> Vec<u8> { (0..900_000_u32).map(|at| (at * seed % 251) as u8).collect() };
+    vec![
+        named("validation.json", "[]"),
+        named("videos/Art/0.mp4", clip(7)),
+        named("videos/Art/1 b.mp4", clip(11)),
+    ]
+}
+
+fn clips_are_whole(folder: &Path) {
+    for (name, content) in mmvu_files() {
+        let found = std::fs::read(folder.join("data/mmvu").join(&name)).unwrap();
+        assert!(found == content, "{name}: {} bytes", found.len());
+    }
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn broken_connections_and_busy_servers_are_asked_again() {
+    let server = Server::start(hub("yale-nlp/MMVU", mmvu_files()));
+    server.mishaps(&[
+        Mishap::Status(503),
+        Mishap::Cut(400_000),
+        Mishap::Cut(300_000),
+        Mishap::Status(429),
+        Mishap::Cut(0),
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    let output = server.run(folder.path(), &["mmvu", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    clips_are_whole(folder.path());
+    let asked = server.asked();
+    assert!(
+        asked.iter().any(|(_, start, _)| *start >= 300_000),
+        "{asked:?}"
+    );
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["files"], 3);
+    assert_eq!(report["downloaded"], 3);
+    let log = std::fs::read_to_string(folder.path().join("data/mmvu/.download/log.txt")).unwrap();
+    assert_eq!(log.lines().count(), 3, "{log}");
+    assert!(log.contains("videos/Art/0.mp4: 900 kB in "), "{log}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_stops_it_and_the_same_command_goes_on() {
+    let server = Server::start(hub("yale-nlp/MMVU", mmvu_files()));
+    server.mishaps(&[Mishap::Hang(500_000); 3]);
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = server.command(folder.path(), &["mmvu"]);
+    let child = command
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let parts = ["0.mp4.part", "1 b.mp4.part"]
+        .map(|name| folder.path().join("data/mmvu/videos/Art").join(name));
+    let bytes = |path: &PathBuf| path.metadata().map_or(0, |metadata| metadata.len());
+    let started = std::time::Instant::now();
+    while parts.iter().map(bytes).sum::<u64>() < 900_000 {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "{:?}",
+            parts.each_ref().map(bytes)
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = child.id().to_string();
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("the same command goes on"),
+        "{}",
+        errors(&output)
+    );
+    server.asked();
+    let output = server.run(folder.path(), &["mmvu"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    clips_are_whole(folder.path());
+    let asked = server.asked();
+    assert!(
+        asked
+            .iter()
+            .filter(|(_, start, _)| *start > 400_000)
+            .count()
+            == 2,
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn what_is_not_as_published_is_not_kept() {
+    let mut files = hub("yale-nlp/MMVU", mmvu_files());
+    let path = "/datasets/yale-nlp/MMVU/resolve/main/videos/Art/0.mp4";
+    files.get_mut(path).unwrap()[5] ^= 1;
+    let server = Server::start(files);
+    let folder = tempfile::tempdir().unwrap();
+    let output = server.run(folder.path(), &["mmvu"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        errors(&output).contains("another SHA-256 than is published"),
+        "{}",
+        errors(&output)
+    );
+    let left = walk(&folder.path().join("data/mmvu"));
+    assert!(!left.iter().any(|path| path.contains("0.mp4")), "{left:?}");
+    server.state.lock().unwrap().files.get_mut(path).unwrap()[5] ^= 1;
+    // A file that someone else has put there is not replaced.
+    let clip = folder.path().join("data/mmvu/videos/Art/0.mp4");
+    std::fs::create_dir_all(clip.parent().unwrap()).unwrap();
+    std::fs::write(&clip, "mine").unwrap();
+    let output = server.run(folder.path(), &["mmvu"]);
+    assert!(
+        errors(&output).contains("0.mp4: there is a file of 4 bytes, published are 900000"),
+        "{}",
+        errors(&output)
+    );
+    assert_eq!(std::fs::read(&clip).unwrap(), b"mine");
+    std::fs::remove_file(&clip).unwrap();
+    let output = server.run(folder.path(), &["mmvu"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    clips_are_whole(folder.path());
+    // What is damaged later is found, and fetched again once it is removed.
+    let verify = || server.run(folder.path(), &["mmvu", "--verify"]);
+    assert_eq!(verify().status.code(), Some(0));
+    let mut damaged = std::fs::read(&clip).unwrap();
+    damaged[9] ^= 1;
+    std::fs::write(&clip, damaged).unwrap();
+    let output = verify();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("0.mp4 has another content") && text.contains("1 wrong"),
+        "{text}"
+    );
+    std::fs::remove_file(&clip).unwrap();
+    server.asked();
+    assert!(server.run(folder.path(), &["mmvu"]).status.success());
+    clips_are_whole(folder.path());
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(hub("yale-nlp/MMVU", mmvu_files()));
+    let refused = |server: &Server, arguments: &[&str], code: i32| {
+        let output = server.run(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(code), "{}", errors(&output));
+        errors(&output)
+    };
+    let text = refused(&server, &["videomme"], 2);
+    assert!(
+        text.contains("academic research only") && text.contains("--i-agree"),
+        "{text}"
+    );
+    let text = refused(&server, &["imagenet"], 2);
+    assert!(
+        text.contains("possible values") && text.contains("tempcompass"),
+        "{text}"
+    );
+    let text = refused(&server, &["mmvu", "mvbench", "--out", "x"], 2);
+    assert!(text.contains("one dataset"), "{text}");
+    let text = refused(&server, &["mvbench"], 1);
+    assert!(
+        text.contains("HTTP 404") && text.contains("the source has moved"),
+        "{text}"
+    );
+    server.mishaps(&[Mishap::Status(403); 3]);
+    let text = refused(&server, &["mmvu"], 1);
+    assert!(
+        text.contains("give your consent on https://huggingface.co/datasets/yale-nlp/MMVU"),
+        "{text}"
+    );
+    let text = refused(&server, &["clevrer", "--verify"], 2);
+    assert!(text.contains("nothing was downloaded there"), "{text}");
+    let empty = Server::start(hub("yale-nlp/MMVU", vec![named("validation.json", "[]")]));
+    let text = refused(&empty, &["mmvu"], 1);
+    assert!(
+        text.contains("yale-nlp/MMVU holds no file named videos/*"),
+        "{text}"
+    );
+    let output = server
+        .command(folder.path(), &["mmvu"])
+        .env("HF_HUB_OFFLINE", "1")
+        .output()
+        .unwrap();
+    assert!(
+        errors(&output).contains("HF_HUB_OFFLINE is set"),
+        "{}",
+        errors(&output)
+    );
+    let list = server.run(folder.path(), &["--list"]);
+    let text = String::from_utf8(list.stdout).unwrap();
+    assert!(
+        text.contains("clevrer") && text.contains("CC0") && text.contains("101 GB"),
+        "{text}"
+    );
+}
+
+#[test]
+fn only_the_hub_is_shown_the_token() {
+    let mut files = hub(
+        "lmms-lab/TempCompass",
+        vec![named("clips.zip", zip(&[named("videos/1.mp4", "clip")]))],
+    );
+    for task in ["multi-choice", "yes_no", "caption_matching", "captioning"] {
+        files.insert(
+            format!("/tempcompass/questions/{task}.json"),
+            b"{}".to_vec(),
+        );
+    }
+    files.insert("/tempcompass/meta_info.json".into(), b"{}".to_vec());
+    let hub = Server::start(files.clone());
+    let elsewhere = Server::start(files);
+    let folder = tempfile::tempdir().unwrap();
+    let output = hub
+        .command(folder.path(), &["tempcompass"])
+        .env(
+            "TEMPCOMPASS_URL",
+            format!("{}/tempcompass", elsewhere.address),
+        )
+        .env("HF_TOKEN", "secret-token")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", errors(&output));
+    assert!(hub.asked().iter().all(|(_, _, token)| *token));
+    let asked = elsewhere.asked();
+    assert!(
+        asked.len() == 5 && asked.iter().all(|(_, _, token)| !token),
+        "{asked:?}"
+    );
+    for path in walk(folder.path()) {
+        let content = std::fs::read(&path).unwrap();
+        assert!(
+            !String::from_utf8_lossy(&content).contains("secret-token"),
+            "{path}"
+        );
+    }
+}
+
+/// CLEVRER as small as can be: which files there are in the archive of its training clips is up to the test.
+fn clevrer_files(entries: &[(String, Vec<u8>)]) -> Files {
+    let mut files = Files::new();
+    for split in ["train", "validation"] {
+        files.insert(format!("/clevrer/questions/{split}.json"), b"[]".to_vec());
+        let annotation = named(format!("annotation_0/{split}.json"), "{}");
+        files.insert(
+            format!("/clevrer/annotations/{split}/annotation_{split}.zip"),
+            zip(&[annotation]),
+        );
+        let other = [named("video_1/v.mp4", "another clip")];
+        let clips = if split == "train" { entries } else { &other };
+        files.insert(
+            format!("/clevrer/videos/{split}/video_{split}.zip"),
+            zip(clips),
+        );
+    }
+    files
+}
+
+#[test]
+fn annotations_come_first_and_archives_are_kept_if_asked() {
+    let server = Server::start(clevrer_files(&[named("video_0/a.mp4", "clip")]));
+    let folder = tempfile::tempdir().unwrap();
+    let shown = server.run(folder.path(), &["clevrer", "--dry-run", "--json"]);
+    let plan: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(plan["files"].as_array().unwrap().len(), 6, "{plan}");
+    assert!(plan["bytes_to_download"].as_u64().unwrap() > 100, "{plan}");
+    assert!(server.asked().is_empty() && !folder.path().join("data").exists());
+    let text = server.run(
+        folder.path(),
+        &["clevrer", "--dry-run", "--out", "big/disk"],
+    );
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(
+        text.contains("big/disk/video_train.zip, unpacked into big/disk/videos"),
+        "{text}"
+    );
+    assert!(text.contains("are free"), "{text}");
+
+    let run = |arguments: &[&str]| {
+        let output = server.run(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+        server.asked().len()
+    };
+    let clevrer = folder.path().join("data/clevrer");
+    assert_eq!(run(&["clevrer", "--annotations-only"]), 4);
+    assert!(
+        clevrer
+            .join("annotations/train/annotation_0/train.json")
+            .is_file()
+    );
+    assert!(!clevrer.join("videos").exists() && !clevrer.join("annotation_train.zip").exists());
+    assert_eq!(run(&["clevrer", "--annotations-only"]), 0);
+    assert_eq!(run(&["clevrer", "--keep-archives"]), 2);
+    assert!(
+        clevrer.join("videos/video_0/a.mp4").is_file() && clevrer.join("video_train.zip").is_file()
+    );
+    assert_eq!(run(&["clevrer"]), 0);
+}
+
+#[test]
+fn an_archive_writes_nothing_outside_its_folder() {
+    for (entry, problem) in [
+        ("../../../outside.txt", "outside the folder"),
+        ("/tmp/outside.txt", "outside the folder"),
+        ("videos/../../outside.txt", "outside the folder"),
+    ] {
+        let entries = [named("video_0/a.mp4", "clip"), named(entry, "x")];
+        let server = Server::start(clevrer_files(&entries));
+        let folder = tempfile::tempdir().unwrap();
+        let output = server.run(folder.path(), &["clevrer"]);
+        assert_eq!(output.status.code(), Some(1));
+        let text = errors(&output);
+        assert!(
+            text.contains(problem)
+                && text.contains(entry)
+                && text.contains("nothing of it is unpacked"),
+            "{text}"
+        );
+        assert!(!folder.path().join("data/clevrer/videos/video_0").exists());
+        let left = walk(folder.path());
+        assert!(
+            !left.iter().any(|path| path.contains("outside")),
+            "{left:?}"
+        );
+    }
+}
+
+#[test]
+fn unpacking_goes_on_where_it_ended() {
+    let good = [
+        named("video_0/a.mp4", "clip a"),
+        named("video_0/b.mp4", "clip b"),
+    ];
+    let mut files = clevrer_files(&good);
+    let path = "/clevrer/videos/train/video_train.zip";
+    let whole = files[path].clone();
+    let damaged = files.get_mut(path).unwrap();
+    let at = damaged
+        .windows(6)
+        .position(|window| window == b"clip b")
+        .unwrap();
+    damaged[at] = b'C';
+    let server = Server::start(files);
+    let folder = tempfile::tempdir().unwrap();
+    let output = server.run(folder.path(), &["clevrer"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = errors(&output);
+    assert!(
+        text.contains("video_train.zip: not a zip archive that can be read")
+            && text.contains("b.mp4"),
+        "{text}"
+    );
+    let clevrer = folder.path().join("data/clevrer");
+    let first = clevrer.join("videos/video_0/a.mp4");
+    let before = first.metadata().unwrap().modified().unwrap();
+    assert!(!clevrer.join("videos/video_0/b.mp4").exists());
+    std::fs::remove_file(clevrer.join("video_train.zip")).unwrap();
+    server
+        .state
+        .lock()
+        .unwrap()
+        .files
+        .insert(path.to_owned(), whole);
+    let output = server.run(folder.path(), &["clevrer"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert_eq!(
+        std::fs::read(clevrer.join("videos/video_0/b.mp4")).unwrap(),
+        b"clip b"
+    );
+    assert_eq!(first.metadata().unwrap().modified().unwrap(), before);
+    // A clip that is lost later comes again, with its archive.
+    std::fs::remove_file(&first).unwrap();
+    server.asked();
+    let output = server.run(folder.path(), &["clevrer"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert!(first.is_file());
+    assert!(server.asked().iter().any(|(asked, _, _)| asked == path));
 }

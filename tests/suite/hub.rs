@@ -1,5 +1,4 @@
-//! Downloads from the hub, models by the binary's own code and datasets by the scripts, from a small server that asks
-//! for a token, breaks connections and refuses.
+//! Models from the hub: a small server that asks for a token, breaks connections and refuses.
 
 use std::collections::VecDeque;
 use std::io::BufRead;
@@ -8,8 +7,6 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::Command;
-use std::process::Output;
 use std::sync::Arc;
 use std::sync::Mutex;
 use videothinker::model::hub::HubSettings;
@@ -42,7 +39,7 @@ struct Hub {
 }
 
 /// Files of each repository: name and content. The weights are longer than any buffer on the way.
-fn files() -> [(&'static str, Vec<u8>); 5] {
+fn files() -> [(&'static str, Vec<u8>); 4] {
     let weights = (0..3_000_000_u32)
         .map(|index| (index % 251) as u8)
         .collect();
@@ -51,7 +48,6 @@ fn files() -> [(&'static str, Vec<u8>); 5] {
         ("model.safetensors", weights),
         ("tokenizer.json", b"{}".to_vec()),
         ("pytorch_model.bin", b"not wanted".to_vec()),
-        ("parts/more questions.json", b"[1, 2, 3]".to_vec()),
     ]
 }
 
@@ -63,11 +59,11 @@ impl Hub {
             mishaps: mishaps.iter().copied().collect(),
             asked: Vec::new(),
         }));
-        let (shared, base) = (Arc::clone(&state), address.clone());
+        let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client may go away at any time.
-                let _ = answer(stream, &base, &shared);
+                let _ = answer(stream, &shared);
             }
         });
         Self { address, state }
@@ -127,11 +123,11 @@ fn read_request(reader: &mut impl BufRead) -> std::io::Result<Request> {
     }
 }
 
-fn answer(stream: TcpStream, base: &str, state: &Mutex<State>) -> std::io::Result<()> {
+fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let request = read_request(&mut reader)?;
     let mut stream = reader.into_inner();
-    let path = request.path.replace("%20", " ");
+    let path = request.path.clone();
     let refusal = match request.token.as_deref() {
         Some("secret") if path.contains("owner/closed") => Some(403),
         Some("secret") | None if path.contains("owner/open") => None,
@@ -144,7 +140,7 @@ fn answer(stream: TcpStream, base: &str, state: &Mutex<State>) -> std::io::Resul
     }
     let files = files();
     let Some((_, content)) = files.iter().find(|(name, _)| path.ends_with(name)) else {
-        return list(&mut stream, &path, base);
+        return list(&mut stream, &path);
     };
     let mut length = content.len();
     if request.only_size {
@@ -182,46 +178,17 @@ fn refuse(stream: &mut TcpStream, status: u16) -> std::io::Result<()> {
     )
 }
 
-/// The list of a repository's files: a model's at once, a dataset's in two pages.
-fn list(stream: &mut TcpStream, path: &str, base: &str) -> std::io::Result<()> {
-    let names = files().map(|(name, content)| (name, content.len()));
-    let (body, link) = if path.starts_with("/api/models/") {
-        let names = names.map(|(name, _)| format!("{{\"rfilename\":\"{name}\"}}"));
-        let body = format!("{{\"siblings\":[{}],\"sha\":\"abc\"}}", names.join(","));
-        (body, String::new())
-    } else if let Some(name) = path.strip_prefix("/api/datasets/") {
-        let entry = |(name, size): (&str, usize)| {
-            let lfs = if name == "model.safetensors" {
-                let hash = "0".repeat(64);
-                // Not the hash of the content.
-                format!("\"lfs\":{{\"oid\":\"{hash}\",\"size\":{size}}},")
-            } else {
-                String::new()
-            };
-            let git = "0123456789012345678901234567890123456789";
-            format!(
-                "{{\"type\":\"file\",\"oid\":\"{git}\",\"size\":{size},{lfs}\"path\":\"{name}\"}}"
-            )
-        };
-        let folder =
-            "{\"type\":\"directory\",\"oid\":\"01\",\"size\":0,\"path\":\"parts\"}".to_owned();
-        if name.contains("cursor=2") {
-            let rest: Vec<String> = names[3..].iter().copied().map(entry).collect();
-            (format!("[{}]", rest.join(",")), String::new())
-        } else {
-            let first: Vec<String> = names[..3].iter().copied().map(entry).collect();
-            (
-                format!("[{folder},{}]", first.join(",")),
-                format!("Link: <{base}{path}&cursor=2>; rel=\"next\"\r\n"),
-            )
-        }
-    } else {
+/// The list of a model's files.
+fn list(stream: &mut TcpStream, path: &str) -> std::io::Result<()> {
+    if !path.starts_with("/api/models/") {
         return refuse(stream, 404);
-    };
+    }
+    let names = files().map(|(name, _)| format!("{{\"rfilename\":\"{name}\"}}"));
+    let body = format!("{{\"siblings\":[{}],\"sha\":\"abc\"}}", names.join(","));
     let length = body.len();
     write!(
         stream,
-        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{link}Connection: close\r\n\r\n{body}"
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )
 }
 
@@ -377,119 +344,4 @@ fn the_environment_says_how_the_hub_is_reached() {
     let fetched = evaluate(&token);
     assert!(!fetched.contains("HF_TOKEN"), "{fetched}");
     assert_eq!(hub.weight_requests(), [0]);
-}
-
-/// Runs a line of shell with the scripts' download functions.
-fn download(hub: &Hub, folder: &Path, token: Option<&str>, line: &str) -> Output {
-    let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/lib/download.sh");
-    let script = format!("set -euo pipefail; . '{}'; {line}", functions.display());
-    let mut command = Command::new("bash");
-    command.args(["-c", &script]).current_dir(folder);
-    command
-        .env("HF_ENDPOINT", &hub.address)
-        .env_remove("HF_TOKEN");
-    if let Some(token) = token {
-        command.env("HF_TOKEN", token);
-    }
-    command.output().unwrap()
-}
-
-#[test]
-fn a_dataset_is_downloaded_and_continued() {
-    let (hub, folder) = (Hub::start(&[Mishap::Cut(4)]), tempfile::tempdir().unwrap());
-    let line = "hub_dataset owner/model out 'tokenizer.json' 'parts/*.json'";
-    let output = download(&hub, folder.path(), Some("secret"), line);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    let read = |name: &str| std::fs::read(folder.path().join("out").join(name)).unwrap();
-    assert_eq!(read("tokenizer.json"), b"{}");
-    assert_eq!(read("parts/more questions.json"), b"[1, 2, 3]");
-    assert!(!folder.path().join("out/config.json").exists());
-    let count = hub.state.lock().unwrap().asked.len();
-    let again = download(&hub, folder.path(), Some("secret"), line);
-    assert!(again.status.success());
-    assert_eq!(
-        hub.state.lock().unwrap().asked.len(),
-        count,
-        "nothing is fetched twice"
-    );
-}
-
-#[test]
-fn a_dataset_that_cannot_be_downloaded_says_why() {
-    let (hub, folder) = (Hub::start(&[]), tempfile::tempdir().unwrap());
-    let cases = [
-        (
-            None,
-            "hub_dataset owner/model out '*.json'",
-            "give it there and set HF_TOKEN",
-        ),
-        (
-            Some("secret"),
-            "hub_dataset owner/other out '*.json'",
-            "cannot be listed",
-        ),
-        (
-            Some("secret"),
-            "hub_dataset owner/model out '*.csv'",
-            "holds no file named *.csv",
-        ),
-        (
-            Some("secret"),
-            "hub_dataset owner/model out '*.safetensors'",
-            "another SHA-256",
-        ),
-        (
-            None,
-            "fetch $HF_ENDPOINT/datasets/owner/model/a.json out/a.json",
-            "set HF_TOKEN",
-        ),
-        (
-            None,
-            "fetch $HF_ENDPOINT/a/owner/open/none.json out/b.json",
-            "nothing at",
-        ),
-        (
-            None,
-            "fetch http://127.0.0.1:1/c.json out/c.json",
-            "check the network",
-        ),
-    ];
-    for (token, line, wanted) in cases {
-        let output = download(
-            &hub,
-            folder.path(),
-            token,
-            &format!("{line}; echo came here"),
-        );
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{line}: {errors}");
-        assert!(
-            errors.contains(wanted) && output.stdout.is_empty(),
-            "{line}: {errors}"
-        );
-    }
-    let left: Vec<_> = std::fs::read_dir(folder.path().join("out"))
-        .unwrap()
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
-}
-
-#[test]
-fn a_part_that_is_already_whole_gets_its_name() {
-    let (hub, folder) = (Hub::start(&[]), tempfile::tempdir().unwrap());
-    let line = "fetch $HF_ENDPOINT/owner/open/tokenizer.json t.json";
-    // Without a hash a part of the same length proves nothing.
-    for hash in [
-        "",
-        " 44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
-    ] {
-        let part = if hash.is_empty() { "xxxx" } else { "{}" };
-        std::fs::write(folder.path().join("t.json.part"), part).unwrap();
-        let output = download(&hub, folder.path(), None, &format!("{line}{hash}"));
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{errors}");
-        assert_eq!(std::fs::read(folder.path().join("t.json")).unwrap(), b"{}");
-        std::fs::remove_file(folder.path().join("t.json")).unwrap();
-    }
 }

@@ -33,6 +33,7 @@ mod parity_model;
 mod positions;
 mod prompt;
 mod protocols;
+mod publish;
 mod ranks;
 mod repulsion;
 mod reuse;

@@ -1,0 +1,74 @@
+//! The files of a dataset on the hub.
+
+use crate::model::hub::web::Web;
+use crate::model::hub::web::WebError;
+use crate::model::hub::web::encoded;
+use serde::Deserialize;
+use ureq::http::HeaderMap;
+use ureq::http::header;
+
+/// A file of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DatasetFile {
+    /// Its path in the dataset.
+    pub(crate) path: String,
+    pub(crate) bytes: u64,
+    /// Of its content; published for large files only.
+    pub(crate) sha256: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct TreeEntry {
+    r#type: String,
+    path: String,
+    #[serde(default)]
+    size: u64,
+    lfs: Option<Lfs>,
+}
+
+#[derive(Deserialize)]
+struct Lfs {
+    oid: String,
+    size: u64,
+}
+
+/// All files of the dataset `name` (`owner/name`).
+pub(crate) fn files(web: &Web, name: &str) -> Result<Vec<DatasetFile>, WebError> {
+    let mut next = Some(format!(
+        "{}/api/datasets/{name}/tree/main?recursive=true",
+        web.endpoint()
+    ));
+    let mut files = Vec::new();
+    while let Some(url) = next {
+        let (entries, headers) = web.ask_json::<Vec<TreeEntry>>(&url, |web| {
+            let request = web.agent().get(&url);
+            match web.authorization(&url) {
+                Some(token) => request.header(header::AUTHORIZATION, token).call(),
+                None => request.call(),
+            }
+        })?;
+        let of_files = entries.into_iter().filter(|entry| entry.r#type == "file");
+        files.extend(of_files.map(|entry| DatasetFile {
+            bytes: entry.lfs.as_ref().map_or(entry.size, |lfs| lfs.size),
+            sha256: entry.lfs.map(|lfs| lfs.oid),
+            path: entry.path,
+        }));
+        next = next_page(&headers);
+    }
+    Ok(files)
+}
+
+/// Where a file of the dataset `name` is.
+pub(crate) fn address(web: &Web, name: &str, path: &str) -> String {
+    let endpoint = web.endpoint();
+    format!("{endpoint}/datasets/{name}/resolve/main/{}", encoded(path))
+}
+
+fn next_page(headers: &HeaderMap) -> Option<String> {
+    let links = headers.get(header::LINK)?.to_str().ok()?;
+    let next = links
+        .split(',')
+        .find(|link| link.contains("rel=\"next\""))?;
+    let (_, rest) = next.split_once('<')?;
+    Some(rest.split_once('>')?.0.to_owned())
+}

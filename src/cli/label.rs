@@ -272,7 +272,13 @@ fn by_field(args: &LabelArgs, questions: &mut [Question]) -> Result<BTreeMap<Str
 
 /// The settings under which the model is asked: those of the config file but for what belongs to a benchmark or a run.
 fn config(args: &LabelArgs) -> Result<Config> {
-    let mut config = args.settings.load(Verb::Inspect)?;
+    let mut config = match &args.model.model {
+        None => args.settings.load(Verb::Inspect)?,
+        Some(model) => {
+            let folder = model_folder(model)?;
+            args.settings.load_for_model(Verb::Inspect, &folder)?
+        }
+    };
     config.data.questions.clone_from(&args.questions);
     if let Some(root) = &args.model.video_root {
         config.data.video_root.clone_from(root);

@@ -68,7 +68,7 @@ impl fmt::Display for Departure {
         } = self;
         write!(f, "{key} = {now} instead of {trained}")?;
         match by {
-            Origin::Protocol(_) => Ok(()),
+            Origin::Protocol(_) | Origin::Default => Ok(()),
             by => write!(f, " ({by})"),
         }
     }
@@ -168,6 +168,13 @@ impl TrainedWith {
     pub(super) fn begin(&self, written: &mut Written) -> Result<(), ConfigError> {
         let text = self.settings.to_string();
         written.read_text(&text, &|_| Origin::Model(self.path.clone()))
+    }
+
+    /// In which frames a training with `config` shows this model others than it has seen.
+    pub(crate) fn other_frames(&self, config: &Config) -> Vec<Departure> {
+        let mut departures = self.departures(config, &Origins::default());
+        departures.retain(|departure| departure.key.starts_with("video."));
+        departures
     }
 
     /// What `config` departs from it in.

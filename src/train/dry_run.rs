@@ -8,6 +8,7 @@ use super::replay;
 use super::starting_point::RunOptions;
 use super::starting_point::load_dataset;
 use super::starting_point::plan_replay;
+use super::starting_point::warn_before_training;
 use crate::config::Config;
 use crate::config::QuestionOrder;
 use crate::config::Verb;
@@ -56,6 +57,7 @@ pub(crate) fn dry_run(
     ranks: usize,
 ) -> Result<String> {
     let dataset = load_dataset(config, verb)?;
+    warn_before_training(config, dataset.questions())?;
     let answers = BiasAnswers::load(config, dataset.questions())?;
     // What is still to be downloaded is compared when it is there.
     if let (Some(answers), Some(name)) = (answers, &config.model.bias_model)

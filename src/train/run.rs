@@ -22,6 +22,7 @@ use super::starting_point::Steps;
 use super::starting_point::load_dataset;
 use super::starting_point::plan_replay;
 use super::starting_point::starting_point;
+use super::starting_point::warn_before_training;
 use super::step::reinforced_step;
 use super::trainer::Trainer;
 use crate::config::Config;
@@ -84,6 +85,9 @@ fn run_rank(
         }
     }
     let dataset = load_dataset(config, verb)?;
+    if dist.is_first() {
+        warn_before_training(config, dataset.questions())?;
+    }
     let answers = BiasAnswers::load(config, dataset.questions())?;
     let start = folders.as_ref().map(|Folders { dir, checkpoints }| {
         starting_point(config, checkpoints, dir, &options.resume, answers.as_ref())

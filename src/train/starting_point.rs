@@ -12,9 +12,11 @@ use super::rundir::RunDirError;
 use super::sft;
 use crate::config::Config;
 use crate::config::MayDiffer;
+use crate::config::TrainedWith;
 use crate::config::Verb;
 use crate::data::Dataset;
 use crate::data::Question;
+use crate::data::impossible_answers;
 use crate::data::read_questions;
 use crate::dist::DistError;
 use crate::dist::ProcessGroup;
@@ -25,6 +27,7 @@ use anyhow::Result;
 use serde::Deserialize;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -142,6 +145,43 @@ pub(super) fn load_dataset(config: &Config, verb: Verb) -> Result<Dataset> {
         questions = sft::with_worked_answers(questions, path)?;
     }
     Ok(Dataset::new(questions, &config.data, config.seed)?)
+}
+
+/// Says which questions can earn nothing, whatever is answered, and where the models have been shown other frames.
+pub(super) fn warn_before_training(config: &Config, questions: &[Question]) -> Result<()> {
+    let impossible = impossible_answers(questions);
+    if let Some(first) = impossible.first() {
+        let concerned: BTreeSet<&str> = impossible
+            .iter()
+            .map(|finding| finding.question.as_str())
+            .collect();
+        tracing::warn!(
+            "{} of {} questions are not right by themselves, and an answer to them may earn nothing (`data check` lists them); the first: \
+             question {}: {}",
+            concerned.len(),
+            questions.len(),
+            first.question,
+            first.reason
+        );
+    }
+    let bias_model = config.model.bias_model.as_ref();
+    let models = [
+        ("model.path", Some(&config.model.path)),
+        ("model.bias_model", bias_model),
+    ];
+    for (key, name) in models {
+        // One that is still to be downloaded was not trained here.
+        let Some(folder) = name.map(Path::new).filter(|name| name.is_dir()) else {
+            continue;
+        };
+        let trained = TrainedWith::read(folder)?;
+        let other = trained.map_or_else(Vec::new, |trained| trained.other_frames(config));
+        if !other.is_empty() {
+            let other: Vec<String> = other.iter().map(ToString::to_string).collect();
+            tracing::warn!("{key} was trained with other frames: {}", other.join(", "));
+        }
+    }
+    Ok(())
 }
 
 /// The questions of the steps to come.

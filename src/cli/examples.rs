@@ -98,7 +98,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "eval table --grid base/CLEVRER=runs/a base/MMVU=52.8 own/CLEVRER=runs/b",
         ],
     ),
-    ("study", &["study study.toml --runs runs --html page.html"]),
+    ("study", &["study study.toml --runs runs --out page.html"]),
     (
         "ask",
         &[

@@ -91,10 +91,17 @@ impl Plan {
             config.video = view;
         }
         let capacity = capacity(wishes.target);
-        let fit = |config: &Config| Fit {
-            memory: sizes.memory(config, verb),
-            capacity,
-            seconds: None,
+        let fit = |config: &Config| {
+            let mut there = config.clone();
+            if wishes.target != Target::Cpu {
+                // `auto` is what this program is built for, not what it is planned for.
+                there.model.device = "cuda:0".into();
+            }
+            Fit {
+                memory: sizes.memory(&there, verb),
+                capacity,
+                seconds: None,
+            }
         };
         let mut smaller = candidates(&config, wishes.target, verb).into_iter();
         while !fit(&config).fits() {
@@ -293,6 +300,13 @@ mod tests {
         assert_eq!(a6000.config.video, VideoConfig::default());
         let fit = a6000.fit.unwrap();
         assert!(fit.fits() && fit.seconds.unwrap() > 0.0);
+        // As `estimate --card` says it, whatever this program is built for.
+        let same =
+            RunEstimate::new(&a6000.config, Verb::TrainGrpo, &[], GpuKind::A6000, 1).unwrap();
+        assert!(
+            same.memory.peak.abs_diff(fit.memory.peak) < 100 << 20,
+            "{same}"
+        );
         let small = plan(Target::Memory(24_000_000_000), Verb::TrainGrpo);
         assert_eq!(small.config.optimizer.memory, OptimizerMemory::Host);
         assert!(small.fit.unwrap().fits());
@@ -312,8 +326,10 @@ mod tests {
         );
         assert_eq!(cdpo.config.output_dir, Path::new("runs/own/cdpo"));
         let small = plan(Target::Memory(24_000_000_000), Verb::TrainCdpo);
-        assert_ne!(small.config.model.bias_placement, BiasPlacement::Device);
+        assert_eq!(small.config.optimizer.memory, OptimizerMemory::Host);
         assert!(small.fit.unwrap().fits());
+        let smaller = plan(Target::Memory(16_000_000_000), Verb::TrainCdpo);
+        assert_eq!(smaller.config.model.bias_placement, BiasPlacement::Host);
     }
 
     #[test]

@@ -124,14 +124,11 @@ fn an_exported_run_answers_as_its_checkpoint() {
         .unwrap();
     assert_code(&again, 2);
     assert!(stderr(&again).contains("there is something already"));
-    let nothing = export(folder.path(), &["runs/none", "--out", "x"])
+    let nothing = export(folder.path(), &["runs/none/checkpoints", "--out", "x"])
         .output()
         .unwrap();
     assert_code(&nothing, 2);
-    assert!(
-        stderr(&nothing).contains("there is no such folder")
-            || stderr(&nothing).contains("runs/none")
-    );
+    assert!(stderr(&nothing).contains("there is no such folder"));
 }
 
 #[test]
@@ -191,9 +188,7 @@ fn a_card_tells_how_the_model_was_made() {
     for part in [
         "license: \"mit\"",
         "- name: \"model: a \\\"name\\\"\"",
-        "type: \"validation\\_questions.json\""
-            .replace("\\_", "_")
-            .as_str(),
+        "type: \"validation_questions.json\"",
         "Repel: raise 0.01",
         "| questions | train\\_questions.json, ",
         "| steps | 3 |",
@@ -535,8 +530,8 @@ fn decoded(text: &str) -> Vec<u8> {
     for four in text.as_bytes().chunks(4) {
         let value = |byte: &u8| letters.find(char::from(*byte)).unwrap_or(0) as u32;
         let bits = four.iter().fold(0, |bits, byte| bits << 6 | value(byte));
-        let padding = four.iter().filter(|byte| **byte == b'=').count();
-        bytes.extend(&bits.to_be_bytes()[1..4 - padding]);
+        let letters = four.iter().take_while(|byte| **byte != b'=').count();
+        bytes.extend(&bits.to_be_bytes()[1..letters]);
     }
     bytes
 }

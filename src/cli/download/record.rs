@@ -213,7 +213,7 @@ impl Record {
 
     fn bytes_on_disk(&self, path: &str) -> Option<u64> {
         let metadata = self.folder.join(path).metadata().ok()?;
-        metadata.is_file().then(|| metadata.len())
+        metadata.is_file().then_some(metadata.len())
     }
 
     /// Reads every recorded file again; what is wrong with those that are not as they were, and how many were read.

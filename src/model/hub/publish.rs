@@ -162,7 +162,8 @@ struct Preupload {
 #[serde(rename_all = "camelCase")]
 struct UploadMode {
     path: String,
-    upload_mode: String,
+    #[serde(rename = "uploadMode")]
+    mode: String,
     #[serde(default)]
     should_ignore: bool,
 }
@@ -227,9 +228,8 @@ impl Publisher<'_> {
         let url = format!("{endpoint}/api/repos/create");
         let body =
             json!({"name": name, "organization": owner, "type": "model", "private": self.private});
-        let error = match self.post::<Value>(&url, &body) {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
+        let Err(error) = self.post::<Value>(&url, &body) else {
+            return Ok(());
         };
         let is_there = match error.status() {
             Some(409) => true,
@@ -299,8 +299,8 @@ impl Publisher<'_> {
                         "{}: left out, because the repository's .gitignore says so",
                         file.path
                     ),
-                    Some(mode) if mode.upload_mode == "lfs" => large.push(file),
-                    Some(mode) if mode.upload_mode == "regular" => small.push(file),
+                    Some(mode) if mode.mode == "lfs" => large.push(file),
+                    Some(mode) if mode.mode == "regular" => small.push(file),
                     _ => {
                         return Err(PublishError::Protocol {
                             action: action(),
@@ -332,7 +332,8 @@ impl Publisher<'_> {
                 json!({"path": file.path, "algo": "sha256", "oid": oid, "size": file.bytes});
             lines.push(json!({"key": "lfsFile", "value": value}));
         }
-        let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+        let body = lines.join("\n");
         let endpoint = self.web.endpoint();
         let url = format!("{endpoint}/api/models/{}/commit/{BRANCH}", self.repository);
         let answer = self.web.ask_json::<Committed>(&url, |web| {

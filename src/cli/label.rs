@@ -21,6 +21,7 @@ use crate::data::label::kind_of_answer;
 use crate::data::read_questions;
 use crate::data::shuffle::permutation;
 use crate::data::write_questions;
+use crate::eval::EvalError;
 use crate::eval::Evaluation;
 use crate::eval::ScoreFile;
 use crate::eval::prediction::Prediction;
@@ -30,6 +31,7 @@ use crate::eval::shortcut::BlindAsker;
 use crate::eval::shortcut::Without;
 use crate::eval::stored;
 use crate::util::console::Progress;
+use crate::util::signals::StopRequest;
 use anyhow::Result;
 use clap::Args;
 use clap::ValueEnum;
@@ -344,9 +346,13 @@ fn by_model(
         let (temperature, samples) = (config.eval.temperature, config.eval.samples);
         Some(Responder::load(&folder, config, temperature, samples)?)
     };
+    let stop = StopRequest::listen_and_say(
+        "the questions being answered are finished; once more stops at once",
+    )?;
     let scores = evaluation.run(
         missing,
         |batch| match &responder {
+            _ if stop.is_set() => Err(EvalError::Stopped.into()),
             Some(responder) => asker.answer(responder, batch),
             None => Ok(Vec::new()),
         },

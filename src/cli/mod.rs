@@ -8,6 +8,7 @@ use crate::config::Verb;
 use crate::config::is_hub_id;
 use crate::dist::DistError;
 use crate::dist::rendezvous::Rendezvous;
+use crate::eval::EvalError;
 use crate::model::checkpoint_error::CheckpointError;
 use crate::model::device;
 use crate::train::rundir::RunDirError;
@@ -225,7 +226,7 @@ pub fn run() -> Result<Outcome> {
     if !cli.command.trains() {
         process::end_quietly_on_closed_pipe();
     }
-    match cli.command {
+    let ended = match cli.command {
         Command::Init(args) => setup::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::TrainSft(args) => training::sft(&args),
@@ -241,6 +242,13 @@ pub fn run() -> Result<Outcome> {
         Command::Completions(args) => completions::print(&args),
         Command::Man(args) => completions::manual(&args),
         Command::Export(args) => export::run(&args),
+    };
+    match ended {
+        Err(error) if matches!(error.downcast_ref(), Some(EvalError::Stopped)) => {
+            tracing::info!("{error}");
+            Ok(Outcome::Stopped)
+        }
+        ended => ended,
     }
 }
 

@@ -11,6 +11,9 @@ pub enum EvalError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A signal has come between two batches.
+    #[error("stopped: what was answered is kept, and the same command goes on from there")]
+    Stopped,
     /// A file holds something else than it should.
     #[error("{}: not what `eval` writes ({reason}): restore it, or run the evaluation again", path.display())]
     Json {

@@ -29,4 +29,5 @@ pub use run::Ending;
 pub use run::run;
 pub(crate) use starting_point::Resume;
 pub use starting_point::RunOptions;
+pub(crate) use starting_point::warn_of_impossible_answers;
 pub(crate) use trainer::Trainer;

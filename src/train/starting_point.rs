@@ -147,23 +147,25 @@ pub(super) fn load_dataset(config: &Config, verb: Verb) -> Result<Dataset> {
     Ok(Dataset::new(questions, &config.data, config.seed)?)
 }
 
-/// Says which questions can earn nothing, whatever is answered, and where the models have been shown other frames.
-pub(super) fn warn_before_training(config: &Config, questions: &[Question]) -> Result<()> {
+/// Says which questions can earn nothing, whatever is answered.
+pub(crate) fn warn_of_impossible_answers(questions: &[Question]) {
     let impossible = impossible_answers(questions);
     if let Some(first) = impossible.first() {
-        let concerned: BTreeSet<&str> = impossible
-            .iter()
-            .map(|finding| finding.question.as_str())
-            .collect();
+        let concerned = impossible.iter().map(|finding| finding.question.as_str());
         tracing::warn!(
-            "{} of {} questions are not right by themselves, and an answer to them may earn nothing (`data check` lists them); the first: \
-             question {}: {}",
-            concerned.len(),
+            "{} of {} questions are not right by themselves, and an answer to them may earn nothing (`data check` lists them); the \
+             first: question {}: {}",
+            concerned.collect::<BTreeSet<_>>().len(),
             questions.len(),
             first.question,
             first.reason
         );
     }
+}
+
+/// The same, and where the models have been shown other frames.
+pub(super) fn warn_before_training(config: &Config, questions: &[Question]) -> Result<()> {
+    warn_of_impossible_answers(questions);
     let bias_model = config.model.bias_model.as_ref();
     let models = [
         ("model.path", Some(&config.model.path)),

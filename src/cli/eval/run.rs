@@ -11,6 +11,7 @@ use crate::cli::ConfigArgs;
 use crate::config::Verb;
 use crate::data::Dataset;
 use crate::data::Question;
+use crate::eval::EvalError;
 use crate::eval::Evaluation;
 use crate::eval::Settings;
 use crate::eval::Shard;
@@ -19,6 +20,7 @@ use crate::eval::responder::Responder;
 use crate::eval::subtitles::Subtitles;
 use crate::util::console::Progress;
 use crate::util::file;
+use crate::util::signals::StopRequest;
 use crate::video::ClipLoader;
 use crate::video::Prefetcher;
 use anyhow::Context;
@@ -101,6 +103,11 @@ fn evaluate(args: &RunArgs, model: &str) -> Result<()> {
     let progress = Progress::start(evaluation.len() - jobs.len(), evaluation.len());
     let eval = &config.eval;
     let responder = if jobs.is_empty() {
+        tracing::info!(
+            "all {} questions are answered already in {}",
+            evaluation.len(),
+            out.display()
+        );
         None
     } else {
         Some(Responder::load(
@@ -116,7 +123,11 @@ fn evaluate(args: &RunArgs, model: &str) -> Result<()> {
     let mut clips = Prefetcher::new(jobs, loader, bytes, threads)?;
     let format = PromptFormat::new(eval)?;
     let subtitles = eval.subtitles.as_deref().map(Subtitles::new);
+    let stop = StopRequest::listen_and_say(
+        "the questions being answered are finished; once more stops at once",
+    )?;
     let answer = |batch: &[&Question]| match &responder {
+        _ if stop.is_set() => Err(EvalError::Stopped.into()),
         Some(responder) => responder.answer_batch(
             batch,
             &mut clips,

@@ -12,6 +12,8 @@ use crate::eval::ScoreFile;
 use crate::eval::table;
 use crate::eval::table::TableStyle;
 use crate::model::hub;
+use crate::train::warn_of_impossible_answers;
+use crate::util::file;
 use anyhow::Result;
 use clap::Args;
 use std::path::Path;
@@ -46,6 +48,14 @@ pub(in crate::cli) fn model_folder(name: &str) -> Result<PathBuf> {
             format!("--model {name}: there is no such folder, and it is no hub id (owner/name)");
         return Err(BadArgument(problem).into());
     }
+    let last = Path::new(name).join("checkpoints/latest");
+    if last.is_dir() && !file::exists(&Path::new(name).join("config.json"))? {
+        let problem = format!(
+            "--model {name}: is a run directory; the model of its last step is {}",
+            last.display()
+        );
+        return Err(BadArgument(problem).into());
+    }
     Ok(hub::resolve(name)?)
 }
 
@@ -72,6 +82,10 @@ pub(in crate::cli) fn read_all(config: &Config) -> Result<Vec<Question>, DataErr
 /// The same, if each can be asked.
 pub(super) fn read_askable(config: &Config) -> Result<Vec<Question>, DataError> {
     let questions = read_all(config)?;
+    // A benchmark's reader knows its own answers.
+    if config.eval.benchmark.is_none() {
+        warn_of_impossible_answers(&questions);
+    }
     match questions.iter().find(|question| question.lacks_options()) {
         None => Ok(questions),
         Some(question) => Err(DataError::Content {

@@ -5,9 +5,11 @@ use super::Target;
 use super::wishes::Wishes;
 use crate::config::BiasPlacement;
 use crate::config::Config;
+use crate::config::ConfigError;
 use crate::config::DTypeName;
 use crate::config::OptimizerMemory;
 use crate::config::QuestionKind;
+use crate::config::TrainedWith;
 use crate::config::Verb;
 use crate::config::VideoConfig;
 use crate::config::Wording;
@@ -85,7 +87,7 @@ impl Plan {
         if sizes.parameters() < SMALL {
             suit_a_small_model(&mut config, wishes.questions.len());
         }
-        let view = here.as_deref().and_then(view_of);
+        let view = here.as_deref().map(view_of).transpose()?.flatten();
         let view_is_known = view.is_some();
         if let Some(view) = view {
             config.video = view;
@@ -195,10 +197,12 @@ fn suit_a_small_model(config: &mut Config, questions: usize) {
 }
 
 /// The frames and pixels that a model was trained with, where its folder says so.
-fn view_of(folder: &Path) -> Option<VideoConfig> {
-    let record = folder.join("trainer/config.toml");
-    let before = record.is_file().then(|| Config::read_resolved(&record));
-    before?.ok().map(|config| config.video)
+fn view_of(folder: &Path) -> Result<Option<VideoConfig>, ConfigError> {
+    let Some(trained) = TrainedWith::read(folder)? else {
+        return Ok(None);
+    };
+    let (asked, _) = Config::load_for_model(None, &[], Verb::Inspect, Some(&trained))?;
+    Ok(Some(asked.video))
 }
 
 /// What to try when the settings do not fit: first where things are kept, then how much there is, largest first.

@@ -64,6 +64,39 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &["data clevrer --questions train.json --annotations annotations --out questions.json"],
     ),
     (
+        "data import",
+        &[
+            "data import train.json --out questions.jsonl",
+            "data import table.parquet --columns problem=query,solution=label,video=clip --out questions.jsonl",
+        ],
+    ),
+    (
+        "data split",
+        &["data split questions.jsonl --out own --validation 0.2"],
+    ),
+    (
+        "data label",
+        &[
+            "data label questions.jsonl --out labelled.jsonl --by shuffled --model data/mini --video-root videos",
+            "data label questions.jsonl --out labelled.jsonl --by field --field type --observational what --inferential why",
+        ],
+    ),
+    ("data stats", &["data stats questions.jsonl"]),
+    (
+        "data download",
+        &[
+            "data download --list",
+            "data download mmvu tempcompass --dry-run",
+        ],
+    ),
+    (
+        "export",
+        &[
+            "export runs/own --out model --card --eval runs/own/eval",
+            "export runs/own --out model --merge --dtype bf16 --push OWNER/NAME --dry-run",
+        ],
+    ),
+    (
         "data check",
         &[
             "data check --config config.toml",

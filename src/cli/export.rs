@@ -7,9 +7,11 @@ mod facts;
 use super::BadArgument;
 use super::Outcome;
 use super::output;
+use crate::config::TrainedWith;
 use crate::config::is_hub_id;
 use crate::model::export::SHARD_BYTES;
 use crate::model::export::rewrite_folder;
+use crate::model::export::write_training;
 use crate::model::hub;
 use crate::model::hub::HubSettings;
 use crate::model::hub::publish::LocalFile;
@@ -22,6 +24,7 @@ use crate::model::spec::Spec;
 use crate::model::weights::stored_bytes;
 use crate::util::atomic;
 use crate::util::console::ByteBar;
+use crate::util::file;
 use crate::util::signals::StopRequest;
 use anyhow::Result;
 use candle_core::DType;
@@ -237,6 +240,11 @@ fn write(
     });
     let shard_bytes = if args.merge { u64::MAX } else { SHARD_BYTES };
     rewrite_folder(source, spec, folder, dtype, shard_bytes)?;
+    if let Some(training) = &facts.training
+        && !file::exists(&folder.join(TrainedWith::FILE))?
+    {
+        write_training(folder, &training.config, training.steps)?;
+    }
     if args.card {
         let picture = curve::picture(&facts.metrics);
         if let Some(picture) = &picture {

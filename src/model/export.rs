@@ -91,6 +91,7 @@ pub(crate) fn rewrite_folder(
     }
     write_json(&target.join("config.json"), &config)?;
     copy_companions(source, target)?;
+    copy_if_there(TrainedWith::FILE, source, target)?;
     save_one_by_one(&entries, target, shard_bytes, |entry| {
         stored
             .tensor(&entry.name, &Device::Cpu)?

@@ -106,3 +106,12 @@ fn the_messages_that_troubleshooting_explains_are_those_of_the_program() {
     }
     assert!(found > 50, "{found}");
 }
+
+#[test]
+fn the_readme_asks_in_transformers_as_a_model_card_does() {
+    let (readme, code) = (read("README.md"), read("src/cli/export/transformers.py"));
+    assert!(
+        readme.contains(&format!("```python\n{code}```")),
+        "README.md holds another snippet than src/cli/export/transformers.py"
+    );
+}

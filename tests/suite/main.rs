@@ -42,6 +42,7 @@ mod runs;
 mod study;
 mod trained;
 mod training_files;
+mod tutorial;
 mod video;
 mod world;
 

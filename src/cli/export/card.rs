@@ -21,6 +21,9 @@ const CITATION: &str = "\
 }
 ";
 
+/// Asks a checkpoint in transformers as it was trained.
+const IN_TRANSFORMERS: &str = include_str!("transformers.py");
+
 /// What a card is made of.
 pub(super) struct Card<'a> {
     /// The model's name, `OWNER/NAME` where it goes to the hub.
@@ -125,7 +128,7 @@ impl Card<'_> {
         };
         let how = match self.facts.training.as_ref().map(|training| training.verb) {
             Some(Verb::TrainSft) => "fine-tuned on worked answers",
-            Some(Verb::TrainBias) => "trained with GRPO, without a KL term",
+            Some(Verb::TrainBias | Verb::TrainGrpo) => "trained with GRPO, without a KL term",
             Some(Verb::TrainCdpo) => "trained with GRPO against a frozen bias model",
             _ => "written",
         };
@@ -219,31 +222,25 @@ impl Card<'_> {
             text,
             "\n## How to ask it\n\n```sh\nvideothinker ask --model {name} --video clip.mp4 --question \"What happens?\"\n```\n"
         )?;
-        let (frames, pixels) = self
-            .facts
-            .training
-            .as_ref()
-            .map_or((16, 200_704), |training| {
-                let video = &training.config.video;
-                (video.max_frames, video.max_pixels)
-            });
-        writeln!(
-            text,
-            "With transformers and qwen-vl-utils, which hands the frames' times on:\n\n```python\n\
-             from qwen_vl_utils import process_vision_info\n\
-             from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration\n\n\
-             name = {}\n\
-             model = Qwen2_5_VLForConditionalGeneration.from_pretrained(name, dtype=\"auto\", device_map=\"auto\")\n\
-             processor = AutoProcessor.from_pretrained(name)\n\
-             video = {{\"type\": \"video\", \"video\": \"clip.mp4\", \"max_frames\": {frames}, \"max_pixels\": {pixels}}}\n\
-             messages = [{{\"role\": \"user\", \"content\": [video, {{\"type\": \"text\", \"text\": \"What happens?\"}}]}}]\n\
-             text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)\n\
-             images, videos, more = process_vision_info(messages, return_video_kwargs=True)\n\
-             inputs = processor(text=[text], images=images, videos=videos, return_tensors=\"pt\", **more).to(model.device)\n\
-             answer = model.generate(**inputs, max_new_tokens=1024)[:, inputs.input_ids.shape[1]:]\n\
-             print(processor.batch_decode(answer, skip_special_tokens=True)[0])\n```",
-            quoted(name)
-        )?;
+        // It reads what the training has left.
+        if self.facts.training.is_some() {
+            let folder = format!(
+                "folder = {}  # this folder; huggingface_hub.snapshot_download returns that of a model of the hub\n",
+                quoted(name)
+            );
+            let named = |line: &str| {
+                if line.starts_with("folder = ") {
+                    folder.clone()
+                } else {
+                    format!("{line}\n")
+                }
+            };
+            let code: String = IN_TRANSFORMERS.lines().map(named).collect();
+            write!(
+                text,
+                "With transformers, as it was trained:\n\n```python\n{code}```\n"
+            )?;
+        }
         Ok(())
     }
 }
@@ -313,7 +310,7 @@ fn shown_settings(verb: Verb) -> &'static [(&'static str, &'static str)] {
     ];
     match verb {
         Verb::TrainSft => &ALL[..6],
-        Verb::TrainBias => &ALL[..8],
+        Verb::TrainBias | Verb::TrainGrpo => &ALL[..8],
         _ => &ALL,
     }
 }

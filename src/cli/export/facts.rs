@@ -132,13 +132,18 @@ impl Facts {
 
 /// The command of the training.
 fn verb_of(command: Option<&str>, config: &Config) -> Verb {
-    let known = [Verb::TrainSft, Verb::TrainBias, Verb::TrainCdpo];
+    let known = [
+        Verb::TrainSft,
+        Verb::TrainBias,
+        Verb::TrainGrpo,
+        Verb::TrainCdpo,
+    ];
     let named = known
         .into_iter()
         .find(|verb| Some(verb.as_str()) == command);
     // A checkpoint without its run directory does not say.
     named.unwrap_or(if config.model.bias_model.is_none() {
-        Verb::TrainBias
+        Verb::TrainGrpo
     } else {
         Verb::TrainCdpo
     })

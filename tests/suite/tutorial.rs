@@ -89,6 +89,16 @@ fn every_command_of_the_tutorial_runs() {
         } else {
             ""
         };
+        // Whether this machine could train a 3B is not looked at either.
+        let or = if line.contains(" doctor") {
+            " || true"
+        } else {
+            ""
+        };
+        let line = match line.split_once(" #") {
+            Some((command, _)) => format!("{command}{or}"),
+            None => line,
+        };
         script += &format!(
             "echo '== {}' >&2\n{line}{shorter}\n",
             line.replace('\'', "")

@@ -28,6 +28,7 @@ use crate::prompt::preflight::Problem;
 use crate::prompt::preflight::Report;
 use crate::prompt::preflight::Span;
 use crate::util::console;
+use crate::util::file;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -100,6 +101,16 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
         let problem =
             "nothing to check: give --questions FILE, or --config FILE with data.questions";
         return Err(BadArgument(problem.into()).into());
+    }
+    if let Some(manifest) = &args.manifest
+        && file::exists(manifest)?
+        && Manifest::read(manifest).is_err()
+    {
+        let problem = format!(
+            "--manifest {}: is there already and is no manifest: name another file, or remove it",
+            manifest.display()
+        );
+        return Err(BadArgument(problem).into());
     }
     let mut questions = read_all(&config)?;
     let kinds = KindCounts::of(&questions);

@@ -4,6 +4,7 @@
 use super::Outcome;
 use super::output;
 use crate::model::hub::HubSettings;
+use crate::model::hub::web::shown;
 use crate::util::console;
 use crate::util::machine;
 use crate::video::decoder_version;
@@ -395,12 +396,15 @@ fn network(hub: &HubSettings) -> Finding {
     match agent.get(&hub.endpoint).call() {
         Ok(_) => {
             let time = console::duration(start.elapsed().as_secs_f64());
-            Finding::ok("network", format!("{} answers in {time}", hub.endpoint))
+            Finding::ok(
+                "network",
+                format!("{} answers in {time}", shown(&hub.endpoint)),
+            )
         }
         Err(error) => Finding::new(
             Verdict::Problem,
             "network",
-            format!("{} does not answer ({error})", hub.endpoint),
+            format!("{} does not answer ({error})", shown(&hub.endpoint)),
             "check the network and proxies, set HF_ENDPOINT, or bring models as folders and set HF_HUB_OFFLINE=1",
         ),
     }

@@ -9,6 +9,8 @@ use crate::data::import::Imported;
 use crate::data::import::Source;
 use crate::data::import::columns::Column;
 use crate::data::import::import;
+use crate::data::read_questions;
+use crate::util::file;
 use anyhow::Result;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -57,6 +59,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome> {
             return Err(BadArgument(problem).into());
         }
     }
+    refuse_foreign(&args.out)?;
     let options = Import {
         files: &args.files,
         source: args.from,
@@ -71,6 +74,18 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome> {
         output::text(&describe(&summary, args)?)?;
     }
     Ok(Outcome::Done)
+}
+
+/// Refuses to replace what is there and holds no questions, such as a run's records.
+pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
+    if file::exists(out)? && read_questions(out).is_err() {
+        let problem = format!(
+            "--out {}: is there already and holds no questions: name another file, or remove it",
+            out.display()
+        );
+        return Err(BadArgument(problem).into());
+    }
+    Ok(())
 }
 
 /// Whether both paths lead to one file.

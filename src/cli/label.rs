@@ -5,6 +5,7 @@ use super::ConfigArgs;
 use super::Outcome;
 use super::eval::model_folder;
 use super::import::is_same;
+use super::import::refuse_foreign;
 use super::output;
 use crate::config::Config;
 use crate::config::EvalConfig;
@@ -167,6 +168,7 @@ pub(super) fn run(args: &LabelArgs) -> Result<Outcome> {
         return Err(BadArgument(problem.into()).into());
     }
     check_flags(args)?;
+    refuse_foreign(&args.out)?;
     // Before a model is asked for hours.
     drop(QuestionWriter::create(&args.out)?);
     let mut questions = read_questions(&args.questions)?;

@@ -23,6 +23,8 @@ mod plan;
 mod text;
 mod wishes;
 
+pub(super) use next::quoted as shell_quoted;
+
 /// Arguments of `init`; what is not given is asked for on a terminal.
 #[derive(Debug, Args)]
 pub(super) struct SetupArgs {

@@ -59,19 +59,28 @@ pub(super) fn run(args: &SplitArgs) -> Result<Outcome> {
         );
         return Err(BadArgument(problem).into());
     };
-    file::create_folders(&args.out)?;
     let parts = [
-        write(
-            &args.out.join("train.jsonl"),
-            &split.train,
-            split.train_clips,
-        )?,
-        write(
-            &args.out.join("validation.jsonl"),
+        ("train.jsonl", &split.train, split.train_clips),
+        (
+            "validation.jsonl",
             &split.validation,
             split.validation_clips,
-        )?,
+        ),
     ];
+    for (name, questions, _) in &parts {
+        refuse_others(&args.out.join(name), questions)?;
+    }
+    file::create_folders(&args.out)?;
+    let write = |(name, questions, clips): &(&str, &Vec<Question>, usize)| -> Result<Part> {
+        let file = args.out.join(name);
+        write_questions(&file, questions.iter())?;
+        Ok(Part {
+            file,
+            questions: questions.len(),
+            clips: *clips,
+        })
+    };
+    let parts = parts.iter().map(write).collect::<Result<Vec<Part>>>()?;
     if args.json {
         output::json(&parts)?;
     } else {
@@ -91,8 +100,8 @@ pub(super) fn run(args: &SplitArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Writes one of the two; a file with other questions is never replaced.
-fn write(path: &Path, questions: &[Question], clips: usize) -> Result<Part> {
+/// A file with other questions is never replaced, and neither is half of an earlier division.
+fn refuse_others(path: &Path, questions: &[Question]) -> Result<()> {
     if file::exists(path)? && read_questions(path).ok().as_deref() != Some(questions) {
         let problem = format!(
             "{} is there already, with other questions: remove it, or choose another --out",
@@ -100,10 +109,5 @@ fn write(path: &Path, questions: &[Question], clips: usize) -> Result<Part> {
         );
         return Err(BadArgument(problem).into());
     }
-    write_questions(path, questions)?;
-    Ok(Part {
-        file: path.to_owned(),
-        questions: questions.len(),
-        clips,
-    })
+    Ok(())
 }

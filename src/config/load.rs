@@ -39,6 +39,16 @@ pub enum ConfigError {
         /// The parser's words.
         message: String,
     },
+    /// A model's `videothinker.json` is none.
+    #[error(
+        "{origin}: not what a training writes: {message}; a newer videothinker may have written it, or remove it to ask with the defaults"
+    )]
+    Trained {
+        /// File and line.
+        origin: Origin,
+        /// The reader's words.
+        message: String,
+    },
     /// A key that no setting has.
     #[error("{origin}: unknown key `{key}`{hint}")]
     UnknownKey {
@@ -66,7 +76,7 @@ pub enum ConfigError {
         argument: String,
     },
     /// A value outside its range, or one that contradicts another.
-    #[error("{origin}: `{key}`: {problem}")]
+    #[error("{}`{key}`: {problem}", before(.origin))]
     Invalid {
         /// Where the value comes from.
         origin: Origin,
@@ -75,6 +85,14 @@ pub enum ConfigError {
         /// What is wrong and what to do.
         problem: String,
     },
+}
+
+/// The place of a value, where it has one.
+fn before(origin: &Origin) -> String {
+    match origin {
+        Origin::Default => String::new(),
+        origin => format!("{origin}: "),
+    }
 }
 
 /// Where a setting was written.

@@ -102,22 +102,45 @@ impl TrainedWith {
         };
         if file::exists(&path).map_err(|error| failed(error.source))? {
             let text = std::fs::read_to_string(&path).map_err(failed)?;
-            let file: File = serde_json::from_str(&text).map_err(|error| ConfigError::Syntax {
+            let text = text.trim_start_matches('\u{feff}');
+            let file: File = serde_json::from_str(text).map_err(|error| ConfigError::Trained {
                 origin: Origin::Line(path.clone(), error.line()),
-                message: format!(
-                    "{error}; a newer videothinker may have written it, or remove it to ask with the defaults"
-                ),
+                message: error.to_string(),
             })?;
-            return Ok(Some(Self {
-                path,
-                settings: file.settings,
-            }));
+            return Self::only_asking(path, file.settings).map(Some);
         }
         let resolved = folder.join("trainer/config.toml");
-        let is_there = file::exists(&resolved).map_err(|error| failed(error.source))?;
-        is_there
-            .then(|| Self::of(&Config::read_resolved(&resolved)?, resolved))
-            .transpose()
+        if !file::exists(&resolved).map_err(|error| failed(error.source))? {
+            return Ok(None);
+        }
+        match Config::read_resolved(&resolved) {
+            Ok(config) => Self::of(&config, resolved).map(Some),
+            Err(error) => {
+                tracing::warn!(
+                    "how the model was trained cannot be read, so it is asked with the defaults: {error}"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// Refuses settings that say nothing of how a model is asked: a model's file must not choose where results go or what is
+    /// drawn.
+    fn only_asking(path: PathBuf, settings: Table) -> Result<Self, ConfigError> {
+        let mut other = None;
+        super::load::flatten("", &settings, &mut |key, _| {
+            if super::schema::find(&key).is_some() && !asks(&key) {
+                other.get_or_insert(key);
+            }
+        });
+        match other {
+            None => Ok(Self { path, settings }),
+            Some(key) => Err(ConfigError::Invalid {
+                origin: Origin::Model(path),
+                key,
+                problem: "says nothing of how a model is asked; a model's file must not set it: remove it there".into(),
+            }),
+        }
     }
 
     /// Where it stands.
@@ -330,6 +353,7 @@ mod tests {
                 error.contains(said) && error.contains("remove it"),
                 "{error}"
             );
+            assert!(!error.contains("TOML"), "{error}");
         }
         for (from, to, said) in [
             (
@@ -354,6 +378,32 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_models_file_sets_nothing_else() {
+        let whole = TrainedWith::describe(&mini(), 7, String::new()).unwrap();
+        for other in [
+            r#""output_dir": "elsewhere", "eval""#,
+            r#""data": {"samples": 1}, "eval""#,
+            r#""model": {"device": "cuda:7"}, "eval""#,
+        ] {
+            let text = whole.replacen("\"eval\"", other, 1);
+            let text = if other.contains("device") {
+                text.replacen("\"model\": {\n      \"dtype\": \"f32\"\n    },\n", "", 1)
+            } else {
+                text
+            };
+            let error = TrainedWith::read(folder_with(&text).path()).unwrap_err();
+            assert!(error.to_string().contains("must not set it"), "{error}");
+        }
+        // A mark at the beginning is no fault.
+        let marked = format!("\u{feff}{whole}");
+        assert!(
+            TrainedWith::read(folder_with(&marked).path())
+                .unwrap()
+                .is_some()
+        );
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Check<'_> {
         self.require(
             !path.as_os_str().is_empty(),
             key,
-            "is missing; name a .json or .jsonl file of questions",
+            "is missing; name a .json or .jsonl file of questions, in a file for --config or by --set (`videothinker init` writes one)",
         )?;
         self.require(
             path.is_file(),

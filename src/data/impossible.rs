@@ -183,15 +183,20 @@ fn of_solution(text: &str, choices: &[String]) -> Option<(Flaw, String)> {
         Some(Unreadable::Unclosed) => (
             Flaw::Spelling,
             format!(
-                "the solution {text:?} opens <answer> and does not close it: write <answer>B</answer>"
+                "the solution {text:?} opens <answer> and does not close it: write <answer>LETTER</answer>"
             ),
         ),
         Some(_) => (
             Flaw::NoOption,
             format!(
-                "the solution {inside:?} is not among the {count} options ({} to {}): write the right letter, <answer>B</answer>",
+                "the solution {inside:?} is not among the {count} options ({} to {}): write the letter of the right one, <answer>LETTER</answer>{}",
                 named(0),
-                named(count.saturating_sub(1))
+                named(count.saturating_sub(1)),
+                if inside.trim().parse::<usize>().is_ok() {
+                    "; where it is the option's number, `videothinker data import FILE --first-option 0` (or 1) makes it the letter"
+                } else {
+                    ""
+                }
             ),
         ),
     })

@@ -3,6 +3,7 @@
 
 use super::Question;
 use super::shapes;
+use super::shapes::holds_lines;
 use crate::util::atomic::AtomicFile;
 use crate::util::file;
 use crate::util::file::FileError;
@@ -71,7 +72,7 @@ pub enum DataError {
 /// Reads every question of a file, in file order, with ids filled in and checked to be different. Questions about images
 /// are left out, and it is said how many.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
-    let format = Format::of(path)?;
+    let by_name = matches!(Format::of(path)?, Format::Lines);
     let text = file::read_to_string(path)?;
     let text = without_mark(&text);
     let mut reader = Reader {
@@ -80,9 +81,10 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
         images: 0,
         answers: BTreeMap::new(),
     };
-    match format {
-        Format::Array => reader.array(text)?,
-        Format::Lines => reader.lines(text)?,
+    if holds_lines(text, by_name) {
+        reader.lines(text)?;
+    } else {
+        reader.array(text)?;
     }
     let Reader {
         questions,

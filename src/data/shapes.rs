@@ -42,8 +42,16 @@ pub(super) fn to_question(fields: &mut Map<String, Value>) -> Result<Option<&'st
     name_clip(fields)?;
     name_options(fields)?;
     let named = name_solution(fields)?;
+    name_kind(fields);
     name_response(fields);
     Ok(named)
+}
+
+/// `Observational` is `observational`.
+pub(super) fn name_kind(fields: &mut Map<String, Value>) {
+    if let Some(Value::String(kind)) = fields.get_mut("kind") {
+        *kind = kind.trim().to_lowercase();
+    }
 }
 
 /// Whether a field is there and not null.
@@ -155,6 +163,9 @@ pub(super) fn name_options(fields: &mut Map<String, Value>) -> Result<(), String
     let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
     if let Some(value) = fields.get("options").filter(|value| !is_empty(value)) {
         let is_read_as_it_is = |list: &Vec<Value>| list.iter().all(|item| !item.is_number());
+        if let Some(list) = value.as_array().filter(|list| list.len() > MOST_OPTIONS) {
+            return Err(too_many("options", list.len()));
+        }
         if !value.as_array().is_some_and(is_read_as_it_is)
             && (value.is_array() || value.is_object())
         {
@@ -226,16 +237,20 @@ pub(super) fn option_texts(name: &str, value: &Value) -> Result<Vec<String>, Str
         _ => Err(format!("an option in `{name}` is no text")),
     });
     let mut texts = texts.collect::<Result<Vec<_>, _>>()?;
-    if texts.len() > 26 {
-        return Err(format!(
-            "`{name}` holds {} options, more than there are letters",
-            texts.len()
-        ));
+    if texts.len() > MOST_OPTIONS {
+        return Err(too_many(name, texts.len()));
     }
     while texts.last().is_some_and(String::is_empty) {
         texts.pop();
     }
     Ok(texts)
+}
+
+/// There are so many letters.
+const MOST_OPTIONS: usize = 26;
+
+fn too_many(name: &str, count: usize) -> String {
+    format!("`{name}` holds {count} options, more than there are letters")
 }
 
 /// Puts the answer into `solution`.
@@ -312,6 +327,18 @@ pub(super) fn json_problem(text: &str, error: &serde_json::Error) -> String {
         Some(word) => format!("{error}: {word} is no JSON, write null"),
         None => error.to_string(),
     }
+}
+
+/// Whether a text holds an object a line; `by_name`: whether its file is called so. A list is one whatever it is called, and so are
+/// lines of whole objects.
+pub(super) fn holds_lines(text: &str, by_name: bool) -> bool {
+    let text = text.trim_start();
+    if by_name {
+        return !text.starts_with('[');
+    }
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let is_object = |line: &str| serde_json::from_str::<Map<String, Value>>(line).is_ok();
+    lines.next().is_some_and(is_object) && lines.next().is_some_and(is_object)
 }
 
 #[cfg(test)]
@@ -453,5 +480,18 @@ mod tests {
         assert!(json_problem(text, &error).ends_with("NaN is no JSON, write null"));
         let error = serde_json::from_str::<Value>("[1,").unwrap_err();
         assert_eq!(json_problem("[1,", &error), error.to_string());
+    }
+
+    #[test]
+    fn a_file_is_what_it_holds_and_not_what_it_is_called() {
+        let (array, lines) = ("[{\"a\": 1}]", "{\"a\": 1}\n\n{\"a\": 2}\n");
+        for by_name in [true, false] {
+            assert!(!holds_lines(array, by_name));
+            assert!(holds_lines(lines, by_name));
+        }
+        // One object over several lines is a benchmark's, by its clips.
+        assert!(!holds_lines("{\n\"a\": {}\n}", false));
+        assert!(!holds_lines("{\"a\": {}}", false));
+        assert!(!holds_lines("", false) && holds_lines("", true));
     }
 }

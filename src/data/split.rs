@@ -4,6 +4,8 @@ use super::Question;
 use super::fragment::Fragment;
 use super::shuffle::permutation;
 use std::collections::BTreeMap;
+use std::path::Component;
+use std::path::Path;
 use std::path::PathBuf;
 
 /// Questions of one file in two parts that share no clip, each in file order.
@@ -23,7 +25,7 @@ pub(crate) fn split_by_clip(
     validation_share: f64,
     seed: u64,
 ) -> Option<Split> {
-    let file_of = |question: &Question| Fragment::split(&question.video).0;
+    let file_of = |question: &Question| normalized(&Fragment::split(&question.video).0);
     let mut numbers: BTreeMap<PathBuf, usize> = BTreeMap::new();
     for question in &questions {
         let next = numbers.len();
@@ -48,6 +50,21 @@ pub(crate) fn split_by_clip(
         train_clips: clips - validation_clips,
         validation_clips,
     })
+}
+
+/// Without `.` and with `..` resolved by the names alone: `./a.mp4` and `x/../a.mp4` are `a.mp4`.
+fn normalized(path: &Path) -> PathBuf {
+    let mut parts = Vec::new();
+    for part in path.components() {
+        match (part, parts.last()) {
+            (Component::CurDir, _) => {}
+            (Component::ParentDir, Some(Component::Normal(_))) => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
+    }
+    parts.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -103,5 +120,20 @@ mod tests {
         let one: Vec<Question> = questions().into_iter().take(3).collect();
         assert!(split_by_clip(one, 0.5, 1).is_none());
         assert!(split_by_clip(Vec::new(), 0.5, 1).is_none());
+    }
+
+    #[test]
+    fn a_clip_is_one_however_it_is_written() {
+        for (one, other) in [
+            ("a.mp4", "./a.mp4"),
+            ("b/a.mp4", "b/../b/./a.mp4"),
+            ("/x/a.mp4", "/x/y/../a.mp4"),
+        ] {
+            assert_eq!(normalized(Path::new(one)), normalized(Path::new(other)));
+        }
+        assert_ne!(
+            normalized(Path::new("../a.mp4")),
+            normalized(Path::new("a.mp4"))
+        );
     }
 }

@@ -281,7 +281,10 @@ fn explain(error: &ApiError, settings: &HubSettings) -> String {
         }
     };
     let cache = settings.cache.display();
-    format!("{advice} ({}: {error}; cache {cache})", settings.endpoint)
+    format!(
+        "{advice} ({}: {error}; cache {cache})",
+        web::shown(&settings.endpoint)
+    )
 }
 
 #[cfg(test)]

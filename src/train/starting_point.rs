@@ -153,7 +153,7 @@ pub(crate) fn warn_of_impossible_answers(questions: &[Question]) {
     if let Some(first) = impossible.first() {
         let concerned = impossible.iter().map(|finding| finding.question.as_str());
         tracing::warn!(
-            "{} of {} questions are not right by themselves, and an answer to them may earn nothing (`data check` lists them); the \
+            "{} of {} questions are not right by themselves, and an answer to them may earn nothing (`data check` lists them, `data import` repairs spellings); the \
              first: question {}: {}",
             concerned.collect::<BTreeSet<_>>().len(),
             questions.len(),

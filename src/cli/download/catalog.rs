@@ -2,6 +2,7 @@
 //!
 //! The layouts are those that `configs/eval/` and `configs/clevrer/` read.
 
+use super::unpack::stays_inside;
 use crate::model::hub::HubSettings;
 use crate::model::hub::dataset;
 use crate::model::hub::web::Web;
@@ -250,6 +251,8 @@ pub(super) enum ListError {
         dataset: &'static str,
         pattern: &'static str,
     },
+    #[error("{dataset} lists {path:?}, which is no path below its folder: nothing is downloaded")]
+    Outside { dataset: &'static str, path: String },
     #[error(transparent)]
     Web(#[from] WebError),
 }
@@ -262,6 +265,12 @@ fn of_hub(web: &Web, dataset: &'static str, parts: &[&Part]) -> Result<Vec<Item>
         let matching = files
             .iter()
             .filter(|file| matches(part.pattern, &file.path));
+        if let Some(file) = matching.clone().find(|file| !stays_inside(&file.path)) {
+            return Err(ListError::Outside {
+                dataset,
+                path: file.path.clone(),
+            });
+        }
         items.extend(matching.map(|file| Item {
             url: dataset::address(web, dataset, &file.path),
             path: file.path.clone(),

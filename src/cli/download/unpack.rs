@@ -187,7 +187,7 @@ impl Archive<'_> {
 }
 
 /// Whether a name of an archive is a path to something below the folder it is unpacked into, on every system.
-fn stays_inside(name: &str) -> bool {
+pub(super) fn stays_inside(name: &str) -> bool {
     let name = name.strip_suffix('/').unwrap_or(name);
     let is_drive = name.as_bytes().get(1) == Some(&b':');
     !is_drive

@@ -4,6 +4,7 @@ use super::curve;
 use super::facts::Facts;
 use super::facts::Training;
 use super::facts::public_name;
+use crate::cli::setup::shell_quoted;
 use crate::config::Verb;
 use crate::eval::ScoreFile;
 use crate::train::objective_in_words;
@@ -126,16 +127,22 @@ impl Card<'_> {
             Some(base) => format!("[{base}](https://huggingface.co/{base})"),
             None => "a Qwen2.5-VL model".to_owned(),
         };
-        let how = match self.facts.training.as_ref().map(|training| training.verb) {
-            Some(Verb::TrainSft) => "fine-tuned on worked answers",
-            Some(Verb::TrainBias | Verb::TrainGrpo) => "trained with GRPO, without a KL term",
-            Some(Verb::TrainCdpo) => "trained with GRPO against a frozen bias model",
-            _ => "written",
+        let method =
+            "with the method of [*Beyond Perceptual Shortcuts*](https://arxiv.org/abs/2605.01324)";
+        let (how, method) = match self.facts.training.as_ref().map(|training| training.verb) {
+            Some(Verb::TrainSft) => ("fine-tuned on worked answers", None),
+            Some(Verb::TrainBias) => ("trained with GRPO on observational questions", Some(method)),
+            Some(Verb::TrainGrpo) => ("trained with GRPO, without a KL term", None),
+            Some(Verb::TrainCdpo) => (
+                "trained with GRPO against a frozen bias model",
+                Some(method),
+            ),
+            _ => ("written", None),
         };
         writeln!(
             text,
-            "A video-language model: {base}, {how} by videothinker with the method of \
-             [*Beyond Perceptual Shortcuts*](https://arxiv.org/abs/2605.01324)."
+            "A video-language model: {base}, {how} by videothinker{}.",
+            method.map_or_else(String::new, |method| format!(" {method}"))
         )?;
         if self.license.is_none() {
             writeln!(
@@ -220,7 +227,8 @@ impl Card<'_> {
         let name = self.name;
         writeln!(
             text,
-            "\n## How to ask it\n\n```sh\nvideothinker ask --model {name} --video clip.mp4 --question \"What happens?\"\n```\n"
+            "\n## How to ask it\n\n```sh\nvideothinker ask --model {} --video clip.mp4 --question \"What happens?\"\n```\n",
+            one_line(&shell_quoted(name))
         )?;
         // It reads what the training has left.
         if self.facts.training.is_some() {
@@ -313,6 +321,13 @@ fn shown_settings(verb: Verb) -> &'static [(&'static str, &'static str)] {
         Verb::TrainBias | Verb::TrainGrpo => &ALL[..8],
         _ => &ALL,
     }
+}
+
+/// Without what would end a line or a block.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// A text as a double-quoted scalar of YAML.

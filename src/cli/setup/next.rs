@@ -92,7 +92,7 @@ fn commands(wishes: &Wishes, files: &[Written]) -> Vec<String> {
     if let Some(question) = wishes.questions.first() {
         let clip = wishes.video_root.join(&question.video);
         commands.push(format!(
-            "ask --model {model} --config {config} --video {} --question {}",
+            "ask --model {model} --config {config} --video {} --question={}",
             shell(&clip),
             quoted(&question.text())
         ));
@@ -103,12 +103,12 @@ fn commands(wishes: &Wishes, files: &[Written]) -> Vec<String> {
     commands
 }
 
-fn shell(path: &Path) -> String {
+pub(super) fn shell(path: &Path) -> String {
     quoted(&path.display().to_string())
 }
 
 /// A word as a shell reads it.
-fn quoted(word: &str) -> String {
+pub(in crate::cli) fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_owned();

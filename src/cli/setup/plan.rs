@@ -121,6 +121,8 @@ impl Plan {
             DTypeName::Bf16 => 14,
             DTypeName::F32 => 12,
         };
+        // A machine that fails costs half a run at most.
+        config.checkpoint.every = config.checkpoint.every.min(config.train.steps.div_ceil(2));
         let checkpoint = sizes.parameters() * per_weight;
         // One is enough to go on from, and one of a large model fills a disk.
         if sizes.parameters() >= SMALL {

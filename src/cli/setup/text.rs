@@ -2,6 +2,7 @@
 
 use super::Target;
 use super::differing;
+use super::next::shell;
 use super::plan::Plan;
 use super::wishes::Wishes;
 use crate::config::BiasPlacement;
@@ -20,7 +21,7 @@ pub(super) fn config(plan: &Plan, wishes: &Wishes, verb: Verb, path: &Path) -> S
         "# {what}, on {}: videothinker {} --config {}\n",
         wishes.target.in_words(),
         verb.as_str(),
-        path.display()
+        one_line(&shell(path))
     );
     if let Some(schema) = schema_beside(path) {
         text.push_str(&format!("#:schema {schema}\n"));
@@ -36,6 +37,13 @@ pub(super) fn config(plan: &Plan, wishes: &Wishes, verb: Verb, path: &Path) -> S
         text.push_str(&format!("{name} = {value}  # {reason}\n"));
     }
     text
+}
+
+/// A comment ends with its line.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// The path of the schema for editors as the file at `path` may name it; `None` where there is none near.
@@ -101,6 +109,7 @@ fn reason(key: &str, plan: &Plan, wishes: &Wishes, verb: Verb) -> String {
         }
         "sampling.max_new_tokens" => format!("the longest completion, in tokens, {of_small}"),
         "sampling.group_size" => format!("completions per question, {to_fit}"),
+        "checkpoint.every" => "steps: what a machine that fails costs at most".into(),
         "eval.wording" => "evaluations ask as training did".into(),
         "checkpoint.keep" => plan.checkpoint.map_or_else(String::new, |bytes| {
             format!("only the newest: one takes {:.0} GB", bytes as f64 / 1e9)

@@ -4,6 +4,7 @@ use super::parquet;
 use super::parquet::Bytes;
 use crate::data::DataError;
 use crate::data::read::without_mark;
+use crate::data::shapes::holds_lines;
 use crate::data::shapes::json_problem;
 use crate::util::file;
 use crate::util::file::FileError;
@@ -102,8 +103,14 @@ fn read_file(path: &Path, bytes: Bytes, visit: &mut Visit) -> Result<(), DataErr
         failure: None,
     };
     match extension(path) {
-        Some("json") => read_json(path, &mut sink),
-        Some("jsonl") => read_lines(path, &mut sink),
+        Some(name @ ("json" | "jsonl")) => {
+            let text = read_text(path)?;
+            if holds_lines(&text, name == "jsonl") {
+                read_lines(path, &text, &mut sink)
+            } else {
+                read_json(path, &text, &mut sink)
+            }
+        }
         Some("parquet") => parquet::for_each_row(path, bytes, &mut |row| {
             sink.take(None, row.fields, row.blobs)
         }),
@@ -172,9 +179,8 @@ fn read_text(path: &Path) -> Result<String, DataError> {
     Ok(text)
 }
 
-fn read_json(path: &Path, sink: &mut Sink) -> Result<(), DataError> {
-    let text = read_text(path)?;
-    let mut reader = serde_json::Deserializer::from_str(&text);
+fn read_json(path: &Path, text: &str, sink: &mut Sink) -> Result<(), DataError> {
+    let mut reader = serde_json::Deserializer::from_str(text);
     let result = reader
         .deserialize_any(RecordVisitor { sink })
         .and_then(|()| reader.end());
@@ -185,15 +191,15 @@ fn read_json(path: &Path, sink: &mut Sink) -> Result<(), DataError> {
             place: format!("line {}, column {}", error.line(), error.column()),
             problem: format!(
                 "not an array or object of records: {}",
-                json_problem(&text, &error)
+                json_problem(text, &error)
             ),
         }),
         _ => Ok(()),
     }
 }
 
-fn read_lines(path: &Path, sink: &mut Sink) -> Result<(), DataError> {
-    for (index, line) in read_text(path)?.lines().enumerate() {
+fn read_lines(path: &Path, text: &str, sink: &mut Sink) -> Result<(), DataError> {
+    for (index, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
             continue;
         }

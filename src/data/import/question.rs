@@ -15,6 +15,7 @@ use crate::data::answer::solution::letters_of;
 use crate::data::answer::strict;
 use crate::data::impossible::CHAT_TOKENS;
 use crate::data::impossible::has_letters;
+use crate::data::shapes::name_kind;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
@@ -69,9 +70,14 @@ pub(super) fn question(
     fields.insert("problem".into(), problem.into());
     fields.insert("solution".into(), "".into());
     fields.insert("video".into(), draft.clip.into());
-    for (name, value) in draft.rest {
+    let mut rest = draft.rest;
+    name_kind(&mut rest);
+    for (name, value) in rest {
         if OWN_FIELDS.contains(&name.as_str()) && !is_own(&name, &value) {
-            fields.insert(format!("source_{name}"), value);
+            let kept = format!("source_{name}");
+            let what = "fields that mean something else here, kept as `source_…`";
+            summary.remark(what, place, &format!("{kept} = {value}"));
+            fields.insert(kept, value);
         } else if !fields.contains_key(&name) || name == "id" {
             fields.insert(name, value);
         }
@@ -81,6 +87,11 @@ pub(super) fn question(
     let choices = question.choices();
     let letters = has_letters(&question, &choices);
     let options = letters.then_some(choices.as_slice());
+    let instruction = problem_instruction(&question.problem);
+    if let Some(instruction) = instruction {
+        let what = "texts that ask for another form of answer than training does: remove what asks";
+        summary.remark(what, place, &format!("{instruction:?}"));
+    }
     let read = |text: &str| answer_of(text, options, import.first_option);
     let (answer, read_by) = match (&draft.given, &draft.said) {
         (Some(given), said) => {
@@ -123,6 +134,25 @@ pub(super) fn question(
         ));
     }
     Ok(question)
+}
+
+/// What LLaVA's and other files say about the form of an answer, in the words of their evaluations.
+fn problem_instruction(problem: &str) -> Option<&str> {
+    const BEGINNINGS: [&str; 5] = [
+        "answer with the option",
+        "answer the question using a single word",
+        "please answer directly",
+        "please select the correct answer",
+        "only give the best option",
+    ];
+    let lines = problem.lines().map(str::trim);
+    let mut lines = lines.filter(|line| {
+        let line = line.to_lowercase();
+        BEGINNINGS
+            .iter()
+            .any(|beginning| line.starts_with(beginning))
+    });
+    lines.next()
 }
 
 /// Whether a value is what a question has under this name.

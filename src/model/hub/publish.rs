@@ -6,6 +6,7 @@
 use crate::model::hub::large_files::Large;
 use crate::model::hub::web::Web;
 use crate::model::hub::web::WebError;
+use crate::model::hub::web::shown;
 use crate::util::file;
 use crate::util::file::FileError;
 use crate::util::hash;
@@ -349,7 +350,7 @@ impl Publisher<'_> {
         let (committed, _) =
             answer.map_err(self.failed(format!("{} takes no commit", self.repository)))?;
         let page = format!("{endpoint}/{}", self.repository);
-        Ok(committed.commit_url.unwrap_or(page))
+        Ok(shown(&committed.commit_url.unwrap_or(page)))
     }
 }
 

@@ -44,7 +44,7 @@ fetch_sources() {
     mkdir -p "$cache/apt-lists/partial"
     apt-get "${options[@]}" update >&2
     apt-get "${options[@]}" source --download-only ffmpeg >&2
-    tar xf ffmpeg_*.orig.tar.*
+    tar xf ffmpeg_*.orig.tar.[xg]z
   )
   echo "$cache"/ffmpeg-sources/ffmpeg-*/
 }

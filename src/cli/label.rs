@@ -104,7 +104,7 @@ struct ModelArgs {
     #[arg(long, value_name = "DIR")]
     model: Option<String>,
     /// --by blind, shuffled: answers per question, the most frequent counts; 1 is the greedy answer, more are sampled as
-    /// [sampling] says
+    /// `sampling` says
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     samples: u16,
     /// --by blind, shuffled: which words follow the questions

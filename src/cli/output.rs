@@ -21,3 +21,10 @@ pub(super) fn text(text: &str) -> Result<()> {
     stdout.write_all(text.as_bytes())?;
     Ok(stdout.flush()?)
 }
+
+/// A text that goes into a comment or a block of code: without what would end its line.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

@@ -4,6 +4,7 @@ use super::curve;
 use super::facts::Facts;
 use super::facts::Training;
 use super::facts::public_name;
+use crate::cli::output::one_line;
 use crate::cli::setup::shell_quoted;
 use crate::config::Verb;
 use crate::eval::ScoreFile;
@@ -323,19 +324,9 @@ fn shown_settings(verb: Verb) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// Without what would end a line or a block.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
-}
-
 /// A text as a double-quoted scalar of YAML.
 fn quoted(text: &str) -> String {
-    let plain: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let plain = one_line(text);
     Value::from(plain).to_string()
 }
 

@@ -5,6 +5,7 @@ use super::differing;
 use super::next::shell;
 use super::plan::Plan;
 use super::wishes::Wishes;
+use crate::cli::output::one_line;
 use crate::config::BiasPlacement;
 use crate::config::OptimizerMemory;
 use crate::config::Verb;
@@ -37,13 +38,6 @@ pub(super) fn config(plan: &Plan, wishes: &Wishes, verb: Verb, path: &Path) -> S
         text.push_str(&format!("{name} = {value}  # {reason}\n"));
     }
     text
-}
-
-/// A comment ends with its line.
-fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }
 
 /// The path of the schema for editors as the file at `path` may name it; `None` where there is none near.

@@ -15,6 +15,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return Ok(());
     }
+    if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux") {
+        find_python_cuda_libraries();
+    }
     let sources = Path::new("src/model/ops/cuda/source");
     println!("cargo::rerun-if-changed={}", sources.display());
     for variable in [
@@ -77,6 +80,26 @@ fn require_ffmpeg() {
          pkgconf clang ffmpeg; macOS: brew install pkgconf llvm ffmpeg. Or set FFMPEG_DIR to a static FFmpeg \
          (scripts/ffmpeg_static.sh) and add --features video-static"
     );
+}
+
+/// A program in the `bin` of a Python environment finds the CUDA libraries that PyTorch brought into it, after those of
+/// `LD_LIBRARY_PATH` and before those of the system.
+fn find_python_cuda_libraries() {
+    // In a wheel for CUDA 13 all stand together but NCCL; for CUDA 12 each has a folder.
+    const FOLDERS: [&str; 6] = [
+        "cu13",
+        "nccl",
+        "cublas",
+        "curand",
+        "cuda_runtime",
+        "cuda_nvrtc",
+    ];
+    for minor in 9..=15 {
+        for folder in FOLDERS {
+            let path = format!("$ORIGIN/../lib/python3.{minor}/site-packages/nvidia/{folder}/lib");
+            println!("cargo::rustc-link-arg-bins=-Wl,-rpath,{path}");
+        }
+    }
 }
 
 fn nvcc() -> PathBuf {

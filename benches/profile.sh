@@ -2,6 +2,7 @@
 # Where the CPU time of a training step goes: perf's samples of a run, added up by kind of work.
 #   benches/profile.sh train-cdpo --config F [--replay F]... any training command of the release binary
 # Needs perf (Linux). Shares are of all samples of the process, start and loading included.
+case ${1:-} in -h | --help) sed -n "2,/^[^#]/s/^# \{0,1\}//p" "$0"; exit 0 ;; esac
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

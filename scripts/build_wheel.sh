@@ -1,86 +1,123 @@
 #!/usr/bin/env bash
-# A Python wheel and an archive of the program for CPUs, with FFmpeg inside: neither needs anything where it runs but glibc.
+# A Python wheel and an archive of the program with FFmpeg inside: they need nothing where they run but glibc.
 #
-#   scripts/build_wheel.sh [--ffmpeg SOURCES] [--out DIR]
+#   scripts/build_wheel.sh [--cuda] [--ffmpeg SOURCES] [--dav1d SOURCES] [--out DIR]
 #
+#   --cuda            for NVIDIA GPUs: a wheel `videothinker-cuda` that takes CUDA's libraries from the Python packages that
+#                     PyTorch brings too. CUDA_COMPUTE_CAP (default 80) as for scripts/cuda_build.sh
 #   --ffmpeg SOURCES  FFmpeg's sources (5.1 or later), unpacked; without it Debian's are fetched by `apt-get source`.
 #                     FFMPEG_DIR, a static FFmpeg that is there already, goes before both.
+#   --dav1d SOURCES   the same for dav1d, which decodes AV1; --ffmpeg without it leaves AV1 out
 #   --out DIR         where wheel, archive and SHA256SUMS go (default dist)
 #
 # Then: pip install dist/videothinker-*.whl, or unpack the archive and put its `videothinker` on the PATH.
 set -euo pipefail
+shopt -s inherit_errexit
 start=$PWD
 cd "$(dirname "$0")/.."
 # shellcheck source=lib/packages.sh
 . scripts/lib/packages.sh
+# shellcheck source=lib/cuda_environment.sh
+. scripts/lib/cuda_environment.sh
 
-sources='' out=dist
+ffmpeg='' dav1d='' out=$PWD/dist project=videothinker features=video-static
 while [ $# -gt 0 ]; do
   case $1 in
-    --ffmpeg) sources=$(cd "$start" && realpath "${2:?--ffmpeg SOURCES}"); shift ;;
+    --cuda) project=videothinker-cuda features=cuda,nccl,video-static ;;
+    --ffmpeg) ffmpeg=$(cd "$start" && realpath "${2:?--ffmpeg SOURCES}"); shift ;;
+    --dav1d) dav1d=$(cd "$start" && realpath "${2:?--dav1d SOURCES}"); shift ;;
     --out) out=$(cd "$start" && realpath -m "${2:?--out DIR}"); shift ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0"; if [ "$1" = --help ]; then exit 0; else exit 2; fi ;;
+    *) sed -n '2,14s/^# \{0,1\}//p' "$0"; if [ "$1" = --help ]; then exit 0; else exit 2; fi ;;
   esac
   shift
 done
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/videothinker
 
-# Debian's own sources, without changing which repositories the system knows.
-fetch_sources() {
+# Debian's own sources of a package, without changing which repositories the system knows. Prints their folder.
+fetch_sources() { # PACKAGE
+  local release folder=$cache/sources/$1 list=$cache/sources.list
+  release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  rm -rf "$folder"
+  mkdir -p "$folder" "$cache/apt-lists/partial"
+  # The mirror that this system uses already.
+  apt-cache policy | grep -oE 'https?://[^ ]+ '"$release/main" | head -n 1 | sed -E "s|^(.*) $release/main|deb-src \1 $release main|" > "$list"
+  (
+    cd "$folder"
+    options=(-o "Dir::Etc::sourcelist=$list" -o Dir::Etc::sourceparts=/nonexistent
+      -o "Dir::State::lists=$cache/apt-lists" -o APT::Sandbox::User=root)
+    apt-get "${options[@]}" update >&2
+    apt-get "${options[@]}" source --download-only "$1" >&2
+    tar xf "$(find . -name "$1_*.orig.tar.*" ! -name '*.asc')" --one-top-level=unpacked --strip-components=1
+  )
+  echo "$folder/unpacked"
+}
+
+static_ffmpeg() { # PREFIX
+  if [ -n "$ffmpeg" ]; then
+    scripts/ffmpeg_static.sh "$ffmpeg" "$1" ${dav1d:+"$dav1d"}
+    return
+  fi
   if ! command -v apt-get >/dev/null 2>&1; then
     echo "FFmpeg's sources are missing: unpack a release from https://ffmpeg.org and name it by --ffmpeg" >&2
     exit 1
   fi
-  command -v dpkg-source >/dev/null 2>&1 || as_root apt-get install -y --no-install-recommends dpkg-dev
-  local release list=$cache/sources.list
-  release=$(. /etc/os-release && echo "$VERSION_CODENAME")
-  mkdir -p "$cache"
-  # The mirror that this system uses already.
-  { apt-cache policy | grep -oE 'https?://[^ ]+ '"$release/main" | head -n 1 | sed -E "s|^(.*) $release/main|deb-src \1 $release main|"; } > "$list"
-  mkdir -p "$cache/ffmpeg-sources"
-  (
-    cd "$cache/ffmpeg-sources"
-    options=(-o "Dir::Etc::sourcelist=$list" -o Dir::Etc::sourceparts=/nonexistent -o "Dir::State::lists=$cache/apt-lists")
-    mkdir -p "$cache/apt-lists/partial"
-    apt-get "${options[@]}" update >&2
-    apt-get "${options[@]}" source --download-only ffmpeg >&2
-    tar xf ffmpeg_*.orig.tar.[xg]z
-  )
-  echo "$cache"/ffmpeg-sources/ffmpeg-*/
+  local tool missing=()
+  for tool in nasm make meson; do command -v $tool >/dev/null 2>&1 || missing+=("$tool"); done
+  command -v ninja >/dev/null 2>&1 || missing+=(ninja-build)
+  command -v dpkg-source >/dev/null 2>&1 || missing+=(dpkg-dev)
+  [ -f "$(cc -print-file-name=libz.a)" ] || missing+=(zlib1g-dev)
+  if [ ${#missing[@]} -gt 0 ]; then as_root apt-get install -y --no-install-recommends "${missing[@]}"; fi
+  ffmpeg=$(fetch_sources ffmpeg)
+  dav1d=${dav1d:-$(fetch_sources dav1d)}
+  scripts/ffmpeg_static.sh "$ffmpeg" "$1" "$dav1d"
 }
 
 require_packages
 require_rust
 if [ -z "${FFMPEG_DIR:-}" ]; then
-  if [ ! -f "$cache/ffmpeg/lib/libavcodec.a" ]; then
-    if command -v apt-get >/dev/null 2>&1; then
-      { command -v nasm && command -v make && [ -f "$(cc -print-file-name=libz.a)" ]; } >/dev/null 2>&1 ||
-        as_root apt-get install -y --no-install-recommends nasm make zlib1g-dev
-    fi
-    scripts/ffmpeg_static.sh "${sources:-$(fetch_sources)}" "$cache/ffmpeg"
-  fi
   export FFMPEG_DIR=$cache/ffmpeg
+  if [ ! -d "$FFMPEG_DIR/licenses" ]; then static_ffmpeg "$FFMPEG_DIR"; fi
 fi
 maturin=$cache/maturin/bin/maturin
 if [ ! -x "$maturin" ]; then
+  if command -v apt-get >/dev/null 2>&1 && ! python3 -c 'import ensurepip' 2>/dev/null; then
+    as_root apt-get install -y --no-install-recommends python3-venv
+  fi
   python3 -m venv "$cache/maturin"
   "$cache/maturin/bin/pip" install -q 'maturin>=1.9,<2'
 fi
-"$maturin" build --release --locked --features video-static --out "$out"
 
-# The same program as an archive, named as cargo-binstall looks for it.
-wheel=$(ls -t "$out"/videothinker-*.whl | head -n 1)
-version=$(basename "$wheel" | cut -d- -f2)
-target=$(rustc -vV | sed -n 's/^host: //p')
-name=videothinker-v$version-$target
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# The project of pyproject.toml with the licences of what is linked in, and for GPUs with what it needs from PyPI.
+cp LICENSE README.md "$work/"
+cp -r "$FFMPEG_DIR/licenses" "$work/" 2>/dev/null || mkdir "$work/licenses"
+sed -e "s|^name = .*|name = \"$project\"|" -e 's|^license-files = .*|license-files = ["LICENSE", "licenses/*"]|' \
+  -e "s|^bindings = .*|&\nmanifest-path = \"$PWD/Cargo.toml\"|" pyproject.toml > "$work/pyproject.toml"
+if [ "$project" = videothinker-cuda ]; then
+  toolkit=$cache/cuda
+  cuda_environment "$toolkit" release 1
+  release=$("$NVCC" --version | sed -nE 's/.*release ([0-9]+).*/\1/p')
+  if [ "$release" -ge 13 ]; then suffix=''; else suffix=-cu$release; fi
+  packages=$(printf '"nvidia-%s", ' "cublas$suffix" "curand$suffix" "cuda-runtime$suffix" "cuda-nvrtc$suffix" "nccl-cu$release")
+  if [ "$release" -ge 13 ]; then packages=${packages/\"nvidia-cublas\"/\"nvidia-cublas==$release.*\"}; fi
+  sed -i "s|^license = .*|&\ndependencies = [${packages%, }]|" "$work/pyproject.toml"
+fi
+(cd "$work" && "$maturin" build --release --locked --features "$features" --out "$out")
+
+# The same program as an archive, named as cargo-binstall looks for it, with what its first hour needs.
+wheel=$(ls -t "$out/${project//-/_}"-*.whl | head -n 1)
+version=$(basename "$wheel" | cut -d- -f2)
+name=$project-v$version-$(rustc -vV | sed -n 's/^host: //p')
 mkdir "$work/$name"
 python3 -m zipfile -e "$wheel" "$work/wheel"
-cp "$work"/wheel/videothinker-*.data/scripts/videothinker LICENSE README.md CHANGELOG.md "$work/$name/"
+cp "$work"/wheel/*.data/scripts/videothinker "$work/$name/"
 chmod +x "$work/$name/videothinker"
+cp -r LICENSE README.md CHANGELOG.md configs docs "$work/licenses" "$work/$name/"
+mkdir "$work/$name/data"
+cp -r data/README.md data/mini "$work/$name/data/"
 tar czf "$out/$name.tar.gz" -C "$work" "$name"
-(cd "$out" && sha256sum "$(basename "$wheel")" "$name.tar.gz" > SHA256SUMS)
+(cd "$out" && sha256sum videothinker*.whl videothinker*.tar.gz > SHA256SUMS)
 
 echo "$wheel"
 echo "$out/$name.tar.gz"

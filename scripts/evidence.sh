@@ -121,7 +121,7 @@ against() { # NAME MODEL DIRECTION COEFFICIENT [SETTING…]
 claim() {
   evaluate base "$base"
   bias bias
-  train grpo train-cdpo grpo
+  train grpo train-grpo grpo
   against cdpo "$(checkpoint bias)" repel $coefficient --set kl.log_token_ratios=true
 }
 
@@ -178,7 +178,7 @@ sharper() {
 
 # Other lengths, bias models and coefficients.
 variations() {
-  train grpo-long train-cdpo grpo --set train.steps=$((3 * steps))
+  train grpo-long train-grpo grpo --set train.steps=$((3 * steps))
   for value in 0.01 0.03; do
     against "cdpo-$value" "$(checkpoint bias)" repel $value
   done
@@ -190,13 +190,13 @@ variations() {
 # Fewer questions, and other shares of those that a glance answers.
 other_worlds() {
   for questions in 400 800; do
-    train "grpo-n$questions" train-cdpo grpo --set "data.samples=$questions"
+    train "grpo-n$questions" train-grpo grpo --set "data.samples=$questions"
     against "cdpo-n$questions" "$(checkpoint bias)" repel $coefficient --set "data.samples=$questions"
   done
   for share in 50 90; do
     make_world "world-$share" $((3000 + seed)) --train 2200 --validation 0 --inferential-share "0.$((100 - share))"
     world=$here/world-$share
-    train "grpo-s$share" train-cdpo grpo
+    train "grpo-s$share" train-grpo grpo
     against "cdpo-s$share" "$(checkpoint bias)" repel $coefficient
     world=$here/world
   done

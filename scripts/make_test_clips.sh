@@ -3,6 +3,7 @@
 # libx264, libvpx-vp9 and mpeg4). The clips are committed; run this only to change them, then
 # scripts/make_golden_video.py.
 #   scripts/make_test_clips.sh [FOLDER]
+case ${1:-} in -h | --help) sed -n "2,/^[^#]/s/^# \{0,1\}//p" "$0"; exit 0 ;; esac
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-tests/golden/video/clips}

@@ -102,7 +102,7 @@ mkdir -p $runs
 phase "miniature world" make_world
 phase "stage 1: bias model" train train-bias bias
 phase "stage 2: CDPO" repelled
-phase "baseline: GRPO" train train-cdpo grpo
+phase "baseline: GRPO" train train-grpo grpo
 phase "evaluate base" evaluate base data/mini
 phase "evaluate bias model" evaluate bias "$(last_checkpoint bias)"
 phase "evaluate GRPO baseline" evaluate grpo "$(last_checkpoint grpo)"

@@ -104,14 +104,14 @@ check_clevrer() {
     ${settings[@]+"${settings[@]}"} --against data/clevrer/validation.json
 }
 
-# Settings of a training; stage 1 has no KL term, what --set says of one is stage 2's.
+# Settings of a training; stage 1 and the baseline have no KL term, what --set says of one is stage 2's.
 settings_of() { # VERB
   local setting
   chosen=()
   for setting in ${settings[@]+"${settings[@]}"}; do
     case $1/$setting in
       */--set) ;;
-      train-bias/kl.*) ;;
+      train-bias/kl.* | train-grpo/kl.*) ;;
       *) chosen+=(--set "$setting") ;;
     esac
   done
@@ -129,7 +129,7 @@ train() { # VERB NAME [ARGUMENT…]
 train_model() { # NAME
   case $1 in
     bias) train train-bias bias ;;
-    grpo) train train-cdpo grpo ;;
+    grpo) train train-grpo grpo ;;
     cdpo | attract) train train-cdpo "$1" --set "model.bias_model=$(model_of bias)" ;;
     self_repel) train train-cdpo self_repel --set "model.bias_model=$base" ;;
     repel_videorft) train train-cdpo repel_videorft --set "model.bias_model=$videorft" ;;

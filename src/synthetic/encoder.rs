@@ -1,4 +1,5 @@
-//! Pictures → a small H.264 clip in an mp4 file, the same bytes every time.
+//! Pictures → a small clip in an mp4 file, the same bytes every time: H.264 where FFmpeg has an encoder for it, else MPEG-4,
+//! whose encoder is FFmpeg's own.
 
 use super::render::Picture;
 use crate::video::init_ffmpeg;
@@ -14,9 +15,9 @@ use thiserror::Error;
 /// What can go wrong when a clip is written.
 #[derive(Debug, Error)]
 pub enum EncodeError {
-    /// The FFmpeg at hand writes no H.264.
+    /// The FFmpeg at hand writes no clips.
     #[error(
-        "this FFmpeg has no H.264 encoder that works (tried {tried}): install one built with libx264, \
+        "this FFmpeg has no encoder for clips that works (tried {tried}): install one built with libx264, \
          for example `apt-get install libavcodec-extra`, `brew install ffmpeg`, or \
          `dnf install ffmpeg-libs` from RPM Fusion"
     )]
@@ -32,8 +33,8 @@ pub enum EncodeError {
     },
 }
 
-/// H.264 encoders in order of preference. Hardware encoders are left out: their output differs.
-const ENCODERS: [&str; 4] = ["libx264", "libopenh264", "h264_videotoolbox", "h264_mf"];
+/// Encoders in order of preference. Hardware encoders are left out: their output differs.
+const ENCODERS: [&str; 5] = ["libx264", "libopenh264", "h264_videotoolbox", "h264_mf", "mpeg4"];
 
 /// Size and speed of a clip.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +68,10 @@ impl ClipFormat {
             // is larger at the same crf.
             options.set("crf", "20");
             options.set("x264-params", "threads=1:scenecut=0:mbtree=0");
+        } else if name == "mpeg4" {
+            // The finest quantiser for every picture: rate control would blur the first one.
+            options.set("qmin", "2");
+            options.set("qmax", "2");
         } else {
             video.set_bit_rate(400_000);
         }
@@ -194,4 +199,74 @@ fn to_yuv(picture: &Picture, side: usize) -> frame::Video {
         }
     }
     image
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ClipFormat, encode, to_yuv};
+    use crate::video::init_ffmpeg;
+    use ffmpeg_next as ffmpeg;
+
+    const FORMAT: ClipFormat = ClipFormat {
+        side: 64,
+        rate: (4, 1),
+    };
+
+    /// A bright square that moves over a dark ground.
+    fn pictures() -> Vec<Vec<u8>> {
+        let pixel = |frame: usize, index: usize| {
+            let (x, y) = (index % 64, index / 64);
+            let inside = (8 * frame..8 * frame + 16).contains(&x) && (20..36).contains(&y);
+            if inside { [220, 60, 40] } else { [30, 40, 60] }
+        };
+        (0..6)
+            .map(|frame| (0..64 * 64).flat_map(|index| pixel(frame, index)).collect())
+            .collect()
+    }
+
+    /// The luma of every picture of a clip.
+    fn luma(path: &std::path::Path) -> Vec<Vec<u8>> {
+        let mut input = ffmpeg::format::input(path).unwrap();
+        let parameters = input.stream(0).unwrap().parameters();
+        let context = ffmpeg::codec::context::Context::from_parameters(parameters).unwrap();
+        let mut decoder = context.decoder().video().unwrap();
+        for (_, packet) in input.packets() {
+            decoder.send_packet(&packet).unwrap();
+        }
+        decoder.send_eof().unwrap();
+        let mut picture = ffmpeg::frame::Video::empty();
+        let mut all = Vec::new();
+        while decoder.receive_frame(&mut picture).is_ok() {
+            all.push(rows(&picture));
+        }
+        all
+    }
+
+    fn rows(picture: &ffmpeg::frame::Video) -> Vec<u8> {
+        let rows = picture.data(0).chunks(picture.stride(0)).take(64);
+        rows.flat_map(|row| row[..64].to_vec()).collect()
+    }
+
+    /// What a static FFmpeg writes, which has no encoder for H.264.
+    #[test]
+    fn mpeg4_keeps_the_pictures_and_gives_the_same_bytes_twice() {
+        init_ffmpeg();
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = ["a.mp4", "b.mp4"].map(|name| folder.path().join(name));
+        for path in [&first, &second] {
+            encode(path, &pictures(), FORMAT, "mpeg4").unwrap();
+        }
+        assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
+        let decoded = luma(&first);
+        assert_eq!(decoded.len(), 6);
+        for (picture, read) in pictures().iter().zip(&decoded) {
+            let written = rows(&to_yuv(picture, 64));
+            let error: usize = written
+                .iter()
+                .zip(read)
+                .map(|(&a, &b)| usize::from(a.abs_diff(b)))
+                .sum();
+            assert!(error < 2 * 64 * 64, "{}", error as f64 / 4096.0);
+        }
+    }
 }

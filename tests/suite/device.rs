@@ -290,7 +290,7 @@ fn the_papers_configurations_pass_their_dry_runs() {
         } else {
             "500 steps of 2 "
         };
-        for word in [steps, "at most", "Time, at"] {
+        for word in [steps, "about", "Time, at"] {
             assert!(text.contains(word), "{name}: no `{word}` in {text}");
         }
         assert!(!folder.path().join("run").exists());

@@ -74,7 +74,7 @@ fn a_dry_run_says_what_it_would_do_and_writes_nothing() {
     let output = run.command().arg("--dry-run").output().unwrap();
     assert_code(&output, 0);
     let text = String::from_utf8(output.stdout).unwrap();
-    for part in ["Repel: raise 0.02", "4 steps of 2", "optimizer", "at most"] {
+    for part in ["Repel: raise 0.02", "4 steps of 2", "optimizer", "about"] {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
     assert!(!text.contains("Trainer"), "{text}");

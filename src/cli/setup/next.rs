@@ -62,7 +62,8 @@ fn memory_in_words(plan: &Plan, wishes: &Wishes) -> String {
         String::new()
     };
     format!(
-        "{steps} steps take at most {:.1} of {:.1} GB on {}{host}{time}{fits}",
+        "{steps} steps take {} {:.1} of {:.1} GB on {}{host}{time}{fits}",
+        if memory.cuda > 0 { "at most" } else { "about" },
         gb(memory.peak),
         gb(*capacity),
         wishes.target.in_words()

@@ -271,6 +271,8 @@ impl fmt::Display for MemoryEstimate {
         if self.cuda > 0 {
             line("host memory, at most", self.host)?;
         }
-        write!(f, "  {:<34}{:>9.3} GB", "at most", self.peak as f64 / 1e9)
+        // Where the program shares the memory, its allocator keeps some of what was freed.
+        let bound = if self.cuda > 0 { "at most" } else { "about" };
+        write!(f, "  {bound:<34}{:>9.3} GB", self.peak as f64 / 1e9)
     }
 }

@@ -26,6 +26,7 @@ mod video;
 pub use data::{BadVideoPolicy, DataConfig, QuestionKind, QuestionOrder};
 pub use eval::{Benchmark, EvalConfig, Extraction, Protocol, Wording};
 pub use load::{ConfigError, Origin, Origins};
+pub(crate) use model::is_hub_name;
 pub use model::{BiasPlacement, DTypeName, ModelConfig, is_hub_id};
 pub use objective::{
     AccuracyRule, DivergenceGuard, KlConfig, KlDirection, KlEstimator, LossKind, ObjectiveConfig,

@@ -5,6 +5,7 @@ use super::ConfigArgs;
 use super::Outcome;
 use super::eval::model_folder;
 use super::eval::read_all;
+use super::must_exist;
 use super::output;
 use crate::config::Config;
 use crate::config::Verb;
@@ -29,6 +30,7 @@ use crate::prompt::preflight::Report;
 use crate::prompt::preflight::Span;
 use crate::util::console;
 use crate::util::file;
+use crate::util::words::counted;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -112,6 +114,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
         );
         return Err(BadArgument(problem).into());
     }
+    must_exist(&config.data.questions)?;
     let mut questions = read_all(&config)?;
     let kinds = KindCounts::of(&questions);
     if args.drawn {
@@ -145,7 +148,11 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
         let asks_kinds = args.settings.config.is_some() || !config.data.kinds.is_empty();
         if checked.without_kind > 0 && asks_kinds && config.eval.benchmark.is_none() {
             let count = format!("{} of {}", checked.without_kind, kinds.total());
-            writeln!(text, "{count} questions have no kind. {WITHOUT_KIND}")?;
+            writeln!(
+                text,
+                "{count} questions have no kind{}",
+                kinds_advice(args, &config)
+            )?;
         }
         output::text(&text)?;
     }
@@ -158,6 +165,14 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
     })
 }
 
+/// Where questions get kinds from, unless the draw has said it.
+fn kinds_advice(args: &CheckArgs, config: &Config) -> String {
+    if args.drawn && !config.data.kinds.is_empty() {
+        return String::new();
+    }
+    format!(". {WITHOUT_KIND}")
+}
+
 /// What is wrong with the questions by themselves; said at once, for the clips take a while.
 fn flaws_of(questions: &[Question], config: &Config) -> Vec<Finding> {
     // What a benchmark is published with is checked as it is read.
@@ -167,8 +182,11 @@ fn flaws_of(questions: &[Question], config: &Config) -> Vec<Finding> {
     let flaws = impossible_answers(questions);
     if let Some(first) = flaws.first() {
         tracing::warn!(
-            "{} things are wrong with the questions themselves; the first, question {}: {}",
-            flaws.len(),
+            "{} wrong with the questions themselves; the first, question {}: {}",
+            match flaws.len() {
+                1 => "1 thing is".to_owned(),
+                several => format!("{several} things are"),
+            },
             first.question,
             first.reason
         );
@@ -231,10 +249,10 @@ fn decode(
 fn describe(checked: &Checked, config: &Config) -> Result<String> {
     let report = &checked.report;
     let mut text = format!(
-        "{}: {} questions about {} clips\n",
+        "{}: {} about {}\n",
         config.data.questions.display(),
-        report.questions,
-        report.clips
+        counted(report.questions, "question"),
+        counted(report.clips, "clip")
     );
     let mut line = |what: &str, span: Option<Span>| match span {
         Some(span) => writeln!(
@@ -254,6 +272,16 @@ fn describe(checked: &Checked, config: &Config) -> Result<String> {
             " (the questions' text is not counted: give --model)"
         };
         writeln!(text, "allowed in a prompt: {limit}{counted}")?;
+    }
+    if let Some(first) = report.beyond_end.first() {
+        writeln!(
+            text,
+            "{} later than the clip does, and then with it; the first: {first}",
+            match report.beyond_end.len() {
+                1 => "1 part of a clip ends".to_owned(),
+                several => format!("{several} parts of clips end"),
+            }
+        )?;
     }
     describe_flaws(&mut text, &checked.flaws)?;
     if !report.findings.is_empty() {

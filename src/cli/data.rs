@@ -23,6 +23,7 @@ use crate::synthetic::WorldError;
 use crate::synthetic::WorldOptions;
 use crate::synthetic::write_world;
 use crate::util::console;
+use crate::util::words::counted;
 use anyhow::Result;
 use clap::Args;
 use clap::Subcommand;
@@ -196,9 +197,9 @@ fn refused(error: WorldError) -> anyhow::Error {
 
 fn describe_world(summary: &Summary, out: &Path) -> Result<String> {
     let mut text = format!(
-        "{}: {} clips, {:.1} kB each\n",
+        "{}: {}, {:.1} kB each\n",
         out.display(),
-        summary.clips,
+        counted(summary.clips, "clip"),
         summary.clip_bytes as f64 / 1000.0 / summary.clips.max(1) as f64
     );
     for (name, counts) in [
@@ -210,7 +211,11 @@ fn describe_world(summary: &Summary, out: &Path) -> Result<String> {
         }
     }
     if summary.worked_answers > 0 {
-        writeln!(text, "sft.jsonl: {} worked answers", summary.worked_answers)?;
+        writeln!(
+            text,
+            "sft.jsonl: {}",
+            counted(summary.worked_answers, "worked answer")
+        )?;
         for (kind, counts) in [
             ("observational", &summary.worked_observational),
             ("inferential", &summary.worked_inferential),
@@ -237,8 +242,8 @@ fn describe_worked(kind: &str, counts: &WorkedCounts) -> String {
 /// `1000 questions, 751 observational (75.1 %), 249 inferential, 612 with several right options`
 fn describe_split(counts: &Counts) -> String {
     format!(
-        "{} questions, {} observational ({:.1} %), {} inferential, {} with several right options",
-        counts.written(),
+        "{}, {} observational ({:.1} %), {} inferential, {} with several right options",
+        counted(counts.written(), "question"),
         counts.observational,
         counts.observational_percent(),
         counts.inferential,

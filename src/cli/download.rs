@@ -163,7 +163,8 @@ impl Download<'_> {
     fn download(&self) -> Result<Outcome> {
         let about = &self.about;
         file::create_folders(&self.folder)?;
-        let record = Record::open(&self.folder)?;
+        let mut record = Record::open(&self.folder)?;
+        record.claim(about.name)?;
         if record.is_complete(self.args.annotations_only) {
             tracing::info!(
                 "{}: everything is there; nothing is downloaded",
@@ -218,7 +219,12 @@ impl Download<'_> {
                 self.about.title
             );
         }
-        let listed = self.name.items(&self.web, self.args.annotations_only);
+        let (name, web) = (self.name, self.web.clone());
+        let annotations_only = self.args.annotations_only;
+        let list = move || name.items(&web, annotations_only);
+        let Some(listed) = self.web.stop().unless_stopped(list, || {})? else {
+            return Ok(None);
+        };
         let items = match listed {
             Ok(items) => items,
             Err(ListError::Web(error)) if self.web.is_stopped() => {
@@ -231,13 +237,17 @@ impl Download<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let plan = Plan::new(items, record, &self.fetcher(progress))?;
-        Ok((!self.web.is_stopped()).then_some(plan))
+        match Plan::new(items, record, &self.fetcher(progress)) {
+            _ if self.web.is_stopped() => Ok(None),
+            plan => Ok(Some(plan?)),
+        }
     }
 
     fn dry_run(&self) -> Result<Outcome> {
         let record = if Record::is_in(&self.folder) {
-            Some(Record::open(&self.folder)?)
+            let record = Record::open(&self.folder)?;
+            record.refuse_another(self.about.name)?;
+            Some(record)
         } else {
             None
         };
@@ -261,6 +271,7 @@ impl Download<'_> {
             .into());
         }
         let record = Record::open(&self.folder)?;
+        record.refuse_another(self.about.name)?;
         let Some(verified) = record.verify(&|| self.web.is_stopped())? else {
             return Ok(Outcome::Stopped);
         };

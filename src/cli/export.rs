@@ -7,24 +7,29 @@ mod facts;
 use super::BadArgument;
 use super::Outcome;
 use super::output;
+use super::setup::shell_path;
 use crate::config::TrainedWith;
 use crate::config::is_hub_id;
+use crate::model::export::COMPANIONS;
 use crate::model::export::SHARD_BYTES;
 use crate::model::export::rewrite_folder;
 use crate::model::export::write_training;
 use crate::model::hub;
 use crate::model::hub::HubSettings;
 use crate::model::hub::publish::LocalFile;
-use crate::model::hub::publish::PublishError;
 use crate::model::hub::publish::Published;
 use crate::model::hub::publish::Publisher;
 use crate::model::hub::publish::files_of;
 use crate::model::hub::web::Web;
+use crate::model::hub::web::is_token;
+use crate::model::private;
 use crate::model::spec::Spec;
 use crate::model::weights::stored_bytes;
 use crate::util::atomic;
 use crate::util::console::ByteBar;
 use crate::util::file;
+use crate::util::lock::Lock;
+use crate::util::lock::LockError;
 use crate::util::signals::StopRequest;
 use anyhow::Result;
 use candle_core::DType;
@@ -32,13 +37,13 @@ use clap::Args;
 use clap::ValueEnum;
 use facts::Facts;
 use serde::Serialize;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// A number format of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -150,26 +155,64 @@ pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
             ))
             .into());
         }
+        refuse_private(&source)?;
         return finish(args, &source, &source, files_of(&source)?, &settings);
     };
+    refuse_nameless(out)?;
     refuse_existing(out, args.push.as_deref())?;
     let spec = Spec::load(&source)?;
     let facts = Facts::gather(&source, &args.eval)?;
     if args.dry_run {
-        let planned = vec![
-            planned("config.json, tokenizer and processor files", 0),
-            planned("weights", weight_bytes(args, &source, &spec)?),
-        ];
+        let planned = planned(args, &source, &spec, &facts)?;
         return report(args, &source, out, planned, None);
     }
-    let name = args.push.clone().unwrap_or_else(|| {
-        let name = out.file_name().unwrap_or_default();
-        name.to_string_lossy().into_owned()
-    });
-    atomic::write_folder(out, |folder| {
-        write(args, &source, &spec, &facts, &name, folder)
-    })?;
+    let lock = lock(out)?;
+    // Another process may have had it since.
+    refuse_existing(out, args.push.as_deref())?;
+    atomic::remove_abandoned(atomic::folder_of(out));
+    atomic::write_folder(out, |folder| write(args, &source, &spec, &facts, folder))?;
+    drop(lock);
     finish(args, &source, out, files_of(out)?, &settings)
+}
+
+/// Keeps other exports to the folder `out` away.
+fn lock(out: &Path) -> Result<Lock> {
+    let folder = atomic::folder_of(out);
+    file::create_folders(folder)?;
+    let mut name = OsString::from(".exporting-");
+    name.push(out.file_name().unwrap_or_default());
+    let own = format!("process {}", std::process::id());
+    match Lock::take_passing(&folder.join(name), &own, "this folder") {
+        Err(LockError::Held { holder }) => anyhow::bail!(
+            "--out {}: it is being written by {holder}: wait for it, or name another folder",
+            out.display()
+        ),
+        taken => Ok(taken?),
+    }
+}
+
+/// Refuses a folder that has no name to be given, such as the one the command runs in: what is written takes the place of what
+/// has the name, and a shell would be left in a folder that is gone.
+fn refuse_nameless(out: &Path) -> Result<()> {
+    let here = std::env::current_dir().ok();
+    if out.file_name().is_some() && (here.is_none() || out.canonicalize().ok() != here) {
+        return Ok(());
+    }
+    let problem = format!("--out {}: name a new folder, such as model", out.display());
+    Err(BadArgument(problem).into())
+}
+
+/// Refuses to upload a folder as it is whose files say what is nobody else's business.
+fn refuse_private(source: &Path) -> Result<()> {
+    let Some((file, keys)) = private::found_in(source)? else {
+        return Ok(());
+    };
+    Err(BadArgument(format!(
+        "{}: holds what is not for others ({}): give --out DIR, and what is written there is uploaded without it",
+        file.display(),
+        keys.join(", ")
+    ))
+    .into())
 }
 
 /// The model folder that is meant.
@@ -199,6 +242,18 @@ fn check_push(repository: &str, settings: &HubSettings, dry_run: bool) -> Result
         let problem = format!("--push {repository}: HF_HUB_OFFLINE is set");
         return Err(BadArgument(problem).into());
     }
+    if !dry_run
+        && settings
+            .token
+            .as_deref()
+            .is_some_and(|token| !is_token(token))
+    {
+        let problem = format!(
+            "--push {repository}: the token has characters that no token has, such as a space or a line break in it: set HF_TOKEN to \
+             a valid one"
+        );
+        return Err(BadArgument(problem).into());
+    }
     if settings.token.is_none() && !dry_run {
         let problem = format!(
             "--push {repository}: there is no token: set HF_TOKEN to one with write access, or store one with `hf auth login`"
@@ -219,7 +274,7 @@ fn refuse_existing(out: &Path, push: Option<&str>) -> Result<()> {
     let hint = push.map_or_else(String::new, |repository| {
         format!(
             "; what was exported there is uploaded by `videothinker export {} --push {repository}`",
-            out.display()
+            shell_path(out)
         )
     });
     let problem = format!("--out {}: there is something already{hint}", out.display());
@@ -231,7 +286,6 @@ fn write(
     source: &Path,
     spec: &Spec,
     facts: &Facts,
-    name: &str,
     folder: &Path,
 ) -> Result<()> {
     let dtype = args.dtype.map(|format| match format {
@@ -243,23 +297,63 @@ fn write(
     if let Some(training) = &facts.training
         && !file::exists(&folder.join(TrainedWith::FILE))?
     {
-        write_training(folder, &training.config, training.steps)?;
+        write_training(folder, &training.config, training.verb, training.steps)?;
     }
-    if args.card {
-        let picture = curve::picture(&facts.metrics);
-        if let Some(picture) = &picture {
-            let path = folder.join(curve::PICTURE);
-            atomic::write(&path, picture.file().as_bytes())?;
-        }
-        let card = card::Card {
-            name,
-            license: args.license.as_deref(),
-            facts,
-            has_picture: picture.is_some(),
-        };
-        atomic::write(&folder.join("README.md"), card.text()?.as_bytes())?;
+    for (name, text) in card_files(args, facts)? {
+        atomic::write(&folder.join(name), text.as_bytes())?;
     }
     Ok(())
+}
+
+/// The model card and its picture, where they are asked for.
+fn card_files(args: &ExportArgs, facts: &Facts) -> Result<Vec<(&'static str, String)>> {
+    if !args.card {
+        return Ok(Vec::new());
+    }
+    let folder = args.out.as_deref().and_then(Path::file_name);
+    let folder = folder.unwrap_or_default().to_string_lossy();
+    let picture = curve::picture(&facts.metrics);
+    let card = card::Card {
+        name: args.push.as_deref().unwrap_or(&folder),
+        license: args.license.as_deref(),
+        facts,
+        has_picture: picture.is_some(),
+    };
+    let picture = picture.map(|picture| (curve::PICTURE, picture.file()));
+    Ok(picture
+        .into_iter()
+        .chain([("README.md", card.text()?)])
+        .collect())
+}
+
+/// What would be written, and how large it is.
+fn planned(
+    args: &ExportArgs,
+    source: &Path,
+    spec: &Spec,
+    facts: &Facts,
+) -> Result<Vec<FileReport>> {
+    let copied = ["config.json", TrainedWith::FILE]
+        .into_iter()
+        .chain(COMPANIONS);
+    let copied = copied.filter_map(|name| {
+        let bytes = source.join(name).metadata().ok()?.len();
+        Some((name.to_owned(), bytes))
+    });
+    let card = card_files(args, facts)?;
+    let card = card
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), text.len() as u64));
+    let weights = if args.merge {
+        "model.safetensors"
+    } else {
+        "weights, in files of at most 5 GB"
+    };
+    let weights = (weights.to_owned(), weight_bytes(args, source, spec)?);
+    let all = copied.chain(card).chain([weights]);
+    Ok(all
+        .map(|(path, bytes)| FileReport { path, bytes })
+        .collect())
 }
 
 fn weight_bytes(args: &ExportArgs, source: &Path, spec: &Spec) -> Result<u64> {
@@ -276,13 +370,6 @@ fn weight_bytes(args: &ExportArgs, source: &Path, spec: &Spec) -> Result<u64> {
     Ok((values * size) as u64)
 }
 
-fn planned(path: &str, bytes: u64) -> FileReport {
-    FileReport {
-        path: path.to_owned(),
-        bytes,
-    }
-}
-
 /// Uploads the folder if that is asked for, and says what was done.
 fn finish(
     args: &ExportArgs,
@@ -294,15 +381,13 @@ fn finish(
     let published = match &args.push {
         Some(repository) if !args.dry_run => {
             match push(repository, args.private, &files, settings) {
-                Ok(published) => Some(published),
-                Err(error) if error.downcast_ref().is_some_and(PublishError::is_stop) => {
-                    return Ok(Outcome::Stopped);
-                }
+                Ok(Some(published)) => Some(published),
+                Ok(None) => return Ok(Outcome::Stopped),
                 Err(error) if args.out.is_some() => {
                     return Err(error.context(format!(
                         "{} is written, and not uploaded; `videothinker export {} --push {repository}` tries it again",
                         folder.display(),
-                        folder.display()
+                        shell_path(folder)
                     )));
                 }
                 Err(error) => return Err(error),
@@ -325,31 +410,27 @@ fn push(
     private: bool,
     files: &[LocalFile],
     settings: &HubSettings,
-) -> Result<Published> {
+) -> Result<Option<Published>> {
     let stop = StopRequest::listen_and_say("stopping the upload; what was sent is not sent again")?;
-    let web = Web::for_uploads(settings, stop);
-    let sent = AtomicU64::new(0);
+    let web = Web::for_uploads(settings, stop.clone());
+    let sent = Arc::new(AtomicU64::new(0));
     let publisher = Publisher {
-        web: &web,
-        repository,
+        web,
+        repository: repository.to_owned(),
         private,
-        sent: &sent,
+        sent: Arc::clone(&sent),
     };
     let total = files.iter().map(|file| file.bytes).sum();
     let bar = ByteBar::start(0, total);
-    let done = AtomicBool::new(false);
-    let published = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::SeqCst) {
-                bar.show(sent.load(Ordering::Relaxed), format!("to {repository}"));
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        });
-        let published = publisher.publish(files, "Upload with videothinker");
-        done.store(true, Ordering::SeqCst);
-        published
-    });
-    Ok(published?)
+    let files = files.to_vec();
+    let publish = move || publisher.publish(&files, "Upload with videothinker");
+    let published = stop.unless_stopped(publish, || {
+        bar.show(sent.load(Ordering::Relaxed), format!("to {repository}"));
+    })?;
+    match published {
+        Some(Err(error)) if error.is_stop() => Ok(None),
+        published => Ok(published.transpose()?),
+    }
 }
 
 fn report(
@@ -385,6 +466,8 @@ fn report(
     for file in &report.files {
         writeln!(text, "{:>15} bytes  {}", file.bytes, file.path)?;
     }
+    let total: u64 = report.files.iter().map(|file| file.bytes).sum();
+    writeln!(text, "{total:>15} bytes  in all")?;
     match (&report.repository, &report.page) {
         (Some(_), Some(page)) => writeln!(
             text,

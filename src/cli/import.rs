@@ -2,6 +2,7 @@
 
 use super::BadArgument;
 use super::Outcome;
+use super::must_exist;
 use super::output;
 use crate::data::import::Counted;
 use crate::data::import::Import;
@@ -11,6 +12,7 @@ use crate::data::import::columns::Column;
 use crate::data::import::import;
 use crate::data::read_questions;
 use crate::util::file;
+use crate::util::words::counted;
 use anyhow::Result;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -36,6 +38,9 @@ pub(super) struct ImportArgs {
     /// Answers are numbers of options, the first being this one
     #[arg(long, value_name = "0|1", value_parser = clap::value_parser!(u8).range(0..=1))]
     first_option: Option<u8>,
+    /// Keep what texts say about the form of the answer (LLaVA's "Answer with the option's letter …"); training asks for its own
+    #[arg(long)]
+    keep_instructions: bool,
     /// Write clips that stand in the files themselves (parquet) to this folder; it is the questions' video_root then
     #[arg(long, value_name = "DIR")]
     video_dir: Option<PathBuf>,
@@ -47,10 +52,7 @@ pub(super) struct ImportArgs {
 /// Runs `data import`.
 pub(super) fn run(args: &ImportArgs) -> Result<Outcome> {
     for file in &args.files {
-        if !file.exists() {
-            let problem = format!("there is no file {}", file.display());
-            return Err(BadArgument(problem).into());
-        }
+        must_exist(file)?;
         if is_same(file, &args.out) {
             let problem = format!(
                 "--out {} is one of the files to convert: name another",
@@ -65,6 +67,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome> {
         source: args.from,
         columns: &args.columns,
         first_option: args.first_option.map(usize::from),
+        keep_instructions: args.keep_instructions,
         video_dir: args.video_dir.as_deref(),
     };
     let summary = import(&options, &args.out)?;
@@ -96,10 +99,10 @@ pub(super) fn is_same(first: &Path, second: &Path) -> bool {
 
 fn describe(summary: &Imported, args: &ImportArgs) -> Result<String> {
     let mut text = format!(
-        "{}: {} questions of {} records\n",
+        "{}: {} of {}\n",
         args.out.display(),
-        summary.questions,
-        summary.records
+        counted(summary.questions, "question"),
+        counted(summary.records, "record")
     );
     let shapes: Vec<String> = summary
         .shapes

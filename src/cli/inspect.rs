@@ -32,11 +32,14 @@ use crate::prompt::Prompt;
 use crate::rl::Reward;
 use crate::rl::loss::CompletionTerms;
 use crate::rl::loss::policy_loss;
+use crate::util::file;
+use crate::util::json;
 use crate::video;
 use crate::video::Frames;
 use crate::video::VideoPatches;
 use anyhow::Context;
 use anyhow::Result;
+use anyhow::anyhow;
 use clap::Args;
 use clap::Subcommand;
 use safetensors::Dtype;
@@ -333,17 +336,17 @@ struct RewardLine<'a> {
 
 fn inspect_reward(args: &RewardArgs) -> Result<()> {
     let rule = args.settings.load(Verb::Inspect)?.reward.accuracy;
-    let text = std::fs::read_to_string(&args.file)
-        .with_context(|| format!("cannot read {}", args.file.display()))?;
+    let text = file::read_to_string(&args.file)?;
     for (index, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
             continue;
         }
-        let scored: Scored = serde_json::from_str(line).with_context(|| {
-            format!(
-                "{}:{}: expected {{\"completion\": …, \"solution\": …}}",
+        let scored: Scored = json::read(line.as_bytes()).map_err(|error| {
+            anyhow!(
+                "{}:{}: expected {{\"completion\": …, \"solution\": …}}: {}",
                 args.file.display(),
-                index + 1
+                index + 1,
+                error.problem
             )
         })?;
         output::json(&reward_line(&scored, rule))?;

@@ -10,8 +10,11 @@ use crate::data::answer::Unreadable;
 use crate::data::benchmark;
 use crate::eval::prediction::Prediction;
 use crate::eval::prediction::Sample;
+use crate::util::file;
+use crate::util::json;
 use anyhow::Context;
 use anyhow::Result;
+use anyhow::anyhow;
 use clap::Args;
 use serde::Deserialize;
 use serde::Serialize;
@@ -74,7 +77,7 @@ pub(super) fn run(args: &AnswersArgs) -> Result<()> {
     };
     for (place, value) in records(&args.file)? {
         let line = serde_json::from_value(value)
-            .map_err(anyhow::Error::from)
+            .map_err(|error| anyhow!(json::in_words(&error)))
             .and_then(|given| score(given, rule))
             .with_context(|| format!("{}, {place}", args.file.display()))?;
         output::json(&line)?;
@@ -93,12 +96,11 @@ fn named(name: &str) -> Result<Benchmark> {
 }
 
 fn records(path: &std::path::Path) -> Result<Vec<(String, Value)>> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = file::read_to_string(path)?;
     let text = text.trim_start_matches('\u{feff}');
     if text.trim_start().starts_with('[') {
         let all: Vec<Value> =
-            serde_json::from_str(text).with_context(|| format!("{}", path.display()))?;
+            json::read(text.as_bytes()).map_err(|error| anyhow!("{}, {error}", path.display()))?;
         let numbered = all.into_iter().enumerate();
         return Ok(numbered
             .map(|(index, value)| (format!("answer {index} (counted from 0)"), value))
@@ -110,8 +112,8 @@ fn records(path: &std::path::Path) -> Result<Vec<(String, Value)>> {
         .filter(|(line, _)| !line.trim().is_empty());
     lines
         .map(|(line, number)| {
-            let value = serde_json::from_str(line)
-                .with_context(|| format!("{}:{number}", path.display()))?;
+            let value = json::read(line.as_bytes())
+                .map_err(|error| anyhow!("{}:{number}: {}", path.display(), error.problem))?;
             Ok((format!("line {number}"), value))
         })
         .collect()

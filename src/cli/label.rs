@@ -33,6 +33,7 @@ use crate::eval::shortcut::Without;
 use crate::eval::stored;
 use crate::util::console::Progress;
 use crate::util::signals::StopRequest;
+use crate::util::words::counted;
 use anyhow::Result;
 use clap::Args;
 use clap::ValueEnum;
@@ -433,9 +434,9 @@ fn describe(labelled: &Labelled, args: &LabelArgs) -> Result<String> {
     let kinds = &labelled.kinds;
     let share = labelled.observational_share.unwrap_or_default();
     let mut text = format!(
-        "{}: {} questions, {} observational ({:.1} %), {} inferential\n",
+        "{}: {}, {} observational ({:.1} %), {} inferential\n",
         args.out.display(),
-        labelled.questions,
+        counted(labelled.questions, "question"),
         kinds.observational,
         100.0 * share,
         kinds.inferential
@@ -443,12 +444,16 @@ fn describe(labelled: &Labelled, args: &LabelArgs) -> Result<String> {
     if labelled.kept > 0 {
         writeln!(
             text,
-            "left as they are: {} questions that have a kind (--replace gives them a new one)",
-            labelled.kept
+            "left with the kind that they have: {} (--replace gives another)",
+            counted(labelled.kept, "question")
         )?;
     }
     if kinds.without > 0 {
-        writeln!(text, "without a kind: {} questions", kinds.without)?;
+        writeln!(
+            text,
+            "without a kind: {}",
+            counted(kinds.without, "question")
+        )?;
     }
     for (value, count) in &labelled.other_values {
         let field = args.field.field.as_deref().unwrap_or_default();

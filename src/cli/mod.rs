@@ -6,6 +6,8 @@ use crate::config::Departure;
 use crate::config::TrainedWith;
 use crate::config::Verb;
 use crate::config::is_hub_id;
+use crate::data::DataError;
+use crate::data::Fragment;
 use crate::dist::DistError;
 use crate::dist::rendezvous::Rendezvous;
 use crate::eval::EvalError;
@@ -13,6 +15,8 @@ use crate::model::checkpoint_error::CheckpointError;
 use crate::model::device;
 use crate::train::rundir::RunDirError;
 use crate::util::console;
+use crate::util::file::FileError;
+use crate::video::VideoError;
 use anyhow::Result;
 use clap::Args;
 use clap::Parser;
@@ -176,6 +180,14 @@ pub enum Outcome {
 #[error("{0}")]
 pub(crate) struct BadArgument(pub(crate) String);
 
+/// Refuses an argument or a setting that names what is not there.
+fn must_exist(path: &Path) -> Result<(), BadArgument> {
+    if path.exists() {
+        return Ok(());
+    }
+    Err(BadArgument(format!("there is no file {}", path.display())))
+}
+
 /// The exit code of a command that ended so, after a failure 2 where the arguments or the config are wrong, else 1. Where a
 /// thread is left inside a library the process ends here.
 pub fn end(ended: &Result<Outcome>) -> ExitCode {
@@ -196,8 +208,37 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             // Of a hub id the hub says so, and what it says depends on the network.
             || matches!(cause.downcast_ref(), Some(CheckpointError::NotFound { name, .. }) if !is_hub_id(name))
             || run_dir.is_some_and(RunDirError::is_usage)
+            || unusable(cause).is_some_and(is_argument)
     });
     if usage { 2 } else { 1 }
+}
+
+/// The file that an error says is not there, or has a name under which it is not read.
+fn unusable<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a Path> {
+    let absent = |error: &'a FileError| error.is_absent().then_some(error.path.as_path());
+    if let Some(error) = cause.downcast_ref() {
+        return absent(error);
+    }
+    match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(DataError::File(error)), _) => absent(error),
+        (Some(DataError::Extension { path, .. }), _) | (_, Some(VideoError::NotFound { path })) => {
+            Some(path)
+        }
+        _ => None,
+    }
+}
+
+/// Whether an argument of this process names the file, perhaps a part of the clip that it is.
+fn is_argument(path: &Path) -> bool {
+    std::env::args_os().skip(1).any(|argument| {
+        let argument = argument.to_string_lossy();
+        let value = argument
+            .split_once('=')
+            .map_or(&*argument, |(_, value)| value);
+        [&*argument, value]
+            .into_iter()
+            .any(|named| Path::new(named) == path || Fragment::split(Path::new(named)).0 == path)
+    })
 }
 
 /// An error and its causes, outermost first, one a line; a cause already said by its parent is left out. Codes of the
@@ -211,7 +252,7 @@ pub fn describe(error: &anyhow::Error) -> String {
             text.push_str(&cause);
         }
     }
-    device::in_words(&text)
+    console::visible(&device::in_words(&text)).into_owned()
 }
 
 /// Parses the arguments and runs the command.
@@ -244,12 +285,20 @@ pub fn run() -> Result<Outcome> {
         Command::Export(args) => export::run(&args),
     };
     match ended {
-        Err(error) if matches!(error.downcast_ref(), Some(EvalError::Stopped)) => {
-            tracing::info!("{error}");
+        Err(error) if is_stop(&error) => {
+            tracing::info!("{}", error.root_cause());
             Ok(Outcome::Stopped)
         }
         ended => ended,
     }
+}
+
+/// Whether a signal has ended a command.
+fn is_stop(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(EvalError::Stopped))
+            || matches!(cause.downcast_ref(), Some(CheckpointError::Stopped))
+    })
 }
 
 /// Logs go to stderr at the level of RUST_LOG (default info; warn for other ranks than 0), and to `log.txt` once a run directory is open.

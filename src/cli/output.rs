@@ -15,8 +15,9 @@ pub(super) fn lines(words: &str) -> Result<()> {
     text(&console::wrapped(words, console::result_columns()))
 }
 
-/// Prints text as it is, at once.
+/// Prints text at once; what would give a terminal orders is made visible.
 pub(super) fn text(text: &str) -> Result<()> {
+    let text = console::visible(text);
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     Ok(stdout.flush()?)

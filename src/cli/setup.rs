@@ -12,6 +12,7 @@ use crate::util::file;
 use anyhow::Result;
 use clap::Args;
 use clap::ValueEnum;
+use plan::Fit;
 use plan::Plan;
 use std::path::Path;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ mod text;
 mod wishes;
 
 pub(super) use next::quoted as shell_quoted;
+pub(super) use next::shell as shell_path;
 
 /// Arguments of `init`; what is not given is asked for on a terminal.
 #[derive(Debug, Args)]
@@ -126,7 +128,14 @@ struct Written {
     plan: Plan,
 }
 
-/// Runs `init`.
+impl Written {
+    /// Whether it fits, as far as that is known.
+    fn may_fit(&self) -> bool {
+        self.plan.fit.as_ref().is_none_or(Fit::fits)
+    }
+}
+
+/// Runs `init`; the command fails where what is written does not fit.
 pub(super) fn run(args: &SetupArgs) -> Result<Outcome> {
     // Before anything is asked.
     let given = args.stage.map(|stage| places(&args.path, stage));
@@ -150,7 +159,11 @@ pub(super) fn run(args: &SetupArgs) -> Result<Outcome> {
         atomic::write(&one.path, text.as_bytes())?;
     }
     output::text(&next::in_words(&wishes, &files))?;
-    Ok(Outcome::Done)
+    Ok(if files.iter().all(Written::may_fit) {
+        Outcome::Done
+    } else {
+        Outcome::Failed
+    })
 }
 
 /// Which files are written for which commands.

@@ -8,6 +8,7 @@ use crate::data::read_questions;
 use crate::data::split_by_clip;
 use crate::data::write_questions;
 use crate::util::file;
+use crate::util::words::counted;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -91,8 +92,10 @@ pub(super) fn run(args: &SplitArgs) -> Result<Outcome> {
                 clips,
             } = part;
             format!(
-                "{}: {questions} questions about {clips} clips\n",
-                file.display()
+                "{}: {} about {}\n",
+                file.display(),
+                counted(*questions, "question"),
+                counted(*clips, "clip")
             )
         };
         output::text(&parts.iter().map(line).collect::<String>())?;

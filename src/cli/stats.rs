@@ -4,6 +4,7 @@ use super::BadArgument;
 use super::ConfigArgs;
 use super::Outcome;
 use super::eval::read_all;
+use super::must_exist;
 use super::output;
 use crate::config::AccuracyRule;
 use crate::config::Verb;
@@ -14,6 +15,7 @@ use crate::data::stats::Spread;
 use crate::data::stats::Stats;
 use crate::eval::score::ConstantAnswer;
 use crate::eval::score::best_constant;
+use crate::util::words::counted;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -63,6 +65,7 @@ pub(super) fn run(args: &StatsArgs) -> Result<Outcome> {
         let problem = "no questions: give FILE, or --config FILE with data.questions";
         return Err(BadArgument(problem.into()).into());
     }
+    must_exist(&config.data.questions)?;
     let questions = read_all(&config)?;
     let letters: Vec<&str> = questions
         .iter()
@@ -99,10 +102,10 @@ fn is_choice(question: &Question) -> bool {
 fn describe(printed: &Printed, path: &Path) -> Result<String> {
     let stats = &printed.stats;
     let mut text = format!(
-        "{}: {} questions about {} clips\n",
+        "{}: {} about {}\n",
         path.display(),
-        stats.questions,
-        stats.clips
+        counted(stats.questions, "question"),
+        counted(stats.clips, "clip")
     );
     let total = stats.questions;
     writeln!(
@@ -154,16 +157,17 @@ fn describe(printed: &Printed, path: &Path) -> Result<String> {
         let [first, second] = &repeated.first;
         writeln!(
             text,
-            "repeated: {} questions ask the same about the same clip as an earlier one, {} of them with another answer; the \
-             first: {second}, as {first}",
-            repeated.questions, repeated.contradicting
+            "repeated, the same question about the same clip as an earlier one: {}, {} of them with another answer; the first: \
+             {second}, as {first}",
+            counted(repeated.questions, "question"),
+            repeated.contradicting
         )?;
     }
     if printed.flawed > 0 {
         writeln!(
             text,
-            "wrong: {} things in the questions themselves, which `data check` names",
-            printed.flawed
+            "wrong: {} in the questions themselves, which `data check` names",
+            counted(printed.flawed, "thing")
         )?;
     }
     Ok(text)
@@ -209,8 +213,9 @@ fn table<K: Display>(
         let rest: usize = counts[MOST_LINES..].iter().map(|(_, count)| count).sum();
         writeln!(
             text,
-            "  and {} more values, {rest} questions",
-            all - MOST_LINES
+            "  and {} more, {}",
+            counted(all - MOST_LINES, "value"),
+            counted(rest, "question")
         )?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use super::Cli;
 use super::examples;
+use super::setup::shell_quoted;
 use crate::config::Config;
 use crate::config::foreign;
 use clap::Arg;
@@ -53,6 +54,7 @@ fn in_words(error: Error, command: &Command) -> Error {
     match error.kind() {
         ErrorKind::ValueValidation => value_in_words(error, command),
         ErrorKind::UnknownArgument => with_setting(error, command),
+        ErrorKind::InvalidSubcommand => with_command(error),
         _ => error,
     }
 }
@@ -90,6 +92,78 @@ fn number_in_words(source: &(dyn std::error::Error + 'static)) -> Option<&'stati
     })
 }
 
+/// A command by another program's name for it.
+fn with_command(mut error: Error) -> Error {
+    let named = text(&error, ContextKind::InvalidSubcommand).unwrap_or_default();
+    let named = named.to_lowercase().replace('_', "-");
+    let Some((_, tip)) = COMMANDS
+        .iter()
+        .find(|(names, _)| names.split_whitespace().any(|name| name == named))
+    else {
+        return error;
+    };
+    error.remove(ContextKind::SuggestedSubcommand);
+    error.insert(
+        ContextKind::Suggested,
+        ContextValue::StyledStrs(vec![(*tip).into()]),
+    );
+    error
+}
+
+/// What others call a command, and what it is here.
+const COMMANDS: &[(&str, &str)] = &[
+    (
+        "train rlhf rl finetune fine-tune fit",
+        "`train-grpo` is plain GRPO; `train-bias`, then `train-cdpo` is the paper's; `train-sft` learns worked answers",
+    ),
+    (
+        "grpo ppo reinforce",
+        "`train-grpo` is plain GRPO; with a KL term to a frozen model it is `train-cdpo`",
+    ),
+    (
+        "sft pt pretrain warmup",
+        "`train-sft` learns worked answers",
+    ),
+    (
+        "cdpo dpo",
+        "`train-cdpo`, after `train-bias` or with any frozen model as model.bias_model",
+    ),
+    ("bias", "`train-bias`"),
+    (
+        "evaluate test benchmark val validate score",
+        "`eval run` answers questions and scores the answers",
+    ),
+    (
+        "infer inference chat generate predict run",
+        "`ask` asks one question about one clip, `eval run` those of a file",
+    ),
+    (
+        "import convert",
+        "`data import` makes questions of other projects' files",
+    ),
+    ("download", "`data download` fetches datasets by name"),
+    (
+        "check split label stats",
+        "it is a command of `data`: `data check`, `data split`, `data label`, `data stats`",
+    ),
+    (
+        "merge push upload publish save",
+        "`export` writes a run's model as a folder and uploads it",
+    ),
+    (
+        "config configure setup new",
+        "`init` writes a config, `inspect config` prints one with every default",
+    ),
+    (
+        "env version info check-env",
+        "`doctor` says what this machine has and lacks; `--version` prints the version",
+    ),
+    (
+        "compare report",
+        "`eval compare` compares two evaluations, `study` many runs",
+    ),
+];
+
 /// An option that is a setting, by our name or another trainer's, is given by `--set`.
 fn with_setting(mut error: Error, command: &Command) -> Error {
     let usage = text(&error, ContextKind::Usage).unwrap_or_default();
@@ -122,7 +196,10 @@ fn tip(argument: &str) -> Option<String> {
         let is_config = std::path::Path::new(argument)
             .extension()
             .is_some_and(|end| end == "toml");
-        return is_config.then(|| format!("a file with settings is given as --config {argument}"));
+        return is_config.then(|| {
+            let argument = shell_quoted(argument);
+            format!("a file with settings is given as --config {argument}")
+        });
     };
     let name = option.split('=').next().unwrap_or_default();
     let name = name.replace('-', "_");
@@ -187,6 +264,42 @@ mod tests {
                 "non-zero",
             ] {
                 assert!(!message.contains(word), "{line}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn commands_of_other_programs_are_explained() {
+        for (line, said) in [
+            ("videothinker grpo", "`train-grpo` is plain GRPO"),
+            ("videothinker train --config x.toml", "`train-grpo`"),
+            ("videothinker sft", "`train-sft`"),
+            ("videothinker rlhf", "`train-cdpo`"),
+            ("videothinker infer", "`ask`"),
+            ("videothinker import a.json", "`data import`"),
+            ("videothinker eval compar a b", "compare"),
+        ] {
+            let message = message(line);
+            assert!(message.contains(said), "{line}: {message}");
+        }
+        // Each command that is named is one, and no name of others is one of ours.
+        let command = command();
+        for (names, tip) in COMMANDS {
+            for quoted in tip
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .filter(|one| !one.starts_with('-'))
+            {
+                let mut at = &command;
+                for word in quoted.split(' ') {
+                    at = at
+                        .find_subcommand(word)
+                        .unwrap_or_else(|| panic!("no {quoted}"));
+                }
+            }
+            for name in names.split_whitespace() {
+                assert!(command.find_subcommand(name).is_none(), "{name}");
             }
         }
     }

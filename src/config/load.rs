@@ -69,6 +69,12 @@ pub enum ConfigError {
         /// What was found and what is expected.
         message: String,
     },
+    /// More than one of these.
+    #[error("{}", lines(.mistakes))]
+    Several {
+        /// In the order in which they stand.
+        mistakes: Vec<ConfigError>,
+    },
     /// A `--set` argument without `=`.
     #[error("--set {argument}: expected KEY=VALUE, for example --set kl.coefficient=0.02")]
     MalformedOverride {
@@ -85,6 +91,30 @@ pub enum ConfigError {
         /// What is wrong and what to do.
         problem: String,
     },
+}
+
+/// Each mistake on a line.
+fn lines(mistakes: &[ConfigError]) -> String {
+    let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    mistakes.join("\n")
+}
+
+impl ConfigError {
+    /// The line that it is about, where it is about one.
+    fn line(&self) -> usize {
+        match self {
+            Self::UnknownKey { origin, .. } | Self::WrongType { origin, .. } => match origin {
+                Origin::Line(_, line) => *line,
+                _ => 0,
+            },
+            _ => 0,
+        }
+    }
+
+    /// Whether it is a key of another trainer's.
+    fn is_explained(&self) -> bool {
+        matches!(self, Self::UnknownKey { key, .. } if foreign::in_words(key).is_some())
+    }
 }
 
 /// The place of a value, where it has one.
@@ -169,12 +199,14 @@ impl Config {
         if let Some(trained) = trained {
             trained.begin(&mut written)?;
         }
+        let mut mistakes = Vec::new();
         if let Some(path) = path {
-            written.read_file(path)?;
+            mistakes.extend(written.read_file(path).err());
         }
         for argument in overrides {
-            written.read_override(argument)?;
+            mistakes.extend(written.read_override(argument).err());
         }
+        all_at_once(mistakes)?;
         written.check_ranges()?;
         let mut config = written.config(Origin::Default)?;
         config.prepare(verb, &written.origins)?;
@@ -261,15 +293,20 @@ impl Written {
             origin: origin(error.span().unwrap_or(0..0)),
             message: error.message().to_owned(),
         })?;
-        self.read_table("", document.get_ref(), origin)
+        let mut mistakes = Vec::new();
+        self.read_table("", document.get_ref(), origin, &mut mistakes);
+        mistakes.sort_by_key(ConfigError::line);
+        all_at_once(mistakes)
     }
 
+    /// Reads a table and those in it; what is wrong is left out and listed.
     fn read_table(
         &mut self,
         prefix: &str,
         table: &DeTable<'_>,
         origin: &impl Fn(Range<usize>) -> Origin,
-    ) -> Result<(), ConfigError> {
+        mistakes: &mut Vec<ConfigError>,
+    ) {
         for (name, value) in table {
             let key = schema::join(prefix, name.get_ref());
             let origin_of_key = || origin(name.span());
@@ -282,23 +319,24 @@ impl Written {
             let is_name = !name.get_ref().contains('.');
             match (value.get_ref(), schema::find(&key)) {
                 (DeValue::Table(_), Some(_)) if is_name => {
-                    return Err(wrong(format!("is no table: write {key} = …")));
+                    mistakes.push(wrong(format!("is no table: write {key} = …")));
                 }
-                (value, Some(setting)) if is_name => {
-                    let value = setting.read(value).map_err(wrong)?;
-                    self.insert(setting, value, origin_of_key());
-                }
+                (value, Some(setting)) if is_name => match setting.read(value) {
+                    Ok(value) => self.insert(setting, value, origin_of_key()),
+                    Err(message) => mistakes.push(wrong(message)),
+                },
                 (DeValue::Table(inner), None) if is_name && schema::is_table(&key) => {
-                    self.read_table(&key, inner, origin)?;
+                    self.read_table(&key, inner, origin, mistakes);
                 }
                 (_, None) if is_name && schema::is_table(&key) => {
-                    return Err(wrong(format!("is a table: write its keys below [{key}]")));
+                    mistakes.push(wrong(format!("is a table: write its keys below [{key}]")));
                 }
-                (DeValue::Table(inner), _) => return Err(unknown_table(name, &key, inner, origin)),
-                _ => return Err(unknown(origin_of_key(), &key)),
+                (DeValue::Table(inner), _) => {
+                    mistakes.extend(unknown_table(name, &key, inner, origin));
+                }
+                _ => mistakes.push(unknown(origin_of_key(), &key)),
             }
         }
-        Ok(())
     }
 
     /// Reads one `KEY=VALUE`.
@@ -368,26 +406,40 @@ fn unknown(origin: Origin, key: &str) -> ConfigError {
     }
 }
 
-/// A table that there is not: the nearest one is named, or what another trainer means by a key in it.
+/// A table that there is not: what other trainers mean by the keys in it is said of each, else the nearest table is named.
 fn unknown_table(
     name: &toml::Spanned<DeString<'_>>,
     key: &str,
     table: &DeTable<'_>,
     origin: &impl Fn(Range<usize>) -> Origin,
-) -> ConfigError {
-    if let Some(hint) = schema::hint_of_table(key) {
-        return ConfigError::UnknownKey {
-            origin: origin(name.span()),
-            key: key.to_owned(),
-            hint,
-        };
-    }
-    let mut inner = table.iter().map(|(name, _)| name);
-    let foreign = inner.find_map(|name| {
+) -> Vec<ConfigError> {
+    let mut inner = Vec::new();
+    let mut is_foreign = false;
+    for (name, value) in table {
         let key = schema::join(key, name.get_ref());
-        foreign::in_words(&key).map(|_| unknown(origin(name.span()), &key))
-    });
-    foreign.unwrap_or_else(|| unknown(origin(name.span()), key))
+        is_foreign |= foreign::in_words(&key).is_some();
+        match value.get_ref() {
+            DeValue::Table(table) => inner.extend(unknown_table(name, &key, table, origin)),
+            _ => inner.push(unknown(origin(name.span()), &key)),
+        }
+    }
+    if is_foreign || inner.iter().any(ConfigError::is_explained) {
+        return inner;
+    }
+    vec![ConfigError::UnknownKey {
+        origin: origin(name.span()),
+        key: key.to_owned(),
+        hint: schema::hint_of_table(key).unwrap_or_else(|| schema::hint(key)),
+    }]
+}
+
+/// One mistake as it is, several together.
+fn all_at_once(mut mistakes: Vec<ConfigError>) -> Result<(), ConfigError> {
+    match mistakes.len() {
+        0 => Ok(()),
+        1 => Err(mistakes.remove(0)),
+        _ => Err(ConfigError::Several { mistakes }),
+    }
 }
 
 fn insert(table: &mut Table, key: &str, value: Value) {
@@ -468,12 +520,45 @@ mod tests {
             ("[train]\nseed = 1\n", "here it is `seed` (at the top"),
             ("[deepspeed]\nstage = 3\n", "not sharded"),
             ("[rollout]\nn = 3\n", "`sampling.group_size`"),
+            (
+                "kl_loss_type = \"low_var_kl\"\n",
+                "here it is `kl.estimator`",
+            ),
+            ("[trainer]\nsave_limit = 3\n", "`checkpoint.keep`"),
+            ("[trainer]\nresume_mode = \"auto\"\n", "--resume auto"),
+            ("[rollout]\nname = \"vllm\"\n", "without vLLM"),
+            ("[worker.ref.fsdp]\nfull = true\n", "not sharded"),
+            ("[sampling]\nn = 4\n", "`sampling.group_size`"),
+            ("[sampling]\nmin_p = 0.1\n", "there is no min_p"),
+            ("eval_steps = 50\n", "`videothinker eval run`"),
+            ("[ref]\n", "`model.bias_model`"),
         ] {
             let error = message(text, &[]);
             assert!(error.contains(said), "{text}: {error}");
         }
         let error = message("", &["lora.rank=8"]);
         assert!(error.contains("LoRA is not supported"), "{error}");
+    }
+
+    #[test]
+    fn every_mistake_is_said_at_once() {
+        let text = "seed = 1\nzzz = 2\n[trainer]\ntotal_epochs = 1\nproject_name = \"x\"\nown = 3\n[train]\nsteps = \"many\"\n\
+                    [actor.optim]\nlr = 1e-6\n";
+        let error = message(text, &["beta=0.1", "kl.x"]);
+        let lines: Vec<&str> = error.lines().collect();
+        assert_eq!(lines.len(), 8, "{error}");
+        for (line, said) in lines.iter().zip([
+            ":2: unknown key `zzz`",
+            ":4: unknown key `trainer.total_epochs`; here it is `train.steps` (steps, not epochs",
+            ":5: unknown key `trainer.project_name`; every run writes",
+            ":6: unknown key `trainer.own`",
+            ":8: `train.steps`: is \"many\"",
+            ":10: unknown key `actor.optim.lr`; here it is `optimizer.learning_rate`",
+            "--set beta=0.1: unknown key `beta`; here it is `kl.coefficient`",
+            "--set kl.x: expected KEY=VALUE",
+        ]) {
+            assert!(line.contains(said), "{line} lacks {said}");
+        }
     }
 
     #[test]

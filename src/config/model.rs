@@ -66,6 +66,12 @@ pub enum DTypeName {
 /// Whether `name` is a hub id such as `Qwen/Qwen2.5-VL-3B-Instruct` and not a path: `owner/name`, nothing of that
 /// name here, and no local folder `owner` (a misspelt local path should not go to the network).
 pub fn is_hub_id(name: &str) -> bool {
+    let owner = name.split('/').next().unwrap_or_default();
+    is_hub_name(name) && !Path::new(name).exists() && !Path::new(owner).exists()
+}
+
+/// Whether `name` is written as hub ids are: it may be a folder's path, too.
+pub(crate) fn is_hub_name(name: &str) -> bool {
     let word = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
@@ -74,9 +80,7 @@ pub fn is_hub_id(name: &str) -> bool {
                 .all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c))
     };
     match name.split_once('/') {
-        Some((owner, model)) => {
-            word(owner) && word(model) && !Path::new(name).exists() && !Path::new(owner).exists()
-        }
+        Some((owner, model)) => word(owner) && word(model),
         None => false,
     }
 }

@@ -7,9 +7,11 @@ use super::Config;
 use super::ConfigError;
 use super::Origin;
 use super::Origins;
+use super::Verb;
 use super::Wording;
 use super::load::Written;
 use crate::util::file;
+use crate::util::json;
 use serde::Deserialize;
 use serde::Serialize;
 use std::fmt;
@@ -101,11 +103,10 @@ impl TrainedWith {
             source,
         };
         if file::exists(&path).map_err(|error| failed(error.source))? {
-            let text = std::fs::read_to_string(&path).map_err(failed)?;
-            let text = text.trim_start_matches('\u{feff}');
-            let file: File = serde_json::from_str(text).map_err(|error| ConfigError::Trained {
-                origin: Origin::Line(path.clone(), error.line()),
-                message: error.to_string(),
+            let text = std::fs::read(&path).map_err(failed)?;
+            let file: File = json::read(&text).map_err(|error| ConfigError::Trained {
+                origin: Origin::Line(path.clone(), error.line),
+                message: error.problem,
             })?;
             return Self::only_asking(path, file.settings).map(Some);
         }
@@ -163,21 +164,29 @@ impl TrainedWith {
         })
     }
 
-    /// The text of `videothinker.json` for a checkpoint at `step` of a run with `config`, which asked by `prompt`.
+    /// The text of `videothinker.json` for a checkpoint at `step` of a run of `verb` with `config`, which asked by `prompt`.
     ///
     /// # Errors
     /// A setting that TOML cannot hold.
     pub(crate) fn describe(
         config: &Config,
+        verb: Verb,
         step: usize,
         prompt: String,
     ) -> Result<String, ConfigError> {
+        let mut settings = Self::of(config, PathBuf::new())?.settings;
+        // Worked answers are as long as they are: nothing was sampled, to no limit.
+        if verb == Verb::TrainSft
+            && let Some(Value::Table(sampling)) = settings.get_mut("sampling")
+        {
+            sampling.remove("max_new_tokens");
+        }
         let file = File {
             videothinker: env!("CARGO_PKG_VERSION").to_owned(),
             step,
             prompt,
             answer: "<think>…</think><answer>A,C</answer>".to_owned(),
-            settings: Self::of(config, PathBuf::new())?.settings,
+            settings,
         };
         let text = serde_json::to_string_pretty(&file).map_err(|error| ConfigError::WrongType {
             origin: Origin::Default,
@@ -246,7 +255,6 @@ fn kept(prefix: &str, table: &Table) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Verb;
 
     fn folder_with(text: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -261,7 +269,9 @@ mod tests {
 
     /// A folder of a model that was trained with `config`.
     fn trained(config: &Config) -> tempfile::TempDir {
-        folder_with(&TrainedWith::describe(config, 7, "{question} Think.".into()).unwrap())
+        folder_with(
+            &TrainedWith::describe(config, Verb::TrainCdpo, 7, "{question} Think.".into()).unwrap(),
+        )
     }
 
     fn ask(folder: &Path, settings: &[&str]) -> (Config, Vec<String>) {
@@ -342,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_none_is_named() {
-        let whole = TrainedWith::describe(&mini(), 7, String::new()).unwrap();
+        let whole = TrainedWith::describe(&mini(), Verb::TrainCdpo, 7, String::new()).unwrap();
         for (text, said) in [
             ("{".to_owned(), "videothinker.json:1"),
             (whole.replace("\"step\"", "\"steps\""), "videothinker.json:"),
@@ -382,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_models_file_sets_nothing_else() {
-        let whole = TrainedWith::describe(&mini(), 7, String::new()).unwrap();
+        let whole = TrainedWith::describe(&mini(), Verb::TrainCdpo, 7, String::new()).unwrap();
         for other in [
             r#""output_dir": "elsewhere", "eval""#,
             r#""data": {"samples": 1}, "eval""#,
@@ -414,7 +424,19 @@ mod tests {
         let text = std::fs::read_to_string(root.join("data/mini").join(TrainedWith::FILE)).unwrap();
         let file: File = serde_json::from_str(&text).unwrap();
         assert_eq!(file.step, config.train.steps);
-        let again = TrainedWith::describe(&config, file.step, file.prompt.clone()).unwrap();
+        let again =
+            TrainedWith::describe(&config, Verb::TrainSft, file.step, file.prompt.clone()).unwrap();
         assert_eq!(text, again);
+    }
+
+    #[test]
+    fn the_miniatures_own_evaluation_departs_in_nothing() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let trained = TrainedWith::read(&root.join("data/mini")).unwrap();
+        let file = root.join("configs/mini/eval.toml");
+        let (config, departures) =
+            Config::load_for_model(Some(&file), &[], Verb::Inspect, trained.as_ref()).unwrap();
+        assert_eq!(departures, []);
+        assert_eq!(config.sampling.max_new_tokens, 128);
     }
 }

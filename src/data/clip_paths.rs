@@ -10,6 +10,7 @@ use super::Question;
 use super::clevrer;
 use super::clip_file::exists;
 use crate::config::DataConfig;
+use crate::util::words::counted;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -54,8 +55,8 @@ pub(crate) fn locate(questions: &mut [Question], config: &DataConfig) -> Result<
     let root = &config.video_root;
     if let Some((path, place)) = cut.first() {
         tracing::info!(
-            "{} clips are taken from below video_root, their paths cut by data.video_strip: {path} → {}",
-            cut.len(),
+            "taken from below video_root, their paths cut by data.video_strip: {}: {path} → {}",
+            counted(cut.len(), "clip"),
             root.join(place).display()
         );
     }
@@ -64,8 +65,8 @@ pub(crate) fn locate(questions: &mut [Question], config: &DataConfig) -> Result<
     }
     if let Some((path, place)) = found.first() {
         tracing::info!(
-            "{} clips named by absolute paths are taken from below video_root: {path} → {}",
-            found.len(),
+            "named by absolute paths and taken from below video_root: {}: {path} → {}",
+            counted(found.len(), "clip"),
             root.join(place).display()
         );
     }

@@ -3,6 +3,7 @@
 use super::clip_file::exists;
 use super::clip_paths::locate;
 use super::draw::draw;
+use super::fragment::Fragment;
 use super::manifest::Manifest;
 use super::mersenne::randperm;
 use super::read::{DataError, read_questions};
@@ -147,6 +148,14 @@ fn check_videos(config: &DataConfig, questions: &mut Vec<Question>) -> Result<us
     let Some((path, question)) = first else {
         return Ok(0);
     };
+    if let Some((place, problem)) = part_problem(questions, &known) {
+        let path = config.questions.clone();
+        return Err(DataError::Content {
+            path,
+            place,
+            problem,
+        });
+    }
     let missing = DataError::MissingVideos {
         missing: known.values().filter(|found| !**found).count(),
         total: known.len(),
@@ -172,6 +181,25 @@ fn check_videos(config: &DataConfig, questions: &mut Vec<Question>) -> Result<us
     let skipped = before - questions.len();
     tracing::warn!("{skipped} of {before} questions skipped: {missing}");
     Ok(skipped)
+}
+
+/// The first question whose clip is no file because what stands behind the file's name is no part of a clip, and why.
+fn part_problem(
+    questions: &[Question],
+    known: &BTreeMap<OsString, bool>,
+) -> Option<(String, String)> {
+    let mut lost = questions
+        .iter()
+        .filter(|question| !known[question.video.as_os_str()]);
+    lost.find_map(|question| {
+        let problem = Fragment::problem(&question.video)?;
+        let place = format!(
+            "question {}, clip {}",
+            question.id,
+            question.video.display()
+        );
+        Some((place, problem))
+    })
 }
 
 #[cfg(test)]
@@ -369,6 +397,30 @@ mod tests {
         ] {
             assert!(message.contains(part), "{message:?} lacks {part:?}");
         }
+    }
+
+    #[test]
+    fn parts_that_are_none_are_named_and_files_of_such_names_are_files() {
+        let (folder, mut config) = world(&[]);
+        let text = std::fs::read_to_string(&config.questions).unwrap();
+        let rename = |name: &str| {
+            std::fs::write(&config.questions, text.replace("4.mp4", name)).unwrap();
+        };
+        rename("4.mp4#t=5,2");
+        config.on_bad_video = BadVideoPolicy::Skip;
+        let message = Dataset::load(&config, 1).unwrap_err().to_string();
+        for part in [
+            "question q4",
+            "4.mp4#t=5,2",
+            "ends at 2 s and begins at 5 s",
+        ] {
+            assert!(message.contains(part), "{message:?} lacks {part:?}");
+        }
+        rename("4#fps=x");
+        std::fs::write(folder.path().join("4#fps=x"), "x").unwrap();
+        assert_eq!(Dataset::load(&config, 1).unwrap().len(), 10);
+        rename("4.mp4#t=1");
+        assert_eq!(Dataset::load(&config, 1).unwrap().len(), 10);
     }
 
     #[test]

@@ -5,12 +5,11 @@ use super::read::DataError;
 use super::shuffle::permutation;
 use crate::config::DataConfig;
 use crate::config::QuestionOrder;
+use crate::util::words::counted;
 
 /// What to do where questions have no kind, which stage 1 chooses by.
-pub(crate) const WITHOUT_KIND: &str = "`videothinker data label FILE --by blind --model BASE --out NEW.jsonl` gives them one \
-    (--by shuffled, --by field in other ways); where all are of one kind, set data.assume_kind = \"observational\" (or \
-    \"inferential\"); CLEVRER's get theirs from the official files (`data clevrer --label FILE --questions OFFICIAL.json \
-    --annotations DIR --out NEW.json`). `videothinker train-grpo` trains on all questions and needs no kinds";
+pub(crate) const WITHOUT_KIND: &str = "`videothinker data label FILE --by blind --model BASE --out NEW.jsonl` gives them one (CLEVRER's: \
+    `data clevrer --label`), data.assume_kind = \"observational\" says that all are so, and `train-grpo` needs no kinds";
 
 /// Gives questions without a kind the one of `data.assume_kind`, keeps the wanted kinds and draws `data.samples` questions
 /// in the order of Hugging Face `datasets.shuffle(seed).select(range(samples))`. Where there are not more than that, all are
@@ -61,7 +60,8 @@ pub fn draw(
 pub fn too_few(samples: usize, available: usize) -> Option<String> {
     (available < samples).then(|| {
         format!(
-            "data.samples = {samples}, but there are {available} questions to draw from: all of them are taken"
+            "data.samples = {samples}, but there is a total of {} to draw from: all are taken",
+            counted(available, "question")
         )
     })
 }

@@ -6,6 +6,7 @@ use super::{ClipFacts, DataError};
 use crate::util::atomic;
 use crate::util::file;
 use crate::util::file::FileError;
+use crate::util::json;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -62,10 +63,13 @@ impl Manifest {
     /// Reads a manifest.
     pub fn read(path: &Path) -> Result<Self, DataError> {
         let text = file::read(path)?;
-        serde_json::from_slice(&text).map_err(|error| DataError::Content {
+        json::read(&text).map_err(|error| DataError::Content {
             path: path.to_owned(),
-            place: format!("line {}, column {}", error.line(), error.column()),
-            problem: format!("not a manifest of `data check --manifest`: {error}"),
+            place: error.place(),
+            problem: format!(
+                "not a manifest of `data check --manifest`: {}",
+                error.problem
+            ),
         })
     }
 

@@ -12,8 +12,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::path::PathBuf;
 
 pub(crate) mod answer;
+mod answer_field;
 pub mod benchmark;
 pub mod clevrer;
+mod clip_field;
 mod clip_file;
 mod clip_paths;
 mod dataset;

@@ -4,9 +4,13 @@
 use super::Question;
 use super::shapes;
 use super::shapes::holds_lines;
+use crate::util::atomic;
 use crate::util::atomic::AtomicFile;
 use crate::util::file;
 use crate::util::file::FileError;
+use crate::util::json;
+use crate::util::json::Distinct;
+use crate::util::words::counted;
 use serde_json::Value;
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -23,12 +27,12 @@ pub enum DataError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The file name says neither `.json` nor `.jsonl`, nor `.parquet` where that is read.
-    #[error(
-        "question file {} must end in .json (an array) or .jsonl (an object a line), or be a benchmark's .parquet with \
-         eval.benchmark set: rename it, or convert it (`videothinker data import`)",
-        path.display()
-    )]
-    Extension { path: PathBuf },
+    #[error("{}: its name must end in {known}", path.display())]
+    Extension {
+        path: PathBuf,
+        /// Which ends are known, and what to do.
+        known: String,
+    },
     /// Something in the file is not what it must be.
     #[error("{}, {place}: {problem}", path.display())]
     Content {
@@ -94,14 +98,16 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
     } = reader;
     for (name, count) in answers {
         tracing::info!(
-            "{}: {count} questions have no `solution`; it is taken from `{name}`",
-            path.display()
+            "{}: {} without a `solution`; it is taken from `{name}`",
+            path.display(),
+            counted(count, "question")
         );
     }
     if images > 0 {
         tracing::info!(
-            "{}: {images} records are about images (data_type) and left out",
-            path.display()
+            "{}: left out, for being about images (data_type): {}",
+            path.display(),
+            counted(images, "record")
         );
     }
     if questions.is_empty() {
@@ -158,8 +164,18 @@ impl Format {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("json") => Ok(Self::Array),
             Some("jsonl") => Ok(Self::Lines),
-            _ => Err(DataError::Extension {
+            other => Err(DataError::Extension {
                 path: path.to_owned(),
+                known: format!(
+                    ".json (an array) or .jsonl (an object a line){}",
+                    match other {
+                        Some("parquet") =>
+                            ", or eval.benchmark be set to the benchmark that this .parquet is of; of other .parquet files \
+                             `videothinker data import` makes such a file",
+                        Some("csv" | "tsv") => json::TABLE_AS_LINES,
+                        _ => "",
+                    }
+                ),
             }),
         }
     }
@@ -178,15 +194,13 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn array(&mut self, text: &str) -> Result<(), DataError> {
-        let items: Vec<Value> = serde_json::from_str(text).map_err(|error| DataError::Content {
-            path: self.path.to_owned(),
-            place: format!("line {}, column {}", error.line(), error.column()),
-            problem: format!(
-                "not a JSON array of questions: {}",
-                shapes::json_problem(text, &error)
-            ),
-        })?;
-        for (index, item) in items.into_iter().enumerate() {
+        let items: Vec<Distinct> =
+            json::read(text.as_bytes()).map_err(|error| DataError::Content {
+                path: self.path.to_owned(),
+                place: error.place(),
+                problem: format!("not a JSON array of questions: {}", error.problem),
+            })?;
+        for (index, Distinct(item)) in items.into_iter().enumerate() {
             let place = format!("question {index} (counted from 0)");
             self.record(index, place, Ok(item))?;
         }
@@ -198,8 +212,11 @@ impl Reader<'_> {
         let written = lines.filter(|(_, line)| !line.trim().is_empty());
         for (position, (index, line)) in written.enumerate() {
             let place = format!("line {}", index + 1);
-            let record = serde_json::from_str(line)
-                .map_err(|error| incomplete(shapes::json_problem(line, &error)));
+            let record = json::read(line.as_bytes()).map(|Distinct(record)| record);
+            let record = record.map_err(|error| {
+                let whole = json::no_json(text.as_bytes());
+                whole.map_or(error.problem, str::to_owned)
+            });
             self.record(position, place, record)?;
         }
         Ok(())
@@ -228,7 +245,7 @@ impl Reader<'_> {
             }
         }
         let question = record.and_then(|record| {
-            serde_json::from_value(record).map_err(|error| incomplete(error.to_string()))
+            serde_json::from_value(record).map_err(|error| incomplete(json::in_words(&error)))
         });
         let mut question = checked(self.path, &place, question)?;
         if question.id.is_empty() {
@@ -298,6 +315,7 @@ pub struct QuestionWriter {
 impl QuestionWriter {
     /// Starts a file: an array (`.json`) or an object a line (`.jsonl`).
     pub(crate) fn create(path: &Path) -> Result<Self, DataError> {
+        atomic::remove_abandoned(atomic::folder_of(path));
         Ok(Self {
             format: Format::of(path)?,
             file: AtomicFile::create(path)?,
@@ -437,7 +455,7 @@ mod tests {
             (
                 "q.jsonl",
                 format!("{good}\nnot json"),
-                vec!["line 2", "expected"],
+                vec!["line 2", "no JSON at `not json`"],
             ),
             (
                 "q.jsonl",
@@ -476,11 +494,75 @@ mod tests {
             ),
             ("q.txt", good.to_owned(), vec![".jsonl"]),
         ];
+        refused(cases);
+    }
+
+    fn refused<const N: usize>(cases: [(&str, String, Vec<&str>); N]) {
         for (name, text, wanted) in cases {
             let message = read(name, &text).unwrap_err();
             for part in wanted {
                 assert!(message.contains(part), "{message:?} lacks {part:?}");
             }
         }
+    }
+
+    #[test]
+    fn broken_files_and_contradictions_are_told_in_words() {
+        let good = r#"{"id":"x","problem":"Q?","solution":"<answer>A</answer>","video":"a.mp4"}"#;
+        refused([
+            ("q.csv", good.to_owned(), vec!["pandas.read_csv"]),
+            (
+                "q.jsonl",
+                format!(
+                    "{good}\n{}",
+                    good.replace("\"video\"", "\"solution\":\"B\",\"video\"")
+                ),
+                vec![
+                    "line 2",
+                    "`solution` stands twice",
+                    "\"<answer>A</answer>\"",
+                    "\"B\"",
+                    "keep one",
+                ],
+            ),
+            (
+                "q.json",
+                format!(
+                    "[{good},\n{}]",
+                    good.replace("\"video\"", "\"solution\":\"B\",\"video\"")
+                ),
+                vec!["line 2, column", "`solution` stands twice"],
+            ),
+            (
+                "q.jsonl",
+                good.replace("\"video\"", "\"answer\":\"B\",\"video\""),
+                vec!["line 1", "`answer` says \"B\"", "keep the right one"],
+            ),
+            (
+                "q.jsonl",
+                format!("{good}\n{}", &good[..30]),
+                vec!["line 2: breaks off"],
+            ),
+            (
+                "q.jsonl",
+                "problem,video\nWhy?,a.mp4\n".into(),
+                vec!["a table (CSV)"],
+            ),
+            (
+                "q.json",
+                "<!DOCTYPE html>\n<html></html>".into(),
+                vec!["a web page"],
+            ),
+            (
+                "q.jsonl",
+                good.replace('"', "'"),
+                vec!["line 1", "single quotes"],
+            ),
+            (
+                "q.jsonl",
+                good.replace("\"Q?\"", "3"),
+                vec!["line 1: the number 3 stands where a text belongs"],
+            ),
+        ]);
     }
 }

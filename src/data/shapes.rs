@@ -3,23 +3,24 @@
 //! | field | also read |
 //! |---|---|
 //! | `problem` | `question` |
-//! | `video` | `path`, `videos: ["a.mp4"]`, `{"path": "a.mp4"}`, `file:///…` |
-//! | `solution` | `answer`, `ground_truth` |
-//! | `options` | `choices`, `candidates`; `{"A": …, "B": …}` |
+//! | `video` | `path`, `videos: ["a.mp4"]`, `{"path": "a.mp4", "start": 1, "end": 3}`, `file:///…`; `video_start`, `video_end` |
+//! | `solution` | `answer`, `ground_truth`, `reward_model.ground_truth`; a list of letters |
+//! | `options` | `choices`, `candidates`; `{"A": …, "B": …}`, `[{"label": "A", "text": …}]`, a text with lines `A. …` |
 //! | `response` | `process`, the written thinking of the Video-R1 family, with the solution behind it |
 //!
 //! The first name counts where it is there. Two names that say different things are refused, but where published files have
 //! both for different things: `path` beside `video`, `question` beside `problem`.
 
-use super::answer::Answer;
-use super::answer::option::letter_index;
+use super::answer::option::choices_in;
+use super::answer::option::letter;
 use super::answer::option::letters;
 use super::answer::option::option_mark;
+use super::answer_field;
+use super::clip_field;
+use crate::util::words::beginning;
 use serde_json::Map;
 use serde_json::Value;
 
-/// Fields that hold the answer where there is no `solution`.
-const ANSWERS: [&str; 2] = ["answer", "ground_truth"];
 /// Fields that hold the options where there are no `options`.
 const OPTIONS: [&str; 2] = ["choices", "candidates"];
 /// Fields that hold a conversation.
@@ -39,12 +40,36 @@ pub(super) fn to_question(fields: &mut Map<String, Value>) -> Result<Option<&'st
             ));
         }
     }
-    name_clip(fields)?;
-    name_options(fields)?;
-    let named = name_solution(fields)?;
+    clip_field::name_clip(fields)?;
+    let asked = fields
+        .get("problem")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let named = name_options_and_solution(fields, &asked)?;
     name_kind(fields);
     name_response(fields);
     Ok(named)
+}
+
+/// Puts options and answer where they belong, of a record that asks `problem`.
+pub(super) fn name_options_and_solution(
+    fields: &mut Map<String, Value>,
+    problem: &str,
+) -> Result<Option<&'static str>, String> {
+    name_options(fields)?;
+    let listed = fields.get("options").and_then(Value::as_array);
+    let listed: Vec<String> = listed
+        .into_iter()
+        .flatten()
+        .filter_map(|option| option.as_str().map(str::to_owned))
+        .collect();
+    let choices = if listed.is_empty() {
+        choices_in(problem)
+    } else {
+        bare(&listed).into_iter().map(str::to_owned).collect()
+    };
+    answer_field::name_solution(fields, &choices)
 }
 
 /// `Observational` is `observational`.
@@ -55,7 +80,7 @@ pub(super) fn name_kind(fields: &mut Map<String, Value>) {
 }
 
 /// Whether a field is there and not null.
-fn has(fields: &Map<String, Value>, name: &str) -> bool {
+pub(super) fn has(fields: &Map<String, Value>, name: &str) -> bool {
     fields.get(name).is_some_and(|value| !value.is_null())
 }
 
@@ -64,130 +89,37 @@ pub(super) fn taken(fields: &mut Map<String, Value>, name: &str) -> Option<Value
     fields.shift_remove(name).filter(|value| !value.is_null())
 }
 
-/// Puts the one clip into `video`. Whatever is no path stays for the reader to complain about.
-pub(super) fn name_clip(fields: &mut Map<String, Value>) -> Result<(), String> {
-    let mut clip = None;
-    if let Some(value) = fields.get("video").filter(|value| !value.is_null()) {
-        match clip_in("video", value)? {
-            Some(named) => clip = Some(named),
-            None => return Ok(()),
-        }
-    } else if let Some(Value::String(path)) = fields.get("path") {
-        let path = local_path(path)?;
-        clip = Some(path.strip_prefix("./").unwrap_or(&path).to_owned());
-    }
-    let videos = fields.get("videos").filter(|value| !value.is_null());
-    let is_empty = |value: &&Value| value.as_array().is_some_and(Vec::is_empty);
-    if let Some(videos) = videos.filter(|value| clip.is_none() || !is_empty(value))
-        && let Some(other) = clip_in("videos", videos)?
-    {
-        match clip {
-            Some(clip) if clip != other => {
-                return Err(format!(
-                    "`videos` names {other}, but the clip is {clip}: keep one of them"
-                ));
-            }
-            _ => clip = Some(other),
-        }
-        fields.shift_remove("videos");
-    }
-    if let Some(clip) = clip {
-        fields.insert("video".into(), clip.into());
-    }
-    Ok(())
-}
-
-/// The path of the one clip in a value: a text, a list of one, or `{"path": …}`; `None` where it is nothing of that.
-pub(super) fn clip_in(name: &str, value: &Value) -> Result<Option<String>, String> {
-    match value {
-        Value::String(path) => local_path(path).map(Some),
-        Value::Array(clips) => match clips.as_slice() {
-            [one] => clip_in(name, one),
-            [] => Err(format!(
-                "`{name}` is empty: a question is about one clip, name it"
-            )),
-            several => Err(format!(
-                "`{name}` names {} files: a question is about one clip; of a clip's frames, name the folder they lie in",
-                several.len()
-            )),
-        },
-        Value::Object(clip) if has(clip, "bytes") => Err(format!(
-            "`{name}` holds the clip itself: `videothinker data import FILE --video-dir DIR --out OUT.jsonl` writes it to a file"
-        )),
-        Value::Object(clip) => match clip.get("path") {
-            Some(Value::String(path)) => local_path(path).map(Some),
-            _ => Err(format!(
-                "`{name}` is an object without a `path`: name the clip's file"
-            )),
-        },
-        _ => Ok(None),
-    }
-}
-
-/// A path as it is, or the one that a `file://` URL stands for.
-pub(super) fn local_path(text: &str) -> Result<String, String> {
-    let Some(rest) = text.strip_prefix("file://") else {
-        return Ok(text.to_owned());
-    };
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    if !(host.is_empty() || host == "localhost") || path.is_empty() {
-        return Err(format!(
-            "{text} names a file of the machine `{host}`: write file:///FOLDER/CLIP, or the path itself"
-        ));
-    }
-    let path = percent_decoded(path).ok_or_else(|| {
-        format!("{text} is no UTF-8 once its %XX are decoded: write the path itself")
-    })?;
-    let has_drive =
-        matches!(path.as_bytes(), [b'/', drive, b':', ..] if drive.is_ascii_alphabetic());
-    Ok(path[usize::from(has_drive)..].to_owned())
-}
-
-/// `%20` and its like as what they stand for; `None` where that is no text.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, behind)) = rest.split_first() {
-        let digits = behind.get(..2).filter(|_| first == b'%');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        let code = digits.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let code = code.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(code.unwrap_or(first));
-        rest = &behind[if code.is_some() { 2 } else { 0 }..];
-    }
-    String::from_utf8(bytes).ok()
-}
-
 /// Puts the options into `options`, as a list of texts.
-pub(super) fn name_options(fields: &mut Map<String, Value>) -> Result<(), String> {
-    let is_empty = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-    if let Some(value) = fields.get("options").filter(|value| !is_empty(value)) {
-        let is_read_as_it_is = |list: &Vec<Value>| list.iter().all(|item| !item.is_number());
-        if let Some(list) = value.as_array().filter(|list| list.len() > MOST_OPTIONS) {
-            return Err(too_many("options", list.len()));
-        }
-        if !value.as_array().is_some_and(is_read_as_it_is)
-            && (value.is_array() || value.is_object())
-        {
-            let texts = option_texts("options", value)?;
-            fields.insert("options".into(), texts.into());
-        }
+fn name_options(fields: &mut Map<String, Value>) -> Result<(), String> {
+    let is_empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::String(text) => text.trim().is_empty(),
+        _ => false,
+    };
+    let is_read_as_it_is = |value: &Value| {
+        let list = value.as_array();
+        list.is_some_and(|list| list.len() <= MOST_OPTIONS && list.iter().all(Value::is_string))
+    };
+    let own = fields.get("options").filter(|value| !is_empty(value));
+    if let Some(value) = own.filter(|value| !is_read_as_it_is(value)) {
+        let texts = option_texts("options", value)?;
+        fields.insert("options".into(), texts.into());
     }
     for name in OPTIONS {
-        let Some(texts) = fields
-            .get(name)
-            .and_then(|value| option_texts(name, value).ok())
-        else {
+        let Some(value) = fields.get(name).filter(|value| !is_empty(value)) else {
             continue;
         };
+        let texts = option_texts(name, value);
         match fields.get("options").filter(|value| !is_empty(value)) {
             None => {
+                let texts = texts?;
                 fields.insert("options".into(), texts.into());
                 fields.shift_remove(name);
             }
             Some(options) => {
                 let options = option_texts("options", options).unwrap_or_default();
-                if bare(&options) != bare(&texts) {
+                if texts.is_ok_and(|texts| bare(&options) != bare(&texts)) {
                     return Err(format!(
                         "`options` and `{name}` list different options: keep one of them"
                     ));
@@ -204,46 +136,104 @@ fn bare(options: &[String]) -> Vec<&str> {
     options.iter().map(|option| text(option).trim()).collect()
 }
 
-/// The texts of a list, or of an object with the keys A, B, …, without empty ones at the end.
+/// The texts of a list, of an object with the keys A, B, …, or of a text with lines `A. …`, without empty ones at the end.
 ///
 /// # Errors
 /// It is nothing of that.
 pub(super) fn option_texts(name: &str, value: &Value) -> Result<Vec<String>, String> {
-    let values: Vec<&Value> = match value {
-        Value::Array(values) => values.iter().collect(),
-        Value::Object(named) => {
-            let listed: Vec<&Value> = letters()
-                .map_while(|letter| named.get(&letter.to_string()))
-                .collect();
-            if listed.len() < named.len() {
-                let keys: Vec<&str> = named.keys().map(String::as_str).collect();
-                return Err(format!(
-                    "the options in `{name}` are not lettered A, B, … without a gap: {}",
-                    keys.join(", ")
-                ));
-            }
-            listed
-        }
-        _ => {
+    let texts = match value {
+        Value::Array(values) => values
+            .iter()
+            .enumerate()
+            .map(|(index, value)| option_text(name, index, value))
+            .collect::<Result<_, _>>()?,
+        Value::Object(named) => lettered(name, named)?,
+        Value::String(text) => options_in_text(name, text)?,
+        Value::Null => {
             return Err(format!(
                 "the field `{name}` is missing or no list of options"
             ));
         }
+        other => return Err(format!("`{name}` is {other}: {WRITE_OPTIONS}")),
     };
-    let texts = values.into_iter().map(|value| match value {
-        Value::String(text) => Ok(text.clone()),
-        Value::Number(number) => Ok(number.to_string()),
-        Value::Null => Ok(String::new()),
-        _ => Err(format!("an option in `{name}` is no text")),
-    });
-    let mut texts = texts.collect::<Result<Vec<_>, _>>()?;
     if texts.len() > MOST_OPTIONS {
         return Err(too_many(name, texts.len()));
     }
+    let mut texts: Vec<String> = texts;
     while texts.last().is_some_and(String::is_empty) {
         texts.pop();
     }
     Ok(texts)
+}
+
+const WRITE_OPTIONS: &str = "write a list of texts, [\"left\", \"right\"]";
+
+fn lettered(name: &str, named: &Map<String, Value>) -> Result<Vec<String>, String> {
+    let listed: Vec<&Value> = letters()
+        .map_while(|letter| named.get(&letter.to_string()))
+        .collect();
+    if listed.len() < named.len() {
+        let keys: Vec<&str> = named.keys().map(String::as_str).collect();
+        return Err(format!(
+            "the options in `{name}` are not lettered A, B, … without a gap: {}",
+            keys.join(", ")
+        ));
+    }
+    let listed = listed.into_iter().enumerate();
+    listed
+        .map(|(index, value)| option_text(name, index, value))
+        .collect()
+}
+
+/// The options in one text: lines with marks, or a list written as JSON.
+fn options_in_text(name: &str, text: &str) -> Result<Vec<String>, String> {
+    if let Ok(list @ Value::Array(_)) = serde_json::from_str(text) {
+        return option_texts(name, &list);
+    }
+    let marked = choices_in(text);
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    if marked.len() > 1 && marked.len() == lines.count() {
+        return Ok(marked);
+    }
+    Err(format!(
+        "`{name}` is one text, {:?}, and not a line `A. …` for each option: {WRITE_OPTIONS}",
+        beginning(text, 60)
+    ))
+}
+
+/// The text of the option at `index`: a text, a number, or an object that has its letter and its text.
+fn option_text(name: &str, index: usize, value: &Value) -> Result<String, String> {
+    let refused = || {
+        format!(
+            "option {} in `{name}` is no text but {}: {WRITE_OPTIONS}",
+            letter(index).map_or_else(|| (index + 1).to_string(), String::from),
+            beginning(&value.to_string(), 60)
+        )
+    };
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Null => Ok(String::new()),
+        Value::Object(option) => {
+            let text = |names: [&str; 4]| {
+                let value = names.into_iter().find_map(|name| option.get(name))?;
+                value.as_str().map(str::to_owned)
+            };
+            let own = letter(index).map(String::from);
+            let marked = text(["label", "key", "letter", "id"]);
+            let said = text(["text", "content", "value", "option"]);
+            match (option.len(), own, marked, said) {
+                (2, Some(own), Some(marked), Some(said)) if own == marked => Ok(said),
+                (1, _, _, Some(said)) => Ok(said),
+                (1, Some(own), _, None) => match option.get(&own) {
+                    Some(Value::String(said)) => Ok(said.clone()),
+                    _ => Err(refused()),
+                },
+                _ => Err(refused()),
+            }
+        }
+        _ => Err(refused()),
+    }
 }
 
 /// There are so many letters.
@@ -251,57 +241,6 @@ const MOST_OPTIONS: usize = 26;
 
 fn too_many(name: &str, count: usize) -> String {
     format!("`{name}` holds {count} options, more than there are letters")
-}
-
-/// Puts the answer into `solution`.
-pub(super) fn name_solution(
-    fields: &mut Map<String, Value>,
-) -> Result<Option<&'static str>, String> {
-    if let Some(solution) = fields.get("solution").filter(|value| !value.is_null()) {
-        let solution = Answer::parse(solution.as_str().unwrap_or_default());
-        let is_letters = |answer: &Answer| {
-            !answer.is_empty() && answer.items().all(|item| letter_index(item).is_some())
-        };
-        for name in ANSWERS {
-            // Beside a letter, the right option's text is usual.
-            let other = fields.get(name).and_then(Value::as_str).unwrap_or_default();
-            let other = Answer::parse(other);
-            if is_letters(&solution) && is_letters(&other) && other != solution {
-                return Err(format!(
-                    "`solution` says {solution} and `{name}` {other}: keep one of them"
-                ));
-            }
-        }
-        return Ok(None);
-    }
-    let mut found: Option<(&'static str, String)> = None;
-    for name in ANSWERS {
-        let text = match fields.get(name) {
-            None | Some(Value::Null) => continue,
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Number(number)) => number.to_string(),
-            Some(_) => {
-                return Err(format!(
-                    "`{name}` is no text: write \"<answer>A,C</answer>\""
-                ));
-            }
-        };
-        match &found {
-            None => found = Some((name, text)),
-            Some((first, other)) if other.trim() != text.trim() => {
-                return Err(format!(
-                    "`{first}` says {other:?} and `{name}` {text:?}: keep one of them, as `solution`"
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    let Some((name, text)) = found else {
-        return Ok(None);
-    };
-    fields.shift_remove(name);
-    fields.insert("solution".into(), text.into());
-    Ok(Some(name))
 }
 
 /// Makes a worked answer of written thinking.
@@ -314,18 +253,6 @@ fn name_response(fields: &mut Map<String, Value>) {
     if !process.trim().is_empty() {
         let response = format!("{process}\n{solution}");
         fields.insert("response".into(), response.into());
-    }
-}
-
-/// What a JSON reader says of a text, with what to do where it is a word of Python's.
-pub(super) fn json_problem(text: &str, error: &serde_json::Error) -> String {
-    let line = text.lines().nth(error.line().saturating_sub(1));
-    let behind = line.and_then(|line| line.get(error.column().saturating_sub(1)..));
-    let behind = behind.unwrap_or_default();
-    let word = ["NaN", "Infinity", "-Infinity"].into_iter();
-    match word.into_iter().find(|word| behind.starts_with(word)) {
-        Some(word) => format!("{error}: {word} is no JSON, write null"),
-        None => error.to_string(),
     }
 }
 
@@ -440,14 +367,37 @@ mod tests {
         }
         for (fields, expected) in [
             (
-                json!({"answer": "A", "ground_truth": "B"}),
-                "`ground_truth` \"B\"",
+                json!({"answer": "A", "ground_truth": "blue", "options": ["red", "blue"]}),
+                "`answer` says \"A\" and `ground_truth` says \"blue\"",
             ),
             (
-                json!({"solution": "<answer>A</answer>", "answer": "B"}),
-                "`answer` B",
+                json!({"problem": "Why?\nA. red\nB. blue", "solution": "<answer>A</answer>", "answer": "blue"}),
+                "`answer` says \"blue\"",
             ),
-            (json!({"answer": ["A"]}), "`answer` is no text"),
+            (
+                json!({"answer": "A", "options": "red, blue"}),
+                "`options` is one text, \"red, blue\", and not a line `A. …` for each option: write a list",
+            ),
+            (
+                json!({"answer": "A", "choices": "red"}),
+                "`choices` is one text",
+            ),
+            (
+                json!({"answer": "A", "options": ["red", {"color": "blue", "x": 1}]}),
+                "option B in `options` is no text but {\"color\":\"blue\",\"x\":1}: write a list",
+            ),
+            (
+                json!({"answer": "A", "options": [["A", "red"]]}),
+                "option A in `options` is no text but [\"A\",\"red\"]",
+            ),
+            (
+                json!({"answer": "A", "options": [{"label": "B", "text": "red"}]}),
+                "option A in `options` is no text",
+            ),
+            (
+                json!({"answer": "A", "options": 3}),
+                "`options` is 3: write a list",
+            ),
             (
                 json!({"answer": "A", "options": {"A": "x", "C": "y"}}),
                 "without a gap",
@@ -463,6 +413,73 @@ mod tests {
     }
 
     #[test]
+    fn options_are_read_in_every_form() {
+        for options in [
+            json!(["red", 4]),
+            json!({"A": "red", "B": "4"}),
+            json!("A. red\nB. 4"),
+            json!("(A) red\n(B) 4\n"),
+            json!("[\"red\", \"4\"]"),
+            json!([{"label": "A", "text": "red"}, {"label": "B", "text": "4"}]),
+            json!([{"A": "red"}, {"B": "4"}]),
+            json!([{"text": "red"}, {"text": "4"}]),
+        ] {
+            let record =
+                json!({"problem": "Why?", "answer": "A", "video": "a.mp4", "options": options});
+            assert_eq!(
+                read(record).unwrap()["options"],
+                json!(["red", "4"]),
+                "{options}"
+            );
+        }
+    }
+
+    #[test]
+    fn parts_of_clips_are_named_beside_and_inside() {
+        for (fields, expected) in [
+            (
+                json!({"video": "a.mp4", "video_start": 1.0, "video_end": 2.0}),
+                "a.mp4#t=1,2",
+            ),
+            (json!({"video": "a.mp4", "video_start": 1.5}), "a.mp4#t=1.5"),
+            (json!({"video": "a.mp4", "video_end": "2"}), "a.mp4#t=0,2"),
+            (json!({"video": "a.mp4", "video_start": null}), "a.mp4"),
+            (json!({"path": "./a.mp4", "video_end": 2}), "a.mp4#t=0,2"),
+            (
+                json!({"videos": [{"path": "a.mp4", "start": 1, "end": 2}]}),
+                "a.mp4#t=1,2",
+            ),
+            (
+                json!({"video": {"path": "a.mp4", "start_time": 1}}),
+                "a.mp4#t=1",
+            ),
+        ] {
+            assert_eq!(clip(&fields).as_deref(), Ok(expected), "{fields}");
+        }
+        for (fields, expected) in [
+            (
+                json!({"video": "a.mp4", "video_start": 5, "video_end": 2}),
+                "`video_start`, `video_end`: ends at 2 s",
+            ),
+            (
+                json!({"video": "a.mp4", "video_end": "nan"}),
+                "`video_end` is \"nan\": a time is a number",
+            ),
+            (
+                json!({"video": {"path": "a.mp4", "start": -1}}),
+                "`start`, `end`: names no time",
+            ),
+            (
+                json!({"video": {"path": "a.mp4#t=1,2", "start": 1, "end": 3}}),
+                "keep one of them",
+            ),
+        ] {
+            let error = clip(&fields).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
     fn conversations_are_sent_to_the_converter() {
         for name in CONVERSATIONS {
             let error = read(json!({name: [], "videos": ["a.mp4"]})).unwrap_err();
@@ -471,15 +488,6 @@ mod tests {
                 "{error}"
             );
         }
-    }
-
-    #[test]
-    fn words_of_pythons_are_named() {
-        let text = "[1,\n {\"x\": NaN}]";
-        let error = serde_json::from_str::<Value>(text).unwrap_err();
-        assert!(json_problem(text, &error).ends_with("NaN is no JSON, write null"));
-        let error = serde_json::from_str::<Value>("[1,").unwrap_err();
-        assert_eq!(json_problem("[1,", &error), error.to_string());
     }
 
     #[test]

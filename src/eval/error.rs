@@ -118,6 +118,15 @@ pub enum EvalError {
     /// Captions that nobody has judged.
     #[error("the answers in {} are not judged: eval judge DIR --url URL --model NAME does that", path.display())]
     Unjudged { path: PathBuf },
+    /// Another process writes to the same folder.
+    #[error(
+        "{}: the questions are being answered by {holder}: wait for it, or name another folder with --out", path.display()
+    )]
+    InUse {
+        path: PathBuf,
+        /// What that process says of itself.
+        holder: String,
+    },
     /// Another process has the same answers judged.
     #[error("the answers in {} are being judged by another process: wait for it, or stop it", path.display())]
     Judging { path: PathBuf },

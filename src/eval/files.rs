@@ -3,6 +3,7 @@
 use super::error::EvalError;
 use crate::util::atomic;
 use crate::util::file;
+use crate::util::json;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::path::Path;
 /// Reads a file that holds one value.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, EvalError> {
     let text = file::read(path)?;
-    serde_json::from_slice(&text).map_err(|error| EvalError::Json {
+    json::read(&text).map_err(|error| EvalError::Json {
         path: path.to_owned(),
         reason: error.to_string(),
     })

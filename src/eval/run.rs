@@ -12,6 +12,8 @@ use super::settings::Settings;
 use super::shard::Shard;
 use crate::data::Question;
 use crate::util::json_lines::JsonLines;
+use crate::util::lock::Lock;
+use crate::util::lock::LockError;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
@@ -37,6 +39,21 @@ pub(crate) struct Evaluation<'a> {
     scores_file: PathBuf,
     log: JsonLines,
     predictions: BTreeMap<String, Prediction>,
+    _lock: Lock,
+}
+
+/// One process at a time answers what goes into the file `outputs` of `out`: two would answer and log everything twice.
+fn lock(out: &Path, outputs: &str) -> Result<Lock, EvalError> {
+    let path = out.join(outputs).with_extension("lock");
+    let own = format!("process {}", std::process::id());
+    match Lock::take_passing(&path, &own, "this evaluation") {
+        Err(LockError::Held { holder }) => Err(EvalError::InUse {
+            path: out.to_owned(),
+            holder,
+        }),
+        Err(LockError::File(error)) => Err(error.into()),
+        Ok(lock) => Ok(lock),
+    }
 }
 
 impl<'a> Evaluation<'a> {
@@ -58,6 +75,7 @@ impl<'a> Evaluation<'a> {
             ),
             None => (all, "outputs.jsonl".into(), "scores.json".into()),
         };
+        let lock = lock(out, &outputs)?;
         let (log, mut logged) = JsonLines::open::<Prediction>(&out.join(outputs))?;
         // What waits for a judge is not in the log.
         for one in &mut logged {
@@ -73,6 +91,7 @@ impl<'a> Evaluation<'a> {
             scores_file: out.join(scores),
             log,
             predictions,
+            _lock: lock,
         })
     }
 
@@ -374,6 +393,25 @@ mod tests {
             std::fs::read(folder.path().join("scores.json")).unwrap(),
             written
         );
+    }
+
+    #[test]
+    fn one_process_at_a_time_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, questions) = (settings(), questions(4));
+        let open = |shard| Evaluation::open(&settings, &questions, 2, shard, folder.path());
+        let first = open(None).unwrap();
+        let error = open(None).unwrap_err();
+        assert!(matches!(error, EvalError::InUse { .. }), "{error}");
+        let own = format!("answered by process {}: wait", std::process::id());
+        assert!(error.to_string().contains(&own), "{error}");
+        drop(first);
+        // What a killed process leaves is no obstacle, and nothing is left in the end.
+        let lock = folder.path().join("outputs.lock");
+        assert!(!lock.exists());
+        std::fs::write(&lock, "process 1\n").unwrap();
+        drop(open(None).unwrap());
+        assert!(!lock.exists());
     }
 
     #[test]

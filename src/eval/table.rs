@@ -8,6 +8,7 @@ use super::score_file::ScoreFile;
 use crate::config::QuestionKind;
 use crate::data::answer::ReadBy;
 use crate::util::console;
+use crate::util::words::counted;
 
 /// A row of a comparison.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,7 +139,8 @@ pub(crate) fn how_read(scores: &ScoreFile) -> String {
     let left_out = scores.questions_skipped + scores.questions_missing;
     if left_out > 0 {
         text.push_str(&format!(
-            "{left_out} questions left out: their clips cannot be used\n"
+            "left out, for their clips cannot be used: {}\n",
+            counted(left_out, "question")
         ));
     }
     if let Some([low, high]) = all.bounds {

@@ -75,6 +75,9 @@ pub enum CheckpointError {
         /// What was tried and what to do.
         reason: String,
     },
+    /// A signal came while a model was downloaded.
+    #[error("stopped by a signal; the same command goes on with the download")]
+    Stopped,
     /// A tensor operation failed (out of memory, no such device).
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

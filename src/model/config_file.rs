@@ -2,6 +2,7 @@
 
 use crate::model::checkpoint_error::CheckpointError;
 use crate::util::file;
+use crate::util::json;
 use serde_json::Value;
 use std::path::Path;
 
@@ -10,8 +11,7 @@ const LARGEST: u64 = 1 << 20;
 
 /// A JSON file as a value.
 pub(crate) fn read_json(path: &Path) -> Result<Value, CheckpointError> {
-    let text = file::read_to_string(path)?;
-    serde_json::from_str(&text).map_err(|error| CheckpointError::Json {
+    json::read(&file::read(path)?).map_err(|error| CheckpointError::Json {
         path: path.to_path_buf(),
         reason: error.to_string(),
     })

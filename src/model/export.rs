@@ -2,10 +2,12 @@
 
 use crate::config::Config;
 use crate::config::TrainedWith;
+use crate::config::Verb;
 use crate::config::VideoConfig;
 use crate::config::Wording;
 use crate::model::checkpoint_error::CheckpointError;
 use crate::model::config_file::read_json;
+use crate::model::private;
 use crate::model::spec::Spec;
 use crate::model::weights::INDEX;
 use crate::model::weights::NamedTensors;
@@ -31,7 +33,7 @@ use std::path::Path;
 pub const SHARD_BYTES: u64 = 5_000_000_000;
 
 /// Files that travel with the weights: tokenizer, processor, chat template, generation settings.
-const COMPANIONS: [&str; 13] = [
+pub(crate) const COMPANIONS: [&str; 13] = [
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
@@ -58,6 +60,7 @@ pub fn save_folder(
 ) -> Result<(), CheckpointError> {
     file::create_folders(target)?;
     let mut config = read_json(&source.join("config.json"))?;
+    private::remove(&mut config);
     if let Some((_, tensor)) = weights.iter().next() {
         set_dtype(&mut config, torch_name(tensor.dtype())?);
     }
@@ -86,6 +89,7 @@ pub(crate) fn rewrite_folder(
     let entries: Vec<Entry> = described.into_iter().map(entry).collect();
     file::create_folders(target)?;
     let mut config = read_json(&source.join("config.json"))?;
+    private::remove(&mut config);
     if let Some(first) = entries.first() {
         set_dtype(&mut config, torch_name(first.dtype)?);
     }
@@ -112,14 +116,16 @@ pub(crate) fn copy_companions(source: &Path, target: &Path) -> Result<(), Checkp
 pub(crate) fn write_training(
     folder: &Path,
     config: &Config,
+    verb: Verb,
     step: usize,
 ) -> Result<(), CheckpointError> {
     let prompt = question_text("{question}", Wording::Training);
-    let text =
-        TrainedWith::describe(config, step, prompt).map_err(|error| CheckpointError::Json {
+    let text = TrainedWith::describe(config, verb, step, prompt).map_err(|error| {
+        CheckpointError::Json {
             path: folder.join(TrainedWith::FILE),
             reason: error.to_string(),
-        })?;
+        }
+    })?;
     write_file(&folder.join(TrainedWith::FILE), text.as_bytes())?;
     let nested = folder.join("processor_config.json");
     if file::exists(&nested)? {
@@ -166,11 +172,17 @@ fn set_frames(processor: &mut Value, video: &VideoConfig) {
 
 fn copy_if_there(name: &str, source: &Path, target: &Path) -> Result<(), CheckpointError> {
     let from = source.join(name);
-    if file::exists(&from)? {
-        let bytes = file::read(&from)?;
-        write_file(&target.join(name), &bytes)?;
+    if !file::exists(&from)? {
+        return Ok(());
     }
-    Ok(())
+    if private::may_hold(name) {
+        let mut value = read_json(&from)?;
+        if private::remove(&mut value) {
+            return write_json(&target.join(name), &value);
+        }
+    }
+    let bytes = file::read(&from)?;
+    write_file(&target.join(name), &bytes)
 }
 
 /// Writes `value`, indented.

@@ -2,26 +2,26 @@
 
 use crate::model::checkpoint_error::CheckpointError;
 use crate::model::config_file::read_json;
+use crate::util::file::FileError;
+use crate::util::signals::Interlude;
 use hf_hub::Cache;
 use hf_hub::Repo;
 use hf_hub::RepoType;
-use hf_hub::api::sync::ApiBuilder;
-use hf_hub::api::sync::ApiError;
-use hf_hub::api::sync::ApiRepo;
-use indicatif::ProgressBar;
+use snapshot::DownloadError;
 use std::path::Path;
 use std::path::PathBuf;
-use std::time::Duration;
+use transfer::TransferError;
+use web::Web;
+use web::WebError;
 
 pub(crate) mod dataset;
 mod large_files;
 pub(crate) mod publish;
+mod snapshot;
+pub(crate) mod transfer;
 pub(crate) mod web;
 
 const ENDPOINT: &str = "https://huggingface.co";
-/// How often a file is taken up again, and the first pause before; each next one is twice as long.
-const RETRIES: usize = 4;
-const FIRST_WAIT: Duration = Duration::from_millis(250);
 
 /// How the hub is reached; [`HubSettings::from_env`] reads the variables Hugging Face's own tools read.
 #[derive(Debug, Clone)]
@@ -50,12 +50,20 @@ impl HubSettings {
         Self {
             cache: variable("HF_HUB_CACHE").map_or_else(|| cache.path().clone(), PathBuf::from),
             endpoint: variable("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into()),
-            token: variable("HF_TOKEN").or(stored_token),
+            token: variable("HF_TOKEN")
+                .map(|token| pasted(&token).to_owned())
+                .filter(|token| !token.is_empty())
+                .or(stored_token),
             offline: variable("HF_HUB_OFFLINE").is_some_and(|value| {
                 ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str())
             }),
         }
     }
+}
+
+/// A token without what comes along when it is copied: blanks, line breaks and quotation marks around it.
+fn pasted(token: &str) -> &str {
+    token.trim_matches(|c: char| c.is_whitespace() || c == '"' || c == '\'')
 }
 
 /// The folder of a model: `name` is a folder, or a hub id `owner/model` (optionally `owner/model@revision`).
@@ -84,22 +92,50 @@ pub fn resolve_with(name: &str, settings: &HubSettings) -> Result<PathBuf, Check
     if settings.offline {
         return cached(name, &repo, settings);
     }
-    match download(&repo, settings) {
-        Ok(folder) => Ok(folder),
-        Err(DownloadError::NotAModel) => Err(not_found(
-            name,
-            "no such folder; the hub's repository holds no config.json and safetensors".into(),
-        )),
-        Err(DownloadError::Api(error)) => {
-            if let Ok(folder) = cached(name, &repo, settings) {
-                tracing::warn!(
-                    "{name}: the hub cannot be asked ({error}); using the copy in {}",
-                    folder.display()
-                );
-                return Ok(folder);
-            }
-            Err(not_found(name, explain(&error, settings)))
+    let error = match download(name, &repo, settings)? {
+        Ok(folder) => return Ok(folder),
+        Err(error) => error,
+    };
+    let is_silent = matches!(
+        &error,
+        DownloadError::Failed(TransferError::Web(error)) if !matches!(error, WebError::Token)
+    );
+    match cached(name, &repo, settings) {
+        Ok(folder) if is_silent => {
+            tracing::warn!(
+                "{name}: the hub cannot be asked ({error}); using the copy in {}",
+                folder.display()
+            );
+            Ok(folder)
         }
+        _ => Err(not_found(name, explain(&error, settings))),
+    }
+}
+
+/// Downloads what the cache lacks, until a signal comes.
+fn download(
+    name: &str,
+    repo: &Repo,
+    settings: &HubSettings,
+) -> Result<Result<PathBuf, DownloadError>, CheckpointError> {
+    let no_signals = |source| {
+        FileError::new(
+            "listen to signals for the download into",
+            &settings.cache,
+            source,
+        )
+    };
+    let interlude = Interlude::begin().map_err(no_signals)?;
+    let web = Web::new(settings, interlude.stop().clone());
+    let (repo, cache) = (repo.clone(), settings.cache.clone());
+    let id = name.split_once('@').map_or(name, |(id, _)| id).to_owned();
+    let work = move || snapshot::download(&id, &repo, &cache, &web);
+    let done = interlude.stop().unless_stopped(work, || {});
+    match done.map_err(no_signals)? {
+        None | Some(Err(DownloadError::Failed(TransferError::Web(WebError::Stopped)))) => {
+            Err(CheckpointError::Stopped)
+        }
+        Some(done) => Ok(done),
     }
 }
 
@@ -114,7 +150,11 @@ fn hub_repo(name: &str) -> Option<Repo> {
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
-    (is_word(owner) && is_word(model) && !revision.is_empty())
+    // A branch, a tag or a commit; it becomes the name of a file in the cache.
+    let is_revision = revision
+        .split('/')
+        .all(|word| is_word(word) && !word.contains(".."));
+    (is_word(owner) && is_word(model) && is_revision)
         .then(|| Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned()))
 }
 
@@ -138,158 +178,83 @@ fn cached(name: &str, repo: &Repo, settings: &HubSettings) -> Result<PathBuf, Ch
             ),
         )
     };
-    let config = files
-        .get("config.json")
-        .ok_or_else(|| missing("config.json"))?;
+    // A commit is a snapshot's own name.
+    let by_commit = files.pointer_path(repo.revision());
+    let get = |file: &str| {
+        let of_commit = || Some(by_commit.join(file)).filter(|path| path.exists());
+        files.get(file).or_else(of_commit)
+    };
+    let config = get("config.json").ok_or_else(|| missing("config.json"))?;
     let folder = config.parent().map(Path::to_path_buf).unwrap_or_default();
-    if files.get("model.safetensors").is_some() {
+    if get("model.safetensors").is_some() {
         return Ok(folder);
     }
-    let index = files
-        .get("model.safetensors.index.json")
-        .ok_or_else(|| missing("model.safetensors"))?;
+    let index = get("model.safetensors.index.json").ok_or_else(|| missing("model.safetensors"))?;
     let index = read_json(&index)?;
     let shards = index["weight_map"].as_object().into_iter().flatten();
     for shard in shards.filter_map(|(_, shard)| shard.as_str()) {
-        if files.get(shard).is_none() {
+        if get(shard).is_none() {
             return Err(missing(shard));
         }
     }
     Ok(folder)
 }
 
-enum DownloadError {
-    Api(Box<ApiError>),
-    NotAModel,
-}
-
-impl From<ApiError> for DownloadError {
-    fn from(error: ApiError) -> Self {
-        Self::Api(Box::new(error))
-    }
-}
-
-/// Fetches what the cache lacks of the configuration, weights, tokenizer and processor files.
-fn download(repo: &Repo, settings: &HubSettings) -> Result<PathBuf, DownloadError> {
-    let api = ApiBuilder::from_cache(Cache::new(settings.cache.clone()))
-        .with_endpoint(settings.endpoint.clone())
-        .with_token(settings.token.clone())
-        .build()?
-        .repo(repo.clone());
-    let siblings = api.info()?.siblings;
-    let names: Vec<&str> = siblings
-        .iter()
-        .map(|file| file.rfilename.as_str())
-        .filter(|name| is_wanted(name))
-        .collect();
-    let has_weights = names.iter().any(|name| name.ends_with(".safetensors"));
-    if !has_weights || !names.contains(&"config.json") {
-        return Err(DownloadError::NotAModel);
-    }
-    let files = Cache::new(settings.cache.clone()).repo(repo.clone());
-    let mut folder = PathBuf::new();
-    for name in names {
-        let path = match files.get(name) {
-            Some(path) => path,
-            None => fetch(&api, name)?,
-        };
-        if name == "config.json" {
-            folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
-        }
-    }
-    Ok(folder)
-}
-
-/// Downloads a file; a broken connection is taken up again where it broke, a few times.
-///
-/// hf-hub's own retries are not used: where the first byte of a continuation fails, they append the whole file to its part.
-fn fetch(api: &ApiRepo, name: &str) -> Result<PathBuf, ApiError> {
-    let mut wait = FIRST_WAIT;
-    for _ in 0..RETRIES {
-        match api.download_with_progress(name, ProgressBar::new(0)) {
-            Err(error) if may_pass(&error) => {
-                tracing::warn!("{name}: {error}; trying again in {wait:?}");
-                std::thread::sleep(wait);
-                wait *= 2;
-            }
-            done => return done,
-        }
-    }
-    api.download_with_progress(name, ProgressBar::new(0))
-}
-
-/// Whether asking again may help.
-fn may_pass(error: &ApiError) -> bool {
-    match status(error) {
-        Some(status) => status >= 500 || [408, 429].contains(&status),
-        None => matches!(error, ApiError::RequestError(_) | ApiError::IoError(_)),
-    }
-}
-
-/// The HTTP status that the hub refused with.
-fn status(error: &ApiError) -> Option<u16> {
-    let ApiError::RequestError(error) = error else {
-        return None;
-    };
-    // ureq's type is not ours to name; its words are.
-    error
-        .to_string()
-        .strip_prefix("http status: ")?
-        .parse()
-        .ok()
-}
-
-/// Top-level JSON, text and template files and the safetensors weights; no other weight format, no images.
-fn is_wanted(name: &str) -> bool {
-    let kind = Path::new(name)
-        .extension()
-        .and_then(|kind| kind.to_str())
-        .unwrap_or_default();
-    !name.contains('/') && ["json", "safetensors", "txt", "jinja"].contains(&kind)
-}
-
 /// What to do about a failed download.
-fn explain(error: &ApiError, settings: &HubSettings) -> String {
+fn explain(error: &DownloadError, settings: &HubSettings) -> String {
+    let error = match error {
+        DownloadError::NotAModel => {
+            return "no such folder; the hub's repository holds no config.json and safetensors"
+                .into();
+        }
+        DownloadError::Content { .. } => return error.to_string(),
+        DownloadError::Failed(TransferError::File(error)) => {
+            return format!(
+                "no such folder, and it cannot be downloaded: {error} (the cache is {}; HF_HUB_CACHE names another)",
+                settings.cache.display()
+            );
+        }
+        DownloadError::Failed(TransferError::Web(error)) => error,
+    };
     let has_token = settings.token.is_some();
-    let advice = match (status(error), error) {
+    let advice = match (error, error.status()) {
         // To strangers the hub does not say whether a model is private or does not exist.
-        (Some(401 | 403), _) if !has_token => {
+        (_, Some(401 | 403)) if !has_token => {
             "no such folder, and the hub shows nobody a model of this name without a token: check the spelling, or set HF_TOKEN \
              to a token that may read it"
         }
-        (Some(401), _) => {
+        (WebError::Token, _) | (_, Some(401)) => {
             "no such folder, and the hub does not accept the token: set HF_TOKEN to a valid one, or unset it for a public model"
         }
-        (Some(403), _) => {
+        (_, Some(403)) => {
             "no such folder, and the token may not read this model: accept its terms on its page, or set HF_TOKEN to another token"
         }
-        (Some(404), _) => {
+        (_, Some(404)) => {
             "no such folder, and the hub knows no model or revision of this name: check the spelling"
         }
-        // A whole part that was never renamed cannot be continued.
-        (Some(416), _) | (_, ApiError::InvalidResume) => {
-            "a file's part in the cache cannot be continued: remove the *.part files below the model's folder there"
-        }
-        (_, ApiError::LockAcquisition(_)) => {
-            "another process is downloading this model: wait for it, then start again"
-        }
-        (None, ApiError::IoError(_)) => {
-            "no such folder, and it cannot be downloaded: check the network and the space in the cache, then start again to continue"
+        (WebError::Strange { .. }, _) => {
+            "no such folder, and what answers is no hub: check HF_ENDPOINT, or name a folder"
         }
         _ => {
-            "no such folder, and the hub cannot be reached: check the network or HF_ENDPOINT, or name a folder"
+            "no such folder, and it cannot be downloaded: check the network or HF_ENDPOINT, then start again to continue, or name a \
+             folder"
         }
     };
     let cache = settings.cache.display();
-    format!(
-        "{advice} ({}: {error}; cache {cache})",
-        web::shown(&settings.endpoint)
-    )
+    format!("{advice} ({error}; cache {cache})")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_taken_without_what_is_copied_along() {
+        for token in ["hf_a", " hf_a\n", "\"hf_a\"", "'hf_a'\r\n"] {
+            assert_eq!(pasted(token), "hf_a");
+        }
+        assert_eq!(pasted(" \"\" "), "");
+    }
 
     #[test]
     fn an_incomplete_cache_names_the_missing_shard() {
@@ -319,5 +284,11 @@ mod tests {
         );
         std::fs::write(snapshot.join("model-00001-of-00001.safetensors"), "").unwrap();
         assert_eq!(resolve_with("owner/model", &offline).unwrap(), snapshot);
+        // Hugging Face's own tools note no reference for a commit.
+        assert_eq!(resolve_with("owner/model@abc", &offline).unwrap(), snapshot);
+        for path in ["owner/model@../x", "owner/model@", "owner/model@a b"] {
+            let error = resolve_with(path, &offline).unwrap_err().to_string();
+            assert!(error.contains("not a hub id"), "{path}: {error}");
+        }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod offload;
 pub mod ops;
 pub mod packed;
 pub mod positions;
+pub(crate) mod private;
 pub(crate) mod random;
 pub mod spec;
 pub(crate) mod text;

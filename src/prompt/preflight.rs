@@ -2,7 +2,7 @@
 
 use super::Processor;
 use crate::config::{VideoConfig, Wording};
-use crate::data::{Change, ClipRecord, Manifest, Question};
+use crate::data::{Change, ClipRecord, Fragment, Manifest, Question};
 use crate::video::{self, Flaws, VideoError};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::Serialize;
@@ -49,7 +49,9 @@ pub(crate) enum Problem {
     Corrupt,
     /// Its frames come out, some of them damaged, or the file ends early.
     Damaged,
-    /// It has too few frames.
+    /// What stands behind its name names no part of it.
+    Part,
+    /// It, or the part that is meant, has too few frames.
     Short,
     /// Its frames, or the prompt with it, are more than allowed.
     TooLong,
@@ -70,6 +72,7 @@ impl Problem {
             Self::Missing => "missing",
             Self::Corrupt => "corrupt",
             Self::Damaged => "damaged",
+            Self::Part => "part",
             Self::Short => "short",
             Self::TooLong => "too-long",
             Self::FrameSize => "frame-size",
@@ -82,7 +85,8 @@ impl Problem {
     fn of(error: &VideoError) -> Self {
         match error {
             VideoError::NotFound { .. } | VideoError::NoImages { .. } => Self::Missing,
-            VideoError::TooFewFrames { .. } => Self::Short,
+            VideoError::Part { .. } => Self::Part,
+            VideoError::TooFewFrames { .. } | VideoError::NothingThere { .. } => Self::Short,
             VideoError::TooLong { .. } | VideoError::TimedOut { .. } => Self::TooLong,
             VideoError::TooLarge { .. }
             | VideoError::ImageSize { .. }
@@ -150,6 +154,9 @@ pub(crate) struct Report {
     pub(crate) video_tokens: Option<Span>,
     /// Tokens of each prompt; absent where no tokenizer was at hand.
     pub(crate) prompt_tokens: Option<Span>,
+    /// Parts that end later than their clip, and so with it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) beyond_end: Vec<String>,
     /// What is wrong, in file order.
     pub(crate) findings: Vec<Finding>,
 }
@@ -173,6 +180,8 @@ struct Checked {
     video_tokens: Option<usize>,
     prompt_tokens: Vec<usize>,
     findings: Vec<Finding>,
+    /// Said where the part that is meant ends later than the clip.
+    beyond_end: Option<String>,
 }
 
 impl Preflight<'_> {
@@ -194,6 +203,17 @@ impl Preflight<'_> {
             clips: clips.len(),
             video_tokens: Span::of(checked.iter().filter_map(|clip| clip.video_tokens)),
             prompt_tokens: Span::of(prompts),
+            beyond_end: clips
+                .iter()
+                .zip(&checked)
+                .filter_map(|(clip, checked)| {
+                    Some(format!(
+                        "{}: {}",
+                        clip.video.display(),
+                        checked.beyond_end.as_ref()?
+                    ))
+                })
+                .collect(),
             findings: checked.into_iter().flat_map(|clip| clip.findings).collect(),
         }
     }
@@ -214,6 +234,7 @@ impl Preflight<'_> {
         };
         let mut checked = Checked {
             video_tokens: Some(clip.video_tokens),
+            beyond_end: beyond_end(&asked.file, clip.total_frames as f64 / clip.fps),
             ..Checked::default()
         };
         if flaws != Flaws::default() {
@@ -266,6 +287,16 @@ impl Preflight<'_> {
         }
     }
 }
+
+/// Says that a part of a clip of so many seconds ends later than it: it ends with the clip then.
+fn beyond_end(path: &Path, seconds: f64) -> Option<String> {
+    let end = Fragment::split(path).1.span?.end;
+    let is_beyond = end.is_finite() && end > seconds + MOST_BEYOND;
+    is_beyond.then(|| format!("the clip has {seconds:.2} s"))
+}
+
+/// Seconds by which a part may end later than its clip: times are rounded.
+const MOST_BEYOND: f64 = 1.0;
 
 /// Hashes clips, several at a time; those that cannot be read are left out, which the log says.
 pub(crate) fn record(clips: &[AskedClip]) -> Manifest {

@@ -2,6 +2,7 @@
 
 use super::PromptError;
 use crate::util::file::FileError;
+use crate::util::json;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -202,7 +203,7 @@ pub(super) fn read_json(path: &Path) -> Result<Option<Value>, PromptError> {
         reason,
     };
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes)
+        Ok(bytes) => json::read(&bytes)
             .map(Some)
             .map_err(|error| failed(format!("not valid JSON: {error}"))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

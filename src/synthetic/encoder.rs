@@ -34,7 +34,13 @@ pub enum EncodeError {
 }
 
 /// Encoders in order of preference. Hardware encoders are left out: their output differs.
-const ENCODERS: [&str; 5] = ["libx264", "libopenh264", "h264_videotoolbox", "h264_mf", "mpeg4"];
+const ENCODERS: [&str; 5] = [
+    "libx264",
+    "libopenh264",
+    "h264_videotoolbox",
+    "h264_mf",
+    "mpeg4",
+];
 
 /// Size and speed of a clip.
 #[derive(Debug, Clone, Copy)]
@@ -256,7 +262,10 @@ mod tests {
         for path in [&first, &second] {
             encode(path, &pictures(), FORMAT, "mpeg4").unwrap();
         }
-        assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
+        assert_eq!(
+            std::fs::read(&first).unwrap(),
+            std::fs::read(&second).unwrap()
+        );
         let decoded = luma(&first);
         assert_eq!(decoded.len(), 6);
         for (picture, read) in pictures().iter().zip(&decoded) {

@@ -10,6 +10,7 @@ use crate::model::weights::NamedTensors;
 use crate::util::atomic;
 use crate::util::file;
 use crate::util::file::FileError;
+use crate::util::json;
 use anyhow::Context;
 use anyhow::Result;
 use candle_core::DType;
@@ -214,10 +215,10 @@ pub(crate) fn read_state(checkpoint: &Path) -> Result<(TrainerState, Config)> {
         reason,
     };
     let file = folder.join("state.json");
-    let text = std::fs::read_to_string(&file)
-        .map_err(|error| not_one(format!("{}: {error}", file.display())))?;
-    let state = serde_json::from_str(&text)
-        .map_err(|error| not_one(format!("{}: {error}", file.display())))?;
+    let text =
+        std::fs::read(&file).map_err(|error| not_one(format!("{}: {error}", file.display())))?;
+    let state =
+        json::read(&text).map_err(|error| not_one(format!("{}: {error}", file.display())))?;
     let config = Config::read_resolved(&folder.join("config.toml"))
         .map_err(|error| not_one(error.to_string()))?;
     Ok((state, config))

@@ -17,6 +17,7 @@ use crate::data::Question;
 use crate::data::too_few;
 use crate::model::hub;
 use crate::prompt::Processor;
+use crate::util::words::counted;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
@@ -79,10 +80,10 @@ pub(crate) fn dry_run(
     };
     writeln!(
         text,
-        "{stops}{} steps of {} from {} questions ({} left out), output in {}.",
-        train.steps,
+        "{stops}{} of {} from {} ({} left out), output in {}.",
+        counted(train.steps, "step"),
         config.train.questions_per_step,
-        dataset.len(),
+        counted(dataset.len(), "question"),
         dataset.num_skipped(),
         config.output_dir.display()
     )?;

@@ -3,8 +3,10 @@
 use crate::policy::generate::Completion;
 use crate::policy::generate::Finish;
 use crate::prompt::Processor;
-use anyhow::Context;
+use crate::util::file;
+use crate::util::json;
 use anyhow::Result;
+use anyhow::anyhow;
 use anyhow::bail;
 use serde::Deserialize;
 use serde::Serialize;
@@ -33,18 +35,18 @@ pub(crate) struct ReplayedText {
 /// # Errors
 /// A line that is not as described is named; so is one with fewer than two completions.
 pub(crate) fn read(path: &Path) -> Result<Vec<Replayed>> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the replay file {}", path.display()))?;
+    let text = file::read_to_string(path)?;
     let mut lines = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         if line.trim().is_empty() {
             continue;
         }
         let place = || format!("{}:{number}", path.display());
-        let replayed: Replayed = serde_json::from_str(line).with_context(|| {
-            format!(
-                "{}: expected {{question_id, completions:[{{text, finish}}]}}",
-                place()
+        let replayed: Replayed = json::read(line.as_bytes()).map_err(|error| {
+            anyhow!(
+                "{}: expected {{question_id, completions:[{{text, finish}}]}}: {}",
+                place(),
+                error.problem
             )
         })?;
         if replayed.completions.len() < 2 {

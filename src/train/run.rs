@@ -35,6 +35,7 @@ use crate::model::device::memory::peak_bytes;
 use crate::util::console::Progress;
 use crate::util::json_lines::JsonLines;
 use crate::util::signals::StopRequest;
+use crate::util::words::counted;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
@@ -102,7 +103,7 @@ fn run_rank(
     dist.connect(&device)?;
     let dist = &*dist;
     let step = state.step;
-    let trainer = Trainer::load(config, &device, checkpoint.as_deref(), state, dist)?;
+    let trainer = Trainer::load(config, verb, &device, checkpoint.as_deref(), state, dist)?;
     let task = if verb == Verb::TrainSft {
         Task::Supervised
     } else {
@@ -155,10 +156,10 @@ fn say_what_is_trained(
         skipped => format!(" ({skipped} left out)"),
     };
     tracing::info!(
-        "steps {} to {last}, each of {} of {} questions{left_out}; output in {}",
+        "steps {} to {last}, each of {} of {}{left_out}; output in {}",
         trainer.steps_done() + 1,
         config.train.questions_per_step,
-        dataset.len(),
+        counted(dataset.len(), "question"),
         config.output_dir.display()
     );
     Ok(())
@@ -283,7 +284,7 @@ impl Run<'_> {
         {
             tracing::info!("done: {step} of {all} steps (train.stop_after)");
         } else {
-            tracing::info!("done: {step} steps");
+            tracing::info!("done: {}", counted(step, "step"));
         }
         Ok(Ending::Finished)
     }

@@ -148,6 +148,8 @@ fn environment(verb: Verb, device: &Device, ranks: usize) -> serde_json::Value {
         "commit": option_env!("VIDEOTHINKER_COMMIT"),
         "candle": "0.11.1",
         "command": verb.as_str(),
+        // What relative paths of the config start from.
+        "directory": std::env::current_dir().ok(),
         "device": match device.location() {
             DeviceLocation::Cpu => "cpu".to_owned(),
             DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),

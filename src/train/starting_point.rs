@@ -22,6 +22,7 @@ use crate::dist::DistError;
 use crate::dist::ProcessGroup;
 use crate::util::file;
 use crate::util::hash::Fnv;
+use crate::util::words::counted;
 use anyhow::Context;
 use anyhow::Result;
 use serde::Deserialize;
@@ -153,10 +154,10 @@ pub(crate) fn warn_of_impossible_answers(questions: &[Question]) {
     if let Some(first) = impossible.first() {
         let concerned = impossible.iter().map(|finding| finding.question.as_str());
         tracing::warn!(
-            "{} of {} questions are not right by themselves, and an answer to them may earn nothing (`data check` lists them, `data import` repairs spellings); the \
-             first: question {}: {}",
+            "not right by themselves, so that an answer to them may earn nothing (`data check` lists them, `data import` repairs \
+             spellings): {} of {}; the first: question {}: {}",
             concerned.collect::<BTreeSet<_>>().len(),
-            questions.len(),
+            counted(questions.len(), "question"),
             first.question,
             first.reason
         );

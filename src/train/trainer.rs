@@ -22,6 +22,7 @@ use crate::config::BadVideoPolicy;
 use crate::config::Config;
 use crate::config::KlConfig;
 use crate::config::SamplingConfig;
+use crate::config::Verb;
 use crate::config::Wording;
 use crate::data::Question;
 use crate::dist::DistError;
@@ -74,6 +75,7 @@ struct Counts {
 /// What a step works with.
 pub(crate) struct Trainer<'a> {
     config: &'a Config,
+    verb: Verb,
     dist: &'a ProcessGroup,
     policy: Policy,
     processor: Processor,
@@ -92,6 +94,7 @@ impl<'a> Trainer<'a> {
     /// A model that cannot be loaded, or that other ranks have otherwise; a state that does not fit it.
     pub(crate) fn load(
         config: &'a Config,
+        verb: Verb,
         device: &Device,
         checkpoint: Option<&Path>,
         state: TrainerState,
@@ -122,6 +125,7 @@ impl<'a> Trainer<'a> {
         }
         let trainer = Self {
             config,
+            verb,
             dist,
             policy,
             processor,
@@ -454,7 +458,7 @@ impl<'a> Trainer<'a> {
     pub(crate) fn save(&self, folder: &Path) -> Result<()> {
         let tensors = self.policy.tensors();
         export::save_folder(&tensors, &self.source, folder, export::SHARD_BYTES)?;
-        export::write_training(folder, self.config, self.state.step)?;
+        export::write_training(folder, self.config, self.verb, self.state.step)?;
         checkpoint::write_state(folder, &self.state, self.config)?;
         checkpoint::write_optimizer(folder, self.optimizer.state()?)
     }

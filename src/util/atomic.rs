@@ -4,6 +4,7 @@
 //! is synced, so that the name is on the disk too.
 
 use crate::util::file::FileError;
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -14,10 +15,14 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Names of what is being written start like this, and of what is being removed like [`REMOVING`].
 const WRITING: &str = ".writing-";
 const REMOVING: &str = ".removing-";
+
+/// What was written to so lately is no leftover, even if nobody holds it: it may be about to be locked.
+const LATELY: Duration = Duration::from_secs(1);
 
 /// Bytes that are written at a time.
 const BUFFER: usize = 1 << 20;
@@ -41,6 +46,8 @@ impl AtomicFile {
         let target = replaceable(path).map_err(failed)?;
         let (temporary, file) =
             unused_name(&target, WRITING, |name| File::create_new(name)).map_err(failed)?;
+        // As long as it is open; where there are no locks, nothing is taken for a leftover.
+        let _ = file.try_lock();
         Ok(Self {
             path: target,
             temporary: Some(temporary),
@@ -114,6 +121,7 @@ pub(crate) fn write_folder<E: From<FileError>>(
 ) -> Result<(), E> {
     let (temporary, ()) = unused_name(path, WRITING, |name| std::fs::create_dir(name))
         .map_err(|error| FileError::writing(path, error))?;
+    let _held = hold(&temporary);
     let written = fill(&temporary).and_then(|()| {
         sync_tree(&temporary)?;
         Ok(take_folder_name(&temporary, path)?)
@@ -132,6 +140,7 @@ fn take_folder_name(temporary: &Path, path: &Path) -> Result<(), FileError> {
     } else {
         None
     };
+    let _held = old.as_deref().map(hold);
     let renamed = std::fs::rename(temporary, path).map_err(failed);
     match (&old, &renamed) {
         (Some(old), Err(_)) => std::fs::rename(old, path).map_err(failed)?,
@@ -146,6 +155,7 @@ fn take_folder_name(temporary: &Path, path: &Path) -> Result<(), FileError> {
 pub(crate) fn remove_folder(path: &Path) -> Result<(), FileError> {
     let (doomed, ()) = unused_name(path, REMOVING, |name| std::fs::rename(path, name))
         .map_err(|error| FileError::new("remove", path, error))?;
+    let _held = hold(&doomed);
     remove_all(&doomed, path)
 }
 
@@ -187,6 +197,54 @@ pub(crate) fn remove_unfinished(folder: &Path) -> Result<(), FileError> {
         removed.map_err(|error| FileError::new("remove", &path, error))?;
     }
     Ok(())
+}
+
+/// Removes from `folder` what writes and removals have left there whose process was killed. Others may be writing there: they
+/// hold what they write.
+pub(crate) fn remove_abandoned(folder: &Path) {
+    // No folder, no leftovers; one that cannot be read is named by those who need it.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !is_temporary(&entry.file_name()) || path.is_symlink() || !is_abandoned(&path) {
+            continue;
+        }
+        tracing::info!("removing the unfinished {}", path.display());
+        discard(&path, |path| {
+            if path.is_dir() {
+                std::fs::remove_dir_all(path)
+            } else {
+                std::fs::remove_file(path)
+            }
+        });
+    }
+}
+
+/// Whether [`unused_name`] makes such names.
+fn is_temporary(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else {
+        return false;
+    };
+    let mut parts = name.rsplitn(3, '-');
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    parts.next().is_some_and(is_number)
+        && parts.next().is_some_and(is_number)
+        && (name.starts_with(WRITING) || name.starts_with(REMOVING))
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else {
+        return false;
+    };
+    let changed = file.metadata().and_then(|metadata| metadata.modified());
+    let is_old = changed.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LATELY));
+    is_old && file.try_lock().is_ok()
+}
+
+/// Says to others that the folder `path` is no leftover, for as long as the value lasts.
+fn hold(path: &Path) -> Option<File> {
+    let folder = File::open(path).ok()?;
+    folder.try_lock().ok()?;
+    Some(folder)
 }
 
 /// The file that a file written as `path` takes the place of.
@@ -257,7 +315,7 @@ fn discard(temporary: &Path, remove: impl Fn(&Path) -> io::Result<()>) {
 }
 
 /// The folder that a path's last name is in.
-fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -416,6 +474,29 @@ mod tests {
         write(&folder.path().join("whole"), b"").unwrap();
         remove_unfinished(folder.path()).unwrap();
         assert_eq!(names(folder.path()), ["whole"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_is_held_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(path(".writing-model-7-0/part")).unwrap();
+        std::fs::create_dir_all(path(".removing-model-7-1")).unwrap();
+        std::fs::write(path(".writing-a.json-7-2"), "half").unwrap();
+        std::fs::write(path(".writing-notes"), "mine").unwrap();
+        std::os::unix::fs::symlink("..", path(".writing-link-7-3")).unwrap();
+        let held = AtomicFile::create(&path("b.json")).unwrap();
+        std::thread::sleep(LATELY + Duration::from_millis(200));
+        let lately = AtomicFile::create(&path("c.json")).unwrap();
+        remove_abandoned(folder.path());
+        remove_abandoned(&path("absent"));
+        let left = names(folder.path());
+        assert_eq!(left.len(), 4, "{left:?}");
+        assert!(left.contains(&".writing-notes".to_owned()), "{left:?}");
+        assert!(left.contains(&".writing-link-7-3".to_owned()), "{left:?}");
+        held.finish().unwrap();
+        lately.finish().unwrap();
     }
 
     #[cfg(target_os = "linux")]

@@ -4,6 +4,7 @@ use crate::util::file::FileError;
 use indicatif::ProgressBar;
 use indicatif::ProgressDrawTarget;
 use indicatif::ProgressStyle;
+use std::borrow::Cow;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io::IsTerminal;
@@ -96,6 +97,24 @@ pub(crate) fn wrapped(text: &str, columns: Option<usize>) -> String {
         }
     }
     out
+}
+
+/// A text without what a terminal takes for orders, such as to move or to hide what was written: servers, files and models say
+/// what they like. Such characters are shown as Rust writes them, `\u{1b}`.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let is_order = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(is_order) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_order(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// A time as people say it: `12 s`, `3 min 20 s`, `1 h 05 min`, `2 d 3 h`.
@@ -387,6 +406,15 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_shown() {
+        assert_eq!(
+            visible("\u{1b}[2Ja\u{9b}1m\r\n\tü"),
+            "\\u{1b}[2Ja\\u{9b}1m\\r\n\tü"
+        );
+        assert!(matches!(visible("plain\n"), Cow::Borrowed(_)));
+    }
 
     #[test]
     fn templates_are_right() {

@@ -1,5 +1,6 @@
 //! Errors that name their file, and reading with them.
 
+use crate::util::json;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::path::PathBuf;
@@ -7,8 +8,9 @@ use std::path::PathBuf;
 /// A file or folder with which the system refused to do something.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot {action} {}: {source}{}",
+    "cannot {action} {}: {}{}",
     path.display(),
+    if self.is_absent() { "there is no such file".to_owned() } else { source.to_string() },
     if is_out_of_space(source) { "; make room, or name another place" } else { "" }
 )]
 pub struct FileError {
@@ -28,6 +30,11 @@ impl FileError {
             path: path.to_owned(),
             source,
         }
+    }
+
+    /// Whether what was to be read is not there.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.action == "read" && self.source.kind() == ErrorKind::NotFound
     }
 
     /// A failed read of `path`.
@@ -62,7 +69,15 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 
 /// A file that is UTF-8 text.
 pub(crate) fn read_to_string(path: &Path) -> Result<String, FileError> {
-    std::fs::read_to_string(path).map_err(|error| FileError::reading(path, error))
+    String::from_utf8(read(path)?).map_err(|error| {
+        let other = json::other_file(error.as_bytes());
+        let what = other
+            .unwrap_or("is no text in UTF-8: another file is meant, or it is to be saved as UTF-8");
+        FileError::reading(
+            path,
+            std::io::Error::new(ErrorKind::InvalidData, format!("it {what}")),
+        )
+    })
 }
 
 /// Creates a folder and those it lies in, where they are not there yet.
@@ -85,6 +100,6 @@ mod tests {
         let full = FileError::writing(path, ErrorKind::StorageFull.into()).to_string();
         assert!(full.starts_with("cannot write folder/file: ") && full.contains("make room"));
         let absent = FileError::reading(path, ErrorKind::NotFound.into()).to_string();
-        assert!(absent.starts_with("cannot read folder/file: ") && !absent.contains("room"));
+        assert_eq!(absent, "cannot read folder/file: there is no such file");
     }
 }

@@ -6,6 +6,8 @@
 use crate::util::atomic;
 use crate::util::file;
 use crate::util::file::FileError;
+use crate::util::json;
+use crate::util::json::Unreadable;
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -138,10 +140,11 @@ pub(crate) fn visit(
         if line.last() != Some(&b'\n') {
             break;
         }
-        take(line.trim_ascii_end()).map_err(|error| LinesError::Line {
+        let line = line.trim_ascii_end();
+        take(line).map_err(|error| LinesError::Line {
             path: path.to_owned(),
             line: number,
-            reason: error.to_string(),
+            reason: Unreadable::new(line, &error).problem,
         })?;
     }
     Ok(())
@@ -174,10 +177,10 @@ fn split(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// What whole lines of the file `path` hold.
 pub(crate) fn parse<T: DeserializeOwned>(path: &Path, lines: &[u8]) -> Result<Vec<T>, LinesError> {
     let parsed = (1..).zip(split(lines)).map(|(number, line)| {
-        serde_json::from_slice(line.trim_ascii_end()).map_err(|error| LinesError::Line {
+        json::read(line.trim_ascii_end()).map_err(|error| LinesError::Line {
             path: path.to_owned(),
             line: number,
-            reason: error.to_string(),
+            reason: error.problem,
         })
     });
     parsed.collect()

@@ -9,11 +9,14 @@ use std::io::Read;
 use std::io::Seek;
 use std::io::Write;
 use std::path::Path;
+use std::path::PathBuf;
 
 /// A lock that this process holds: as long as this value lasts, and no longer than the process, however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+    /// The file's name, where it goes with the lock.
+    passing: Option<PathBuf>,
 }
 
 /// Why a lock could not be had.
@@ -36,33 +39,83 @@ impl Lock {
     /// On a file system without locks it is said in the log that there is none, and that others must not use `what`.
     pub(crate) fn take(path: &Path, holder: &str, what: &str) -> Result<Self, LockError> {
         let failed = |error| FileError::writing(path, error);
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                file.read_to_string(&mut holder)
-                    .map_err(|error| FileError::reading(path, error))?;
-                return Err(LockError::Held {
-                    holder: holder.trim().to_owned(),
-                });
-            }
-            Err(TryLockError::Error(error)) => {
-                // Some network file systems know no locks; that alone is no reason not to work.
-                tracing::warn!(
-                    "cannot lock {}: {error}; make sure that no other process uses {what}",
-                    path.display()
-                );
-            }
-        }
+        let mut file = held(path, what)?;
         say(&mut file, holder).map_err(failed)?;
-        Ok(Self { _file: file })
+        let passing = None;
+        Ok(Self { file, passing })
+    }
+
+    /// As [`Self::take`], of a file that is removed at the end. Where the process is killed it stays, and is no obstacle.
+    pub(crate) fn take_passing(path: &Path, holder: &str, what: &str) -> Result<Self, LockError> {
+        loop {
+            let mut file = held(path, what)?;
+            // The one who had it may have removed the file meanwhile: then this is the lock of nothing.
+            if !is_at(&file, path) {
+                continue;
+            }
+            say(&mut file, holder).map_err(|error| FileError::writing(path, error))?;
+            let passing = Some(path.to_owned());
+            return Ok(Self { file, passing });
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Some(path) = self.passing.take()
+            && is_at(&self.file, &path)
+        {
+            // One that cannot be removed is no obstacle.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The file `path`, locked.
+fn held(path: &Path, what: &str) -> Result<File, LockError> {
+    let failed = |error| FileError::writing(path, error);
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            file.read_to_string(&mut holder)
+                .map_err(|error| FileError::reading(path, error))?;
+            return Err(LockError::Held {
+                holder: holder.trim().to_owned(),
+            });
+        }
+        Err(TryLockError::Error(error)) => {
+            // Some network file systems know no locks; that alone is no reason not to work.
+            tracing::warn!(
+                "cannot lock {}: {error}; make sure that no other process uses {what}",
+                path.display()
+            );
+        }
+    }
+    Ok(file)
+}
+
+/// Whether `file` is what has the name `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let place = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        let (here, there) = (file.metadata().map(place), path.metadata().map(place));
+        matches!((here, there), (Ok(here), Ok(there)) if here == there)
+    }
+    #[cfg(not(unix))]
+    {
+        // An open file cannot be removed.
+        let _ = file;
+        path.exists()
     }
 }
 
@@ -88,5 +141,20 @@ mod tests {
         drop(first);
         Lock::take(&path, "2nd", "it").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "2nd\n");
+    }
+
+    #[test]
+    fn a_passing_lock_leaves_nothing_and_what_a_killed_process_left_is_no_obstacle() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        std::fs::write(&path, "process 1, which was killed\n").unwrap();
+        let first = Lock::take_passing(&path, "the first", "it").unwrap();
+        let held = Lock::take_passing(&path, "the second", "it").unwrap_err();
+        assert_eq!(
+            held.to_string(),
+            "another process holds the lock: the first"
+        );
+        drop(first);
+        assert!(!path.exists());
     }
 }

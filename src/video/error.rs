@@ -1,5 +1,6 @@
 //! What can be wrong with a clip, said so that a person can act on it.
 
+use crate::util::words::counted;
 use std::path::PathBuf;
 
 /// A clip that cannot be used. Every message names the file, what is wrong and what to do.
@@ -74,13 +75,32 @@ pub enum VideoError {
         found: String,
     },
     /// The model takes pairs of frames.
-    #[error("{}: has {total} frame(s), at least {needed} are needed; use a longer clip", path.display())]
+    #[error("{}: has {}, at least {needed} are needed; use a longer clip", path.display(), counted(*total, "frame"))]
     TooFewFrames {
         path: PathBuf,
         /// Frames in the clip.
         total: usize,
         /// The smallest usable number.
         needed: usize,
+    },
+    /// What stands behind the file's name names no part of a clip.
+    #[error("{}: {problem}", path.display())]
+    Part {
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// A part in which no frame lies.
+    #[error(
+        "{}: no frame lies in #t={part}: the clip has {seconds:.2} s; mend the times of this part (in seconds)",
+        path.display()
+    )]
+    NothingThere {
+        path: PathBuf,
+        /// The part as it stands behind the path.
+        part: String,
+        /// The clip's length.
+        seconds: f64,
     },
     /// Frames beyond the decoder's limit.
     #[error(
@@ -156,6 +176,8 @@ impl VideoError {
             | Self::Unreadable { path, .. }
             | Self::NotAVideo { path, .. }
             | Self::NoVideoTrack { path, .. }
+            | Self::Part { path, .. }
+            | Self::NothingThere { path, .. }
             | Self::TooFewFrames { path, .. }
             | Self::TooLarge { path, .. }
             | Self::TooLong { path, .. }

@@ -164,6 +164,10 @@ fn open(
     config: &VideoConfig,
     stop: &Arc<AtomicBool>,
 ) -> Result<(Box<dyn Source>, Clip), VideoError> {
+    if let Some(problem) = Fragment::problem(path) {
+        let path = path.to_owned();
+        return Err(VideoError::Part { path, problem });
+    }
     let (path, Fragment { span, fps }) = Fragment::split(path);
     let source: Box<dyn Source> = if path.is_dir() {
         Box::new(ImageFolder::open(&path, fps, stop)?)
@@ -235,7 +239,17 @@ impl Clip {
                 span.nearest_frames(total_frames, fps, usize::from(path.is_dir()))
             }
         });
-        let (first, last) = part.unwrap_or((1, 0));
+        let (first, last) = match (part, span) {
+            (Some(part), _) => part,
+            (None, Some(span)) if total_frames > 0 => {
+                return Err(VideoError::NothingThere {
+                    path: path.to_owned(),
+                    part: span.to_string(),
+                    seconds: total_frames as f64 / fps,
+                });
+            }
+            (None, _) => (1, 0),
+        };
         let usable = (last + 1).saturating_sub(first).min(total_frames);
         let count =
             plan::frame_count(usable, fps, config).ok_or_else(|| VideoError::TooFewFrames {

@@ -124,6 +124,12 @@ struct State {
     mishaps: VecDeque<Mishap>,
     /// Files that were asked for: path, first byte, whether a token came with it.
     asked: Vec<(String, usize, bool)>,
+    /// The server that archives are redirected to.
+    elsewhere: Option<String>,
+    /// Lists lead to themselves.
+    endless: bool,
+    /// Nothing is said of lists for as long as the test lasts.
+    silent: bool,
 }
 
 struct Server {
@@ -232,7 +238,23 @@ fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         }
         *list = Value::from(entries).to_string().into_bytes();
     }
+    let (elsewhere, endless, silent) = {
+        let state = state.lock().unwrap();
+        (state.elsewhere.clone(), state.endless, state.silent)
+    };
+    if endless && !link.is_empty() {
+        link = format!("Link: <{path}?recursive=true>; rel=\"next\"\r\n");
+    }
+    if silent && path.starts_with("/api/") {
+        std::thread::sleep(Duration::from_mins(10));
+    }
     let mut stream = lines.into_inner();
+    if let Some(elsewhere) = elsewhere.filter(|_| path.ends_with(".zip")) {
+        return write!(
+            stream,
+            "HTTP/1.1 302 Found\r\nLocation: {elsewhere}{path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    }
     let status = match (&content, mishap) {
         (None, _) => 404,
         (_, Mishap::Status(status)) => status,
@@ -855,6 +877,20 @@ fn what_is_not_as_published_is_not_kept() {
     let output = server.run(folder.path(), &["mmvu"]);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     clips_are_whole(folder.path());
+    // The same of one that has the size of what is published.
+    std::fs::remove_dir_all(folder.path().join("data/mmvu/.download")).unwrap();
+    let mine = vec![1; 900_000];
+    std::fs::write(&clip, &mine).unwrap();
+    let output = server.run(folder.path(), &["mmvu"]);
+    assert!(
+        errors(&output).contains("0.mp4: there is a file with another SHA-256 than is published"),
+        "{}",
+        errors(&output)
+    );
+    assert!(std::fs::read(&clip).unwrap() == mine);
+    std::fs::remove_file(&clip).unwrap();
+    let output = server.run(folder.path(), &["mmvu"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     // What is damaged later is found, and fetched again once it is removed.
     let verify = || server.run(folder.path(), &["mmvu", "--verify"]);
     assert_eq!(verify().status.code(), Some(0));
@@ -948,6 +984,7 @@ fn only_the_hub_is_shown_the_token() {
     files.insert("/tempcompass/meta_info.json".into(), b"{}".to_vec());
     let hub = Server::start(files.clone());
     let elsewhere = Server::start(files);
+    hub.state.lock().unwrap().elsewhere = Some(elsewhere.address.clone());
     let folder = tempfile::tempdir().unwrap();
     let output = hub
         .command(folder.path(), &["tempcompass"])
@@ -962,7 +999,7 @@ fn only_the_hub_is_shown_the_token() {
     assert!(hub.asked().iter().all(|(_, _, token)| *token));
     let asked = elsewhere.asked();
     assert!(
-        asked.len() == 5 && asked.iter().all(|(_, _, token)| !token),
+        asked.len() == 6 && asked.iter().all(|(_, _, token)| !token),
         "{asked:?}"
     );
     for path in walk(folder.path()) {
@@ -1113,4 +1150,82 @@ fn unpacking_goes_on_where_it_ended() {
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     assert!(first.is_file());
     assert!(server.asked().iter().any(|(asked, _, _)| asked == path));
+}
+
+#[test]
+fn a_folder_is_of_one_dataset() {
+    let server = Server::start(hub("yale-nlp/MMVU", mmvu_files()));
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| server.run(folder.path(), arguments);
+    assert_eq!(run(&["mmvu", "--out", "x"]).status.code(), Some(0));
+    for more in [&[][..], &["--dry-run"], &["--verify"]] {
+        let output = run(&[&["clevrer", "--out", "x"], more].concat());
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        assert!(
+            errors(&output).contains("the folder is that of mmvu: name another one for clevrer"),
+            "{}",
+            errors(&output)
+        );
+    }
+    let again = run(&["mmvu", "--out", "x"]);
+    assert_eq!(again.status.code(), Some(0), "{}", errors(&again));
+}
+
+#[test]
+fn an_archive_that_was_there_before_stays() {
+    let files = clevrer_files(&[named("video_0/a.mp4", "clip")]);
+    let content = files["/clevrer/videos/train/video_train.zip"].clone();
+    let server = Server::start(files);
+    let folder = tempfile::tempdir().unwrap();
+    let clevrer = folder.path().join("data/clevrer");
+    std::fs::create_dir_all(&clevrer).unwrap();
+    std::fs::write(clevrer.join("video_train.zip"), &content).unwrap();
+    let output = server.run(folder.path(), &["clevrer"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert!(clevrer.join("videos/video_0/a.mp4").is_file());
+    assert!(std::fs::read(clevrer.join("video_train.zip")).unwrap() == content);
+    assert!(!clevrer.join("video_validation.zip").exists());
+}
+
+#[test]
+fn a_list_without_end_is_not_followed() {
+    let server = Server::start(hub("yale-nlp/MMVU", mmvu_files()));
+    server.state.lock().unwrap().endless = true;
+    let folder = tempfile::tempdir().unwrap();
+    let output = server.run(folder.path(), &["mmvu"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        errors(&output).contains("its list of files does not end"),
+        "{}",
+        errors(&output)
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_does_not_wait_for_a_list() {
+    let server = Server::start(hub("yale-nlp/MMVU", mmvu_files()));
+    server.state.lock().unwrap().silent = true;
+    let folder = tempfile::tempdir().unwrap();
+    let child = server
+        .command(folder.path(), &["mmvu"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Once the record is there, the list is asked for.
+    let record = folder.path().join("data/mmvu/.download/files.jsonl");
+    let started = std::time::Instant::now();
+    while record.metadata().map_or(0, |metadata| metadata.len()) == 0 {
+        assert!(started.elapsed() < Duration::from_mins(1));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let asked = std::time::Instant::now();
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", errors(&output));
+    assert!(asked.elapsed() < Duration::from_secs(10));
 }

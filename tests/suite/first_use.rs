@@ -166,7 +166,7 @@ fn init_says_what_it_lacks() {
     let said = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(said.contains("GB on an NVIDIA RTX A6000"), "{said}");
     assert!(
-        stderr(&output).contains("1 of the clips do not exist"),
+        stderr(&output).contains("missing: 1 clip, such as"),
         "{}",
         stderr(&output)
     );
@@ -174,6 +174,13 @@ fn init_says_what_it_lacks() {
     assert!(
         config.contains("memory = \"compact\"  # 4 bytes a weight"),
         "{config}"
+    );
+    let small = init(folder.path(), &with(&["small.toml", "--card", "8GB"]));
+    assert_code(&small, 1);
+    let said = String::from_utf8(small.stdout).unwrap();
+    assert!(
+        said.contains("of 8.0 GB on a card of 8 GB\nThat is too much") && !said.contains("Next:"),
+        "{said}"
     );
     let unknown = with(&["own.toml", "--card", "h100", "--model", "owner/other"]);
     let output = init(folder.path(), &unknown);

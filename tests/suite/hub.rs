@@ -9,6 +9,8 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
+use std::time::Instant;
 use videothinker::model::hub::HubSettings;
 use videothinker::model::hub::resolve_with;
 
@@ -19,6 +21,8 @@ enum Mishap {
     Nothing,
     /// Sends this many bytes, then breaks the connection.
     Cut(usize),
+    /// Sends this many bytes, then nothing for as long as the test lasts.
+    Hang(usize),
     /// Answers with this status.
     Status(u16),
 }
@@ -29,6 +33,12 @@ struct State {
     mishaps: VecDeque<Mishap>,
     /// What was asked: path and first byte.
     asked: Vec<(String, usize)>,
+    /// Whether any request came with a token.
+    saw_token: bool,
+    /// Where the weights are: on another server.
+    elsewhere: Option<String>,
+    /// What the weights are said to be.
+    sha256: Option<String>,
 }
 
 /// A hub with one public name (`owner/open`), one that needs the token `secret` (`owner/model`), and one that even the
@@ -57,13 +67,14 @@ impl Hub {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State {
             mishaps: mishaps.iter().copied().collect(),
-            asked: Vec::new(),
+            ..State::default()
         }));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let shared = Arc::clone(&shared);
                 // A client may go away at any time.
-                let _ = answer(stream, &shared);
+                std::thread::spawn(move || answer(stream, &shared));
             }
         });
         Self { address, state }
@@ -94,8 +105,7 @@ impl Hub {
 struct Request {
     path: String,
     start: usize,
-    /// hf-hub asks for the first byte to learn a file's size.
-    only_size: bool,
+    is_head: bool,
     token: Option<String>,
 }
 
@@ -109,14 +119,15 @@ fn read_request(reader: &mut impl BufRead) -> std::io::Result<Request> {
             return Ok(request);
         }
         let lower = line.to_lowercase();
-        if let Some(rest) = line.strip_prefix("GET ") {
+        request.is_head |= line.starts_with("HEAD ");
+        let asked = line.strip_prefix("GET ").or(line.strip_prefix("HEAD "));
+        if let Some(rest) = asked {
             rest.split(' ')
                 .next()
                 .unwrap()
                 .clone_into(&mut request.path);
         } else if let Some(range) = lower.strip_prefix("range: bytes=") {
             request.start = range.split('-').next().unwrap().parse().unwrap();
-            request.only_size = range == "0-0";
         } else if lower.starts_with("authorization: bearer ") {
             request.token = Some(line["authorization: bearer ".len()..].to_owned());
         }
@@ -142,15 +153,34 @@ fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let Some((_, content)) = files.iter().find(|(name, _)| path.ends_with(name)) else {
         return list(&mut stream, &path);
     };
+    let is_weights = path.ends_with("/model.safetensors");
+    let (sha256, elsewhere) = {
+        let mut state = state.lock().unwrap();
+        state.saw_token |= request.token.is_some();
+        (state.sha256.clone(), state.elsewhere.clone())
+    };
+    let etag = path.replace(['/', '.'], "-");
+    let etag = sha256.filter(|_| is_weights).unwrap_or(etag);
+    if let Some(elsewhere) = elsewhere.filter(|_| is_weights) {
+        return write!(
+            stream,
+            "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: {elsewhere}{path}\r\nX-Linked-ETag: \"{etag}\"\r\n\
+             X-Linked-Size: {}\r\nConnection: close\r\n\r\n",
+            content.len()
+        );
+    }
     let mut length = content.len();
-    if request.only_size {
-        length = 1;
-    } else {
+    let mut is_silent = false;
+    if !request.is_head {
         let mut state = state.lock().unwrap();
         state.asked.push((path.clone(), request.start));
         match state.mishaps.pop_front() {
             Some(Mishap::Status(status)) => return refuse(&mut stream, status),
             Some(Mishap::Cut(bytes)) => length = request.start + bytes,
+            Some(Mishap::Hang(bytes)) => {
+                length = request.start + bytes;
+                is_silent = true;
+            }
             Some(Mishap::Nothing) | None => {}
         }
     }
@@ -158,17 +188,23 @@ fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         return refuse(&mut stream, 416);
     }
     let part = &content[request.start..];
-    let promised = if request.only_size { 1 } else { part.len() };
     write!(
         stream,
-        "HTTP/1.1 206 Partial Content\r\nContent-Length: {promised}\r\nContent-Range: bytes {}-{}/{}\r\n\
-         ETag: \"{}\"\r\nX-Repo-Commit: abc\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {}-{}/{}\r\n\
+         ETag: \"{etag}\"\r\nX-Repo-Commit: abc\r\nConnection: close\r\n\r\n",
+        part.len(),
         request.start,
         content.len() - 1,
         content.len(),
-        path.replace(['/', '.'], "-"),
     )?;
-    stream.write_all(&content[request.start..length.min(content.len())])
+    if request.is_head {
+        return Ok(());
+    }
+    stream.write_all(&content[request.start..length.min(content.len())])?;
+    if is_silent {
+        std::thread::sleep(Duration::from_mins(10));
+    }
+    Ok(())
 }
 
 fn refuse(stream: &mut TcpStream, status: u16) -> std::io::Result<()> {
@@ -243,9 +279,9 @@ fn a_broken_connection_is_taken_up_where_it_broke() {
 
 #[test]
 fn a_later_process_continues_a_download_that_failed() {
-    // After the configuration: as often as a file is taken up again, and once more.
-    let mut mishaps = vec![Mishap::Nothing];
-    mishaps.extend([Mishap::Cut(400_000); 5]);
+    // After the configuration: a part, and then nothing, as often as nothing is tried again.
+    let mut mishaps = vec![Mishap::Nothing, Mishap::Cut(1_400_000)];
+    mishaps.extend([Mishap::Cut(0); 4]);
     // The later process' first attempt gets nothing either.
     mishaps.push(Mishap::Cut(0));
     let (hub, cache) = (Hub::start(&mishaps), tempfile::tempdir().unwrap());
@@ -339,9 +375,116 @@ fn the_environment_says_how_the_hub_is_reached() {
     assert!(hub.weight_requests().is_empty());
     let refused = evaluate(&[]);
     assert!(refused.contains("set HF_TOKEN"), "{refused}");
+    let broken = evaluate(&[("HF_TOKEN", "sec ret")]);
+    assert!(broken.contains("set HF_TOKEN to a valid one"), "{broken}");
     // The weights of this hub are no weights, but they come.
-    let token = [("HF_TOKEN", "secret")];
+    let token = [("HF_TOKEN", " \"secret\"\n")];
     let fetched = evaluate(&token);
     assert!(!fetched.contains("HF_TOKEN"), "{fetched}");
     assert_eq!(hub.weight_requests(), [0]);
+}
+
+fn sha256(content: &[u8]) -> String {
+    use sha2::Digest;
+    format!("{:x}", sha2::Sha256::digest(content))
+}
+
+/// A hub whose weights are on another server, which is the second.
+fn with_storage(sha256: String) -> (Hub, Hub) {
+    let (hub, storage) = (Hub::start(&[]), Hub::start(&[]));
+    let mut state = hub.state.lock().unwrap();
+    state.elsewhere = Some(storage.address.clone());
+    state.sha256 = Some(sha256);
+    drop(state);
+    (hub, storage)
+}
+
+#[test]
+fn the_server_that_holds_the_weights_is_not_shown_the_token() {
+    let weights = &files()[1].1;
+    let (hub, storage) = with_storage(sha256(weights));
+    let cache = tempfile::tempdir().unwrap();
+    let settings = hub.settings(cache.path(), Some("secret"));
+    let folder = resolve_with("owner/open", &settings).unwrap();
+    assert!(hub.state.lock().unwrap().saw_token);
+    assert_eq!(storage.weight_requests(), [0]);
+    assert!(!storage.state.lock().unwrap().saw_token);
+    // As huggingface_hub lays it out.
+    let model = cache.path().join("models--owner--open");
+    assert_eq!(std::fs::read(model.join("refs/main")).unwrap(), b"abc");
+    assert_eq!(folder, model.join("snapshots/abc"));
+    let blob = model.join("blobs").join(sha256(weights));
+    assert!(&std::fs::read(&blob).unwrap() == weights);
+    #[cfg(unix)]
+    assert_eq!(
+        std::fs::read_link(folder.join("model.safetensors")).unwrap(),
+        Path::new("../../blobs").join(sha256(weights))
+    );
+    // A name that the hub forgets is filled from what is there.
+    std::fs::remove_file(folder.join("model.safetensors")).unwrap();
+    resolve_with("owner/open", &settings).unwrap();
+    assert!(folder.join("model.safetensors").is_file());
+    assert_eq!(storage.weight_requests(), [0], "not fetched again");
+}
+
+#[test]
+fn weights_that_are_not_as_published_are_not_used() {
+    let (hub, _storage) = with_storage(sha256(b"other weights"));
+    let cache = tempfile::tempdir().unwrap();
+    let settings = hub.settings(cache.path(), None);
+    let error = resolve_with("owner/open", &settings)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("model.safetensors: the download has another SHA-256"),
+        "{error}"
+    );
+    let blobs = cache.path().join("models--owner--open/blobs");
+    // The configuration alone.
+    assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_does_not_wait_for_a_silent_server() {
+    let hub = Hub::start(&[Mishap::Nothing, Mishap::Hang(1_000_000)]);
+    let cache = tempfile::tempdir().unwrap();
+    let child = crate::program()
+        .env("HF_HUB_CACHE", cache.path())
+        .env("HF_ENDPOINT", &hub.address)
+        .env("HF_HOME", cache.path())
+        .env_remove("HF_TOKEN")
+        .env_remove("HF_HUB_OFFLINE")
+        .args(["ask", "--model", "owner/open", "--question", "What?"])
+        .args(["--video", "tests/golden/video/clips/h264.mp4"])
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let blobs = cache.path().join("models--owner--open/blobs");
+    let bytes = || {
+        let entries = std::fs::read_dir(&blobs).into_iter().flatten().flatten();
+        let bytes = entries.map(|entry| entry.metadata().map_or(0, |metadata| metadata.len()));
+        bytes.max().unwrap_or(0)
+    };
+    let started = Instant::now();
+    while bytes() < 900_000 {
+        assert!(started.elapsed() < Duration::from_mins(1), "{}", bytes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let asked = Instant::now();
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(asked.elapsed() < Duration::from_secs(10), "{text}");
+    assert!(text.contains("goes on with the download"), "{text}");
+    let folder = resolve_with("owner/open", &hub.settings(cache.path(), None)).unwrap();
+    assert!(std::fs::read(folder.join("model.safetensors")).unwrap() == files()[1].1);
+    let starts = hub.weight_requests();
+    assert!(starts.len() == 2 && starts[1] > 800_000, "{starts:?}");
 }

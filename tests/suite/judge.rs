@@ -541,7 +541,7 @@ fn what_the_benchmarks_own_rule_leaves_open_is_judged() {
         &["eval", "rescore", "out", "--extraction", "official"],
     );
     for part in [
-        "2 answers wait for a judge",
+        "2 answers to be judged",
         "40.0 if all that wait were wrong, 80.0 if all were right",
         "by the benchmark's rule 40.0 %",
     ] {

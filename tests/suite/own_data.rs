@@ -251,7 +251,7 @@ fn questions_are_read_under_usual_names_and_others_are_sent_to_the_converter() {
     let (code, stdout, stderr) = run(path, &check);
     assert_eq!(code, 0, "{stdout}{stderr}");
     assert!(
-        stderr.contains("1 questions have no `solution`; it is taken from `answer`"),
+        stderr.contains("1 question without a `solution`; it is taken from `answer`"),
         "{stderr}"
     );
     for (record, part) in [
@@ -338,6 +338,22 @@ fn what_cannot_be_answered_is_found_before_it_is_trained_on() {
     ] {
         assert!(stdout.contains(part), "{stdout} lacks {part:?}");
     }
+    let drawn = [
+        &check[..],
+        &[
+            "--set",
+            "data.assume_kind=inferential",
+            "--set",
+            "data.kinds=inferential",
+            "--drawn",
+        ],
+    ]
+    .concat();
+    let (_, stdout, stderr) = run(path, &drawn);
+    assert!(
+        (stdout + &stderr).matches("data label FILE --by").count() <= 1,
+        "{stderr}"
+    );
     let many: Vec<Value> = (0..30)
         .map(|index| json!({"problem": TEXT, "solution": "A", "video": format!("{index}.mp4")}))
         .collect();
@@ -351,6 +367,131 @@ fn what_cannot_be_answered_is_found_before_it_is_trained_on() {
         "{stdout}"
     );
     assert!(stdout.lines().count() < 10, "{stdout}");
+}
+
+#[test]
+fn parts_of_clips_are_checked_against_their_clips() {
+    let folder = workplace();
+    let path = folder.path();
+    std::fs::copy(path.join("my clip.mp4"), path.join("a#fps=2.mp4")).unwrap();
+    let question = |id: &str, video: Value| json!({"id": id, "problem": TEXT, "solution": "A", "video": video});
+    let check = |videos: &[(&str, Value)]| {
+        let lines: Vec<Value> = videos
+            .iter()
+            .map(|(id, video)| question(id, video.clone()))
+            .collect();
+        write_lines(&path.join("q.jsonl"), &lines);
+        let check = [
+            "data",
+            "check",
+            "--questions",
+            "q.jsonl",
+            "--set=video.max_frames=8",
+        ];
+        run(path, &check)
+    };
+    let (code, stdout, stderr) = check(&[
+        ("whole", json!("a#fps=2.mp4")),
+        ("from", json!({"path": "my clip.mp4", "start": 0.5})),
+        ("late", json!("my clip.mp4#t=0,900")),
+    ]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    for part in [
+        "1 part of a clip ends later than the clip does",
+        "the first: my clip.mp4#t=0,900: the clip has ",
+        "nothing is wrong",
+    ] {
+        assert!(stdout.contains(part), "{stdout} lacks {part:?}");
+    }
+    let (code, stdout, _) = check(&[
+        ("beyond", json!("my clip.mp4#t=900,901")),
+        ("turned", json!("my clip.mp4#t=2,1")),
+    ]);
+    assert_eq!(code, 1);
+    for part in [
+        "short       my clip.mp4#t=900,901          1  no frame lies in #t=900,901: the clip has ",
+        "part        my clip.mp4#t=2,1              1  `#t=2,1` ends at 1 s and begins at 2 s",
+    ] {
+        assert!(stdout.contains(part), "{stdout} lacks {part:?}");
+    }
+    let (code, _, stderr) = check(&[("x", json!({"path": "my clip.mp4", "start": 2, "end": 1}))]);
+    assert_eq!(code, 1);
+    assert!(
+        stderr.contains("q.jsonl, line 1: `start`, `end`: ends at 1 s"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn files_that_are_no_questions_say_what_they_are() {
+    let folder = workplace();
+    let path = folder.path();
+    for (name, bytes, said) in [
+        (
+            "a.csv",
+            &b"problem,video\nWhy?,a.mp4\n"[..],
+            "pandas.read_csv",
+        ),
+        ("a.jsonl", b"problem,video\nWhy?,a.mp4\n", "pandas.read_csv"),
+        ("a.json", b"<!DOCTYPE html><html></html>", "a web page"),
+        (
+            "a.jsonl",
+            b"version https://git-lfs.github.com/spec/v1\noid x\n",
+            "git lfs pull",
+        ),
+        ("a.jsonl", b"\x1f\x8b\x08\0\0\0\xff", "gunzip"),
+        ("a.jsonl", b"\xff\xfe{\0", "UTF-16"),
+        ("a.jsonl", b"{'problem': 'Why?'}", "single quotes"),
+        ("a.txt", b"x", "must end in .json, .jsonl or .parquet"),
+    ] {
+        std::fs::write(path.join(name), bytes).unwrap();
+        let import = ["data", "import", name, "--out", "out.jsonl"];
+        let (code, _, stderr) = run(path, &import);
+        assert!(code > 0 && stderr.contains(said), "{name}: {stderr}");
+        assert!(!stderr.contains("data import"), "{stderr}");
+        let (code, _, stderr) = run(path, &["data", "stats", name]);
+        assert!(code > 0 && stderr.contains(name), "{name}: {stderr}");
+        for word in ["expected value", "at line", "stream did not"] {
+            assert!(!stderr.contains(word), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_an_argument_names_and_that_is_not_there_is_a_bad_argument() {
+    let folder = workplace();
+    let path = folder.path();
+    write_lines(
+        &path.join("q.jsonl"),
+        &[json!({"problem": TEXT, "solution": "A", "video": "my clip.mp4"})],
+    );
+    for line in [
+        "data stats no.jsonl",
+        "data split no.jsonl --out .",
+        "data import no.jsonl --out o.jsonl",
+        "data check --questions no.jsonl",
+        "data check --questions=no.jsonl",
+        "data check --questions q.jsonl --verify no.json",
+        "data check --questions q.jsonl --against no.jsonl",
+        "data label no.jsonl --by field --field x --out o.jsonl",
+        "data clevrer --questions no.json --annotations no --out o.json",
+        "data stats --config no.toml",
+        "data stats no.txt",
+        "data import q.jsonl --out o.txt",
+        "inspect video no.mp4",
+        "inspect video no.mp4#t=1,2",
+        "inspect reward no.jsonl",
+        "inspect answers no.jsonl",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (code, _, stderr) = run(path, &words);
+        assert_eq!(code, 2, "{line}: {stderr}");
+        assert!(
+            stderr.contains("no.") || stderr.contains("o.txt"),
+            "{line}: {stderr}"
+        );
+        assert!(!stderr.contains("os error"), "{line}: {stderr}");
+    }
 }
 
 #[test]

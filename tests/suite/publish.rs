@@ -102,6 +102,48 @@ fn an_exported_run_answers_as_its_checkpoint() {
         std::fs::read(model.join("model.safetensors")).unwrap()
             == std::fs::read(checkpoint.join("model.safetensors")).unwrap()
     );
+    // A dry run says the same files and sizes, and writes nothing.
+    let planned = ["--out", "planned", "--merge", "--card", "--dry-run"];
+    let planned = export(folder.path(), &[&[&output[..]], &planned[..]].concat())
+        .output()
+        .unwrap();
+    assert_code(&planned, 0);
+    assert!(!folder.path().join("planned").exists());
+    let planned = String::from_utf8(planned.stdout).unwrap();
+    let (mut total, mut listed) = (0, 0);
+    for line in planned.lines().skip(1) {
+        let (bytes, name) = line.trim().split_once(" bytes  ").unwrap();
+        let bytes: u64 = bytes.parse().unwrap();
+        if name == "in all" {
+            listed = bytes;
+            continue;
+        }
+        total += bytes;
+        // The card and its picture are asked for here alone; config.json is written anew.
+        let is_same = !["README.md", "config.json"].contains(&name) && !name.contains("svg");
+        let written = model.join(name).metadata().ok();
+        if let Some(written) = written.filter(|_| is_same) {
+            // A file of weights begins with their names.
+            let slack = if name == "model.safetensors" {
+                1 << 17
+            } else {
+                0
+            };
+            assert!(
+                written.len().abs_diff(bytes) <= slack,
+                "{line}: {}",
+                written.len()
+            );
+        }
+        assert!(
+            bytes > 0 && (!is_same || model.join(name).exists()),
+            "{line}"
+        );
+    }
+    assert!(total > 0 && listed == total, "{planned}");
+    for name in names(&model) {
+        assert!(planned.contains(&name), "{planned} lacks {name}");
+    }
     // A checkpoint and a model folder may be named, too, and the format changed.
     let bf16 = ["--out", "half", "--dtype", "bf16"];
     let arguments = [&[checkpoint.to_str().unwrap()], &bf16[..]].concat();
@@ -225,6 +267,12 @@ enum Mishap {
     Status(u16),
     /// Reads this many bytes of the content, then breaks the connection.
     Cut(usize),
+    /// Redirects with this status to another address of this server.
+    Moved(u16),
+    /// Redirects to the storage server.
+    ToStorage,
+    /// Says nothing for as long as the test lasts.
+    Silence,
 }
 
 #[derive(Debug, Default)]
@@ -342,10 +390,23 @@ fn answer(
         let bytes = bytes.min(request.body.len());
         return reader.read_exact(&mut request.body[..bytes]);
     }
+    if matches!(mishap, Some((_, Mishap::Silence))) {
+        std::thread::sleep(std::time::Duration::from_mins(10));
+    }
     reader.read_exact(&mut request.body)?;
+    let asked = request.path.clone();
+    if let Some(path) = asked.strip_prefix("/moved") {
+        path.clone_into(&mut request.path);
+    }
+    let moved = |status, before: &str| {
+        let location = format!("Location: {before}{asked}\r\n");
+        (status, location, String::new())
+    };
     let (status, headers, body) = match mishap {
+        Some((_, Mishap::Moved(status))) => moved(status, "/moved"),
+        Some((_, Mishap::ToStorage)) => moved(307, storage),
         Some((_, Mishap::Status(status))) => {
-            let said = json!({"error": format!("no, Bearer {TOKEN}")});
+            let said = json!({"error": format!("\u{1b}[31mno, Bearer {TOKEN}")});
             (status, String::new(), said.to_string())
         }
         _ if storage.is_empty() => stored(&request, length, &mut state.lock().unwrap()),
@@ -448,7 +509,12 @@ fn answer_of_hub(request: &Request, state: &mut State, storage: &str, own: &str)
                     object["size"].as_u64().unwrap(),
                 );
                 if state.objects.contains_key(oid) {
-                    return json!({"oid": oid, "size": size});
+                    // Servers say either.
+                    return if size as usize <= PART {
+                        json!({"oid": oid, "size": size, "actions": {}})
+                    } else {
+                        json!({"oid": oid, "size": size})
+                    };
                 }
                 let upload = if size as usize <= PART {
                     json!({"href": format!("{storage}/whole/{oid}?signature=1")})
@@ -642,23 +708,28 @@ fn a_broken_upload_goes_on_with_what_is_missing() {
     let hub = Hub::start(&[("commit", Mishap::Status(413))]);
     let output = hub.push(
         folder.path(),
-        &[&run, "--out", "model", "--push", "me/model"],
+        &[&run, "--out", "my model", "--push", "me/model"],
     );
     assert_code(&output, 1);
     let text = stderr(&output);
     assert!(
-        text.contains("model is written, and not uploaded") && text.contains("too large"),
+        text.contains("my model is written, and not uploaded") && text.contains("too large"),
         "{text}"
     );
     assert!(
-        text.contains("videothinker export model --push me/model"),
+        text.contains("`videothinker export 'my model' --push me/model`"),
+        "{text}"
+    );
+    // A server's words give a terminal no orders.
+    assert!(
+        !text.contains('\u{1b}') && text.contains("\\u{1b}[31mno"),
         "{text}"
     );
     assert_secret(&output, folder.path());
     hub.asked();
-    let again = hub.push(folder.path(), &["model", "--push", "me/model"]);
+    let again = hub.push(folder.path(), &["my model", "--push", "me/model"]);
     assert_code(&again, 0);
-    assert_published(&hub, &folder.path().join("model"));
+    assert_published(&hub, &folder.path().join("my model"));
     assert!(
         !hub.asked()
             .iter()
@@ -716,4 +787,185 @@ fn refusals_say_what_to_do() {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn redirects_are_followed_with_what_is_sent_and_without_the_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = world().join("untrained");
+    let arguments = [model.to_str().unwrap(), "--push", "me/model"];
+    let hub = Hub::start(&[
+        ("preupload", Mishap::Moved(307)),
+        ("batch", Mishap::Moved(308)),
+        ("PUT /part", Mishap::Moved(307)),
+        ("commit", Mishap::Moved(307)),
+    ]);
+    // As it is pasted.
+    let output = export(folder.path(), &arguments)
+        .env("HF_ENDPOINT", &hub.address)
+        .env("HF_TOKEN", format!(" '{TOKEN}'\n"))
+        .output()
+        .unwrap();
+    assert_code(&output, 0);
+    assert_published(&hub, &model);
+    let asked = hub.asked();
+    let moved = asked.iter().filter(|(place, _)| place.contains(" /moved"));
+    assert_eq!(moved.count(), 4, "{asked:?}");
+
+    let hub = Hub::start(&[("preupload", Mishap::ToStorage)]);
+    let output = hub.push(folder.path(), &arguments);
+    assert_code(&output, 1);
+    let asked = hub.asked();
+    let prepared: Vec<bool> = asked
+        .iter()
+        .filter(|(place, _)| place.contains("preupload"))
+        .map(|(_, has_token)| *has_token)
+        .collect();
+    assert_eq!(prepared, [true, false], "{asked:?}");
+
+    let broken = export(folder.path(), &arguments)
+        .env("HF_TOKEN", "hf secret")
+        .output()
+        .unwrap();
+    assert_code(&broken, 2);
+    assert!(
+        stderr(&broken).contains("characters that no token has"),
+        "{}",
+        stderr(&broken)
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_an_upload_to_a_silent_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = world().join("untrained").display().to_string();
+    let hub = Hub::start(&[("PUT /part", Mishap::Silence)]);
+    let child = export(folder.path(), &[&model, "--push", "me/model"])
+        .env("HF_ENDPOINT", &hub.address)
+        .env("HF_TOKEN", TOKEN)
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let started = std::time::Instant::now();
+    let is_sending = || {
+        let state = hub.state.lock().unwrap();
+        state
+            .asked
+            .iter()
+            .any(|(place, _)| place.starts_with("PUT /part"))
+    };
+    while !is_sending() {
+        assert!(started.elapsed() < std::time::Duration::from_mins(1));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let asked = std::time::Instant::now();
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    let output = child.wait_with_output().unwrap();
+    assert_code(&output, 3);
+    assert!(asked.elapsed() < std::time::Duration::from_secs(10));
+}
+
+#[cfg(unix)]
+#[test]
+fn one_export_at_a_time_writes_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = world().join("untrained").display().to_string();
+    let lock = folder.path().join(".exporting-model");
+    std::fs::write(&lock, "process 12\n").unwrap();
+    let held = std::fs::File::open(&lock).unwrap();
+    held.lock().unwrap();
+    let run = || {
+        export(folder.path(), &[&model, "--out", "model"])
+            .output()
+            .unwrap()
+    };
+    let output = run();
+    assert_code(&output, 1);
+    assert!(
+        stderr(&output).contains("it is being written by process 12: wait for it"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(!folder.path().join("model").exists());
+    // That process is killed; what it wrote is removed, and what is somebody else's stays.
+    drop(held);
+    let left = folder.path().join(".writing-model-12-0");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("model.safetensors"), "half").unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_mins(1);
+    let opened = std::fs::File::open(&left).unwrap();
+    opened.set_modified(long_ago).unwrap();
+    drop(opened);
+    std::fs::write(folder.path().join(".writing-notes"), "mine").unwrap();
+    assert_code(&run(), 0);
+    assert_eq!(names(folder.path()), [".writing-notes", "model"]);
+    for nameless in [".", "model/..", "../."] {
+        let output = export(folder.path(), &[&model, "--out", nameless])
+            .output()
+            .unwrap();
+        assert_code(&output, 2);
+    }
+    let here = tempfile::tempdir().unwrap();
+    let output = export(here.path(), &[&model, "--out", "."])
+        .output()
+        .unwrap();
+    assert_code(&output, 2);
+    assert!(
+        stderr(&output).contains("--out .: name a new folder"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_of_the_machine_does_not_leave_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("base");
+    std::fs::create_dir(&model).unwrap();
+    for name in names(&world().join("untrained")) {
+        std::fs::copy(world().join("untrained").join(&name), model.join(&name)).unwrap();
+    }
+    let path = model.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["_name_or_path"] = "/home/somebody/base".into();
+    config["use_auth_token"] = "hf_of_somebody".into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let hub = Hub::start(&[]);
+    let output = hub.push(folder.path(), &["base", "--push", "me/model"]);
+    assert_code(&output, 2);
+    let text = stderr(&output);
+    assert!(
+        text.contains("_name_or_path, use_auth_token") && text.contains("give --out DIR"),
+        "{text}"
+    );
+    assert!(hub.asked().is_empty());
+    let output = hub.push(
+        folder.path(),
+        &["base", "--out", "model", "--push", "me/model"],
+    );
+    assert_code(&output, 0);
+    for (name, content) in &hub.state.lock().unwrap().committed {
+        let text = String::from_utf8_lossy(content);
+        assert!(!text.contains("somebody"), "{name}");
+    }
+    // A link leads to what is elsewhere.
+    let outside = world().join("world/train_questions.json");
+    let link = folder.path().join("model/notes.json");
+    std::os::unix::fs::symlink(outside, &link).unwrap();
+    hub.asked();
+    let output = hub.push(folder.path(), &["model", "--push", "me/model"]);
+    assert_code(&output, 1);
+    assert!(
+        stderr(&output).contains("notes.json: a link to something outside the folder"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(hub.asked().is_empty());
 }

@@ -82,7 +82,7 @@ fn the_authors_files_train_both_stages_as_they_are() {
     let first = "/CLEVRER/train_video/video_00000-01000/video_0000";
     let said = [
         &format!("{few} of {few} questions have no kind: taken for observational"),
-        &format!("{few} clips named by absolute paths are taken from below video_root: {first}"),
+        &format!("named by absolute paths and taken from below video_root: {few} clips: {first}"),
         "world/videos/video_00000-01000/video_0000",
     ];
     assert_says(&bias.run(), 0, &said);
@@ -98,7 +98,9 @@ fn the_authors_files_train_both_stages_as_they_are() {
     cdpo.set("data.questions", all.to_str().unwrap());
     cdpo.set("data.video_strip", "/CLEVRER/train_video");
     cdpo.set("train.steps", "2");
-    let said = format!("{count} clips are taken from below video_root, their paths cut");
+    let said = format!(
+        "taken from below video_root, their paths cut by data.video_strip: {count} clips: "
+    );
     assert_says(&cdpo.run(), 0, &[&said, first]);
     assert!(cdpo.lines("metrics.jsonl")[1]["kl"].is_number());
 

@@ -10,6 +10,8 @@ use super::progress::size;
 use super::record::FOLDER;
 use super::record::Record;
 use super::unpack::Archive;
+use crate::model::hub::transfer::Watch;
+use crate::model::hub::transfer::bytes_of;
 use crate::model::hub::web::WebError;
 use crate::util::file::FileError;
 use anyhow::Result;
@@ -27,7 +29,7 @@ use std::time::Instant;
 /// Files that are downloaded and unpacked at once.
 pub(super) const WORKERS: usize = 3;
 /// How long a worker that waits for its server is waited for, once a signal has come.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(200);
 
 /// Those who download and unpack.
@@ -139,7 +141,7 @@ impl Crew {
         if planned.state == State::Missing {
             let started = Instant::now();
             let line = self.fetcher.fetch(item)?;
-            let bytes = super::fetch::bytes_of(&self.fetcher.folder.join(&item.path));
+            let bytes = bytes_of(&self.fetcher.folder.join(&item.path));
             let mut record = shared.record.lock().unwrap_or_else(PoisonError::into_inner);
             record.add(line)?;
             drop(record);
@@ -162,7 +164,12 @@ impl Crew {
         let Some((files, bytes)) = archive.unpack(&shared.record, &stopped)? else {
             return Ok(());
         };
-        if !self.keep_archives {
+        let was_found = {
+            let record = shared.record.lock().unwrap_or_else(PoisonError::into_inner);
+            record.was_found(&item.path)
+        };
+        // What somebody else has put there is not ours to remove.
+        if !self.keep_archives && !was_found {
             let path = self.fetcher.folder.join(&item.path);
             std::fs::remove_file(&path).map_err(|error| FileError::new("remove", &path, error))?;
         }

@@ -90,6 +90,7 @@ impl Display {
     /// A file is there, or an archive unpacked.
     pub(super) fn finished(&mut self, words: &str, counts: bool) {
         self.finished += usize::from(counts);
+        let words = console::visible(words);
         let line = format!("{}/{} {words}", self.finished, self.files);
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         // A log that cannot be written is no reason to stop; a full disk is said where files are written.

@@ -1,5 +1,6 @@
 //! What of a dataset has been downloaded: `.download/files.jsonl` in its folder, a line for each file that is whole.
 
+use crate::cli::BadArgument;
 use crate::util::file;
 use crate::util::hash;
 use crate::util::json_lines::JsonLines;
@@ -26,6 +27,9 @@ pub(super) enum Line {
         path: String,
         bytes: u64,
         sha256: String,
+        /// It was there before, by somebody else.
+        #[serde(default)]
+        found: bool,
     },
     /// A file out of an archive.
     Entry {
@@ -40,7 +44,9 @@ pub(super) enum Line {
         entries: usize,
         bytes: u64,
     },
-    /// All that was asked for is there.
+    /// The dataset that the folder is of, by its name on the command line.
+    Dataset { name: String },
+    /// All of that dataset that was asked for is there.
     Complete { annotations_only: bool },
 }
 
@@ -58,6 +64,8 @@ pub(super) struct Known {
     content: Content,
     /// The archive it came out of.
     archive: Option<String>,
+    /// Whether it was there before, by somebody else.
+    found: bool,
 }
 
 /// The record of a dataset's folder, held by one process.
@@ -67,6 +75,8 @@ pub(super) struct Record {
     lines: JsonLines,
     files: BTreeMap<String, Known>,
     unpacked: BTreeMap<String, usize>,
+    /// The dataset that the folder is of, once it is known.
+    dataset: Option<String>,
     /// Whether all of it is there, and whether all but the clips.
     complete: Option<bool>,
     _lock: Lock,
@@ -92,6 +102,7 @@ impl Record {
             lines,
             files: BTreeMap::new(),
             unpacked: BTreeMap::new(),
+            dataset: None,
             complete: None,
             _lock: lock,
         };
@@ -112,11 +123,13 @@ impl Record {
                 path,
                 bytes,
                 sha256,
+                found,
             } => {
                 let known = Known {
                     bytes,
                     content: Content::Sha256(sha256),
                     archive: None,
+                    found,
                 };
                 self.files.insert(path, known);
             }
@@ -130,6 +143,7 @@ impl Record {
                     bytes,
                     content: Content::Crc32(crc32),
                     archive: Some(archive),
+                    found: false,
                 };
                 self.files.insert(path, known);
             }
@@ -138,9 +152,36 @@ impl Record {
             } => {
                 self.unpacked.insert(archive, entries);
             }
+            Line::Dataset { name } => {
+                // What older records call complete may be another dataset.
+                self.complete = None;
+                self.dataset = Some(name);
+            }
             Line::Complete { annotations_only } => {
                 self.complete = Some(annotations_only && self.complete.unwrap_or(true));
             }
+        }
+    }
+
+    /// Makes the folder that of the dataset `name`, unless it is another's.
+    pub(super) fn claim(&mut self, name: &str) -> Result<()> {
+        self.refuse_another(name)?;
+        if self.dataset.as_deref() != Some(name) {
+            let name = name.to_owned();
+            self.add(Line::Dataset { name })?;
+        }
+        Ok(())
+    }
+
+    /// Fails where the folder is that of another dataset than `name`.
+    pub(super) fn refuse_another(&self, name: &str) -> Result<()> {
+        match &self.dataset {
+            Some(other) if other != name && !self.files.is_empty() => Err(BadArgument(format!(
+                "{}: the folder is that of {other}: name another one for {name} with --out",
+                self.folder.display()
+            ))
+            .into()),
+            _ => Ok(()),
         }
     }
 
@@ -164,6 +205,11 @@ impl Record {
             known.bytes == bytes && known.content == Content::Crc32(crc32.to_owned())
         };
         known.is_some_and(is_it) && self.bytes_on_disk(path) == Some(bytes)
+    }
+
+    /// Whether the file `path` was there before it was to be downloaded.
+    pub(super) fn was_found(&self, path: &str) -> bool {
+        self.files.get(path).is_some_and(|known| known.found)
     }
 
     /// Whether every entry of the archive is there as it was left.

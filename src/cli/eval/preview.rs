@@ -13,6 +13,7 @@ use crate::data::draw;
 use crate::data::locate;
 use crate::eval::prompt_format::PromptFormat;
 use crate::prompt::Processor;
+use crate::util::words::number_of;
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
@@ -192,8 +193,15 @@ fn in_words(shown: &Preview) -> String {
         count => format!("{count} kinds of task"),
     };
     let mut text = format!(
-        "{}{published} questions, {kinds}\nprotocol: {}; words: {}; answers are read by: {}\n",
-        shown.questions, shown.protocol, shown.wording, shown.extraction
+        "{}{published} {}, {kinds}\nprotocol: {}; words: {}; answers are read by: {}\n",
+        shown.questions,
+        number_of(
+            shown.questions_published.unwrap_or(shown.questions),
+            "question"
+        ),
+        shown.protocol,
+        shown.wording,
+        shown.extraction
     );
     for remark in &shown.remarks {
         text.push_str(&format!("- {remark}\n"));

@@ -8,6 +8,7 @@ use super::shared::read_askable;
 use super::shared::show;
 use crate::cli::BadArgument;
 use crate::cli::ConfigArgs;
+use crate::cli::setup::shell_path;
 use crate::config::Verb;
 use crate::data::Dataset;
 use crate::data::Question;
@@ -80,9 +81,10 @@ fn evaluate(args: &RunArgs, model: &str) -> Result<()> {
     let out = match &args.out {
         Some(out) => out,
         None if file::exists(&config.output_dir.join("checkpoints"))? => {
-            let run = config.output_dir.display();
             let problem = format!(
-                "output_dir = {run} is a training run: say where the answers go, such as --out {run}/eval"
+                "output_dir = {} is a training run: say where the answers go, such as --out {}",
+                config.output_dir.display(),
+                shell_path(&config.output_dir.join("eval"))
             );
             return Err(BadArgument(problem).into());
         }

@@ -2,6 +2,7 @@
 
 use crate::cli::BadArgument;
 use crate::cli::output;
+use crate::cli::setup::shell_path;
 use crate::config::Config;
 use crate::config::is_hub_id;
 use crate::data::DataError;
@@ -14,6 +15,7 @@ use crate::eval::table::TableStyle;
 use crate::model::hub;
 use crate::train::warn_of_impossible_answers;
 use crate::util::file;
+use crate::util::words::counted;
 use anyhow::Result;
 use clap::Args;
 use std::path::Path;
@@ -118,8 +120,9 @@ pub(super) fn show(print: PrintArgs, scores: &ScoreFile, path: &Path) -> Result<
     } else if unjudged > 0 {
         let folder = path.parent().unwrap_or(path);
         text.push_str(&format!(
-            "{unjudged} answers wait for a judge: videothinker eval judge {} --url URL --model NAME\n",
-            folder.display()
+            "{} to be judged: videothinker eval judge {} --url URL --model NAME\n",
+            counted(unjudged, "answer"),
+            shell_path(folder)
         ));
     }
     output::text(&format!("{text}\nscores: {}\n", path.display()))

@@ -24,6 +24,13 @@ pub(super) fn in_words(wishes: &Wishes, files: &[Written]) -> String {
             wishes.model
         ));
     }
+    if !files.iter().all(Written::may_fit) {
+        text.push_str(
+            "That is too much, although it is the least that these settings can be made to take: name a larger card (--card), or a smaller \
+             model (--model)\n",
+        );
+        return text;
+    }
     text.push_str("\nNext:\n");
     for command in commands(wishes, files) {
         text.push_str(&format!("  videothinker {command}\n"));
@@ -48,11 +55,6 @@ fn memory_in_words(plan: &Plan, wishes: &Wishes) -> String {
         capacity,
         seconds,
     } = fit;
-    let fits = if fit.fits() {
-        ""
-    } else {
-        ". That is too much: take a larger card, or a smaller model"
-    };
     let time = seconds.map_or_else(String::new, |seconds| {
         format!(", {} by its data sheet", duration(seconds))
     });
@@ -62,7 +64,7 @@ fn memory_in_words(plan: &Plan, wishes: &Wishes) -> String {
         String::new()
     };
     format!(
-        "{steps} steps take {} {:.1} of {:.1} GB on {}{host}{time}{fits}",
+        "{steps} steps take {} {:.1} of {:.1} GB on {}{host}{time}",
         if memory.cuda > 0 { "at most" } else { "about" },
         gb(memory.peak),
         gb(*capacity),
@@ -104,7 +106,7 @@ fn commands(wishes: &Wishes, files: &[Written]) -> Vec<String> {
     commands
 }
 
-pub(super) fn shell(path: &Path) -> String {
+pub(in crate::cli) fn shell(path: &Path) -> String {
     quoted(&path.display().to_string())
 }
 

@@ -9,6 +9,7 @@ use crate::cli::output::one_line;
 use crate::config::BiasPlacement;
 use crate::config::OptimizerMemory;
 use crate::config::Verb;
+use crate::util::words::counted;
 use std::path::Path;
 
 /// The text of the config for `verb` that is to stand at `path`.
@@ -82,10 +83,10 @@ fn reason(key: &str, plan: &Plan, wishes: &Wishes, verb: Verb) -> String {
         },
         "data.questions" => questions_in_words(wishes, verb),
         "data.video_root" => match wishes.clips.missing {
-            0 => format!("{} clips, all there", wishes.clips.count),
+            0 => format!("{}, all there", counted(wishes.clips.count, "clip")),
             missing => format!(
-                "{missing} of {} clips are missing below it",
-                wishes.clips.count
+                "{missing} of {} missing below it",
+                counted(wishes.clips.count, "clip")
             ),
         },
         "optimizer.memory" => match config.optimizer.memory {
@@ -93,8 +94,8 @@ fn reason(key: &str, plan: &Plan, wishes: &Wishes, verb: Verb) -> String {
             _ => format!("4 bytes a weight instead of 12, {to_fit}"),
         },
         "train.steps" => format!(
-            "{} questions each; 500 of 2 in the paper",
-            config.train.questions_per_step
+            "{} each; 500 of 2 in the paper",
+            counted(config.train.questions_per_step, "question")
         ),
         "train.questions_per_step" if config.train.questions_per_step == 1 => to_fit,
         "train.questions_per_step" => format!("steadier steps, {of_small}"),
@@ -122,6 +123,6 @@ fn questions_in_words(wishes: &Wishes, verb: Verb) -> String {
             "{} of its {all} are observational",
             wishes.count(Observational)
         ),
-        _ => format!("{all} questions"),
+        _ => counted(all, "question"),
     }
 }

@@ -13,6 +13,7 @@ use crate::data::read_questions;
 use crate::train::estimate::GpuKind;
 use crate::train::estimate::THREE_BILLION;
 use crate::util::machine;
+use crate::util::words::counted;
 use anyhow::Result;
 use clap::ValueEnum;
 use std::collections::BTreeSet;
@@ -129,14 +130,14 @@ fn describe(questions: &[Question], clips: &Clips) -> String {
         kinds.join(", ")
     };
     let mut text = format!(
-        "{} questions ({kinds}) about {} clips",
-        questions.len(),
-        clips.count
+        "{} ({kinds}) about {}",
+        counted(questions.len(), "question"),
+        counted(clips.count, "clip")
     );
     if let Some(example) = &clips.example {
         text.push_str(&format!(
-            "; {} of the clips do not exist, such as {}: --video-root is the folder that their paths are relative to",
-            clips.missing,
+            "; missing: {}, such as {}: --video-root is the folder that their paths are relative to",
+            counted(clips.missing, "clip"),
             example.display()
         ));
     }

@@ -5,9 +5,11 @@ use super::parquet::Bytes;
 use crate::data::DataError;
 use crate::data::read::without_mark;
 use crate::data::shapes::holds_lines;
-use crate::data::shapes::json_problem;
 use crate::util::file;
 use crate::util::file::FileError;
+use crate::util::json;
+use crate::util::json::Distinct;
+use crate::util::json::Unreadable;
 use serde::Deserializer as _;
 use serde::de::MapAccess;
 use serde::de::SeqAccess;
@@ -114,8 +116,16 @@ fn read_file(path: &Path, bytes: Bytes, visit: &mut Visit) -> Result<(), DataErr
         Some("parquet") => parquet::for_each_row(path, bytes, &mut |row| {
             sink.take(None, row.fields, row.blobs)
         }),
-        _ => Err(DataError::Extension {
+        other => Err(DataError::Extension {
             path: path.to_owned(),
+            known: format!(
+                ".json, .jsonl or .parquet{}",
+                match other {
+                    Some("csv" | "tsv") => json::TABLE_AS_LINES,
+                    Some("gz" | "zip" | "zst" | "xz" | "bz2") => ": unpack it",
+                    _ => "",
+                }
+            ),
         }),
     }?;
     sink.failure.map_or(Ok(()), Err)
@@ -188,10 +198,10 @@ fn read_json(path: &Path, text: &str, sink: &mut Sink) -> Result<(), DataError> 
         // A failure of a record stops the reader too, and says more.
         Err(error) if sink.failure.is_none() => Err(DataError::Content {
             path: path.to_owned(),
-            place: format!("line {}, column {}", error.line(), error.column()),
+            place: Unreadable::new(text.as_bytes(), &error).place(),
             problem: format!(
                 "not an array or object of records: {}",
-                json_problem(text, &error)
+                Unreadable::new(text.as_bytes(), &error).problem
             ),
         }),
         _ => Ok(()),
@@ -203,10 +213,10 @@ fn read_lines(path: &Path, text: &str, sink: &mut Sink) -> Result<(), DataError>
         if line.trim().is_empty() {
             continue;
         }
-        let value = serde_json::from_str(line).map_err(|error| DataError::Content {
+        let Distinct(value) = json::read(line.as_bytes()).map_err(|error| DataError::Content {
             path: path.to_owned(),
             place: format!("line {}", index + 1),
-            problem: json_problem(line, &error),
+            problem: json::no_json(text.as_bytes()).map_or(error.problem, str::to_owned),
         })?;
         if !sink.take_value(None, value) {
             break;
@@ -227,7 +237,7 @@ impl<'de> Visitor<'de> for RecordVisitor<'_, '_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut records: A) -> Result<(), A::Error> {
-        while let Some(value) = records.next_element()? {
+        while let Some(Distinct(value)) = records.next_element()? {
             if !self.sink.take_value(None, value) {
                 return Err(serde::de::Error::custom("stopped at a record"));
             }
@@ -236,7 +246,7 @@ impl<'de> Visitor<'de> for RecordVisitor<'_, '_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut records: A) -> Result<(), A::Error> {
-        while let Some((key, value)) = records.next_entry()? {
+        while let Some((key, Distinct(value))) = records.next_entry()? {
             if !self.sink.take_value(Some(key), value) {
                 return Err(serde::de::Error::custom("stopped at a record"));
             }

@@ -14,6 +14,8 @@ use crate::data::JudgeTask;
 use crate::data::Question;
 use crate::data::answer::option::choices_in;
 use crate::data::answer::option::letter_of;
+use crate::util::file;
+use crate::util::json;
 use serde_json::Value;
 use std::path::Path;
 use std::path::PathBuf;
@@ -49,9 +51,8 @@ impl MultiChoice {
                 path.display()
             )
         };
-        let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
-        let text = text.trim_start_matches('\u{feff}');
-        let clips = serde_json::from_str(text).map_err(|error| failed(error.to_string()))?;
+        let text = file::read(&path).map_err(|error| failed(error.to_string()))?;
+        let clips = json::read(&text).map_err(|error| failed(error.to_string()))?;
         Ok(Self { clips, path })
     }
 

@@ -7,6 +7,7 @@ use crate::data::DataError;
 use crate::data::answer::option::letters;
 use crate::util::file;
 use crate::util::file::FileError;
+use crate::util::json;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::io::BufReader;
@@ -178,12 +179,11 @@ pub fn read_annotation(folder: &Path, scene_index: usize) -> Result<Annotation, 
         .join(&name);
     let path = if nested.is_file() { nested } else { flat };
     let text = file::read(&path)?;
-    let annotation: Annotation =
-        serde_json::from_slice(&text).map_err(|error| DataError::Content {
-            path: path.clone(),
-            place: format!("line {}, column {}", error.line(), error.column()),
-            problem: format!("not an official CLEVRER annotation: {error}"),
-        })?;
+    let annotation: Annotation = json::read(&text).map_err(|error| DataError::Content {
+        path: path.clone(),
+        place: error.place(),
+        problem: format!("not an official CLEVRER annotation: {}", error.problem),
+    })?;
     if annotation.scene_index != scene_index {
         return Err(DataError::Content {
             path,

@@ -5,11 +5,13 @@ use serde_json::Value;
 use std::str::FromStr;
 
 /// Fields that can be named.
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 13] = [
     "id",
     "problem",
     "solution",
     "video",
+    "video_start",
+    "video_end",
     "options",
     "response",
     "kind",
@@ -74,7 +76,7 @@ impl Column {
 }
 
 /// The value of a field, also of one inside another: `reward_model.ground_truth`.
-pub(super) fn value_at<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+fn value_at<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     if let Some(value) = fields.get(name) {
         return Some(value);
     }

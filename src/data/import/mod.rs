@@ -8,6 +8,8 @@ use super::benchmark::parquet::Bytes;
 use super::benchmark::records;
 use super::benchmark::records::Record;
 use super::read::QuestionWriter;
+use crate::util::atomic;
+use crate::util::words::counted;
 use columns::Column;
 use record::LeftOut;
 use serde::Serialize;
@@ -18,6 +20,7 @@ use std::path::PathBuf;
 
 mod clips;
 pub(crate) mod columns;
+mod instructions;
 mod question;
 mod record;
 mod turns;
@@ -50,6 +53,8 @@ pub(crate) struct Import<'a> {
     pub(crate) columns: &'a [Column],
     /// The number of the first option, where answers are numbers.
     pub(crate) first_option: Option<usize>,
+    /// Whether what a text says about the form of its answer stays in it.
+    pub(crate) keep_instructions: bool,
     /// Where clips that stand in the files themselves are written.
     pub(crate) video_dir: Option<&'a Path>,
 }
@@ -121,6 +126,9 @@ fn count(
 /// A file cannot be read, holds clips that have no place to go, or nothing is left to write.
 pub(crate) fn import(import: &Import, out: &Path) -> Result<Imported, DataError> {
     let mut writer = QuestionWriter::create(out)?;
+    if let Some(folder) = import.video_dir {
+        atomic::remove_abandoned(folder);
+    }
     let mut summary = Imported::default();
     let mut ids = BTreeSet::new();
     for file in import.files {
@@ -152,9 +160,9 @@ pub(crate) fn import(import: &Import, out: &Path) -> Result<Imported, DataError>
         return Err(DataError::Empty {
             path: import.files[0].clone(),
             problem: format!(
-                "none of {} records became a question: {}. `--columns problem=…,solution=…,video=…` names fields that have \
+                "none of {} became a question: {}. `--columns problem=…,solution=…,video=…` names fields that have \
                  other names",
-                summary.records,
+                counted(summary.records, "record"),
                 reasons.join("; ")
             ),
         });

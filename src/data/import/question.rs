@@ -2,6 +2,7 @@
 
 use super::Import;
 use super::Imported;
+use super::instructions;
 use super::record::LeftOut;
 use super::record::NO_TEXT;
 use super::turns::without_placeholders;
@@ -35,6 +36,24 @@ pub(super) struct Draft {
     pub(super) rest: Map<String, Value>,
 }
 
+/// A problem without what it says about the form of its answer, unless that is to be kept.
+fn asked(import: &Import, problem: String, place: &str, summary: &mut Imported) -> String {
+    let (rest, instructions) = instructions::split(&problem);
+    let Some(first) = instructions.first() else {
+        return problem;
+    };
+    let shown = format!("{first:?}");
+    if import.keep_instructions {
+        let what = "texts that ask for another form of answer than training does";
+        summary.remark(what, place, &shown);
+        return problem;
+    }
+    let what =
+        "taken out, what a text says about the form of its answer (--keep-instructions keeps it)";
+    summary.remark(what, place, &shown);
+    rest
+}
+
 /// Fields of a question that a source may use for something else.
 const OWN_FIELDS: [&str; 9] = [
     "id",
@@ -56,6 +75,7 @@ pub(super) fn question(
     summary: &mut Imported,
 ) -> Result<Question, LeftOut> {
     let problem = without_placeholders(&draft.problem);
+    let problem = asked(import, problem, place, summary);
     if problem.is_empty() {
         return Err(LeftOut::new(NO_TEXT, String::new()));
     }
@@ -87,17 +107,17 @@ pub(super) fn question(
     let choices = question.choices();
     let letters = has_letters(&question, &choices);
     let options = letters.then_some(choices.as_slice());
-    let instruction = problem_instruction(&question.problem);
-    if let Some(instruction) = instruction {
-        let what = "texts that ask for another form of answer than training does: remove what asks";
-        summary.remark(what, place, &format!("{instruction:?}"));
-    }
     let read = |text: &str| answer_of(text, options, import.first_option);
     let (answer, read_by) = match (&draft.given, &draft.said) {
         (Some(given), said) => {
             let answer = read(given)?;
             let other = said.as_deref().and_then(|said| read(said).ok());
-            if let Some((other, _)) = other.filter(|(other, _)| letters && *other != answer.0) {
+            // What is said in words may be a sentence around the answer.
+            let differs = |other: &str| {
+                let (other, answer) = (other.to_lowercase(), answer.0.to_lowercase());
+                other != answer && (letters || !other.contains(answer.trim_end_matches('.')))
+            };
+            if let Some((other, _)) = other.filter(|(other, _)| differs(other)) {
                 return Err(LeftOut::new(
                     "two answers that differ",
                     format!("{} and {other}", answer.0),
@@ -134,25 +154,6 @@ pub(super) fn question(
         ));
     }
     Ok(question)
-}
-
-/// What LLaVA's and other files say about the form of an answer, in the words of their evaluations.
-fn problem_instruction(problem: &str) -> Option<&str> {
-    const BEGINNINGS: [&str; 5] = [
-        "answer with the option",
-        "answer the question using a single word",
-        "please answer directly",
-        "please select the correct answer",
-        "only give the best option",
-    ];
-    let lines = problem.lines().map(str::trim);
-    let mut lines = lines.filter(|line| {
-        let line = line.to_lowercase();
-        BEGINNINGS
-            .iter()
-            .any(|beginning| line.starts_with(beginning))
-    });
-    lines.next()
 }
 
 /// Whether a value is what a question has under this name.

@@ -4,21 +4,22 @@ use super::Import;
 use super::Imported;
 use super::Source;
 use super::clips;
-use super::columns::value_at;
 use super::question::Draft;
 use super::question::question;
 use super::turns::Role;
 use super::turns::pairs;
 use super::turns::turns;
-use super::turns::with_bounds;
+use crate::data::Fragment;
 use crate::data::Question;
 use crate::data::benchmark::records::Record;
+use crate::data::clip_field;
 use crate::data::shapes;
 use crate::data::shapes::CONVERSATIONS;
 use crate::data::shapes::taken;
 use serde_json::Map;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// Why something is no question.
 #[derive(Debug)]
@@ -36,12 +37,10 @@ impl LeftOut {
 }
 
 const IMAGES: &str = "about images";
-const NOT_ONE_CLIP: &str = "not about exactly one clip";
+pub(super) const NOT_ONE_CLIP: &str = "not about exactly one clip, or one part of it";
 pub(super) const NO_TEXT: &str = "no text of a question";
 /// Fields of images.
 const IMAGE_FIELDS: [&str; 2] = ["image", "images"];
-/// Where a record's answer may stand in another field.
-const NESTED_ANSWER: &str = "reward_model.ground_truth";
 
 /// The questions of a record, in order; a pair of turns may be none.
 pub(super) type Found = Result<Vec<Result<Question, LeftOut>>, LeftOut>;
@@ -84,6 +83,13 @@ fn found(
 ) -> Found {
     if fields.get("data_type").and_then(Value::as_str) == Some("image") {
         return Err(LeftOut::new(IMAGES, String::new()));
+    }
+    if let Some(name) = ["start", "end"]
+        .into_iter()
+        .find(|name| fields.get(*name).is_some_and(Value::is_number))
+    {
+        let what = "times beside the clip, kept and not taken for a part of it (--columns video_start=start,video_end=end takes them)";
+        summary.remark(what, place, &format!("{name} = {}", fields[name]));
     }
     let conversation = conversation_of(import.source, &fields)?;
     let shape = conversation.unwrap_or("problem or question");
@@ -174,8 +180,9 @@ fn from_conversation(
     if pairs.is_empty() {
         return Err(LeftOut::new(NO_TEXT, String::new()));
     }
-    shapes::name_solution(&mut fields)
-        .and_then(|_| shapes::name_options(&mut fields))
+    // The answer of a record is that of its last turn.
+    let asked = pairs.last().map_or("", |(problem, _)| problem);
+    shapes::name_options_and_solution(&mut fields, asked)
         .map_err(|problem| LeftOut::new("fields that do not fit", problem))?;
     let mut given = taken_answer(&mut fields);
     let last = pairs.len() - 1;
@@ -184,7 +191,6 @@ fn from_conversation(
         let draft = Draft {
             problem,
             clip: clip.clone(),
-            // The answer of a record is that of its last turn.
             given: given.take_if(|_| index == last),
             said,
             process: None,
@@ -197,34 +203,20 @@ fn from_conversation(
 
 /// The answer that a record gives beside its conversation.
 fn taken_answer(fields: &mut Map<String, Value>) -> Option<String> {
-    let answer = taken(fields, "solution").or_else(|| {
-        let nested = value_at(fields, NESTED_ANSWER).cloned();
-        if nested.is_some() {
-            fields.shift_remove("reward_model");
-        }
-        nested
-    });
-    match answer? {
-        Value::String(text) => Some(text),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
+    let answer = taken(fields, "solution")?;
+    answer.as_str().map(str::to_owned)
 }
 
 /// Takes out the one clip that a record names by its fields or its turns.
 fn take_clip(fields: &mut Map<String, Value>, of_turns: &[Value]) -> Result<String, LeftOut> {
     let several = |problem| LeftOut::new(NOT_ONE_CLIP, problem);
-    if let Some(video) = fields.get("video").cloned() {
-        let video = with_bounds(&video, fields);
-        fields.insert("video".into(), video);
-    }
-    shapes::name_clip(fields).map_err(several)?;
+    clip_field::name_clip(fields).map_err(several)?;
     let mut clips = BTreeSet::new();
     if let Some(Value::String(clip)) = taken(fields, "video") {
         clips.insert(clip);
     }
     for value in of_turns {
-        clips.extend(shapes::clip_in("video", value).map_err(several)?);
+        clips.extend(clip_field::clip_in("video", value).map_err(several)?);
     }
     clips.remove("");
     let is_there = |value: &Value| match value {
@@ -253,6 +245,10 @@ fn take_clip(fields: &mut Map<String, Value>, of_turns: &[Value]) -> Result<Stri
             "a clip on the web (download the clips, and name the files)",
             clip,
         ));
+    }
+    let clip = clip_field::with_bounds(clip, fields).map_err(several)?;
+    if let Some(problem) = Fragment::problem(Path::new(&clip)) {
+        return Err(several(format!("{clip}: {problem}")));
     }
     for name in IMAGE_FIELDS {
         if fields.get(name).is_some_and(|value| !is_there(value)) {

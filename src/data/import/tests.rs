@@ -19,6 +19,7 @@ fn convert(
         source: Source::Auto,
         columns: &[],
         first_option: None,
+        keep_instructions: false,
         video_dir: None,
     };
     change(&mut options);
@@ -48,14 +49,26 @@ fn llava_turns_become_questions() {
         {"from": "human", "value": "What is it?"},
         {"from": "gpt", "value": "A red cube, at rest."},
     ]});
-    let (summary, questions) = convert(&[record], |import| import.source = Source::Llava).unwrap();
+    let convert_it = |keep| {
+        let change = |import: &mut Import| {
+            import.source = Source::Llava;
+            import.keep_instructions = keep;
+        };
+        convert(std::slice::from_ref(&record), change).unwrap()
+    };
+    let (summary, questions) = convert_it(false);
     assert_eq!((summary.multiple_choice, summary.questions), (1, 2));
     assert_eq!(questions[0].id, "v7/1");
     assert_eq!(questions[0].solution, "<answer>B</answer>");
+    assert_eq!(questions[0].problem, "Where?\nA. left\nB. right");
+    let (what, counted) = summary.remarks.first_key_value().unwrap();
+    assert!(what.contains("--keep-instructions") && counted.count == 1);
+    let (summary, kept) = convert_it(true);
     assert_eq!(
-        questions[0].problem,
+        kept[0].problem,
         "Where?\nA. left\nB. right\nAnswer with the letter."
     );
+    assert_eq!(summary.remarks.len(), 1);
     assert_eq!(questions[1].solution, "A red cube, at rest.");
     assert_eq!(questions[1].response, None);
     assert_eq!(questions[1].extra["duration"], 3);
@@ -142,6 +155,38 @@ fn what_is_left_out_says_why() {
             json!({"text": "?", "video": "a.mp4"}),
             "its fields: text, video",
         ),
+        (
+            question(json!({"video": "a.mp4#t=5,2"})),
+            "a.mp4#t=5,2: `#t=5,2` ends at 2 s and begins at 5 s",
+        ),
+        (
+            question(json!({"video": "a.mp4#t=nan"})),
+            "`nan` where a time belongs",
+        ),
+        (
+            question(json!({"video": {"path": "a.mp4", "start": 5, "end": 2}})),
+            "`start`, `end`: ends at 2 s",
+        ),
+        (
+            question(json!({"solution": "A", "answer": "right"})),
+            "`solution` says \"A\" and `answer` says \"right\"",
+        ),
+        (
+            question(json!({"solution": "A", "reward_model": {"ground_truth": "B"}})),
+            "`reward_model.ground_truth` says \"B\"",
+        ),
+        (
+            question(json!({"options": "left or right"})),
+            "`options` is one text, \"left or right\"",
+        ),
+        (
+            question(json!({"options": [["A", "left"], ["B", "right"]]})),
+            "option A in `options` is no text but [\"A\",\"left\"]",
+        ),
+        (
+            question(json!({"solution": ["yellow", "blue"]})),
+            "`solution` is the list [\"yellow\",\"blue\"]",
+        ),
     ] {
         let error = why(record.clone());
         assert!(error.contains(reason), "{record}: {error}");
@@ -149,6 +194,64 @@ fn what_is_left_out_says_why() {
     let differ = json!({"video": "a.mp4", "solution": "A", "messages": [
         {"role": "user", "content": "Where?\nA. left\nB. right"}, {"role": "assistant", "content": "B"}]});
     assert!(why(differ).contains("two answers that differ"));
+    let open = |said: &str| {
+        json!({"video": "a.mp4", "solution": "red", "messages": [
+            {"role": "user", "content": "Which colour?"}, {"role": "assistant", "content": said}]})
+    };
+    assert!(why(open("blue")).contains("two answers that differ: 1 ("));
+    assert_eq!(one(open("It is Red.")).solution, "red");
+    let text = json!({"video": "a.mp4", "answer": "left", "messages": [{"role": "user", "content": "Where?\nA. left\nB. right"}], "solution": "B"});
+    assert!(why(text).contains("`solution` says \"B\" and `answer` says \"left\""));
+}
+
+#[test]
+fn parts_of_clips_are_taken_along() {
+    for (record, expected) in [
+        (
+            json!({"video": {"path": "a.mp4", "start": 1, "end": 2.5}}),
+            "a.mp4#t=1,2.5",
+        ),
+        (json!({"video": "a.mp4", "video_start": 1}), "a.mp4#t=1"),
+        (json!({"video": "a.mp4#t=1"}), "a.mp4#t=1"),
+        (json!({"video": "a#fps=2.mp4"}), "a#fps=2.mp4"),
+    ] {
+        let mut fields = json!({"problem": "Which colour?", "solution": "red"});
+        fields
+            .as_object_mut()
+            .unwrap()
+            .extend(record.as_object().unwrap().clone());
+        assert_eq!(one(fields).video.to_str(), Some(expected), "{record}");
+    }
+    let of_turns = json!({"video_end": 2, "solution": "red", "messages": [
+        {"role": "user", "content": [{"type": "video", "video": "a.mp4"}, {"type": "text", "text": "Which colour?"}]}]});
+    assert_eq!(one(of_turns).video.to_str(), Some("a.mp4#t=0,2"));
+    let beside = json!({"problem": "Which colour?", "solution": "red", "video": "a.mp4", "start": 1, "end": 2});
+    let (summary, questions) = convert(std::slice::from_ref(&beside), |_| ()).unwrap();
+    assert_eq!(questions[0].video.to_str(), Some("a.mp4"));
+    assert!(
+        summary
+            .remarks
+            .keys()
+            .any(|what| what.contains("times beside the clip"))
+    );
+    let columns: Vec<Column> = ["video_start=start", "video_end=end"]
+        .map(|text| text.parse().unwrap())
+        .into();
+    let folder = tempfile::tempdir().unwrap();
+    let files = [folder.path().join("in.jsonl")];
+    std::fs::write(&files[0], beside.to_string()).unwrap();
+    let options = Import {
+        files: &files,
+        source: Source::Auto,
+        columns: &columns,
+        first_option: None,
+        keep_instructions: false,
+        video_dir: None,
+    };
+    let sample = import(&options, &folder.path().join("out.jsonl"))
+        .unwrap()
+        .sample;
+    assert_eq!(sample.unwrap().video.to_str(), Some("a.mp4#t=1,2"));
 }
 
 #[test]
@@ -202,6 +305,7 @@ fn numbers_of_options_need_their_first() {
             source: Source::Auto,
             columns: &columns,
             first_option: first,
+            keep_instructions: false,
             video_dir: None,
         };
         let summary = import(&options, &folder.path().join("out.json"));

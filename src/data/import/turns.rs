@@ -1,6 +1,8 @@
 //! Conversations: who says what, as the projects write it, and the pairs of a question and its answer.
 
 use super::record::LeftOut;
+use super::record::NOT_ONE_CLIP;
+use crate::data::clip_field;
 use crate::data::impossible::PLACEHOLDERS;
 use serde_json::Map;
 use serde_json::Value;
@@ -91,30 +93,30 @@ fn add_part(turn: &mut Turn, part: &Value) -> Result<(), LeftOut> {
         "video" | "video_url" => {
             let url = value("video_url").map(|url| url.get("url").unwrap_or(url));
             let clip = ["video", "path", "url"].into_iter().find_map(value).or(url);
-            turn.clips
-                .extend(clip.map(|clip| with_bounds(clip, fields)));
+            if let Some(clip) = clip {
+                turn.clips.push(clip_of(clip, fields)?);
+            }
             return Ok(());
         }
         _ => {}
     }
     match (value("text"), value("video")) {
         (Some(Value::String(text)), _) => turn.text.push_str(text),
-        (_, Some(clip)) => turn.clips.push(with_bounds(clip, fields)),
+        (_, Some(clip)) => turn.clips.push(clip_of(clip, fields)?),
         _ if value("image").is_some() => {}
         _ => return Err(LeftOut::new(BROKEN, short(part))),
     }
     Ok(())
 }
 
-/// The clip with the part of it that `video_start` and `video_end` name, as in qwen-vl-utils.
-pub(super) fn with_bounds(clip: &Value, fields: &Map<String, Value>) -> Value {
-    let number = |name: &str| fields.get(name).and_then(Value::as_f64);
-    match (clip.as_str(), number("video_start"), number("video_end")) {
-        (Some(path), start, Some(end)) if !path.contains('#') => {
-            format!("{path}#t={},{end}", start.unwrap_or(0.0)).into()
-        }
-        _ => clip.clone(),
-    }
+/// A part of a turn that is a clip, with the bounds that stand beside it.
+fn clip_of(clip: &Value, fields: &Map<String, Value>) -> Result<Value, LeftOut> {
+    let named = clip_field::clip_in("video", clip).and_then(|path| {
+        path.map(|path| clip_field::part_of(path, fields, &clip_field::INSIDE))
+            .transpose()
+    });
+    let named = named.map_err(|problem| LeftOut::new(NOT_ONE_CLIP, problem))?;
+    Ok(named.map_or_else(|| clip.clone(), Value::String))
 }
 
 /// The pairs of a conversation; the last may lack its answer.
@@ -212,12 +214,21 @@ mod tests {
     fn clips_of_parts_keep_their_bounds() {
         let part = json!([{"role": "user", "content": [
             {"type": "video", "video": "a.mp4", "video_start": 1.5, "video_end": 3.0},
+            {"type": "video", "video": "a.mp4", "video_start": 1.5},
+            {"type": "video", "video": {"path": "a.mp4", "start": 0, "end": "2"}},
             {"type": "video_url", "video_url": {"url": "file:///b.mp4"}}, {"type": "text", "text": "Why?"}
         ]}]);
         let turns = turns(&part, Role::User).unwrap();
         assert_eq!(
             turns[0].clips,
-            [json!("a.mp4#t=1.5,3"), json!("file:///b.mp4")]
+            ["a.mp4#t=1.5,3", "a.mp4#t=1.5", "a.mp4#t=0,2", "/b.mp4"].map(Value::from)
+        );
+        let part = json!([{"role": "user", "content": [{"video": "a.mp4", "video_start": 5, "video_end": 2}]}]);
+        let left = super::turns(&part, Role::User).unwrap_err();
+        assert!(
+            left.detail.contains("the end comes after the start"),
+            "{}",
+            left.detail
         );
     }
 }

@@ -3,9 +3,15 @@
 use crate::model::hub::web::Web;
 use crate::model::hub::web::WebError;
 use crate::model::hub::web::encoded;
+use crate::model::hub::web::joined;
+use crate::model::hub::web::strange;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use ureq::http::HeaderMap;
 use ureq::http::header;
+
+/// Pages of a list, at most; the hub's hold a thousand entries each.
+const MOST_PAGES: usize = 1000;
 
 /// A file of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,28 +40,30 @@ struct Lfs {
 
 /// All files of the dataset `name` (`owner/name`).
 pub(crate) fn files(web: &Web, name: &str) -> Result<Vec<DatasetFile>, WebError> {
-    let mut next = Some(format!(
+    let mut url = format!(
         "{}/api/datasets/{name}/tree/main?recursive=true",
         web.endpoint()
-    ));
+    );
     let mut files = Vec::new();
-    while let Some(url) = next {
-        let (entries, headers) = web.ask_json::<Vec<TreeEntry>>(&url, |web| {
-            let request = web.agent().get(&url);
-            match web.authorization(&url) {
-                Some(token) => request.header(header::AUTHORIZATION, token).call(),
-                None => request.call(),
-            }
-        })?;
+    let mut asked = BTreeSet::new();
+    loop {
+        let (entries, headers) = web.get_json::<Vec<TreeEntry>>(&url)?;
+        let is_empty = entries.is_empty();
         let of_files = entries.into_iter().filter(|entry| entry.r#type == "file");
         files.extend(of_files.map(|entry| DatasetFile {
             bytes: entry.lfs.as_ref().map_or(entry.size, |lfs| lfs.size),
             sha256: entry.lfs.map(|lfs| lfs.oid),
             path: entry.path,
         }));
-        next = next_page(&headers);
+        let Some(next) = next_page(&headers).and_then(|next| joined(&url, &next)) else {
+            return Ok(files);
+        };
+        asked.insert(std::mem::replace(&mut url, next));
+        // A list that leads back, or goes on with nothing, has no end.
+        if is_empty || asked.contains(&url) || asked.len() == MOST_PAGES {
+            return Err(strange(&url, "its list of files does not end"));
+        }
     }
-    Ok(files)
 }
 
 /// Where a file of the dataset `name` is.

@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use ureq::http::header;
@@ -42,6 +43,12 @@ pub(crate) enum PublishError {
     /// The hub takes no part in the protocol.
     #[error("{action}: the hub's answer cannot be followed: {reason}")]
     Protocol { action: String, reason: String },
+    /// Something in the folder is not uploaded.
+    #[error("{}: {problem}: nothing is uploaded; put the file itself there, or take it away", path.display())]
+    NotAFile {
+        path: PathBuf,
+        problem: &'static str,
+    },
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -74,6 +81,9 @@ fn advice(error: &WebError, has_token: bool) -> &'static str {
             404 => {
                 "there is no such repository or owner, or the token may not see it: check OWNER/NAME"
             }
+            301..=303 => {
+                "the server names another address: set HF_ENDPOINT to where the hub is now, or push to the repository's new name"
+            }
             409 => "the repository was changed meanwhile, or its name is taken: start again",
             413 => {
                 "a file is too large for the hub: export with smaller shards (without --merge), or ask for more storage"
@@ -87,6 +97,7 @@ fn advice(error: &WebError, has_token: bool) -> &'static str {
             "check the network (HF_ENDPOINT, a proxy), then start again; what was sent is not sent again"
         }
         WebError::Strange { .. } => "is HF_ENDPOINT the address of a hub?",
+        WebError::Token => "set HF_TOKEN to a valid one",
         WebError::Stopped => "start again; what was sent is not sent again",
     }
 }
@@ -100,34 +111,67 @@ pub(crate) struct LocalFile {
     pub(super) place: PathBuf,
 }
 
-/// The files of a folder, those of folders in it too; hidden ones are left out.
-pub(crate) fn files_of(folder: &Path) -> Result<Vec<LocalFile>, FileError> {
+/// The files of a folder, those of folders in it too; hidden ones are left out. Links are followed within the folder, and in a
+/// cache of the hub, whose files are links.
+pub(crate) fn files_of(folder: &Path) -> Result<Vec<LocalFile>, PublishError> {
+    let reading = |error| FileError::reading(folder, error);
+    let mut roots = vec![folder.canonicalize().map_err(reading)?];
+    if let [.., snapshots, _] = roots[0].components().collect::<Vec<_>>().as_slice()
+        && snapshots.as_os_str() == "snapshots"
+    {
+        roots.push(
+            roots[0]
+                .join("../../blobs")
+                .canonicalize()
+                .map_err(reading)?,
+        );
+    }
     let mut files = Vec::new();
-    collect(folder, "", &mut files)?;
+    collect(folder, "", &roots, &mut files)?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
 }
 
-fn collect(folder: &Path, before: &str, files: &mut Vec<LocalFile>) -> Result<(), FileError> {
+fn collect(
+    folder: &Path,
+    before: &str,
+    roots: &[PathBuf],
+    files: &mut Vec<LocalFile>,
+) -> Result<(), PublishError> {
     let reading = |error| FileError::reading(folder, error);
     for entry in std::fs::read_dir(folder).map_err(reading)? {
         let place = entry.map_err(reading)?.path();
-        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        let problem = |problem| PublishError::NotAFile {
+            path: place.clone(),
+            problem,
+        };
+        let name = place.file_name().unwrap_or_default().to_str();
+        let name = name.ok_or_else(|| problem("its name is not UTF-8"))?;
         if name.starts_with('.') {
             continue;
         }
         let path = format!("{before}{name}");
-        let metadata = place
-            .metadata()
-            .map_err(|error| FileError::reading(&place, error))?;
+        let failed = |error| FileError::reading(&place, error);
+        if place.is_symlink() {
+            let target = place.canonicalize().map_err(failed)?;
+            if !roots.iter().any(|root| target.starts_with(root)) {
+                return Err(problem("a link to something outside the folder"));
+            }
+            if target.is_dir() {
+                return Err(problem("a link to a folder"));
+            }
+        }
+        let metadata = place.metadata().map_err(failed)?;
         if metadata.is_dir() {
-            collect(&place, &format!("{path}/"), files)?;
-        } else {
+            collect(&place, &format!("{path}/"), roots, files)?;
+        } else if metadata.is_file() {
             files.push(LocalFile {
                 path,
                 bytes: metadata.len(),
                 place,
             });
+        } else {
+            return Err(problem("no file and no folder"));
         }
     }
     Ok(())
@@ -145,13 +189,13 @@ pub(crate) struct Published {
 }
 
 /// Sends a folder to the repository `OWNER/NAME`.
-pub(crate) struct Publisher<'a> {
-    pub(crate) web: &'a Web,
-    pub(crate) repository: &'a str,
+pub(crate) struct Publisher {
+    pub(crate) web: Web,
+    pub(crate) repository: String,
     /// Whether a repository that is made is private.
     pub(crate) private: bool,
     /// Bytes of large files that have been sent.
-    pub(crate) sent: &'a AtomicU64,
+    pub(crate) sent: Arc<AtomicU64>,
 }
 
 #[derive(Deserialize)]
@@ -175,7 +219,7 @@ struct Committed {
     commit_url: Option<String>,
 }
 
-impl Publisher<'_> {
+impl Publisher {
     /// Publishes `files` with `message`.
     pub(crate) fn publish(
         &self,
@@ -212,14 +256,13 @@ impl Publisher<'_> {
     }
 
     fn post<T: serde::de::DeserializeOwned>(&self, url: &str, body: &Value) -> Result<T, WebError> {
-        let answer = self.web.ask_json(url, |web| {
-            let mut request = web.agent().post(url);
-            if let Some(token) = web.authorization(url) {
+        self.web.send_for_json(url, |web, place| {
+            let mut request = web.agent().post(place);
+            if let Some(token) = web.authorization(place) {
                 request = request.header(header::AUTHORIZATION, token);
             }
             request.send_json(body)
-        });
-        answer.map(|(value, _)| value)
+        })
     }
 
     /// Makes the repository, unless there is one.
@@ -255,14 +298,7 @@ impl Publisher<'_> {
 
     fn is_there(&self) -> Result<bool, PublishError> {
         let url = format!("{}/api/models/{}", self.web.endpoint(), self.repository);
-        let asked = self.web.ask_json::<Value>(&url, |web| {
-            let mut request = web.agent().get(&url);
-            if let Some(token) = web.authorization(&url) {
-                request = request.header(header::AUTHORIZATION, token);
-            }
-            request.call()
-        });
-        match asked {
+        match self.web.get_json::<Value>(&url) {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.status(), Some(401 | 403 | 404)) => Ok(false),
             Err(error) => Err(self
@@ -337,17 +373,17 @@ impl Publisher<'_> {
         let body = lines.join("\n");
         let endpoint = self.web.endpoint();
         let url = format!("{endpoint}/api/models/{}/commit/{BRANCH}", self.repository);
-        let answer = self.web.ask_json::<Committed>(&url, |web| {
+        let answer = self.web.send_for_json::<Committed>(&url, |web, place| {
             let mut request = web
                 .agent()
-                .post(&url)
+                .post(place)
                 .header(header::CONTENT_TYPE, "application/x-ndjson");
-            if let Some(token) = web.authorization(&url) {
+            if let Some(token) = web.authorization(place) {
                 request = request.header(header::AUTHORIZATION, token);
             }
             request.send(body.as_str())
         });
-        let (committed, _) =
+        let committed =
             answer.map_err(self.failed(format!("{} takes no commit", self.repository)))?;
         let page = format!("{endpoint}/{}", self.repository);
         Ok(shown(&committed.commit_url.unwrap_or(page)))
@@ -401,6 +437,40 @@ mod tests {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
         assert_eq!(base64(&[0xff, 0xfe, 0xfb]), "//77");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_do_not_lead_out_of_the_folder() {
+        use std::os::unix::fs::symlink;
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("key"), "secret").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link.txt");
+        std::fs::create_dir(folder.path().join("part")).unwrap();
+        std::fs::write(folder.path().join("part/a.txt"), "12").unwrap();
+        for (target, problem) in [
+            (outside.path().join("key"), "outside the folder"),
+            (outside.path().to_owned(), "outside the folder"),
+            ("..".into(), "outside the folder"),
+            ("part".into(), "a link to a folder"),
+            (".".into(), "a link to a folder"),
+            ("nothing".into(), "cannot read"),
+        ] {
+            symlink(&target, &link).unwrap();
+            let error = files_of(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(problem), "{target:?}: {error}");
+            std::fs::remove_file(&link).unwrap();
+        }
+        symlink("part/a.txt", &link).unwrap();
+        assert_eq!(files_of(folder.path()).unwrap().len(), 2);
+        // A cache of the hub.
+        let snapshot = folder.path().join("models--a--b/snapshots/abc");
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::create_dir_all(snapshot.join("../../blobs")).unwrap();
+        std::fs::write(snapshot.join("../../blobs/0"), "12").unwrap();
+        symlink("../../blobs/0", snapshot.join("config.json")).unwrap();
+        assert_eq!(files_of(&snapshot).unwrap().len(), 1);
     }
 
     #[test]

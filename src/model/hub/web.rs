@@ -8,7 +8,6 @@ use std::time::Duration;
 use std::time::Instant;
 use ureq::Agent;
 use ureq::Body;
-use ureq::config::RedirectAuthHeaders;
 use ureq::http::HeaderMap;
 use ureq::http::Response;
 use ureq::http::header;
@@ -22,6 +21,11 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 const SILENCE: Duration = Duration::from_mins(1);
 /// The same where the server may work for long before it answers: on large files that it puts together.
 const LONG_SILENCE: Duration = Duration::from_mins(15);
+/// Redirects of one request, at most.
+const MOST_REDIRECTS: usize = 10;
+/// Redirects that are followed where something is read, and where something is sent: with the others what was sent would be lost.
+const READS: [u16; 5] = [301, 302, 303, 307, 308];
+const WRITES: [u16; 2] = [307, 308];
 /// Bytes of an answer that is read whole, at most.
 const LONGEST_ANSWER: u64 = 256 << 20;
 
@@ -45,6 +49,9 @@ pub(crate) enum WebError {
     /// The answer is not understood.
     #[error("{url} answers with something unexpected: {reason}")]
     Strange { url: String, reason: String },
+    /// No request can carry the token.
+    #[error("the token has characters that no token has, such as a space or a line break in it")]
+    Token,
     /// A signal came.
     #[error("stopped by a signal")]
     Stopped,
@@ -72,7 +79,7 @@ impl WebError {
         match self {
             Self::Refused { status, .. } => *status >= 500 || [408, 429].contains(status),
             Self::Broken { .. } => true,
-            Self::Strange { .. } | Self::Stopped => false,
+            Self::Strange { .. } | Self::Token | Self::Stopped => false,
         }
     }
 
@@ -107,7 +114,7 @@ impl Web {
     fn with_patience(settings: &HubSettings, stop: StopRequest, patience: Duration) -> Self {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .max_redirects(0)
             .timeout_connect(Some(SILENCE))
             .timeout_per_read(Some(patience))
             .timeout_per_write(Some(SILENCE))
@@ -135,6 +142,11 @@ impl Web {
         self.token.is_some()
     }
 
+    /// What ends its work.
+    pub(crate) fn stop(&self) -> &StopRequest {
+        &self.stop
+    }
+
     /// Whether a signal has come.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stop.is_set()
@@ -142,54 +154,127 @@ impl Web {
 
     /// The value of `Authorization` for a request to `url`: nobody but the hub sees the token.
     pub(crate) fn authorization(&self, url: &str) -> Option<String> {
-        let rest = url.strip_prefix(&self.endpoint)?;
-        let is_hub = rest.is_empty() || rest.starts_with(['/', '?']);
-        let token = self.token.as_ref().filter(|_| is_hub)?;
+        let token = self.token.as_ref().filter(|_| self.is_hub(url))?;
         Some(format!("Bearer {token}"))
     }
 
-    /// Makes a request to `url` until it goes well, or waiting does not help.
-    pub(crate) fn ask(
-        &self,
-        url: &str,
-        mut request: impl FnMut(&Self) -> Result<Response<Body>, ureq::Error>,
-    ) -> Result<Response<Body>, WebError> {
-        self.again_and_again(|| self.once(url, || request(self)))
+    /// Whether `url` is one of the hub's own.
+    fn is_hub(&self, url: &str) -> bool {
+        let rest = url.strip_prefix(&self.endpoint);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
     }
 
-    /// As [`Self::ask`], and reads the answer as JSON.
-    pub(crate) fn ask_json<T: DeserializeOwned>(
-        &self,
-        url: &str,
-        mut request: impl FnMut(&Self) -> Result<Response<Body>, ureq::Error>,
-    ) -> Result<(T, HeaderMap), WebError> {
-        self.again_and_again(|| {
-            let response = self.once(url, || request(self))?;
-            let (parts, mut body) = response.into_parts();
-            let text = body.with_config().limit(LONGEST_ANSWER).read_to_vec();
-            let text = text.map_err(|error| broken(url, &error))?;
-            let value = serde_json::from_slice(&text).map_err(|error| WebError::Strange {
-                url: shown(url),
-                reason: error.to_string(),
-            })?;
-            Ok((value, parts.headers))
+    /// What lies at `url`, from the byte `start` on, asked once. An answer that is none of success is an error.
+    pub(crate) fn get(&self, url: &str, start: u64) -> Result<Response<Body>, WebError> {
+        self.follow(url, &READS, &mut |place| {
+            let mut request = self.agent.get(place);
+            if let Some(token) = self.authorization(place) {
+                request = request.header(header::AUTHORIZATION, token);
+            }
+            if start > 0 {
+                request = request.header(header::RANGE, format!("bytes={start}-"));
+            }
+            request.call()
         })
     }
 
-    /// Makes a request once; an answer that is none of success is an error.
-    pub(crate) fn once(
+    /// The JSON at `url`.
+    pub(crate) fn get_json<T: DeserializeOwned>(
         &self,
         url: &str,
-        request: impl FnOnce() -> Result<Response<Body>, ureq::Error>,
+    ) -> Result<(T, HeaderMap), WebError> {
+        self.again_and_again(|| json_of(url, self.get(url, 0)?))
+    }
+
+    /// What is said of `url` without its content.
+    pub(crate) fn head(&self, url: &str) -> Result<Response<Body>, WebError> {
+        self.again_and_again(|| self.follow(url, &READS, &mut |place| self.head_once(place)))
+    }
+
+    /// What the hub itself says of a file of its own: another server that holds the content is not asked.
+    pub(crate) fn head_at_hub(&self, url: &str) -> Result<HeaderMap, WebError> {
+        self.again_and_again(|| {
+            let mut place = url.to_owned();
+            for _ in 0..MOST_REDIRECTS {
+                self.check(&place)?;
+                let response = self.head_once(&place);
+                let response = response.map_err(|error| broken(&place, &error))?;
+                match redirected(&place, &response, &READS) {
+                    Some(next) if self.is_hub(&next) => place = next,
+                    None if !response.status().is_success() => {
+                        return Err(self.refusal(&place, response));
+                    }
+                    _ => return Ok(response.into_parts().0.headers),
+                }
+            }
+            Err(too_many_redirects(url))
+        })
+    }
+
+    fn head_once(&self, place: &str) -> Result<Response<Body>, ureq::Error> {
+        let request = self.agent.head(place);
+        // Else the length that is said is that of compressed content.
+        let request = request.header(header::ACCEPT_ENCODING, "identity");
+        match self.authorization(place) {
+            Some(token) => request.header(header::AUTHORIZATION, token).call(),
+            None => request.call(),
+        }
+    }
+
+    /// Sends something to `url` until it is taken, or waiting does not help. `request` makes one request to an address: that
+    /// of `url`, and those that it is redirected to.
+    pub(crate) fn send(
+        &self,
+        url: &str,
+        mut request: impl FnMut(&Self, &str) -> Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, WebError> {
+        self.again_and_again(|| self.follow(url, &WRITES, &mut |place| request(self, place)))
+    }
+
+    /// As [`Self::send`], and reads the answer as JSON.
+    pub(crate) fn send_for_json<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        mut request: impl FnMut(&Self, &str) -> Result<Response<Body>, ureq::Error>,
+    ) -> Result<T, WebError> {
+        self.again_and_again(|| {
+            let response = self.follow(url, &WRITES, &mut |place| request(self, place))?;
+            Ok(json_of(url, response)?.0)
+        })
+    }
+
+    /// Makes a request once, and again wherever it is redirected to: each time it is decided anew who sees the token, which the
+    /// library would show to another port of the same machine.
+    fn follow(
+        &self,
+        url: &str,
+        redirects: &[u16],
+        request: &mut dyn FnMut(&str) -> Result<Response<Body>, ureq::Error>,
+    ) -> Result<Response<Body>, WebError> {
+        let mut place = url.to_owned();
+        for _ in 0..MOST_REDIRECTS {
+            self.check(&place)?;
+            let response = request(&place).map_err(|error| broken(&place, &error))?;
+            if response.status().is_success() {
+                return Ok(response);
+            }
+            match redirected(&place, &response, redirects) {
+                Some(next) => place = next,
+                None => return Err(self.refusal(&place, response)),
+            }
+        }
+        Err(too_many_redirects(url))
+    }
+
+    /// What can be known before a request to `url` is made.
+    fn check(&self, url: &str) -> Result<(), WebError> {
         if self.is_stopped() {
             return Err(WebError::Stopped);
         }
-        let response = request().map_err(|error| broken(url, &error))?;
-        if response.status().is_success() {
-            return Ok(response);
+        match &self.token {
+            Some(token) if self.is_hub(url) && !is_token(token) => Err(WebError::Token),
+            _ => Ok(()),
         }
-        Err(self.refusal(url, response))
     }
 
     fn refusal(&self, url: &str, mut response: Response<Body>) -> WebError {
@@ -242,6 +327,68 @@ impl Web {
             std::thread::sleep(left.min(Duration::from_millis(100)));
         }
         Ok(())
+    }
+}
+
+/// Whether a header can carry the token.
+pub(crate) fn is_token(token: &str) -> bool {
+    !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn json_of<T: DeserializeOwned>(
+    url: &str,
+    response: Response<Body>,
+) -> Result<(T, HeaderMap), WebError> {
+    let (parts, mut body) = response.into_parts();
+    let text = body.with_config().limit(LONGEST_ANSWER).read_to_vec();
+    let text = text.map_err(|error| broken(url, &error))?;
+    let value = serde_json::from_slice(&text).map_err(|error| strange(url, error.to_string()))?;
+    Ok((value, parts.headers))
+}
+
+/// Where an answer sends what was asked of `place`, if it has one of `followed` for its status.
+fn redirected(place: &str, response: &Response<Body>, followed: &[u16]) -> Option<String> {
+    if !followed.contains(&response.status().as_u16()) {
+        return None;
+    }
+    let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
+    joined(place, location)
+}
+
+/// The address that `link` means in an answer from `place`.
+pub(crate) fn joined(place: &str, link: &str) -> Option<String> {
+    let link = link.split('#').next().unwrap_or_default();
+    if link.starts_with("http://") || link.starts_with("https://") {
+        return Some(link.to_owned());
+    }
+    let (scheme, rest) = place.split_once("://")?;
+    if link.starts_with("//") {
+        return Some(format!("{scheme}:{link}"));
+    }
+    let path_end = rest.find('?').unwrap_or(rest.len());
+    let host_end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let before = match link.chars().next()? {
+        '/' => rest[..host_end].to_owned(),
+        '?' => rest[..path_end].to_owned(),
+        _ => match rest[host_end..path_end].rfind('/') {
+            Some(at) => rest[..=host_end + at].to_owned(),
+            None => format!("{}/", &rest[..host_end]),
+        },
+    };
+    // Another scheme.
+    let word = link.split(['/', '?']).next().unwrap_or_default();
+    (!word.contains(':')).then(|| format!("{scheme}://{before}{link}"))
+}
+
+fn too_many_redirects(url: &str) -> WebError {
+    strange(url, format!("more than {MOST_REDIRECTS} redirects"))
+}
+
+/// An answer that is not understood.
+pub(crate) fn strange(url: &str, reason: impl Into<String>) -> WebError {
+    WebError::Strange {
+        url: shown(url),
+        reason: reason.into(),
     }
 }
 
@@ -319,6 +466,23 @@ mod tests {
         ] {
             assert_eq!(web.authorization(url).is_some(), is_shown, "{url}");
         }
+    }
+
+    #[test]
+    fn links_are_read_as_a_browser_reads_them() {
+        let place = "https://host:1/a/b?c=/d";
+        for (link, meant) in [
+            ("http://other/x#y", Some("http://other/x")),
+            ("//other/x", Some("https://other/x")),
+            ("/x?y", Some("https://host:1/x?y")),
+            ("x", Some("https://host:1/a/x")),
+            ("?x", Some("https://host:1/a/b?x")),
+            ("file:///etc/passwd", None),
+            ("", None),
+        ] {
+            assert_eq!(joined(place, link).as_deref(), meant, "{link}");
+        }
+        assert_eq!(joined("http://h", "x").as_deref(), Some("http://h/x"));
     }
 
     #[test]

@@ -43,10 +43,8 @@ impl Progress {
 
     /// Bytes that are thrown away.
     pub(super) fn forget(&self, bytes: u64) {
-        let less = |done: u64| Some(done.saturating_sub(bytes));
-        let (relaxed, done) = (Ordering::Relaxed, &self.done);
-        // The closure never declines.
-        let _ = done.fetch_update(relaxed, relaxed, less);
+        let less = bytes.min(self.done.load(Ordering::Relaxed));
+        self.done.fetch_sub(less, Ordering::Relaxed);
     }
 }
 

@@ -168,7 +168,11 @@ impl Card<'_> {
         );
         for row in rows {
             let number = |value: Option<f64>, digits: usize| {
-                value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+                let text = value.map_or_else(|| "–".into(), |value| format!("{value:.digits$}"));
+                match text.strip_prefix('-') {
+                    Some(zero) if zero.chars().all(|c| "0.".contains(c)) => zero.to_owned(),
+                    _ => text,
+                }
             };
             writeln!(
                 text,

@@ -438,7 +438,7 @@ mod tests {
         let index =
             json!({ "weight_map": { "model.norm.weight": "model-00001-of-00002.safetensors" } });
         std::fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
-        assert!(message().contains("model-00001-of-00002.safetensors: No such file"));
+        assert!(message().contains("model-00001-of-00002.safetensors: there is no such file"));
         let whole = std::fs::read(golden().join("model.safetensors")).unwrap();
         std::fs::write(folder.path().join("model.safetensors"), &whole[..1000]).unwrap();
         assert!(message().contains("model.safetensors: not a valid safetensors file"));

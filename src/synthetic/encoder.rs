@@ -236,15 +236,19 @@ mod tests {
         let parameters = input.stream(0).unwrap().parameters();
         let context = ffmpeg::codec::context::Context::from_parameters(parameters).unwrap();
         let mut decoder = context.decoder().video().unwrap();
-        for (_, packet) in input.packets() {
-            decoder.send_packet(&packet).unwrap();
-        }
-        decoder.send_eof().unwrap();
         let mut picture = ffmpeg::frame::Video::empty();
         let mut all = Vec::new();
-        while decoder.receive_frame(&mut picture).is_ok() {
-            all.push(rows(&picture));
+        let mut drain = |decoder: &mut ffmpeg::decoder::Video| {
+            while decoder.receive_frame(&mut picture).is_ok() {
+                all.push(rows(&picture));
+            }
+        };
+        for (_, packet) in input.packets() {
+            decoder.send_packet(&packet).unwrap();
+            drain(&mut decoder);
         }
+        decoder.send_eof().unwrap();
+        drain(&mut decoder);
         all
     }
 

@@ -231,6 +231,9 @@ fn decode(
         let others = preflight::record(&others);
         let name = path.display().to_string();
         let found = preflight::duplicates(clips, &records, &others, &name);
+        if found.is_empty() {
+            tracing::info!("{name}: none of its clips is among those checked");
+        }
         report.findings.extend(found);
     }
     if let Some(path) = &args.manifest {
@@ -285,7 +288,7 @@ fn describe(checked: &Checked, config: &Config) -> Result<String> {
     }
     describe_flaws(&mut text, &checked.flaws)?;
     if !report.findings.is_empty() {
-        describe_clips(&mut text, report, config)?;
+        describe_clips(&mut text, checked, config)?;
     } else if checked.flaws.is_empty() {
         text.push_str("nothing is wrong\n");
     }
@@ -318,7 +321,8 @@ fn describe_flaws(text: &mut String, flaws: &[Finding]) -> Result<()> {
     Ok(())
 }
 
-fn describe_clips(text: &mut String, report: &Report, config: &Config) -> Result<()> {
+fn describe_clips(text: &mut String, checked: &Checked, config: &Config) -> Result<()> {
+    let report = &checked.report;
     // A wrong folder loses every clip: one line says it.
     let (missing, others): (Vec<&ClipFinding>, Vec<&ClipFinding>) = report
         .findings
@@ -365,7 +369,9 @@ fn describe_clips(text: &mut String, report: &Report, config: &Config) -> Result
         )?;
     }
     let clips: BTreeSet<&PathBuf> = report.findings.iter().map(|f| &f.video).collect();
-    let questions: BTreeSet<&String> = report.findings.iter().flat_map(|f| &f.questions).collect();
+    let flawed = checked.flaws.iter().map(|flaw| &flaw.question);
+    let questions = report.findings.iter().flat_map(|f| &f.questions);
+    let questions: BTreeSet<&String> = questions.chain(flawed).collect();
     writeln!(
         text,
         "\n{} of {} clips and {} of {} questions are concerned",

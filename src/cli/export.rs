@@ -3,6 +3,7 @@
 mod card;
 mod curve;
 mod facts;
+mod uploadable;
 
 use super::BadArgument;
 use super::Outcome;
@@ -22,7 +23,6 @@ use crate::model::hub::publish::Publisher;
 use crate::model::hub::publish::files_of;
 use crate::model::hub::web::Web;
 use crate::model::hub::web::is_token;
-use crate::model::private;
 use crate::model::spec::Spec;
 use crate::model::weights::stored_bytes;
 use crate::util::atomic;
@@ -155,7 +155,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
             ))
             .into());
         }
-        refuse_private(&source)?;
+        uploadable::check(&source)?;
         return finish(args, &source, &source, files_of(&source)?, &settings);
     };
     refuse_nameless(out)?;
@@ -200,19 +200,6 @@ fn refuse_nameless(out: &Path) -> Result<()> {
     }
     let problem = format!("--out {}: name a new folder, such as model", out.display());
     Err(BadArgument(problem).into())
-}
-
-/// Refuses to upload a folder as it is whose files say what is nobody else's business.
-fn refuse_private(source: &Path) -> Result<()> {
-    let Some((file, keys)) = private::found_in(source)? else {
-        return Ok(());
-    };
-    Err(BadArgument(format!(
-        "{}: holds what is not for others ({}): give --out DIR, and what is written there is uploaded without it",
-        file.display(),
-        keys.join(", ")
-    ))
-    .into())
 }
 
 /// The model folder that is meant.

@@ -70,7 +70,17 @@ pub(super) fn run(args: &ImportArgs) -> Result<Outcome> {
         keep_instructions: args.keep_instructions,
         video_dir: args.video_dir.as_deref(),
     };
+    let before = file::exists(&args.out)?
+        .then(|| read_questions(&args.out))
+        .transpose()?;
     let summary = import(&options, &args.out)?;
+    if let Some(before) = before {
+        tracing::info!(
+            "{}: takes the place of the {} that stood there",
+            args.out.display(),
+            counted(before.len(), "question")
+        );
+    }
     if args.json {
         output::json(&summary)?;
     } else {

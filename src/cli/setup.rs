@@ -102,8 +102,10 @@ impl FromStr for Target {
             return Ok(Self::Card(kind));
         }
         let number = name.trim_end_matches("gib").trim_end_matches("gb");
+        // 4090 is the name of a card.
+        let most = if number == name { 1000.0 } else { 10_000.0 };
         match number.trim().parse::<f64>() {
-            Ok(gb) if (1.0..=10_000.0).contains(&gb) => Ok(Self::Memory((gb * 1e9) as u64)),
+            Ok(gb) if (1.0..=most).contains(&gb) => Ok(Self::Memory((gb * 1e9) as u64)),
             _ => Err(format!(
                 "{text} is none of h200, h100, a100, a6000, a card's memory such as 24GB, or cpu"
             )),
@@ -238,7 +240,7 @@ mod tests {
         assert_eq!(target("24GB"), Ok(Target::Memory(24_000_000_000)));
         assert_eq!(target("24 gb"), target("24"));
         assert_eq!(target("CPU"), Ok(Target::Cpu));
-        for wrong in ["gpu", "0", "-24GB", "nan", "rtx4090"] {
+        for wrong in ["gpu", "0", "-24GB", "nan", "rtx4090", "4090"] {
             assert!(target(wrong).unwrap_err().contains("24GB"), "{wrong}");
         }
     }

@@ -79,8 +79,10 @@ pub(crate) fn is_hub_name(name: &str) -> bool {
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c))
     };
-    match name.split_once('/') {
-        Some((owner, model)) => word(owner) && word(model),
+    // A branch or tag may have a slash in it.
+    let (id, revision) = name.split_once('@').unwrap_or((name, "main"));
+    match id.split_once('/') {
+        Some((owner, model)) => word(owner) && word(model) && revision.split('/').all(word),
         None => false,
     }
 }

@@ -102,7 +102,7 @@ impl TrainedWith {
             path: path.clone(),
             source,
         };
-        if file::exists(&path).map_err(|error| failed(error.source))? {
+        if file::exists(&path).map_err(|error| failed(error.system))? {
             let text = std::fs::read(&path).map_err(failed)?;
             let file: File = json::read(&text).map_err(|error| ConfigError::Trained {
                 origin: Origin::Line(path.clone(), error.line),
@@ -111,7 +111,7 @@ impl TrainedWith {
             return Self::only_asking(path, file.settings).map(Some);
         }
         let resolved = folder.join("trainer/config.toml");
-        if !file::exists(&resolved).map_err(|error| failed(error.source))? {
+        if !file::exists(&resolved).map_err(|error| failed(error.system))? {
             return Ok(None);
         }
         match Config::read_resolved(&resolved) {

@@ -149,6 +149,16 @@ impl Fragment {
     fn parse(text: &str) -> Result<Self, String> {
         let mut fragment = Self::default();
         for part in text.split('&') {
+            let name = part.split_once('=').map(|(name, _)| name);
+            let is_there = match name {
+                Some("t") => fragment.span.is_some(),
+                _ => name == Some("fps") && fragment.fps.is_some(),
+            };
+            if is_there {
+                return Err(format!(
+                    "`#{text}` says `{part}` beside another: keep one of them"
+                ));
+            }
             match part.split_once('=') {
                 Some(("t", times)) => {
                     let span = Span::parse(times).map_err(|why| format!("`#{part}` {why}"))?;
@@ -232,6 +242,7 @@ mod tests {
             "a#take=2",
             "a#fps=0",
             "a#fps=inf",
+            "a.mp4#t=0,1&t=1,2",
             "a#fps=3&x=1",
         ] {
             let expected = (PathBuf::from(whole), Fragment::default());

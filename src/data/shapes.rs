@@ -64,12 +64,39 @@ pub(super) fn name_options_and_solution(
         .flatten()
         .filter_map(|option| option.as_str().map(str::to_owned))
         .collect();
+    refuse_shuffled(&listed)?;
     let choices = if listed.is_empty() {
         choices_in(problem)
     } else {
         bare(&listed).into_iter().map(str::to_owned).collect()
     };
     answer_field::name_solution(fields, &choices)
+}
+
+/// Options that carry letters of their own are asked in the order of these: another order would give the answer's letter to
+/// another option.
+fn refuse_shuffled(options: &[String]) -> Result<(), String> {
+    let marks: Option<Vec<usize>> = options
+        .iter()
+        .map(|option| Some(option_mark(option)?.0))
+        .collect();
+    let Some(marks) = marks else {
+        return Ok(());
+    };
+    let mut sorted = marks.clone();
+    sorted.sort_unstable();
+    if sorted == marks || !sorted.iter().copied().eq(0..marks.len()) {
+        return Ok(());
+    }
+    let letters: Vec<String> = marks
+        .iter()
+        .filter_map(|&index| letter(index))
+        .map(String::from)
+        .collect();
+    Err(format!(
+        "`options` carry the letters {}: put them in the order A, B, …, or leave the letters out",
+        letters.join(", ")
+    ))
 }
 
 /// `Observational` is `observational`.
@@ -288,6 +315,29 @@ mod tests {
             .unwrap()
             .extend(fields.as_object().unwrap().clone());
         Ok(read(record)?["video"].as_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn options_with_letters_in_another_order_are_refused() {
+        let asked = |options: &[&str]| {
+            read(
+                json!({"problem": "Where?", "options": options, "solution": "A", "video": "a.mp4"}),
+            )
+        };
+        for options in [
+            &["B. red", "A. blue"][..],
+            &["C. a", "D. b", "A. c", "B. d"],
+        ] {
+            let error = asked(options).unwrap_err();
+            assert!(error.contains("put them in the order A, B"), "{error}");
+        }
+        for options in [
+            &["A. red", "B. blue"][..],
+            &["D. Smith", "A. Jones"],
+            &["red", "A. Jones"],
+        ] {
+            asked(options).unwrap();
+        }
     }
 
     #[test]

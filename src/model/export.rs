@@ -192,7 +192,7 @@ pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), CheckpointErr
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     let count = bytes.len() as u64;
-    atomic::write(path, bytes).map_err(|error| CheckpointError::writing(path, count, error.source))
+    atomic::write(path, bytes).map_err(|error| CheckpointError::writing(path, count, error.system))
 }
 
 fn set_dtype(config: &mut Value, dtype: &str) {
@@ -302,7 +302,7 @@ fn write_safetensors(
     let (header, values) = header(entries)?;
     let bytes = (size_of::<u64>() + header.len() + values) as u64;
     let failed = |error| CheckpointError::writing(path, bytes, error);
-    let mut file = AtomicFile::create(path).map_err(|error| failed(error.source))?;
+    let mut file = AtomicFile::create(path).map_err(|error| failed(error.system))?;
     file.write_all(&(header.len() as u64).to_le_bytes())
         .and_then(|()| file.write_all(header.as_bytes()))
         .map_err(failed)?;
@@ -311,7 +311,7 @@ fn write_safetensors(
         let tensor = tensor(entry)?.detach().to_device(&Device::Cpu)?;
         file.write_all(&tensor.data()).map_err(failed)?;
     }
-    file.finish().map_err(|error| failed(error.source))
+    file.finish().map_err(|error| failed(error.system))
 }
 
 /// The header of a file, and the bytes of the values behind it.

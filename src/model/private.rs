@@ -10,22 +10,21 @@ use std::path::PathBuf;
 
 /// Where libraries note from where they loaded; they set it anew whenever they load.
 const ORIGINS: [&str; 2] = ["_name_or_path", "name_or_path"];
-/// What libraries are given to be let in. Words such as `pad_token` are the model's own.
-const SECRETS: [&str; 13] = [
+/// What libraries are given to be let in, also behind a service's name (`wandb_api_key`, `hf_token`).
+const SECRETS: [&str; 8] = [
     "access_token",
     "api_key",
     "api_token",
     "auth_token",
-    "authorization",
-    "credentials",
     "hf_token",
     "hub_token",
     "password",
     "secret",
-    "secret_key",
-    "token",
-    "use_auth_token",
 ];
+/// Words that are one only where they stand alone: `pad_token` is the model's own.
+const ALONE: [&str; 4] = ["authorization", "credentials", "token", "accesstoken"];
+/// How the tokens of services begin.
+const TOKENS: [&str; 5] = ["hf_", "ghp_", "github_pat_", "sk-", "glpat-"];
 /// Files of which every word is the model's: vocabularies.
 const VOCABULARIES: [&str; 3] = ["added_tokens.json", "tokenizer.json", "vocab.json"];
 
@@ -50,6 +49,9 @@ pub(crate) fn remove(value: &mut Value) -> bool {
             }
         }
         Value::Array(values) => {
+            let before = values.len();
+            values.retain(|value| !is_private("", value));
+            is_changed |= values.len() < before;
             for value in values {
                 is_changed |= remove(value);
             }
@@ -80,7 +82,10 @@ fn collect(value: &Value, keys: &mut Vec<String>) {
     match value {
         Value::Object(entries) => {
             for (key, value) in entries {
-                if is_private(key, value) {
+                let in_list = value
+                    .as_array()
+                    .is_some_and(|values| values.iter().any(|value| is_private("", value)));
+                if in_list || is_private(key, value) {
                     keys.push(key.clone());
                 } else {
                     collect(value, keys);
@@ -94,7 +99,12 @@ fn collect(value: &Value, keys: &mut Vec<String>) {
 
 fn is_private(key: &str, value: &Value) -> bool {
     let key = key.to_ascii_lowercase().replace('-', "_");
-    if SECRETS.contains(&key.as_str()) {
+    let is_secret_key = ALONE.contains(&key.as_str())
+        || SECRETS.iter().any(|word| key.ends_with(word))
+        || key.ends_with("_key")
+            && (key.contains("secret") || key.contains("access") || key.contains("api"))
+        || key.starts_with("openai_");
+    if is_secret_key {
         return !value.is_null() && *value != Value::Bool(false);
     }
     value
@@ -110,16 +120,32 @@ fn is_local_path(text: &str) -> bool {
         .is_some_and(|(first, rest)| !first.is_empty() && !rest.is_empty());
     let drive =
         matches!(text.as_bytes(), [letter, b':', b'\\' | b'/', ..] if letter.is_ascii_alphabetic());
-    (absolute || drive || text.starts_with("~/") || text.starts_with("file://"))
-        && !text.contains(['\n', '{', '<'])
+    let is_path = ["~/", "file://", "\\\\"]
+        .iter()
+        .any(|start| text.starts_with(start));
+    (absolute || drive || is_path) && !text.contains(['\n', '{', '<'])
 }
 
-/// A token of the hub, or what a header would carry.
+/// A service's token, what a header would carry, or an address with a password in it, alone or among other words.
 fn is_secret(text: &str) -> bool {
-    let hub = text.strip_prefix("hf_");
-    hub.is_some_and(|rest| {
-        rest.len() >= 20 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    }) || text.starts_with("Bearer ")
+    let is_token = |word: &str| {
+        TOKENS.iter().any(|start| {
+            word.strip_prefix(start).is_some_and(|rest| {
+                rest.len() >= 20
+                    && rest
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            })
+        })
+    };
+    let words = text.split(|c: char| c.is_whitespace() || "=:,;\"'".contains(c));
+    let names_password = text
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split('/').next()?.split_once('@'))
+        .is_some_and(|(user, _)| user.contains(':'));
+    text.len() < 1000 && words.clone().any(is_token)
+        || text.to_ascii_lowercase().starts_with("bearer ")
+        || names_password
 }
 
 #[cfg(test)]
@@ -151,6 +177,13 @@ mod tests {
             ("use_auth_token", "abc"),
             ("Token", "abc"),
             ("note", "hf_abcdefghijklmnopqrstuvwxyz"),
+            ("note", "HF_TOKEN=hf_abcdefghijklmnopqrstuvwxyz\n"),
+            ("note", "https://me:pass@host/x"),
+            ("wandb_api_key", "abc"),
+            ("openai_key", "abc"),
+            ("aws_secret_access_key", "abc"),
+            ("accessToken", "abc"),
+            ("share", "\\\\server\\share"),
         ] {
             let mut value = json!({"list": [{key: private}], "a": 1});
             let mut keys = Vec::new();
@@ -159,5 +192,11 @@ mod tests {
             assert!(remove(&mut value), "{key}");
             assert_eq!(value, json!({"list": [{}], "a": 1}));
         }
+        let mut value = json!({"files": ["/home/me/a.json", "b.json"]});
+        let mut keys = Vec::new();
+        collect(&value, &mut keys);
+        assert_eq!(keys, ["files"]);
+        assert!(remove(&mut value));
+        assert_eq!(value, json!({"files": ["b.json"]}));
     }
 }

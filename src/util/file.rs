@@ -10,31 +10,31 @@ use std::path::PathBuf;
 #[error(
     "cannot {action} {}: {}{}",
     path.display(),
-    if self.is_absent() { "there is no such file".to_owned() } else { source.to_string() },
-    if is_out_of_space(source) { "; make room, or name another place" } else { "" }
+    if self.is_absent() { "there is no such file".to_owned() } else { system.to_string() },
+    if is_out_of_space(system) { "; make room, or name another place" } else { "" }
 )]
 pub struct FileError {
     /// What was refused: `read`, `write`, `create`, `remove`.
     pub(crate) action: &'static str,
     /// Which file or folder.
     pub(crate) path: PathBuf,
-    /// What the system said.
-    pub(crate) source: std::io::Error,
+    /// What the system said; no cause of its own to the reader, whom the message tells all of it.
+    pub(crate) system: std::io::Error,
 }
 
 impl FileError {
     /// A failed `action` on `path`.
-    pub(crate) fn new(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+    pub(crate) fn new(action: &'static str, path: &Path, system: std::io::Error) -> Self {
         Self {
             action,
             path: path.to_owned(),
-            source,
+            system,
         }
     }
 
     /// Whether what was to be read is not there.
     pub(crate) fn is_absent(&self) -> bool {
-        self.action == "read" && self.source.kind() == ErrorKind::NotFound
+        self.action == "read" && self.system.kind() == ErrorKind::NotFound
     }
 
     /// A failed read of `path`.

@@ -243,6 +243,6 @@ fn wrong_arguments_are_told_apart_from_wrong_clips() {
     assert_eq!((code, stdout.as_str()), (2, ""));
     assert!(stderr.contains("--questions FILE"), "{stderr}");
     let (code, _, stderr) = check(folder.path(), &["--questions", "absent.json"]);
-    assert_eq!(code, 1);
+    assert_eq!(code, 2);
     assert!(stderr.contains("absent.json"), "{stderr}");
 }

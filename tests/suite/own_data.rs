@@ -134,7 +134,7 @@ fn files_of_other_projects_become_questions_that_pass_the_check() {
     for (args, code, part) in [
         (&["q.jsonl", "--out", "q.jsonl"][..], 2, "name another"),
         (&["absent.json", "--out", "x.jsonl"], 2, "absent.json"),
-        (&["q.jsonl", "--out", "x.txt"], 1, ".jsonl"),
+        (&["q.jsonl", "--out", "x.txt"], 2, ".jsonl"),
         (
             &["q.jsonl", "--out", "x.jsonl", "--columns", "text=q"],
             2,
@@ -262,7 +262,7 @@ fn questions_are_read_under_usual_names_and_others_are_sent_to_the_converter() {
         ),
         (
             json!({"problem": "Why?", "solution": "x"}),
-            "missing field `video`",
+            "the field `video` is missing",
         ),
         (
             json!({"problem": "Why?", "solution": "x", "video": "a.mp4", "videos": ["b.mp4"]}),

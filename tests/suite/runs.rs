@@ -91,13 +91,13 @@ fn a_dry_run_says_when_fewer_questions_are_there_than_asked_for() {
     let text = String::from_utf8(output.stdout).unwrap();
     for part in [
         "data.samples = 100000",
-        "all of them are taken",
+        "all are taken",
         "order of transformers' Trainer",
     ] {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }
     let log = String::from_utf8(output.stderr).unwrap();
-    assert!(log.contains("all of them are taken"), "{log}");
+    assert!(log.contains("all are taken"), "{log}");
 }
 
 #[test]

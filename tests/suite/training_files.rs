@@ -300,7 +300,7 @@ fn worked_answers_of_the_video_r1_family_are_learnt() {
     sft.set("data.video_strip", "LLaVA-Video-178K");
     let count = questions.len();
     let said = [
-        "1 records are about images".to_owned(),
+        "for being about images (data_type): 1 record".to_owned(),
         format!("1 of {} questions have an empty `process`", count - 1),
     ];
     assert_says(&sft.run(), 0, &said.each_ref().map(String::as_str));

@@ -131,7 +131,7 @@ impl Plan {
                 let bytes = planned.item.bytes.unwrap_or(planned.here);
                 bytes.saturating_sub(planned.here)
             })
-            .sum()
+            .fold(0, u64::saturating_add)
     }
 
     /// Bytes of the archives that are still to be unpacked.
@@ -150,13 +150,13 @@ impl Plan {
     fn needed(&self, keep_archives: bool) -> u64 {
         let mut packed = self.packed();
         packed.sort_unstable_by(|a, b| b.cmp(a));
-        let unpacked: u64 = packed.iter().sum();
+        let sum = |of: &[u64]| of.iter().copied().fold(0, u64::saturating_add);
         if keep_archives {
-            return self.to_download() + unpacked;
+            return self.to_download().saturating_add(sum(&packed));
         }
         // Archives go as they are unpacked: only those in work are there twice.
-        let twice: u64 = packed.iter().take(WORKERS).sum();
-        self.to_download() + twice
+        let twice = sum(&packed[..packed.len().min(WORKERS)]);
+        self.to_download().saturating_add(twice)
     }
 
     /// Refuses to start what cannot end.
@@ -168,7 +168,7 @@ impl Plan {
                 free,
                 needed,
                 download: self.to_download(),
-                packed: self.packed().iter().sum(),
+                packed: self.packed().into_iter().fold(0, u64::saturating_add),
             }
             .into()),
             _ => Ok(()),

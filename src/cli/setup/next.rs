@@ -7,6 +7,7 @@ use super::plan::Plan;
 use super::wishes::Wishes;
 use crate::util::console::duration;
 use std::path::Path;
+use std::path::PathBuf;
 
 /// All of it.
 pub(super) fn in_words(wishes: &Wishes, files: &[Written]) -> String {
@@ -35,9 +36,11 @@ pub(super) fn in_words(wishes: &Wishes, files: &[Written]) -> String {
     for command in commands(wishes, files) {
         text.push_str(&format!("  videothinker {command}\n"));
     }
-    text.push_str(
-        "(eval asks the questions of training again: name others by --set data.questions=FILE)\n",
-    );
+    if validation(wishes).is_none() {
+        text.push_str(
+            "(eval asks the questions of training again: name others by --set data.questions=FILE)\n",
+        );
+    }
     text
 }
 
@@ -88,8 +91,11 @@ fn commands(wishes: &Wishes, files: &[Written]) -> Vec<String> {
             shell(&file.path)
         ));
     }
+    let questions = validation(wishes).map_or_else(String::new, |file| {
+        format!(" --set data.questions={}", shell(&file))
+    });
     commands.push(format!(
-        "eval run --config {config} --model {model} --out {}",
+        "eval run --config {config} --model {model}{questions} --out {}",
         shell(&run.join("eval"))
     ));
     if let Some(question) = wishes.questions.first() {
@@ -104,6 +110,12 @@ fn commands(wishes: &Wishes, files: &[Written]) -> Vec<String> {
         commands.retain(|command| !command.starts_with("ask"));
     }
     commands
+}
+
+/// The other half of what `data split` divides, where it lies beside the question file.
+fn validation(wishes: &Wishes) -> Option<PathBuf> {
+    let other = wishes.questions_file.with_file_name("validation.jsonl");
+    (other != wishes.questions_file && other.is_file()).then_some(other)
 }
 
 pub(in crate::cli) fn shell(path: &Path) -> String {

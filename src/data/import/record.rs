@@ -16,6 +16,7 @@ use crate::data::clip_field;
 use crate::data::shapes;
 use crate::data::shapes::CONVERSATIONS;
 use crate::data::shapes::taken;
+use crate::util::words::beginning;
 use serde_json::Map;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -240,10 +241,19 @@ fn take_clip(fields: &mut Map<String, Value>, of_turns: &[Value]) -> Result<Stri
             several(detail)
         });
     };
-    if clip.starts_with("http://") || clip.starts_with("https://") {
+    let is_scheme = |scheme: &str| {
+        scheme.len() > 1
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
+    };
+    let is_elsewhere = clip
+        .split_once("://")
+        .is_some_and(|(scheme, _)| is_scheme(scheme));
+    if is_elsewhere || clip.starts_with("data:") {
         return Err(LeftOut::new(
-            "a clip on the web (download the clips, and name the files)",
-            clip,
+            "a clip that is no file here (download the clips, and name the files)",
+            beginning(&clip, 80),
         ));
     }
     let clip = clip_field::with_bounds(clip, fields).map_err(several)?;

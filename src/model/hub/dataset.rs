@@ -52,7 +52,7 @@ pub(crate) fn files(web: &Web, name: &str) -> Result<Vec<DatasetFile>, WebError>
         let of_files = entries.into_iter().filter(|entry| entry.r#type == "file");
         files.extend(of_files.map(|entry| DatasetFile {
             bytes: entry.lfs.as_ref().map_or(entry.size, |lfs| lfs.size),
-            sha256: entry.lfs.map(|lfs| lfs.oid),
+            sha256: entry.lfs.map(|lfs| lfs.oid.to_ascii_lowercase()),
             path: entry.path,
         }));
         let Some(next) = next_page(&headers).and_then(|next| joined(&url, &next)) else {

@@ -111,8 +111,11 @@ pub(super) fn download(
     }
     if repo.revision() != info.sha {
         let reference = snapshot.join("../../refs").join(repo.revision());
-        file::create_folders(atomic::folder_of(&reference))?;
-        atomic::write(&reference, info.sha.as_bytes())?;
+        // A cache that many share may be closed to this one.
+        if std::fs::read_to_string(&reference).ok().as_deref() != Some(&*info.sha) {
+            file::create_folders(atomic::folder_of(&reference))?;
+            atomic::write(&reference, info.sha.as_bytes())?;
+        }
     }
     Ok(snapshot)
 }
@@ -163,6 +166,10 @@ impl Place<'_> {
                 has_hash: is_sha256(&etag),
             };
             let bar = Bar::start(name, self.web, bytes_of(&part), bytes);
+            // What nothing could show to be damaged is not gone on with; such files are small.
+            if !source.has_hash && part.exists() {
+                transfer::remove(&part, bytes_of(&part), &bar)?;
+            }
             transfer::fill(self.web, source, &part, &bar)?;
             if let Some(what) = difference(&part, bytes, &etag)? {
                 transfer::remove(&part, 0, &bar)?;

@@ -104,7 +104,7 @@ fn attempt(web: &Web, source: Source, part: &Path, watch: &dyn Watch) -> Result<
             return Err(broken(url, &reason).into());
         }
     }
-    append(url, response, part, watch)
+    append(source, response, part, watch)
 }
 
 /// Removes a part that cannot be continued.
@@ -114,7 +114,7 @@ pub(crate) fn remove(part: &Path, bytes: u64, watch: &dyn Watch) -> Result<(), F
 }
 
 fn append(
-    url: &str,
+    source: Source,
     response: Response<Body>,
     part: &Path,
     watch: &dyn Watch,
@@ -123,12 +123,16 @@ fn append(
     let mut file = opened.map_err(|error| FileError::writing(part, error))?;
     let mut body = response.into_body().into_reader();
     let mut buffer = vec![0; BUFFER];
+    let mut left = source
+        .bytes
+        .map(|bytes| bytes.saturating_sub(bytes_of(part)));
     loop {
         if watch.is_over() {
             return Err(WebError::Stopped.into());
         }
         let read = body.read(&mut buffer);
-        let count = read.map_err(|error| broken(url, &error))?;
+        let count = read.map_err(|error| broken(source.url, &error))?;
+        let is_too_long = left.is_some_and(|left| count as u64 > left);
         if count == 0 {
             return file
                 .sync_all()
@@ -137,6 +141,11 @@ fn append(
         file.write_all(&buffer[..count])
             .map_err(|error| FileError::writing(part, error))?;
         watch.came(count as u64);
+        left = left.map(|left| left.saturating_sub(count as u64));
+        // It is another size than published: the caller sees it, and the disk does not fill up.
+        if is_too_long {
+            return Ok(());
+        }
     }
 }
 

@@ -24,12 +24,19 @@ use toml::de::DeValue;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the config {path}: {source}{}", if source.kind() == ErrorKind::NotFound { "; `videothinker init` writes one" } else { "" })]
+    #[error(
+        "cannot read the config {path}: {}",
+        if system.kind() == ErrorKind::NotFound {
+            "there is no such file; `videothinker init` writes one".to_owned()
+        } else {
+            system.to_string()
+        }
+    )]
     Read {
         /// The config file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        system: std::io::Error,
     },
     /// The file is not TOML.
     #[error("{origin}: not valid TOML: {message}")]
@@ -272,9 +279,9 @@ impl Written {
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        let text = std::fs::read_to_string(path).map_err(|system| ConfigError::Read {
             path: path.to_path_buf(),
-            source,
+            system,
         })?;
         let origin = |span: Range<usize>| {
             let before = text.get(..span.start).unwrap_or(&text);

@@ -98,9 +98,9 @@ impl TrainedWith {
     /// [`ConfigError`] where the file cannot be read or holds what no setting is.
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>, ConfigError> {
         let path = folder.join(Self::FILE);
-        let failed = |source| ConfigError::Read {
+        let failed = |system| ConfigError::Read {
             path: path.clone(),
-            source,
+            system,
         };
         if file::exists(&path).map_err(|error| failed(error.system))? {
             let text = std::fs::read(&path).map_err(failed)?;

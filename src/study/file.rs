@@ -190,9 +190,9 @@ impl StudyFile {
     /// # Errors
     /// [`ConfigError`] with the line and the key, for what is no key, of the wrong type, or contradicts the rest.
     pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        let text = std::fs::read_to_string(path).map_err(|system| ConfigError::Read {
             path: path.to_owned(),
-            source,
+            system,
         })?;
         let place = Place { path, text: &text };
         let study: Self = toml::from_str(&text).map_err(|error| place.refused(&error))?;

@@ -93,7 +93,7 @@ fn files_of_other_projects_become_questions_that_pass_the_check() {
         "multiple choice: 3",
         "left out, about images: 1; the first: llava.json, record 1",
         "left out, an answer that is none of the options: 1; the first: others.jsonl, record 2 (counted from 0): \"up\"",
-        "a clip on the web",
+        "a clip that is no file here",
         "the first: {",
     ] {
         assert!(stdout.contains(part), "{stdout} lacks {part:?}");
@@ -473,7 +473,7 @@ fn a_file_that_an_argument_names_and_that_is_not_there_is_a_bad_argument() {
         "data check --questions=no.jsonl",
         "data check --questions q.jsonl --verify no.json",
         "data check --questions q.jsonl --against no.jsonl",
-        "data label no.jsonl --by field --field x --out o.jsonl",
+        "data label no.jsonl --by field --field x --observational y --out o.jsonl",
         "data clevrer --questions no.json --annotations no --out o.json",
         "data stats --config no.toml",
         "data stats no.txt",

@@ -129,7 +129,7 @@ fn what_is_left_out_says_why() {
         (question(json!({"data_type": "image"})), "about images"),
         (
             question(json!({"video": "https://x.org/a.mp4"})),
-            "on the web",
+            "no file here",
         ),
         (
             question(json!({"solution": "C"})),

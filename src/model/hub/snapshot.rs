@@ -30,6 +30,9 @@ use ureq::http::HeaderMap;
 /// How often it is looked whether another process has finished a file.
 const TICK: Duration = Duration::from_millis(200);
 
+/// Bytes of a file without a published hash that is rather fetched again than gone on with.
+const SMALL: u64 = 1 << 20;
+
 /// Why a model is not in the cache.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DownloadError {
@@ -166,8 +169,8 @@ impl Place<'_> {
                 has_hash: is_sha256(&etag),
             };
             let bar = Bar::start(name, self.web, bytes_of(&part), bytes);
-            // What nothing could show to be damaged is not gone on with; such files are small.
-            if !source.has_hash && part.exists() {
+            // Nothing would show that what is there is damaged.
+            if !source.has_hash && bytes.is_none_or(|bytes| bytes < SMALL) && part.exists() {
                 transfer::remove(&part, bytes_of(&part), &bar)?;
             }
             transfer::fill(self.web, source, &part, &bar)?;

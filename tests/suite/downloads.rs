@@ -249,7 +249,9 @@ fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         std::thread::sleep(Duration::from_mins(10));
     }
     let mut stream = lines.into_inner();
-    if let Some(elsewhere) = elsewhere.filter(|_| path.ends_with(".zip")) {
+    if let Some(elsewhere) =
+        elsewhere.filter(|_| Path::new(&path).extension() == Some("zip".as_ref()))
+    {
         return write!(
             stream,
             "HTTP/1.1 302 Found\r\nLocation: {elsewhere}{path}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

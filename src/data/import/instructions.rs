@@ -66,7 +66,7 @@ fn next(line: &str) -> Option<(usize, usize)> {
                 .then_some((start, end + stop))
         })
     };
-    let found = SENTENCES.iter().filter_map(|words| sentence(&words));
+    let found = SENTENCES.iter().filter_map(sentence);
     found.min_by_key(|&(start, end)| (start, usize::MAX - end))
 }
 

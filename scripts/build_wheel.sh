@@ -88,6 +88,7 @@ if [ ! -x "$maturin" ]; then
 fi
 
 work=$(mktemp -d)
+options=()
 trap 'rm -rf "$work"' EXIT
 # The project of pyproject.toml with the licences of what is linked in, and for GPUs with what it needs from PyPI.
 cp LICENSE README.md "$work/"
@@ -99,11 +100,13 @@ if [ "$project" = videothinker-cuda ]; then
   cuda_environment "$toolkit" release 1
   release=$("$NVCC" --version | sed -nE 's/.*release ([0-9]+).*/\1/p')
   if [ "$release" -ge 13 ]; then suffix=''; else suffix=-cu$release; fi
-  packages=$(printf '"nvidia-%s", ' "cublas$suffix" "curand$suffix" "cuda-runtime$suffix" "cuda-nvrtc$suffix" "nccl-cu$release")
+  packages=$(printf '"nvidia-%s", ' "cublas$suffix" "curand$suffix" "nccl-cu$release")
   if [ "$release" -ge 13 ]; then packages=${packages/\"nvidia-cublas\"/\"nvidia-cublas==$release.*\"}; fi
+  # Libraries that PyPI has are not to be put into the wheel.
+  options=(--auditwheel skip --compatibility "manylinux_$(getconf GNU_LIBC_VERSION | sed 's/.* //; s/\./_/')")
   sed -i "s|^license = .*|&\ndependencies = [${packages%, }]|" "$work/pyproject.toml"
 fi
-(cd "$work" && "$maturin" build --release --locked --features "$features" --out "$out")
+(cd "$work" && "$maturin" build --release --locked --features "$features" --out "$out" ${options[@]+"${options[@]}"})
 
 # The same program as an archive, named as cargo-binstall looks for it, with what its first hour needs.
 wheel=$(ls -t "$out/${project//-/_}"-*.whl | head -n 1)

@@ -106,9 +106,11 @@ if [ "$project" = videothinker-cuda ]; then
   options=(--auditwheel skip --compatibility "manylinux_$(getconf GNU_LIBC_VERSION | sed 's/.* //; s/\./_/')")
   sed -i "s|^license = .*|&\ndependencies = [${packages%, }]|" "$work/pyproject.toml"
 fi
-(cd "$work" && "$maturin" build --release --locked --features "$features" --out "$out" ${options[@]+"${options[@]}"})
+(cd "$work" && "$maturin" build --release --locked --features "$features" --out "$work/dist" ${options[@]+"${options[@]}"})
 
 # The same program as an archive, named as cargo-binstall looks for it, with what its first hour needs.
+mkdir -p "$out"
+mv "$work"/dist/*.whl "$out/"
 wheel=$(ls -t "$out/${project//-/_}"-*.whl | head -n 1)
 version=$(basename "$wheel" | cut -d- -f2)
 name=$project-v$version-$(rustc -vV | sed -n 's/^host: //p')

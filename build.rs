@@ -1,4 +1,5 @@
-//! Says what to install where FFmpeg is missing, and compiles `src/model/ops/cuda/source/*.cu` to PTX for feature `cuda`.
+//! Compiles `src/model/ops/cuda/source/*.cu` to PTX for feature `cuda`, and has such a program look for CUDA's libraries where
+//! Python packages put them.
 //!
 //! `NVCC` names the compiler (else `nvcc` of the PATH or of `CUDA_HOME`), `CUDA_COMPUTE_CAP` the compute capability
 //! (90 for an H100; else the one that nvidia-smi reports, else 80). PTX of one capability runs on that and on later
@@ -11,7 +12,6 @@ use std::process::Command;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    require_ffmpeg();
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return Ok(());
     }
@@ -51,35 +51,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
-}
-
-/// ffmpeg-sys-next looks for FFmpeg in the same way, and names a file of pkg-config where there is none.
-fn require_ffmpeg() {
-    println!("cargo::rerun-if-env-changed=FFMPEG_DIR");
-    println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
-    if env::var_os("FFMPEG_DIR").is_some() {
-        return;
-    }
-    let pkg_config = env::var_os("PKG_CONFIG").unwrap_or_else(|| "pkg-config".into());
-    let mut ask = Command::new(pkg_config);
-    ask.args([
-        "--exists",
-        "libavutil",
-        "libavcodec",
-        "libavformat",
-        "libswscale",
-    ]);
-    let missing = match ask.status() {
-        Ok(status) if status.success() => return,
-        Ok(_) => "FFmpeg's libraries are not here",
-        Err(_) => "pkg-config is not here, which finds FFmpeg's libraries",
-    };
-    println!(
-        "cargo::error={missing}. Debian, Ubuntu: apt-get install g++ pkg-config libclang-dev libavutil-dev libavcodec-dev \
-         libavformat-dev libswscale-dev; Fedora: dnf install gcc-c++ pkgconf clang-devel ffmpeg-free-devel; Arch: pacman -S gcc \
-         pkgconf clang ffmpeg; macOS: brew install pkgconf llvm ffmpeg. Or set FFMPEG_DIR to a static FFmpeg \
-         (scripts/ffmpeg_static.sh) and add --features video-static"
-    );
 }
 
 /// A program in the `bin` of a Python environment finds the CUDA libraries that PyTorch brought into it, after those of

@@ -237,6 +237,8 @@ fn the_second_signal_ends_the_run_at_once() {
     while !run.output().join("checkpoints/latest").exists() {
         std::thread::sleep(Duration::from_millis(5));
     }
+    // Whether to stop is asked right after it.
+    std::thread::sleep(Duration::from_millis(200));
     send("-INT", &child);
     std::thread::sleep(Duration::from_millis(50));
     send("-INT", &child);

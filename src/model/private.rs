@@ -171,7 +171,7 @@ mod tests {
         assert!(remove(&mut value) && value == own);
         for (key, private) in [
             ("_name_or_path", "/home/me/base"),
-            ("special_tokens_map_file", "/root/.cache/x.json"),
+            ("special_tokens_map_file", "/srv/models/x.json"),
             ("tokenizer_file", "C:\\Users\\me\\tokenizer.json"),
             ("cache_dir", "~/models"),
             ("use_auth_token", "abc"),

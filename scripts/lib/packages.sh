@@ -71,16 +71,34 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-require_packages() {
-  local manager="" candidate
+# The package manager of this system, of those that the scripts know.
+package_manager() {
+  local candidate
   for candidate in apt-get dnf pacman brew; do
-    if command -v "$candidate" >/dev/null 2>&1; then manager=$candidate; break; fi
+    if command -v "$candidate" >/dev/null 2>&1; then echo "$candidate"; return; fi
   done
+  return 1
+}
+
+NEEDED="Needed: C and C++ compilers, pkg-config, FFmpeg's development files (libavutil, libavcodec, libavformat, libswscale) \
+and libclang. No apt, dnf, pacman or brew here: install them by hand, then run this again."
+
+# What a person types to install packages.
+install_command() {
+  case $1 in
+    pacman) echo "sudo pacman -S" ;;
+    brew) echo "brew install" ;;
+    *) echo "sudo $1 install" ;;
+  esac
+}
+
+require_packages() {
+  local manager=""
+  manager=$(package_manager) || true
   if [ "$manager" = brew ]; then find_brew_libclang; fi
   if have_compiler && have_ffmpeg && have_libclang && have_clang_headers; then return 0; fi
   if [ -z "$manager" ]; then
-    echo "Needed: C and C++ compilers, pkg-config, FFmpeg's development files (libavutil, libavcodec, libavformat, libswscale)" \
-      "and libclang. No apt, dnf, pacman or brew here: install them by hand, then run this again." >&2
+    echo "$NEEDED" >&2
     return 1
   fi
   local packages

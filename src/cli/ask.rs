@@ -103,5 +103,11 @@ pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
     } else {
         output::text("\n")?;
     }
+    if completion.finish == Finish::Length {
+        tracing::warn!(
+            "the answer was cut off at {} tokens: --max-tokens allows more",
+            config.sampling.max_new_tokens
+        );
+    }
     Ok(Outcome::Done)
 }

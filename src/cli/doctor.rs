@@ -221,6 +221,14 @@ fn gpus() -> Vec<Finding> {
             Finding::ok("GPU", found)
         });
     }
+    if cards.is_empty() && driver.is_none() && !BUILT {
+        findings.push(Finding::new(
+            Verdict::Note,
+            "GPU",
+            "none",
+            "the miniature and small models run without; Qwen2.5-VL-3B needs one of NVIDIA's to be trained",
+        ));
+    }
     if cards.is_empty() && BUILT && driver.is_some() {
         findings.push(Finding::new(
             Verdict::Problem,
@@ -274,8 +282,12 @@ fn cuda_libraries(needed: bool) -> Finding {
     )
 }
 
-/// Names of the shared libraries that the loader would find, by its folders.
+/// Names of the shared libraries that this program has loaded, and of those that the loader would find, by its folders.
 fn library_files() -> Vec<String> {
+    let loaded = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let loaded = loaded
+        .lines()
+        .filter_map(|line| line.rsplit_once('/').map(|(_, name)| name.to_owned()));
     let own = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let usual = [
         "/usr/lib/x86_64-linux-gnu",
@@ -289,8 +301,8 @@ fn library_files() -> Vec<String> {
     let files = folders
         .filter_map(|folder| std::fs::read_dir(folder).ok())
         .flatten();
-    files
-        .filter_map(|file| file.ok()?.file_name().into_string().ok())
+    loaded
+        .chain(files.filter_map(|file| file.ok()?.file_name().into_string().ok()))
         .collect()
 }
 

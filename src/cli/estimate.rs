@@ -9,8 +9,8 @@ use crate::config::Verb;
 use crate::data::Dataset;
 use crate::data::read_questions;
 use crate::train::estimate::DurationEstimate;
-use crate::train::estimate::GpuKind;
 use crate::train::estimate::MemoryEstimate;
+use crate::train::estimate::PlannedGpu;
 use crate::train::estimate::RunEstimate;
 use anyhow::Result;
 use clap::Args;
@@ -24,9 +24,10 @@ pub(super) struct EstimateArgs {
     /// The command that would run [default: train-cdpo with a bias model, else train-grpo]
     #[arg(long = "for", value_name = "COMMAND")]
     command: Option<Training>,
-    /// For GPUs of this kind, from their data sheet, whatever is in this machine; models may be missing
-    #[arg(long)]
-    card: Option<GpuKind>,
+    /// For GPUs that need not be here, nor need models: h200, h100, a100 or a6000, from their data sheets, or their memory, such as
+    /// 24GB
+    #[arg(long, value_name = "CARD")]
+    card: Option<PlannedGpu>,
     /// For so many of them, which share a step's questions
     #[arg(long, value_name = "N", default_value = "1", requires = "card")]
     ranks: NonZero<usize>,
@@ -97,7 +98,7 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
 }
 
 /// The estimate for a card that need not be here; nor need clips be.
-fn plan(args: &EstimateArgs, config: &Config, verb: Verb, card: GpuKind) -> Result<Outcome> {
+fn plan(args: &EstimateArgs, config: &Config, verb: Verb, card: PlannedGpu) -> Result<Outcome> {
     let (ranks, asked) = (args.ranks.get(), config.train.questions_per_step);
     if ranks > asked {
         let problem = format!(

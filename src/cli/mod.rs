@@ -62,7 +62,8 @@ mod usage;
 ///
 /// `init` writes a config for own videos, `doctor` looks at this machine.
 /// stdout carries only a command's result; logs and the progress bar go to stderr (RUST_LOG sets the level).
-/// Exit codes: 0 done, 1 failed, 2 bad arguments or config, 3 stopped by a signal with a checkpoint saved.
+/// Exit codes: 0 done, 1 failed, 2 bad arguments or config, 3 stopped by a signal with a checkpoint saved,
+/// 130 or 143 ended at once by a second signal.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Cli {

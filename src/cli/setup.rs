@@ -6,7 +6,7 @@ use super::Outcome;
 use super::output;
 use crate::config::Config;
 use crate::config::Verb;
-use crate::train::estimate::GpuKind;
+use crate::train::estimate::PlannedGpu;
 use crate::util::atomic;
 use crate::util::file;
 use anyhow::Result;
@@ -83,10 +83,7 @@ impl Stage {
 /// Where a run is to take place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Target {
-    /// A GPU whose data sheet is known.
-    Card(GpuKind),
-    /// A GPU of which only the memory is known, in bytes.
-    Memory(u64),
+    Gpu(PlannedGpu),
     Cpu,
 }
 
@@ -94,30 +91,21 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let name = text.trim().to_lowercase();
-        if name == "cpu" {
+        if text.trim().eq_ignore_ascii_case("cpu") {
             return Ok(Self::Cpu);
         }
-        if let Ok(kind) = GpuKind::from_str(&name, true) {
-            return Ok(Self::Card(kind));
-        }
-        let number = name.trim_end_matches("gib").trim_end_matches("gb");
-        // 4090 is the name of a card.
-        let most = if number == name { 1000.0 } else { 10_000.0 };
-        match number.trim().parse::<f64>() {
-            Ok(gb) if (1.0..=most).contains(&gb) => Ok(Self::Memory((gb * 1e9) as u64)),
-            _ => Err(format!(
-                "{text} is none of h200, h100, a100, a6000, a card's memory such as 24GB, or cpu"
-            )),
-        }
+        let gpu = text.parse().map(Self::Gpu);
+        gpu.map_err(|problem: String| format!("{problem}, nor cpu"))
     }
 }
 
 impl Target {
     fn in_words(self) -> String {
         match self {
-            Self::Card(kind) => format!("an {}", kind.name()),
-            Self::Memory(bytes) => format!("a card of {:.0} GB", bytes as f64 / 1e9),
+            Self::Gpu(PlannedGpu::Kind(kind)) => format!("an {}", kind.name()),
+            Self::Gpu(PlannedGpu::Memory(bytes)) => {
+                format!("a card of {:.0} GB", bytes as f64 / 1e9)
+            }
             Self::Cpu => "a CPU".to_owned(),
         }
     }
@@ -232,12 +220,19 @@ fn differing(config: &Config) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::estimate::GpuKind;
 
     #[test]
     fn cards_are_named_or_given_by_their_memory() {
         let target = |text: &str| text.parse::<Target>();
-        assert_eq!(target("H100"), Ok(Target::Card(GpuKind::H100)));
-        assert_eq!(target("24GB"), Ok(Target::Memory(24_000_000_000)));
+        assert_eq!(
+            target("H100"),
+            Ok(Target::Gpu(PlannedGpu::Kind(GpuKind::H100)))
+        );
+        assert_eq!(
+            target("24GB"),
+            Ok(Target::Gpu(PlannedGpu::Memory(24_000_000_000)))
+        );
         assert_eq!(target("24 gb"), target("24"));
         assert_eq!(target("CPU"), Ok(Target::Cpu));
         for wrong in ["gpu", "0", "-24GB", "nan", "rtx4090", "4090"] {

@@ -68,7 +68,7 @@ pub(crate) fn comparison(rows: &[TableRow], style: TableStyle) -> String {
         line.extend([String::new(), String::new()]);
         lines.push(line);
     }
-    render_in(&lines, style, &["questions", "format"])
+    render_in(&lines, style, &[&["questions"], &["format"]])
 }
 
 /// One model: a line per split.
@@ -103,13 +103,13 @@ pub(crate) fn details(scores: &ScoreFile, style: TableStyle) -> String {
             constant(&split.best_constant_exact),
         ]);
     }
-    let dropped = [
-        "best constant",
-        "partial credit",
-        "tokens",
-        "cut off",
-        "unreadable",
-        "format",
+    let dropped: [&[&str]; 6] = [
+        &["best constant"],
+        &["partial credit"],
+        &["tokens"],
+        &["cut off"],
+        &["unreadable"],
+        &["format"],
     ];
     render_in(&lines, style, &dropped)
 }
@@ -181,7 +181,7 @@ pub(crate) fn paired(comparison: &Comparison, style: TableStyle) -> String {
     render_in(
         &lines,
         style,
-        &["only second right", "only first right", "n"],
+        &[&["only second right", "only first right"], &["n"]],
     )
 }
 
@@ -219,30 +219,32 @@ pub(super) fn percent(mean: MeanEstimate) -> String {
 }
 
 /// As [`render`], for the terminal that it goes to, if it goes to one: there the columns named in `dropped` are left out, one
-/// after the other, until a line fits, and it is said which.
-pub(crate) fn render_in(lines: &[Vec<String>], style: TableStyle, dropped: &[&str]) -> String {
+/// group after the other, until a line fits, and it is said which.
+pub(crate) fn render_in(lines: &[Vec<String>], style: TableStyle, dropped: &[&[&str]]) -> String {
     match (style, console::result_columns()) {
         (TableStyle::Text, Some(columns)) => fitted(lines, columns, dropped),
         _ => render(lines, style),
     }
 }
 
-fn fitted(lines: &[Vec<String>], columns: usize, dropped: &[&str]) -> String {
+fn fitted(lines: &[Vec<String>], columns: usize, dropped: &[&[&str]]) -> String {
     let mut lines = lines.to_vec();
     let mut without = Vec::new();
     let mut dropped = dropped.iter();
     let mut text = render(&lines, TableStyle::Text);
     while widest(&text) > columns
-        && let Some(name) = dropped.next()
+        && let Some(group) = dropped.next()
     {
-        let head = lines
-            .first()
-            .and_then(|head| head.iter().position(|one| one == name));
-        if let Some(index) = head {
-            without.push(*name);
-            for line in &mut lines {
-                if index < line.len() {
-                    line.remove(index);
+        for &name in *group {
+            let head = lines
+                .first()
+                .and_then(|head| head.iter().position(|one| one == name));
+            if let Some(index) = head {
+                without.push(name);
+                for line in &mut lines {
+                    if index < line.len() {
+                        line.remove(index);
+                    }
                 }
             }
         }
@@ -406,7 +408,7 @@ mod tests {
             ["a long name of a run", "60.0 ± 5.1", "100.0", "1200"],
         ]
         .map(|line| line.map(str::to_owned).to_vec());
-        let fit = |columns| fitted(&lines, columns, &["questions", "format"]);
+        let fit = |columns| fitted(&lines, columns, &[&["questions"], &["format"]]);
         assert_eq!(fit(80), render(&lines, TableStyle::Text));
         assert!(fit(45).contains("lack of width: questions)"), "{}", fit(45));
         for columns in [45, 40, 32, 24] {
@@ -415,6 +417,9 @@ mod tests {
             assert!(text.contains("60.0 ± 5.1"), "{text}");
         }
         assert!(fit(24).contains("a lon… a run"), "{}", fit(24));
+        let pair = fitted(&lines, 45, &[&["format", "questions"]]);
+        let said = pair.replace('\n', " ");
+        assert!(said.contains("width: format, questions)"), "{pair}");
     }
 
     #[test]

@@ -172,6 +172,62 @@ fn the_doctor_looks_at_everything_and_shows_no_secret() {
     assert!(text.contains("problem network"), "{text}");
 }
 
+/// What a build says where FFmpeg's development files are missing: `.cargo/config.toml` has it ask by this script.
+#[cfg(unix)]
+#[test]
+fn a_build_without_ffmpeg_names_the_packages() {
+    use std::os::unix::fs::PermissionsExt;
+    let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = std::fs::read_to_string(source.join(".cargo/config.toml")).unwrap();
+    let script = "scripts/lib/pkg_config.sh";
+    assert!(config.contains(script), "{config}");
+    let tools = tempfile::tempdir().unwrap();
+    let tool = |name: &str, text: &str| {
+        let path = tools.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    tool("apt-get", "exit 0");
+    tool("tr", "exec /usr/bin/env -i PATH=/usr/bin:/bin tr \"$@\"");
+    let probe = |arguments: &[&str]| {
+        let output = Command::new("/bin/bash")
+            .arg(source.join(script))
+            .args(arguments)
+            .env("PATH", tools.path())
+            .env_remove("FFMPEG_DIR")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (
+            output.status.code(),
+            said,
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let packages = "pkg-config libavutil-dev libavcodec-dev libavformat-dev libswscale-dev";
+    let (code, said, _) = probe(&["--libs", "libavutil"]);
+    assert_eq!(code, Some(127), "{said}");
+    assert!(said.contains("no pkg-config"), "{said}");
+    assert!(
+        said.contains("sudo apt-get install") && said.contains(packages),
+        "{said}"
+    );
+
+    tool("pkg-config", "echo \"no $2\" >&2; exit 1");
+    let (code, said, _) = probe(&["--libs", "libavutil"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.starts_with("no libavutil") && said.contains(packages),
+        "{said}"
+    );
+    let (code, said, _) = probe(&["--libs", "zlib"]);
+    assert_eq!((code, said.as_str()), (Some(1), "no zlib\n"));
+
+    tool("pkg-config", "echo \"-l$2\"");
+    let found = probe(&["--libs", "libavutil"]);
+    assert_eq!(found, (Some(0), String::new(), "-llibavutil\n".to_owned()));
+}
+
 #[test]
 fn shells_and_manuals_know_every_command() {
     for shell in ["bash", "zsh", "fish"] {

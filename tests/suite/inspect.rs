@@ -109,6 +109,10 @@ fn the_answer_is_streamed_as_text() {
     let text = whole["text"].as_str().unwrap().trim_end_matches('\u{fffd}');
     assert!(!text.is_empty());
     assert_eq!(streamed, format!("{text}\n"));
+    assert_eq!(whole["finish"], "length");
+    let output = crate::program().args(&args).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains("cut off at 2 tokens"), "{log}");
 }
 
 #[test]

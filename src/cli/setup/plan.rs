@@ -113,7 +113,7 @@ impl Plan {
             }
         }
         let mut fit = fit(&config);
-        if let Target::Card(card) = wishes.target {
+        if let Target::Gpu(card) = wishes.target {
             let plan = RunEstimate::new(&config, verb, &wishes.questions, card, 1)?;
             fit.seconds = plan.duration.map(|duration| duration.total());
         }
@@ -139,8 +139,7 @@ impl Plan {
 
 fn capacity(target: Target) -> u64 {
     match target {
-        Target::Card(card) => card.memory(),
-        Target::Memory(bytes) => bytes,
+        Target::Gpu(gpu) => gpu.memory(),
         Target::Cpu => {
             let there = machine::memory().map_or(u64::MAX, |memory| memory.available);
             machine::memory_limit().map_or(there, |limit| limit.min(there))
@@ -268,6 +267,7 @@ mod tests {
     use super::*;
     use crate::cli::setup::wishes::Clips;
     use crate::train::estimate::GpuKind;
+    use crate::train::estimate::PlannedGpu;
     use std::path::PathBuf;
 
     fn plan(target: Target, verb: Verb) -> Plan {
@@ -298,43 +298,67 @@ mod tests {
     #[test]
     fn settings_shrink_with_the_card_and_not_before() {
         let at = |target| plan(target, Verb::TrainGrpo).config;
-        let large = at(Target::Card(GpuKind::H200));
+        let large = at(Target::Gpu(PlannedGpu::Kind(GpuKind::H200)));
         assert_eq!(large.optimizer.memory, OptimizerMemory::Full);
         assert_eq!(large.video, VideoConfig::default());
-        let a6000 = plan(Target::Card(GpuKind::A6000), Verb::TrainGrpo);
+        let a6000 = plan(
+            Target::Gpu(PlannedGpu::Kind(GpuKind::A6000)),
+            Verb::TrainGrpo,
+        );
         assert_eq!(a6000.config.optimizer.memory, OptimizerMemory::Compact);
         assert_eq!(a6000.config.video, VideoConfig::default());
         let fit = a6000.fit.unwrap();
         assert!(fit.fits() && fit.seconds.unwrap() > 0.0);
         // As `estimate --card` says it, whatever this program is built for.
-        let same =
-            RunEstimate::new(&a6000.config, Verb::TrainGrpo, &[], GpuKind::A6000, 1).unwrap();
+        let same = RunEstimate::new(
+            &a6000.config,
+            Verb::TrainGrpo,
+            &[],
+            PlannedGpu::Kind(GpuKind::A6000),
+            1,
+        )
+        .unwrap();
         assert!(
             same.memory.peak.abs_diff(fit.memory.peak) < 100 << 20,
             "{same}"
         );
-        let small = plan(Target::Memory(24_000_000_000), Verb::TrainGrpo);
+        let small = plan(
+            Target::Gpu(PlannedGpu::Memory(24_000_000_000)),
+            Verb::TrainGrpo,
+        );
         assert_eq!(small.config.optimizer.memory, OptimizerMemory::Host);
         assert!(small.fit.unwrap().fits());
-        let tiny = plan(Target::Memory(4_000_000_000), Verb::TrainGrpo)
-            .fit
-            .unwrap();
+        let tiny = plan(
+            Target::Gpu(PlannedGpu::Memory(4_000_000_000)),
+            Verb::TrainGrpo,
+        )
+        .fit
+        .unwrap();
         assert!(!tiny.fits(), "the weights alone take more");
     }
 
     #[test]
     fn stage_2_places_the_bias_model_where_it_fits() {
-        let cdpo = plan(Target::Card(GpuKind::A6000), Verb::TrainCdpo);
+        let cdpo = plan(
+            Target::Gpu(PlannedGpu::Kind(GpuKind::A6000)),
+            Verb::TrainCdpo,
+        );
         assert!(cdpo.fit.as_ref().unwrap().fits());
         assert_eq!(
             cdpo.config.model.bias_model.as_deref(),
             Some("runs/own/bias/checkpoints/latest")
         );
         assert_eq!(cdpo.config.output_dir, Path::new("runs/own/cdpo"));
-        let small = plan(Target::Memory(24_000_000_000), Verb::TrainCdpo);
+        let small = plan(
+            Target::Gpu(PlannedGpu::Memory(24_000_000_000)),
+            Verb::TrainCdpo,
+        );
         assert_eq!(small.config.optimizer.memory, OptimizerMemory::Host);
         assert!(small.fit.unwrap().fits());
-        let smaller = plan(Target::Memory(16_000_000_000), Verb::TrainCdpo);
+        let smaller = plan(
+            Target::Gpu(PlannedGpu::Memory(16_000_000_000)),
+            Verb::TrainCdpo,
+        );
         assert_eq!(smaller.config.model.bias_placement, BiasPlacement::Host);
     }
 

@@ -11,6 +11,7 @@ use crate::data::Question;
 use crate::data::locate;
 use crate::data::read_questions;
 use crate::train::estimate::GpuKind;
+use crate::train::estimate::PlannedGpu;
 use crate::train::estimate::THREE_BILLION;
 use crate::util::machine;
 use crate::util::words::counted;
@@ -167,7 +168,9 @@ fn card_here() -> Option<Target> {
     let known = kinds
         .into_iter()
         .find(|kind| kind.memory() == card.memory && card.name.contains(kind.name()));
-    Some(known.map_or(Target::Memory(card.memory), Target::Card))
+    Some(Target::Gpu(
+        known.map_or(PlannedGpu::Memory(card.memory), PlannedGpu::Kind),
+    ))
 }
 
 /// Whom to ask for what is not given.
@@ -242,10 +245,12 @@ impl Asks {
         }
         let here = card_here();
         let default = match here {
-            Some(Target::Card(kind)) => kind
+            Some(Target::Gpu(PlannedGpu::Kind(kind))) => kind
                 .to_possible_value()
                 .map(|value| value.get_name().to_owned()),
-            Some(Target::Memory(bytes)) => Some(format!("{}GB", bytes / 1_000_000_000)),
+            Some(Target::Gpu(PlannedGpu::Memory(bytes))) => {
+                Some(format!("{}GB", bytes / 1_000_000_000))
+            }
             _ if super::plan::is_small(model) => Some("cpu".to_owned()),
             _ => None,
         };

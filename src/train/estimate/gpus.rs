@@ -3,6 +3,7 @@
 use super::rates::DeviceRates;
 use clap::ValueEnum;
 use serde::Serialize;
+use std::str::FromStr;
 
 /// A GPU whose data sheet is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -49,5 +50,45 @@ impl GpuKind {
             Self::A6000 => (0.768e12, 154.8e12, 38.7e12),
         };
         DeviceRates { copy, bf16, f32 }
+    }
+}
+
+/// A GPU as a person names one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum PlannedGpu {
+    /// One whose data sheet is known.
+    Kind(GpuKind),
+    /// One of which only the memory is known, in bytes.
+    Memory(u64),
+}
+
+impl PlannedGpu {
+    /// Bytes of its memory.
+    pub(crate) fn memory(self) -> u64 {
+        match self {
+            Self::Kind(kind) => kind.memory(),
+            Self::Memory(bytes) => bytes,
+        }
+    }
+}
+
+impl FromStr for PlannedGpu {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = text.trim().to_lowercase();
+        if let Ok(kind) = GpuKind::from_str(&name, true) {
+            return Ok(Self::Kind(kind));
+        }
+        let number = name.trim_end_matches("gib").trim_end_matches("gb");
+        // 4090 is the name of a card.
+        let most = if number == name { 1000.0 } else { 10_000.0 };
+        match number.trim().parse::<f64>() {
+            Ok(gb) if (1.0..=most).contains(&gb) => Ok(Self::Memory((gb * 1e9) as u64)),
+            _ => Err(format!(
+                "{text} is none of h200, h100, a100, a6000 or a card's memory such as 24GB"
+            )),
+        }
     }
 }

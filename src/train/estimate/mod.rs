@@ -14,6 +14,7 @@ pub(crate) use duration::DurationEstimate;
 pub(crate) use duration::decoding_step_bytes;
 pub(crate) use flops::Flops;
 pub(crate) use gpus::GpuKind;
+pub(crate) use gpus::PlannedGpu;
 pub use memory::MemoryEstimate;
 pub(crate) use rates::DeviceRates;
 pub(crate) use run::RunEstimate;

@@ -1,7 +1,7 @@
 //! What a run takes on GPUs that are not here, from their data sheets: its models and questions may be missing too.
 
 use super::duration::DurationEstimate;
-use super::gpus::GpuKind;
+use super::gpus::PlannedGpu;
 use super::memory::MemoryEstimate;
 use super::num_parameters;
 use super::step_shape::StepShape;
@@ -29,14 +29,15 @@ const TEXT: usize = 200;
 /// A run on `ranks` GPUs of one kind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct RunEstimate {
-    pub(crate) card: GpuKind,
+    pub(crate) card: PlannedGpu,
     /// GPUs, each of which takes its part of a step's questions.
     pub(crate) ranks: usize,
     /// On each of them.
     pub(crate) memory: MemoryEstimate,
     /// Whether that is less than the card has.
     pub(crate) fits: bool,
-    /// Without the time in which the GPUs exchange gradients; absent for supervised training.
+    /// Without the time in which the GPUs exchange gradients; absent for supervised training, and for a card whose rates are
+    /// not known.
     pub(crate) duration: Option<DurationEstimate>,
     /// What was assumed because it is not here.
     pub(crate) assumed: Vec<String>,
@@ -51,7 +52,7 @@ impl RunEstimate {
         config: &Config,
         verb: Verb,
         questions: &[Question],
-        card: GpuKind,
+        card: PlannedGpu,
         ranks: usize,
     ) -> Result<Self> {
         let mut config = config.clone();
@@ -59,10 +60,16 @@ impl RunEstimate {
         config.train.questions_per_step = config.train.questions_per_step.div_ceil(ranks);
         let sizes = RunSizes::read(&config, verb, questions)?;
         let memory = sizes.memory(&config, verb);
-        let duration = verb.is_rl().then(|| {
-            let bias = sizes.bias.is_some();
-            DurationEstimate::by_data_sheet(&sizes.spec, &config, bias, sizes.words, card)
-        });
+        let duration = match card {
+            PlannedGpu::Kind(kind) if verb.is_rl() => {
+                let bias = sizes.bias.is_some();
+                let (spec, words) = (&sizes.spec, sizes.words);
+                Some(DurationEstimate::by_data_sheet(
+                    spec, &config, bias, words, kind,
+                ))
+            }
+            _ => None,
+        };
         Ok(Self {
             card,
             ranks,
@@ -173,18 +180,25 @@ fn qwen_3b() -> Spec {
 impl fmt::Display for RunEstimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gb = |bytes: u64| bytes as f64 / 1e9;
-        writeln!(
-            f,
-            "{} × {} ({:.1} GB each), computed from sizes and the card's data sheet: nothing of it is measured",
-            self.ranks,
-            self.card.name(),
-            gb(self.card.memory())
-        )?;
+        let memory = gb(self.card.memory());
+        let ranks = self.ranks;
+        match self.card {
+            PlannedGpu::Kind(kind) => writeln!(
+                f,
+                "{ranks} × {} ({memory:.1} GB each), computed from sizes and the card's data sheet: nothing of it is measured",
+                kind.name()
+            ),
+            PlannedGpu::Memory(_) => writeln!(
+                f,
+                "{ranks} × a card of {memory:.1} GB, computed from sizes: nothing of it is measured, and no time follows from a \
+                 card's memory"
+            ),
+        }?;
         for assumption in &self.assumed {
             writeln!(f, "  assumed: {assumption}")?;
         }
         writeln!(f, "{}", self.memory)?;
-        let (peak, all) = (gb(self.memory.peak), gb(self.card.memory()));
+        let (peak, all) = (gb(self.memory.peak), memory);
         if self.fits {
             writeln!(f, "  fits: {peak:.1} of {all:.1} GB")?;
         } else {
@@ -206,6 +220,7 @@ impl fmt::Display for RunEstimate {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gpus::GpuKind;
     use super::*;
 
     #[test]
@@ -216,20 +231,24 @@ mod tests {
         let plan = |config: &Config, card, ranks| {
             RunEstimate::new(config, Verb::TrainCdpo, &[], card, ranks).unwrap()
         };
-        let one = plan(&config, GpuKind::H200, 1);
+        let one = plan(&config, PlannedGpu::Kind(GpuKind::H200), 1);
         assert!(one.fits && one.assumed.len() == 3, "{one}");
         // The table in docs/memory.md, of the same lengths.
         assert!((69e9..72e9).contains(&(one.memory.peak as f64)), "{one}");
-        let full = plan(&config, GpuKind::A6000, 2);
+        let full = plan(&config, PlannedGpu::Kind(GpuKind::A6000), 2);
         assert!(
             !full.fits && full.to_string().contains("\"compact\""),
             "{full}"
         );
         config.optimizer.memory = crate::config::OptimizerMemory::Compact;
-        let two = plan(&config, GpuKind::A6000, 2);
+        let two = plan(&config, PlannedGpu::Kind(GpuKind::A6000), 2);
         assert!(two.fits, "{two}");
         let (one, two) = (one.duration.unwrap(), two.duration.unwrap());
         assert!(two.total() > one.total(), "{one} {two}");
         assert!(two.to_string().contains("data sheet"), "{two}");
+
+        let bare = plan(&config, PlannedGpu::Memory(24_000_000_000), 1);
+        assert!(!bare.fits && bare.duration.is_none(), "{bare}");
+        assert!(bare.to_string().contains("of 24.0 GB"), "{bare}");
     }
 }

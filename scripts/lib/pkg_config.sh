@@ -9,16 +9,16 @@ else
 fi
 case "$*" in
   *libav* | *libsw*)
+    # shellcheck source=packages.sh
     . "${BASH_SOURCE%/*}/packages.sh"
-    {
-      printf '\nvideothinker reads clips by FFmpeg: '
-      if manager=$(package_manager); then
-        echo "install what is missing, then build again:"
-        echo "  $(install_command "$manager") $(missing_packages "$manager" | tr '\n' ' ')"
-        echo "scripts/quickstart.sh does it by itself. A build that needs no FFmpeg on the system: docs/install.md"
-      else
-        echo "$NEEDED"
-      fi
-    } >&2 ;;
+    if have_ffmpeg; then
+      :  # it is there: what is wrong is what pkg-config says
+    elif manager=$(package_manager); then
+      printf '\nvideothinker reads clips by FFmpeg: install what is missing, then build again:\n'
+      echo "  $(install_command "$manager") $(missing_packages "$manager" | tr '\n' ' ')"
+      echo "scripts/quickstart.sh does it by itself. A build that needs no FFmpeg on the system: docs/install.md"
+    else
+      printf '\n%s\n' "$NEEDED"
+    fi >&2 ;;
 esac
 exit "$status"

@@ -423,6 +423,9 @@ mod tests {
             !head.contains("format") && !head.contains("questions"),
             "{pair}"
         );
+        // It is too long for a line, and goes on in an indented one.
+        let said = pair.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("lack of width: format, questions)"), "{pair}");
     }
 
     #[test]

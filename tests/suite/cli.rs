@@ -223,6 +223,14 @@ fn a_build_without_ffmpeg_names_the_packages() {
     let (code, said, _) = probe(&["--libs", "zlib"]);
     assert_eq!((code, said.as_str()), (Some(1), "no zlib\n"));
 
+    // Nothing is to be installed where only this way of asking fails.
+    tool("pkg-config", "[ \"$1\" = --exists ]");
+    tool("cc", "");
+    tool("c++", "");
+    let (code, said, _) = probe(&["--static", "libavutil"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(!said.contains(packages), "{said}");
+
     tool("pkg-config", "echo \"-l$2\"");
     let found = probe(&["--libs", "libavutil"]);
     assert_eq!(found, (Some(0), String::new(), "-llibavutil\n".to_owned()));

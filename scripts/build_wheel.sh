@@ -121,6 +121,11 @@ chmod +x "$work/$name/videothinker"
 cp -r LICENSE README.md CHANGELOG.md configs docs "$work/licenses" "$work/$name/"
 mkdir "$work/$name/data"
 cp -r data/README.md data/mini "$work/$name/data/"
+# What the documents lead to.
+mkdir -p "$work/$name/benches" "$work/$name/tests/device"
+cp -r CONTRIBUTING.md dev "$work/$name/"
+cp -r benches/results "$work/$name/benches/"
+cp tests/device/README.md "$work/$name/tests/device/"
 tar czf "$out/$name.tar.gz" -C "$work" "$name"
 (cd "$out" && sha256sum videothinker*.whl videothinker*.tar.gz > SHA256SUMS)
 

@@ -27,6 +27,7 @@ pub use data::{BadVideoPolicy, DataConfig, QuestionKind, QuestionOrder};
 pub use eval::{Benchmark, EvalConfig, Extraction, Protocol, Wording};
 pub use load::{ConfigError, Origin, Origins};
 pub(crate) use model::is_hub_name;
+pub(crate) use model::where_it_lies;
 pub use model::{BiasPlacement, DTypeName, ModelConfig, is_hub_id};
 pub use objective::{
     AccuracyRule, DivergenceGuard, KlConfig, KlDirection, KlEstimator, LossKind, ObjectiveConfig,

@@ -264,7 +264,10 @@ fn refuse_existing(out: &Path, push: Option<&str>) -> Result<()> {
             shell_path(out)
         )
     });
-    let problem = format!("--out {}: there is something already{hint}", out.display());
+    let problem = format!(
+        "--out {}: there is something already: name another folder, or remove it{hint}",
+        out.display()
+    );
     Err(BadArgument(problem).into())
 }
 

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 /// Arguments of `data import`.
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// Files to convert (.json, .jsonl, .parquet), or folders of them
+    /// Files to convert (.json, .jsonl, .parquet, .csv, .tsv), or folders of them
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Whose files they are

@@ -117,7 +117,7 @@ fn describe(printed: &Printed, path: &Path) -> Result<String> {
     let kinds = [
         ("observational", stats.kinds.observational),
         ("inferential", stats.kinds.inferential),
-        ("without", stats.kinds.without),
+        ("none", stats.kinds.without),
     ];
     table(&mut text, "kind", kinds, total)?;
     table(&mut text, "problem_type", &stats.problem_types, total)?;

@@ -24,7 +24,7 @@ use std::time::Duration;
 pub(super) struct TrainingArgs {
     #[command(flatten)]
     settings: ConfigArgs,
-    /// auto: go on from the run's last checkpoint if there is one; never: start anew; or a checkpoint folder
+    /// auto: go on from the run's last checkpoint if there is one; never: only start a new run; or a checkpoint folder
     #[arg(long, value_name = "auto|never|PATH", default_value = "auto")]
     resume: Resume,
     /// Train with N processes on this machine, one on each GPU (or all on its CPU); torchrun and srun start ranks on several

@@ -63,6 +63,18 @@ pub enum DTypeName {
     F32,
 }
 
+/// The miniature's folder in the sources and the archive; no model of the hub.
+const MINIATURE: &str = "data/mini";
+
+/// What to do where a model of this name is not here; begins with a separator, or is empty.
+pub(crate) fn where_it_lies(name: &str) -> &'static str {
+    if name == MINIATURE {
+        "; the miniature lies in the folder data/mini of the sources and of the archive: name its whole path"
+    } else {
+        ""
+    }
+}
+
 /// Whether `name` is a hub id such as `Qwen/Qwen2.5-VL-3B-Instruct` and not a path: `owner/name`, nothing of that
 /// name here, and no local folder `owner` (a misspelt local path should not go to the network).
 pub fn is_hub_id(name: &str) -> bool {
@@ -72,6 +84,9 @@ pub fn is_hub_id(name: &str) -> bool {
 
 /// Whether `name` is written as hub ids are: it may be a folder's path, too.
 pub(crate) fn is_hub_name(name: &str) -> bool {
+    if name == MINIATURE {
+        return false;
+    }
     let word = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
@@ -95,6 +110,7 @@ mod tests {
     fn hub_ids_are_told_from_paths() {
         assert!(is_hub_id("Qwen/Qwen2.5-VL-3B-Instruct"));
         assert!(!is_hub_id("src/absent"), "a folder of that name exists");
+        assert!(!is_hub_name(MINIATURE));
         assert!(!is_hub_id("./model"));
         assert!(!is_hub_id("/model/x"));
         assert!(!is_hub_id("a/b/c"));

@@ -10,6 +10,7 @@ use super::QuestionKind;
 use super::Schedule;
 use super::Verb;
 use super::is_hub_id;
+use super::where_it_lies;
 use crate::util::file::FileError;
 use std::path::Path;
 
@@ -73,7 +74,7 @@ impl Check<'_> {
                 if key == "model.bias_model" {
                     "; train-bias makes a bias model"
                 } else {
-                    ""
+                    where_it_lies(name)
                 }
             ),
         )?;

@@ -13,6 +13,24 @@ pub(super) const INSIDE: [(&str, &str); 3] = [
     ("start", "end"),
     ("start_time", "end_time"),
 ];
+/// What names the file in an object that is a clip: datasets, qwen-vl-utils and verl.
+const FILE_OF_CLIP: [&str; 2] = ["path", "video"];
+/// Fields that name the clip's file where there is no `video`.
+const OTHER_NAMES: [&str; 2] = ["path", "video_path"];
+/// Fields of images.
+pub(super) const IMAGES: [&str; 2] = ["image", "images"];
+/// How a clip's frames are to be taken, as qwen-vl-utils and verl write it beside the file.
+const FRAME_SETTINGS: [&str; 9] = [
+    "fps",
+    "nframes",
+    "min_frames",
+    "max_frames",
+    "min_pixels",
+    "max_pixels",
+    "total_pixels",
+    "resized_height",
+    "resized_width",
+];
 
 /// Puts the one clip into `video`. Whatever is no path stays for the reader to complain about.
 pub(super) fn name_clip(fields: &mut Map<String, Value>) -> Result<(), String> {
@@ -22,7 +40,10 @@ pub(super) fn name_clip(fields: &mut Map<String, Value>) -> Result<(), String> {
             Some(named) => clip = Some(named),
             None => return Ok(()),
         }
-    } else if let Some(Value::String(path)) = fields.get("path") {
+    } else if let Some(path) = OTHER_NAMES
+        .into_iter()
+        .find_map(|name| fields.get(name)?.as_str())
+    {
         let path = local_path(path)?;
         clip = Some(path.strip_prefix("./").unwrap_or(&path).to_owned());
     }
@@ -42,10 +63,39 @@ pub(super) fn name_clip(fields: &mut Map<String, Value>) -> Result<(), String> {
         fields.shift_remove("videos");
     }
     if let Some(clip) = clip {
+        if let Some(name) = named_images(fields) {
+            return Err(format!(
+                "`{name}` names images beside the clip {clip}: a question is about one clip and nothing else"
+            ));
+        }
         let clip = with_bounds(clip, fields)?;
         fields.insert("video".into(), clip.into());
     }
     Ok(())
+}
+
+/// The field that names an image.
+pub(super) fn named_images(fields: &Map<String, Value>) -> Option<&'static str> {
+    let names_one = |value: &Value| match value {
+        Value::String(path) => !path.is_empty(),
+        Value::Array(images) => !images.is_empty(),
+        Value::Object(_) => true,
+        _ => false,
+    };
+    let mut names = IMAGES.into_iter();
+    names.find(|name| fields.get(*name).is_some_and(names_one))
+}
+
+/// A setting of frames or pixels that stands in a clip, or in one of several things.
+pub(super) fn frame_setting(value: &Value) -> Option<&'static str> {
+    match value {
+        Value::Array(values) => values.iter().find_map(frame_setting),
+        Value::Object(fields) => {
+            let set = FRAME_SETTINGS.into_iter().find(|name| has(fields, name));
+            set.or_else(|| fields.get("content").and_then(frame_setting))
+        }
+        _ => None,
+    }
 }
 
 /// The path of the one clip in a value: a text, a list of one, or `{"path": …}`; `None` where it is nothing of that.
@@ -65,12 +115,17 @@ pub(super) fn clip_in(name: &str, value: &Value) -> Result<Option<String>, Strin
         Value::Object(clip) if has(clip, "bytes") => Err(format!(
             "`{name}` holds the clip itself: `videothinker data import FILE --video-dir DIR --out OUT.jsonl` writes it to a file"
         )),
-        Value::Object(clip) => match clip.get("path") {
-            Some(Value::String(path)) => part_of(local_path(path)?, clip, &INSIDE).map(Some),
-            _ => Err(format!(
-                "`{name}` is an object without a `path`: name the clip's file"
-            )),
-        },
+        Value::Object(clip) => {
+            let mut files = FILE_OF_CLIP.into_iter().filter_map(|name| clip.get(name));
+            match files.find_map(Value::as_str) {
+                Some(path) => part_of(local_path(path)?, clip, &INSIDE).map(Some),
+                None => Err(format!(
+                    "`{name}` is an object without a `path`: name the clip's file"
+                )),
+            }
+        }
+        // The number of a clip, as some name their files.
+        Value::Number(number) if number.is_u64() => Ok(Some(number.to_string())),
         _ => Ok(None),
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn locate(questions: &mut [Question], config: &DataConfig) -> Result<
     };
     // As plain bytes: comparing paths part by part shows in profiles.
     let mut known: BTreeMap<OsString, Option<PathBuf>> = BTreeMap::new();
-    let (mut cut, mut found) = (Vec::new(), Vec::new());
+    let (mut cut, mut found, mut ended) = (Vec::new(), Vec::new(), Vec::new());
     for question in questions {
         let named = question.video.as_os_str().to_owned();
         if !known.contains_key(&named) {
@@ -43,7 +43,11 @@ pub(crate) fn locate(questions: &mut [Question], config: &DataConfig) -> Result<
                 if let Some(place) = &place {
                     found.push((path.clone().into_owned(), place.clone()));
                 }
-                place.or_else(|| search.with_slashes(&path))
+                place.or_else(|| search.with_slashes(&path)).or_else(|| {
+                    let place = search.with_ending(Path::new(&named))?;
+                    ended.push((path.into_owned(), place.clone()));
+                    Some(place)
+                })
             };
             known.insert(named.clone(), place);
         }
@@ -67,6 +71,13 @@ pub(crate) fn locate(questions: &mut [Question], config: &DataConfig) -> Result<
         tracing::info!(
             "named by absolute paths and taken from below video_root: {}: {path} → {}",
             counted(found.len(), "clip"),
+            root.join(place).display()
+        );
+    }
+    if let Some((name, place)) = ended.first() {
+        tracing::info!(
+            "named without the ending of their file: {}: {name} → {}",
+            counted(ended.len(), "clip"),
             root.join(place).display()
         );
     }
@@ -164,7 +175,24 @@ impl Search<'_> {
         let place = PathBuf::from(path.replace('\\', "/"));
         exists(&self.root.join(&place)).then_some(place)
     }
+
+    /// The one file that has this name and an ending of clips behind it.
+    fn with_ending(&self, path: &Path) -> Option<PathBuf> {
+        let (clip, part) = Fragment::split(path);
+        let ending = clip.extension().unwrap_or_default().to_ascii_lowercase();
+        if ENDINGS.iter().any(|known| ending == *known) || exists(&self.root.join(&clip)) {
+            return None;
+        }
+        let clip = clip.to_str().filter(|clip| !clip.ends_with(['/', '\\']))?;
+        let named = ENDINGS.iter().map(|ending| format!("{clip}.{ending}"));
+        let mut files = named.filter(|clip| self.root.join(clip).is_file());
+        let file = files.next()?;
+        files.next().is_none().then(|| part.of(&file))
+    }
 }
+
+/// Endings of clips that are tried where a name has none: in many data sets a clip's id stands for its file.
+const ENDINGS: [&str; 6] = ["mp4", "webm", "mkv", "avi", "mov", "gif"];
 
 /// `C:\…`, `C:/…` and `\\server\…`.
 fn is_windows(path: &str) -> bool {
@@ -264,6 +292,38 @@ mod tests {
         let clips = ["video_00000-01000/video_00042.mp4"];
         let paths = ["/CLEVRER/train_video/video_00042.mp4"];
         assert_eq!(located(&clips, None, &paths).unwrap(), clips);
+    }
+
+    #[test]
+    fn a_clip_named_by_its_id_is_found_with_its_ending() {
+        let clips = [
+            "v/7010.mp4",
+            "video.12.webm",
+            "two.mp4",
+            "two.avi",
+            "folder/1.jpg",
+        ];
+        let paths = [
+            "v/7010",
+            "v/7010#t=1,2",
+            "video.12",
+            "two",
+            "folder",
+            "absent",
+            "7010",
+            "ROOT/v/7010",
+        ];
+        let places = [
+            "v/7010.mp4",
+            "v/7010.mp4#t=1,2",
+            "video.12.webm",
+            "two",
+            "folder",
+            "absent",
+            "7010",
+            "ROOT/v/7010.mp4",
+        ];
+        assert_eq!(located(&clips, None, &paths).unwrap(), places);
     }
 
     #[test]

@@ -130,7 +130,22 @@ impl Question {
             Some(kind) => kind.eq_ignore_ascii_case("multiple choice"),
             None => self.answer().items().all(is_letter),
         };
-        is_choice && self.choices().is_empty() && self.judge.is_none()
+        // A single line `A. …` in a text is no choice.
+        let least = if self.options.as_ref().is_some_and(|own| !own.is_empty()) {
+            1
+        } else {
+            2
+        };
+        is_choice && self.choices().len() < least && self.judge.is_none()
+    }
+
+    /// Names the question whose clip cannot be used, and the ways out.
+    pub(crate) fn with_bad_clip(&self) -> String {
+        format!(
+            "question {}: its clip cannot be used (`videothinker data check` names every such clip; data.on_bad_video = \"skip\" \
+             leaves their questions out)",
+            self.id
+        )
     }
 
     /// The problem without the options that it lists.

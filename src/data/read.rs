@@ -510,7 +510,7 @@ mod tests {
     fn broken_files_and_contradictions_are_told_in_words() {
         let good = r#"{"id":"x","problem":"Q?","solution":"<answer>A</answer>","video":"a.mp4"}"#;
         refused([
-            ("q.csv", good.to_owned(), vec!["pandas.read_csv"]),
+            ("q.csv", good.to_owned(), vec!["data import OLD.csv"]),
             (
                 "q.jsonl",
                 format!(

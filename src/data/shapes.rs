@@ -3,7 +3,7 @@
 //! | field | also read |
 //! |---|---|
 //! | `problem` | `question` |
-//! | `video` | `path`, `videos: ["a.mp4"]`, `{"path": "a.mp4", "start": 1, "end": 3}`, `file:///…`; `video_start`, `video_end` |
+//! | `video` | `path`, `video_path`, `videos: ["a.mp4"]`, `{"path": "a.mp4", "start": 1, "end": 3}`, `{"type": "video", "video": "a.mp4"}`, `file:///…`; `video_start`, `video_end` |
 //! | `solution` | `answer`, `ground_truth`, `reward_model.ground_truth`; a list of letters |
 //! | `options` | `choices`, `candidates`; `{"A": …, "B": …}`, `[{"label": "A", "text": …}]`, a text with lines `A. …` |
 //! | `response` | `process`, the written thinking of the Video-R1 family, with the solution behind it |

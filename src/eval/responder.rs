@@ -207,8 +207,6 @@ fn next_clip(
             tracing::warn!("question {} is skipped: {error}", question.id);
             Ok(None)
         }
-        (Err(error), BadVideoPolicy::Error) => {
-            Err(error).with_context(|| format!("question {}", question.id))
-        }
+        (Err(error), BadVideoPolicy::Error) => Err(error).with_context(|| question.with_bad_clip()),
     }
 }

@@ -15,6 +15,7 @@ use crate::data::Dataset;
 use crate::data::Question;
 use crate::data::answer::AnswerRule;
 use crate::util::file;
+use crate::util::file::FileError;
 use crate::video::decoder_version;
 use serde::Deserialize;
 use serde::Deserializer;
@@ -182,6 +183,10 @@ impl Settings {
     pub(super) fn open_folder(&self, out: &Path) -> Result<(), EvalError> {
         file::create_folders(out)?;
         let path = out.join("settings.json");
+        // Stopped before the first answer, nothing was answered under any conditions.
+        if path.exists() && !has_answers(out)? {
+            return write_json(&path, self);
+        }
         if !path.exists() {
             if out.join("outputs.jsonl").exists() {
                 return Err(EvalError::OtherSettings {
@@ -204,6 +209,19 @@ impl Settings {
             differences,
         })
     }
+}
+
+/// Whether an answer stands in the folder, one process's or all of a shard's.
+fn has_answers(out: &Path) -> Result<bool, EvalError> {
+    let failed = |error| FileError::reading(out, error);
+    for entry in std::fs::read_dir(out).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_log = entry.file_name().to_string_lossy().starts_with("outputs");
+        if is_log && entry.metadata().map_err(failed)?.len() > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(out.join("scores.json").exists())
 }
 
 /// The settings that two evaluations must have in common to be compared.

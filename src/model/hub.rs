@@ -1,5 +1,7 @@
 //! From what the user calls a model to a folder: a path as it is, a hub id through the Hugging Face cache.
 
+use crate::config::is_hub_name;
+use crate::config::where_it_lies;
 use crate::model::checkpoint_error::CheckpointError;
 use crate::model::config_file::read_json;
 use crate::util::file::FileError;
@@ -83,10 +85,11 @@ pub fn resolve_with(name: &str, settings: &HubSettings) -> Result<PathBuf, Check
             "the folder holds no config.json; a model folder has config.json, *.safetensors and tokenizer.json".into(),
         ));
     }
-    let Some(repo) = hub_repo(name) else {
+    let Some(repo) = hub_repo(name).filter(|_| is_hub_name(name)) else {
+        let where_it_lies = where_it_lies(name);
         return Err(not_found(
             name,
-            "no such folder, and not a hub id (owner/model)".into(),
+            format!("no such folder, and not a hub id (owner/model){where_it_lies}"),
         ));
     };
     if settings.offline {

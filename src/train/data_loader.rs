@@ -77,7 +77,7 @@ impl<'a> DataLoader<'a> {
                     tracing::warn!("question {} skipped: {error}", question.id);
                 }
                 Err(error) => {
-                    return Err(error).with_context(|| format!("question {}", question.id));
+                    return Err(error).with_context(|| question.with_bad_clip());
                 }
             }
         }

@@ -191,12 +191,12 @@ fn problem(text: &[u8], error: &serde_json::Error) -> String {
 }
 
 /// How a table becomes lines.
-pub(crate) const TABLE: &str = "looks like a table (CSV), no JSON: pandas makes lines of it, \
-                                `pandas.read_csv(\"OLD.csv\").to_json(\"NEW.jsonl\", orient=\"records\", lines=True)`";
+pub(crate) const TABLE: &str = "looks like a table (CSV), no JSON: named .csv or .tsv, `videothinker data import OLD.csv --out \
+                                NEW.jsonl` makes lines of it";
 
 /// The same behind a list of names that a file may have.
-pub(crate) const TABLE_AS_LINES: &str = "; pandas makes lines of a table, \
-                                         `pandas.read_csv(\"OLD.csv\").to_json(\"NEW.jsonl\", orient=\"records\", lines=True)`";
+pub(crate) const TABLE_AS_LINES: &str =
+    "; `videothinker data import OLD.csv --out NEW.jsonl` makes lines of a table";
 
 /// Whether a text is rows of cells.
 fn is_table(text: &[u8]) -> bool {
@@ -371,8 +371,11 @@ mod tests {
             ("# mine\n{}", "a comment"),
             ("hello", "no JSON at `hello`"),
             (" \n", "holds nothing"),
-            ("problem,video\n\"Why, then?\",a.mp4\n", "pandas.read_csv"),
-            ("id\tproblem\n1\tWhy?\n", "pandas.read_csv"),
+            (
+                "problem,video\n\"Why, then?\",a.mp4\n",
+                "data import OLD.csv",
+            ),
+            ("id\tproblem\n1\tWhy?\n", "data import OLD.csv"),
             ("<!DOCTYPE html>\n<html>", "a web page"),
             (
                 "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",

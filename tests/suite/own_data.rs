@@ -430,9 +430,13 @@ fn files_that_are_no_questions_say_what_they_are() {
         (
             "a.csv",
             &b"problem,video\nWhy?,a.mp4\n"[..],
-            "pandas.read_csv",
+            "data import OLD.csv",
         ),
-        ("a.jsonl", b"problem,video\nWhy?,a.mp4\n", "pandas.read_csv"),
+        (
+            "a.jsonl",
+            b"problem,video\nWhy?,a.mp4\n",
+            "data import OLD.csv",
+        ),
         ("a.json", b"<!DOCTYPE html><html></html>", "a web page"),
         (
             "a.jsonl",

@@ -5,6 +5,7 @@ use crate::cli::output;
 use crate::cli::setup::shell_path;
 use crate::config::Config;
 use crate::config::is_hub_id;
+use crate::config::where_it_lies;
 use crate::data::DataError;
 use crate::data::Question;
 use crate::data::benchmark;
@@ -46,8 +47,10 @@ impl PrintArgs {
 /// The folder of `--model`: a folder as it is, a hub id downloaded.
 pub(in crate::cli) fn model_folder(name: &str) -> Result<PathBuf> {
     if !Path::new(name).is_dir() && !is_hub_id(name) {
-        let problem =
-            format!("--model {name}: there is no such folder, and it is no hub id (owner/name)");
+        let problem = format!(
+            "--model {name}: there is no such folder, and it is no hub id (owner/name){}",
+            where_it_lies(name)
+        );
         return Err(BadArgument(problem).into());
     }
     let last = Path::new(name).join("checkpoints/latest");

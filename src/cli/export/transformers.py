@@ -25,5 +25,5 @@ text = trained["prompt"].replace("{question}", question)
 chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
 prompt = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
 inputs = processor(text=[prompt], videos=[pixels], video_metadata=[metadata], return_tensors="pt").to(model.device)
-ids = model.generate(**inputs, max_new_tokens=768, do_sample=False)
+ids = model.generate(**inputs, max_new_tokens=trained["settings"]["sampling"].get("max_new_tokens", 768), do_sample=False)
 print(processor.batch_decode(ids[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)[0])

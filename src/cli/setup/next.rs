@@ -85,6 +85,14 @@ fn commands(wishes: &Wishes, files: &[Written]) -> Vec<String> {
     let model = shell(&run.join("checkpoints/latest"));
     let mut commands = vec![format!("data check --config {config}")];
     for file in files {
+        // Of two stages the second needs what the first trains.
+        if commands.len() == 1 {
+            commands.push(format!(
+                "{} --config {} --dry-run",
+                file.verb.as_str(),
+                shell(&file.path)
+            ));
+        }
         commands.push(format!(
             "{} --config {}",
             file.verb.as_str(),
@@ -94,10 +102,12 @@ fn commands(wishes: &Wishes, files: &[Written]) -> Vec<String> {
     let questions = validation(wishes).map_or_else(String::new, |file| {
         format!(" --set data.questions={}", shell(&file))
     });
-    commands.push(format!(
-        "eval run --config {config} --model {model}{questions} --out {}",
-        shell(&run.join("eval"))
-    ));
+    for (name, model) in [("base", quoted(&wishes.model)), ("trained", model.clone())] {
+        commands.push(format!(
+            "eval run --config {config} --model {model}{questions} --out {}",
+            shell(&run.join("eval").join(name))
+        ));
+    }
     if let Some(question) = wishes.questions.first() {
         let clip = wishes.video_root.join(&question.video);
         commands.push(format!(

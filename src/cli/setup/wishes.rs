@@ -7,6 +7,7 @@ use crate::cli::BadArgument;
 use crate::config::DataConfig;
 use crate::config::QuestionKind;
 use crate::config::is_hub_id;
+use crate::config::where_it_lies;
 use crate::data::Question;
 use crate::data::locate;
 use crate::data::read_questions;
@@ -234,7 +235,8 @@ impl Asks {
             } else if folder.is_dir() {
                 format!("the folder {text} has no config.json, so it is no model")
             } else {
-                format!("there is no model folder {text}, and it is no hub id (owner/name)")
+                let where_it_lies = where_it_lies(text);
+                format!("there is no model folder {text}, and it is no hub id (owner/name){where_it_lies}")
             })
         })
     }

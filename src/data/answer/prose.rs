@@ -196,7 +196,7 @@ fn text_at(text: &str, options: &[String]) -> Option<(usize, usize)> {
 /// Options that stand behind their marks; `None` where one of them is negated.
 fn marked(text: &str, options: &[String]) -> Option<BTreeSet<usize>> {
     let mut named = BTreeSet::new();
-    for place in occurrences(text, options) {
+    for place in occurrences(text, options, SHORTEST_TEXT) {
         if let Some((index, start)) = mark_before(&text[..place.start]) {
             if NEGATION.is_match(&text[..start]) || REJECTED_BEHIND.is_match(&text[place.end..]) {
                 return None;
@@ -237,7 +237,7 @@ fn mark_before(text: &str) -> Option<(usize, usize)> {
 /// Options whose text stands somewhere; `None` where one of them is negated.
 fn told(text: &str, options: &[String]) -> Option<BTreeSet<usize>> {
     let mut named = BTreeSet::new();
-    for place in occurrences(text, options) {
+    for place in occurrences(text, options, SHORTEST_TEXT) {
         let sentence_end = text[place.end..].find(['.', '!', '?']);
         if sentence_end.is_some_and(|end| text[place.end + end..].starts_with('?')) {
             continue;
@@ -257,11 +257,31 @@ struct Occurrence {
     end: usize,
 }
 
-/// Where option texts stand as whole words, but not within a longer option's.
-fn occurrences(text: &str, options: &[String]) -> Vec<Occurrence> {
+/// Whether a text that names option `index` names another one too, by its mark at the beginning or by a text of any length.
+pub(super) fn names_another(text: &str, options: &[String], index: usize) -> bool {
+    let flat = FlatText::new(text);
+    let mark = match flat.cased.as_bytes() {
+        [
+            letter @ b'A'..=b'Z',
+            b',' | b';' | b':' | b')' | b'.' | b'/',
+            ..,
+        ] => Some(usize::from(letter - b'A')),
+        _ => None,
+    };
+    let options: Vec<String> = options.iter().map(|option| bare(option)).collect();
+    let told = occurrences(&flat.lower, &options, 1);
+    let told = told.iter().map(|place| place.option);
+    mark.filter(|mark| *mark < options.len())
+        .into_iter()
+        .chain(told)
+        .any(|option| option != index)
+}
+
+/// Where option texts of at least `shortest` letters and digits stand as whole words, but not within a longer option's.
+fn occurrences(text: &str, options: &[String], shortest: usize) -> Vec<Occurrence> {
     let mut places = Vec::new();
     for (option, words) in options.iter().enumerate() {
-        if words.chars().filter(|c| c.is_alphanumeric()).count() < SHORTEST_TEXT {
+        if words.chars().filter(|c| c.is_alphanumeric()).count() < shortest {
             continue;
         }
         for (start, _) in text.match_indices(words.as_str()) {

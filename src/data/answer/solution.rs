@@ -1,12 +1,39 @@
 //! Solutions of other projects: a right answer as people write it, as the letters that count here.
 
+use super::option::letter as letter_of;
+use super::option::letter_index;
 use super::parsed::AnswerForm;
 use super::parsed::ParsedAnswer;
+use super::parsed::ReadBy;
+use super::parsed::Unreadable;
+use super::prose;
 use super::set::answer_text;
 use super::strict;
 
-/// The letters that a text names, by the strict rule; also of marked options in one line, `A. red, C. green`.
+/// The letters that a text names, by the strict rule; also of marked options in one line, `A. red, C. green`. What may be two
+/// options is none: a truth that is read wrongly is wrong in every answer's reward.
 pub(in crate::data) fn letters_of(text: &str, choices: &[String]) -> ParsedAnswer {
+    let read = read(text, choices);
+    let inside = answer_text(text);
+    let by_text = |wanted: &str| choices.iter().position(|choice| choice.trim() == wanted);
+    match (letter_index(inside), by_text(inside)) {
+        // Options that are letters themselves.
+        (Some(letter), Some(index)) if letter != index => match letter_of(index) {
+            Some(own) if letter >= choices.len() => {
+                return ParsedAnswer::read(own.into(), ReadBy::Whole);
+            }
+            _ => return ParsedAnswer::unread(Unreadable::Contradiction),
+        },
+        _ => {}
+    }
+    let named = letter_index(&read.answer).filter(|_| read.read_by == ReadBy::Prose);
+    if named.is_some_and(|index| prose::names_another(inside, choices, index)) {
+        return ParsedAnswer::unread(Unreadable::Contradiction);
+    }
+    read
+}
+
+fn read(text: &str, choices: &[String]) -> ParsedAnswer {
     let inside = answer_text(text);
     let lines = on_lines(inside);
     let one = strict::read(text, AnswerForm::Options(choices));
@@ -62,5 +89,28 @@ mod tests {
             assert_eq!(letters_of(text, &choices).answer, letters, "{text}");
         }
         assert!(letters_of("D", &choices).unreadable.is_some());
+    }
+
+    #[test]
+    fn what_may_be_two_options_is_none() {
+        for (options, text, letters) in [
+            (["red", "blue", "green"], "red, green", Some("A,C")),
+            (["red", "blue", "green"], "red and green", Some("A,C")),
+            (["red", "blue", "green"], "B, green", None),
+            (["red", "blue", "green"], "It is green.", Some("C")),
+            (["red", "blue", "green"], "not red but green", None),
+            (["cat", "bird", "dog"], "cat, bird", Some("A,B")),
+            (["two", "three", "four"], "two or three", None),
+            (["a man", "a woman", "a dog"], "a man, a woman", Some("A,B")),
+            (["red", "red and blue", "blue"], "red and blue", Some("B")),
+            (["P", "Q", "R"], "Q", Some("B")),
+            (["C", "B", "A"], "B", Some("B")),
+            (["C", "B", "A"], "A", None),
+        ] {
+            let options = options.map(String::from);
+            let read = letters_of(text, &options);
+            let answer = read.unreadable.is_none().then_some(read.answer.as_str());
+            assert_eq!(answer, letters, "{text}");
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! 3. Emphasis, quotes, `\boxed{}`, a full stop, a list's mark (`- A`) and words such as "The final answer is:" around it do not
 //!    count; full-width letters and signs (`Ａ`, `（A）`, `A。`) are as good as others.
 //! 4. An answer is an option as it is listed, mark and text; or the text of an option; or letters (`A`, `a`, `(A)`, `A.`, `Option A`, `Option 1`) separated by commas,
-//!    spaces or "and"; or an option's letter with a mark and other text behind it, which must neither be another option's nor
+//!    spaces or "and"; or texts of options separated by commas or "and"; or an option's letter with a mark and other text behind it, which must neither be another option's nor
 //!    take it back ("A. No"); or several of these on lines of their own. A single letter is never an option's text.
 //! 5. Where it is none of these but a sentence that names exactly one option, announced or by its text ([`super::prose`]
 //!    says how), that option is the answer; how often that was so is counted. A bare letter inside a sentence is never
@@ -176,6 +176,9 @@ fn read_line(line: &str, options: &[String]) -> Result<Vec<usize>, Unreadable> {
     if let Some(indices) = listed {
         return within(indices);
     }
+    if let Some(indices) = listed_texts(line, options) {
+        return Ok(indices);
+    }
     let Some((index, text)) = option_mark(line) else {
         return Err(Unreadable::NoOption);
     };
@@ -258,6 +261,18 @@ fn listed_letters(line: &str) -> Option<Vec<usize>> {
         });
     }
     (!indices.is_empty()).then_some(indices)
+}
+
+/// A list of options' texts and nothing else: `red, green and blue`.
+fn listed_texts(line: &str, options: &[String]) -> Option<Vec<usize>> {
+    let line = line.replace(" and ", ", ");
+    let parts = line.split([',', ';']).map(str::trim);
+    let parts = parts.map(|part| part.strip_prefix("and ").unwrap_or(part));
+    let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+    let indices = parts
+        .iter()
+        .map(|part| option_with_text(part, options).ok().flatten());
+    (parts.len() > 1).then(|| indices.collect()).flatten()
 }
 
 fn read_yes_no(text: &str) -> Result<String, Unreadable> {

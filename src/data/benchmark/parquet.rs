@@ -127,12 +127,21 @@ fn silence_readers() {
 }
 
 fn broken(path: &Path, place: impl Into<String>, reason: impl std::fmt::Display) -> DataError {
+    let reason = reason.to_string();
+    // The reader was built without this compression; the file may be whole.
+    let problem = match reason.split_once("compile time: ") {
+        Some((_, codec)) => format!(
+            "is compressed by {codec}, and read are snappy, gzip, zstd and none: \
+             `pandas.read_parquet(\"OLD.parquet\").to_parquet(\"NEW.parquet\")` makes it so"
+        ),
+        None => format!(
+            "not a readable parquet file ({reason}); download it again, or convert it to JSON lines"
+        ),
+    };
     DataError::Content {
         path: path.to_owned(),
         place: place.into(),
-        problem: format!(
-            "not a readable parquet file ({reason}); download it again, or convert it to JSON lines"
-        ),
+        problem,
     }
 }
 

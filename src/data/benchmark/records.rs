@@ -10,12 +10,14 @@ use crate::util::file::FileError;
 use crate::util::json;
 use crate::util::json::Distinct;
 use crate::util::json::Unreadable;
+use crate::util::words::counted;
 use serde::Deserializer as _;
 use serde::de::MapAccess;
 use serde::de::SeqAccess;
 use serde::de::Visitor;
 use serde_json::Map;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -44,8 +46,8 @@ impl Record<'_> {
 /// Says what is wrong with a record, or takes it.
 pub(in crate::data) type Visit<'a> = dyn FnMut(Record) -> Result<(), String> + 'a;
 
-/// Hands over the records of a `.json` (array or object of records), `.jsonl` or `.parquet` file; of a folder, those of all
-/// such files in it and in the folders below, in the order of their names.
+/// Hands over the records of a `.json` (array or object of records), `.jsonl`, `.parquet`, `.csv` or `.tsv` file; of a folder,
+/// those of all files in it and in the folders below but tables, in the order of their names.
 pub(super) fn for_each(path: &Path, visit: &mut Visit) -> Result<(), DataError> {
     for_each_with(path, Bytes::Drop, visit)
 }
@@ -113,15 +115,16 @@ fn read_file(path: &Path, bytes: Bytes, visit: &mut Visit) -> Result<(), DataErr
                 read_json(path, &text, &mut sink)
             }
         }
+        Some("csv") => read_table(path, b',', &mut sink),
+        Some("tsv") => read_table(path, b'\t', &mut sink),
         Some("parquet") => parquet::for_each_row(path, bytes, &mut |row| {
             sink.take(None, row.fields, row.blobs)
         }),
         other => Err(DataError::Extension {
             path: path.to_owned(),
             known: format!(
-                ".json, .jsonl or .parquet{}",
+                ".json, .jsonl, .parquet, .csv or .tsv{}",
                 match other {
-                    Some("csv" | "tsv") => json::TABLE_AS_LINES,
                     Some("gz" | "zip" | "zst" | "xz" | "bz2") => ": unpack it",
                     _ => "",
                 }
@@ -225,6 +228,52 @@ fn read_lines(path: &Path, text: &str, sink: &mut Sink) -> Result<(), DataError>
     Ok(())
 }
 
+/// A table: its first row names the columns, each other row is a record. All cells are texts, empty ones are null.
+fn read_table(path: &Path, delimiter: u8, sink: &mut Sink) -> Result<(), DataError> {
+    let text = read_text(path)?;
+    let refused = |place: String, problem: String| DataError::Content {
+        path: path.to_owned(),
+        place,
+        problem,
+    };
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .flexible(true)
+        .from_reader(text.as_bytes());
+    let unreadable = |error: csv::Error| refused("its table".into(), error.to_string());
+    let names = reader.headers().map_err(unreadable)?.clone();
+    let mut known = BTreeSet::new();
+    if let Some(name) = names
+        .iter()
+        .find(|name| !name.is_empty() && !known.insert(*name))
+    {
+        let problem = format!("two columns are called {name:?}: rename one of them");
+        return Err(refused("line 1".into(), problem));
+    }
+    for row in reader.records() {
+        let row = row.map_err(unreadable)?;
+        let line = row.position().map_or(0, csv::Position::line);
+        if row.len() != names.len() {
+            let problem = format!(
+                "{} in a table of {}: a text with a comma or a line break in it stands between double quotes",
+                counted(row.len(), "cell"),
+                counted(names.len(), "column")
+            );
+            return Err(refused(format!("line {line}"), problem));
+        }
+        let cell = |text: &str| match text.trim() {
+            "" => Value::Null,
+            _ => text.into(),
+        };
+        let named = names.iter().zip(&row).filter(|(name, _)| !name.is_empty());
+        let fields = named.map(|(name, text)| (name.trim().to_owned(), cell(text)));
+        if !sink.take(None, fields.collect(), Vec::new()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 struct RecordVisitor<'s, 'a, 'v> {
     sink: &'s mut Sink<'a, 'v>,
 }
@@ -286,6 +335,10 @@ mod tests {
         let object = write("c/c.json", r#"{"x":{"n":5}}"#);
         assert_eq!(read(&object).unwrap(), ["0 Some(\"x\") 5"]);
         write("notes.txt", "not read");
+        let table = write("t/d.csv", "\u{feff}n,\"a, b\"\r\n6,\r\n\"7\n8\",x\r\n");
+        assert_eq!(read(&table).unwrap(), ["0 None \"6\"", "1 None \"7\\n8\""]);
+        let table = write("t/d.tsv", "n\t,\n6\tx\n");
+        assert_eq!(read(&table).unwrap(), ["0 None \"6\""]);
         assert_eq!(read(folder.path()).unwrap().len(), 5);
         for (name, text, wanted) in [
             (
@@ -299,6 +352,13 @@ mod tests {
             ("d.jsonl", "{\"n\":1}\nx\n", "line 2"),
             ("d.jsonl", "7", "is no object"),
             ("d.txt", "", "must end in"),
+            (
+                "d.csv",
+                "n,m\n1\n",
+                "line 2: 1 cell in a table of 2 columns",
+            ),
+            ("d.csv", "n,n\n1,2\n", "two columns are called \"n\""),
+            ("d.csv", "m\n1\n", "record 0 (counted from 0): no `n`"),
         ] {
             let error = read(&write(name, text)).unwrap_err();
             assert!(error.contains(wanted), "{error}");

@@ -75,13 +75,25 @@ impl Column {
     }
 }
 
-/// The value of a field, also of one inside another: `reward_model.ground_truth`.
+/// The value of a field, also of one inside another or in a list: `reward_model.ground_truth`, `videos.0.file`.
 fn value_at<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     if let Some(value) = fields.get(name) {
         return Some(value);
     }
     let (first, rest) = name.split_once('.')?;
-    value_at(fields.get(first)?.as_object()?, rest)
+    inside(fields.get(first)?, rest)
+}
+
+fn inside<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    let Value::Array(values) = value else {
+        return value_at(value.as_object()?, name);
+    };
+    let (index, rest) = match name.split_once('.') {
+        Some((index, rest)) => (index, Some(rest)),
+        None => (name, None),
+    };
+    let value = values.get(index.parse::<usize>().ok()?)?;
+    rest.map_or(Some(value), |rest| inside(value, rest))
 }
 
 /// The same, taken out where it is a field of its own.
@@ -106,6 +118,15 @@ mod tests {
         }
         let expected = json!({"meta": {"truth": 1}, "problem": "Why?", "options": ["red", "blue"], "solution": 1});
         assert_eq!(Value::Object(fields.clone()), expected);
+        let mut listed = json!({"videos": [{"file": "a.mp4"}], "x": [["b.mp4"]]});
+        let listed = listed.as_object_mut().unwrap();
+        for (text, clip) in [("video=videos.0.file", "a.mp4"), ("video=x.0.0", "b.mp4")] {
+            text.parse::<Column>().unwrap().apply(listed).unwrap();
+            assert_eq!(listed["video"], clip);
+        }
+        for absent in ["video=x.1", "video=x.a", "video=videos.0.file.0"] {
+            assert!(absent.parse::<Column>().unwrap().apply(listed).is_err());
+        }
         let absent = "video=clip".parse::<Column>().unwrap().apply(fields);
         assert!(absent.unwrap_err().contains("`clip`"));
         for bad in ["q", "text=q", "problem=", "problem=a+b"] {

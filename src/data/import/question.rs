@@ -3,8 +3,13 @@
 use super::Import;
 use super::Imported;
 use super::instructions;
+use super::record::IMAGE_BESIDE;
 use super::record::LeftOut;
 use super::record::NO_TEXT;
+use super::record::NOT_ONE_CLIP;
+use super::record::other_fields;
+use super::series::options_in_fields;
+use super::turns::has_image_beside;
 use super::turns::without_placeholders;
 use crate::data::Question;
 use crate::data::answer::AnswerForm;
@@ -74,6 +79,9 @@ pub(super) fn question(
     place: &str,
     summary: &mut Imported,
 ) -> Result<Question, LeftOut> {
+    if has_image_beside(&draft.problem) {
+        return Err(LeftOut::new(NOT_ONE_CLIP, IMAGE_BESIDE.into()));
+    }
     let problem = without_placeholders(&draft.problem);
     let problem = asked(import, problem, place, summary);
     if problem.is_empty() {
@@ -126,8 +134,11 @@ pub(super) fn question(
             answer
         }
         (None, Some(said)) => read(said)?,
-        (None, None) => return Err(LeftOut::new("no answer", String::new())),
+        (None, None) => {
+            return Err(LeftOut::new("no answer", other_fields(&question.extra)));
+        }
     };
+    refuse_lost_options(&question, &answer, letters)?;
     if read_by == ReadBy::Prose {
         let said = draft.given.as_ref().or(draft.said.as_ref());
         let said = said.map_or("", String::as_str);
@@ -156,6 +167,29 @@ pub(super) fn question(
     Ok(question)
 }
 
+/// Refuses a question whose options are not known, though its answer is one of them.
+fn refuse_lost_options(
+    question: &Question,
+    answer: &str,
+    has_options: bool,
+) -> Result<(), LeftOut> {
+    if has_options {
+        return Ok(());
+    }
+    let Some(names) = options_in_fields(&question.extra, answer) else {
+        return Ok(());
+    };
+    let first = match answer.parse::<usize>() {
+        Ok(_) => ", with --first-option 0 or 1, the number of the first one",
+        Err(_) => "",
+    };
+    let names = names.join("+");
+    Err(LeftOut::new(
+        "options in fields of their own",
+        format!("--columns options={names}{first}"),
+    ))
+}
+
 /// Whether a value is what a question has under this name.
 fn is_own(name: &str, value: &Value) -> bool {
     let mut question = json!({"problem": "?", "solution": "?", "video": "?"});
@@ -177,7 +211,12 @@ fn answer_of(
         let is_wrapped =
             text.contains("</think>") || text.contains("<answer>") || text.contains("\\boxed{");
         let answer = if is_wrapped {
-            strict::read(text, AnswerForm::Words).answer
+            let mut answer = strict::read(text, AnswerForm::Words).answer;
+            // The rule that judges answers does without the full stop; the truth keeps its own.
+            if !answer.is_empty() && unthought(text).ends_with(&format!("{answer}.")) {
+                answer.push('.');
+            }
+            answer
         } else {
             text.trim().to_owned()
         };
@@ -202,8 +241,17 @@ fn answer_of(
         Some(Unreadable::Empty) => Err(left("no answer")),
         Some(Unreadable::Unclosed | Unreadable::Thinking) => Err(left("an answer that breaks off")),
         Some(Unreadable::Contradiction) => Err(left("an answer that contradicts itself")),
+        Some(_) if first_option.is_none() && answer_text(text).parse::<usize>().is_ok() => Err(
+            left("an answer that is a number (--first-option 0 or 1 says which option that is)"),
+        ),
         Some(_) => Err(left("an answer that is none of the options")),
     }
+}
+
+/// What is answered, without thinking and tags.
+fn unthought(text: &str) -> &str {
+    let spoken = text.rsplit("</think>").next().unwrap_or(text);
+    answer_text(spoken)
 }
 
 /// The worked thinking before an answer.

@@ -8,6 +8,7 @@ use super::question::Draft;
 use super::question::question;
 use super::turns::Role;
 use super::turns::pairs;
+use super::turns::short;
 use super::turns::turns;
 use crate::data::Fragment;
 use crate::data::Question;
@@ -40,8 +41,20 @@ impl LeftOut {
 const IMAGES: &str = "about images";
 pub(super) const NOT_ONE_CLIP: &str = "not about exactly one clip, or one part of it";
 pub(super) const NO_TEXT: &str = "no text of a question";
-/// Fields of images.
-const IMAGE_FIELDS: [&str; 2] = ["image", "images"];
+pub(super) const IMAGE_BESIDE: &str = "an image stands beside the clip";
+/// Fields that may name a part of the clip, and may mean something else.
+const TIMES: [&str; 8] = [
+    "start",
+    "end",
+    "start_time",
+    "end_time",
+    "start_sec",
+    "end_sec",
+    "timestamp",
+    "timestamps",
+];
+/// Marks of TRL's and LLaMA-Factory's records that say whether the answer is a good one.
+const GOOD: [&str; 2] = ["label", "kto_tag"];
 
 /// The questions of a record, in order; a pair of turns may be none.
 pub(super) type Found = Result<Vec<Result<Question, LeftOut>>, LeftOut>;
@@ -85,13 +98,7 @@ fn found(
     if fields.get("data_type").and_then(Value::as_str) == Some("image") {
         return Err(LeftOut::new(IMAGES, String::new()));
     }
-    if let Some(name) = ["start", "end"]
-        .into_iter()
-        .find(|name| fields.get(*name).is_some_and(Value::is_number))
-    {
-        let what = "times beside the clip, kept and not taken for a part of it (--columns video_start=start,video_end=end takes them)";
-        summary.remark(what, place, &format!("{name} = {}", fields[name]));
-    }
+    remark_settings(&fields, place, summary);
     let conversation = conversation_of(import.source, &fields)?;
     let shape = conversation.unwrap_or("problem or question");
     *summary.shapes.entry(shape).or_default() += 1;
@@ -100,6 +107,27 @@ fn found(
     }
     let question = from_fields(import, &mut fields, place, summary)?;
     Ok(vec![Ok(question)])
+}
+
+/// Says what stands beside the clip and does not count.
+fn remark_settings(fields: &Map<String, Value>, place: &str, summary: &mut Imported) {
+    let is_time = |value: &Value| match value {
+        Value::Number(_) => true,
+        Value::String(text) => text.trim().parse::<f64>().is_ok(),
+        Value::Array(times) => !times.is_empty() && times.iter().all(Value::is_number),
+        _ => false,
+    };
+    let mut times = TIMES.into_iter();
+    if let Some(name) = times.find(|name| fields.get(*name).is_some_and(is_time)) {
+        let what = "times beside the clip, kept and not taken for a part of it (--columns video_start=start,video_end=end takes them)";
+        summary.remark(what, place, &format!("{name} = {}", fields[name]));
+    }
+    let mut places = ["video", "videos"].into_iter().chain(CONVERSATIONS);
+    let set = places.find_map(|name| clip_field::frame_setting(fields.get(name)?));
+    if let Some(name) = set {
+        let what = "frames or pixels that a record sets for its clip, which `video.…` of the config sets here for all";
+        summary.remark(what, place, name);
+    }
 }
 
 /// The field with the record's conversation; `None` where the record is a question already.
@@ -174,6 +202,9 @@ fn from_conversation(
     }
     let named: Vec<Value> = turns.iter().flat_map(|turn| turn.clips.clone()).collect();
     let clip = take_clip(&mut fields, &named)?;
+    if turns.iter().any(|turn| turn.has_image) {
+        return Err(LeftOut::new(NOT_ONE_CLIP, IMAGE_BESIDE.into()));
+    }
     if turns.iter().any(|turn| turn.role == Role::System) {
         summary.remark("a system message, which is not taken along", place, "");
     }
@@ -186,6 +217,14 @@ fn from_conversation(
     shapes::name_options_and_solution(&mut fields, asked)
         .map_err(|problem| LeftOut::new("fields that do not fit", problem))?;
     let mut given = taken_answer(&mut fields);
+    let mut marks = GOOD.into_iter();
+    let is_bad = |name: &&str| fields.get(*name) == Some(&Value::Bool(false));
+    if given.is_none()
+        && let Some(name) = marks.find(is_bad)
+    {
+        let reason = "an answer that is marked as a bad one";
+        return Err(LeftOut::new(reason, format!("{name} = false")));
+    }
     let last = pairs.len() - 1;
     let pairs = pairs.into_iter().enumerate();
     let questions = pairs.map(|(index, (problem, said))| {
@@ -213,32 +252,28 @@ fn take_clip(fields: &mut Map<String, Value>, of_turns: &[Value]) -> Result<Stri
     let several = |problem| LeftOut::new(NOT_ONE_CLIP, problem);
     clip_field::name_clip(fields).map_err(several)?;
     let mut clips = BTreeSet::new();
-    if let Some(Value::String(clip)) = taken(fields, "video") {
-        clips.insert(clip);
+    match taken(fields, "video") {
+        Some(Value::String(clip)) => {
+            clips.insert(clip);
+        }
+        Some(other) => {
+            let problem = format!("`video` is {}: name the clip's file", short(&other));
+            return Err(several(problem));
+        }
+        None => {}
     }
     for value in of_turns {
         clips.extend(clip_field::clip_in("video", value).map_err(several)?);
     }
     clips.remove("");
-    let is_there = |value: &Value| match value {
-        Value::Null => false,
-        Value::Array(list) => !list.is_empty(),
-        _ => true,
-    };
     if clips.len() > 1 {
         let names: Vec<String> = clips.into_iter().collect();
         return Err(several(names.join(", ")));
     }
     let Some(clip) = clips.pop_first() else {
-        let about_image = IMAGE_FIELDS
-            .into_iter()
-            .any(|name| fields.get(name).is_some_and(is_there));
-        return Err(if about_image {
-            LeftOut::new(IMAGES, String::new())
-        } else {
-            let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-            let detail = format!("no clip is named; its other fields: {}", names.join(", "));
-            several(detail)
+        return Err(match clip_field::named_images(fields) {
+            Some(_) => LeftOut::new(IMAGES, String::new()),
+            None => several(format!("no clip is named; {}", other_fields(fields))),
         });
     };
     let is_scheme = |scheme: &str| {
@@ -260,10 +295,17 @@ fn take_clip(fields: &mut Map<String, Value>, of_turns: &[Value]) -> Result<Stri
     if let Some(problem) = Fragment::problem(Path::new(&clip)) {
         return Err(several(format!("{clip}: {problem}")));
     }
-    for name in IMAGE_FIELDS {
-        if fields.get(name).is_some_and(|value| !is_there(value)) {
-            fields.shift_remove(name);
-        }
+    if clip_field::named_images(fields).is_some() {
+        return Err(several(IMAGE_BESIDE.into()));
+    }
+    for name in clip_field::IMAGES {
+        fields.shift_remove(name);
     }
     Ok(clip)
+}
+
+/// What a record holds, for those who look for the field that is missing.
+pub(super) fn other_fields(fields: &Map<String, Value>) -> String {
+    let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+    format!("its other fields: {}", names.join(", "))
 }

@@ -293,8 +293,11 @@ fn numbers_of_options_need_their_first() {
             import.first_option = first;
         })
     };
-    // Without the columns it has no options, and its answer is a number.
-    assert_eq!(solution(None).unwrap().1[0].solution, "1");
+    let lost = solution(None).unwrap_err();
+    assert!(
+        lost.contains("--columns options=a0+a1, with --first-option"),
+        "{lost}"
+    );
     let convert = |first: Option<usize>| {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("in.jsonl");
@@ -315,6 +318,111 @@ fn numbers_of_options_need_their_first() {
     };
     assert_eq!(convert(Some(0)).unwrap(), "<answer>B</answer>");
     assert_eq!(convert(Some(1)).unwrap(), "<answer>A</answer>");
-    assert!(convert(None).unwrap_err().contains("none of the options"));
+    assert!(convert(None).unwrap_err().contains("--first-option"));
     assert!(convert(Some(2)).unwrap_err().contains("not there"));
+}
+
+/// Records as LLaMA-Factory, ms-swift and TRL document them, with a clip each.
+#[test]
+fn a_bad_answer_and_an_image_beside_the_clip_are_left_out() {
+    let asked = |content: &str| json!({"role": "user", "content": content});
+    let said = json!({"role": "assistant", "content": "I don't know"});
+    for (record, reason) in [
+        (
+            json!({"messages": [asked("<video>Tell me tomorrow's weather"), said], "label": false, "videos": ["02.mp4"]}),
+            "marked as a bad one: 1 (",
+        ),
+        (
+            json!({"messages": [asked("Why?"), said], "kto_tag": false, "videos": ["02.mp4"]}),
+            "kto_tag = false",
+        ),
+        (
+            json!({"messages": [asked("<image>What is in the image, <video>What is in the video?"), said], "images": ["x.jpg"], "videos": ["01.mp4"]}),
+            "`images` names images beside the clip 01.mp4",
+        ),
+        (
+            json!({"messages": [asked("<image>What is in the image, <video>What is in the video?"), said], "videos": ["01.mp4"]}),
+            "an image stands beside the clip",
+        ),
+        (
+            json!({"problem": "<image> vs <video>?", "answer": "x", "videos": ["a.mp4"], "images": ["a.jpg"]}),
+            "`images` names images",
+        ),
+        (
+            json!({"video": "a.mp4", "image": "a.jpg", "conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}]}),
+            "`image` names images",
+        ),
+        (
+            json!({"prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "video", "video": "a.mp4"}, {"type": "text", "text": "Why?"}]}], "solution": "x"}),
+            "an image stands beside the clip",
+        ),
+        (
+            json!({"messages": [asked("Why?")], "chosen": {"role": "assistant", "content": "x"}, "videos": ["a.mp4"]}),
+            "no answer: 1 (",
+        ),
+        (
+            json!({"problem": "Why?", "correct_answer": "x", "video": "a.mp4"}),
+            "its other fields: correct_answer",
+        ),
+        (
+            json!({"problem": "Why?", "solution": "x", "video": true}),
+            "`video` is true",
+        ),
+        (
+            json!({"problem": "Which?", "options": ["left", "right"], "answer": 4, "video": "a.mp4"}),
+            "--first-option 0 or 1",
+        ),
+        (
+            json!({"problem": "Which?\nA. x\nC. y", "answer": "C", "video": "a.mp4"}),
+            "multiple choice without options",
+        ),
+    ] {
+        let error = why(record.clone());
+        assert!(error.contains(reason), "{record}: {error}");
+    }
+    let good = json!({"messages": [asked("Why?"), said], "label": true, "images": [], "videos": ["02.mp4"]});
+    assert_eq!(one(good).solution, "I don't know");
+}
+
+#[test]
+fn a_clip_as_verl_writes_it_is_read_and_its_frames_are_remarked() {
+    let clip = json!({"type": "video", "video": "file:///path/to/video.mp4", "fps": 2, "min_frames": 1, "max_frames": 32});
+    let asked = json!([{"role": "user", "content": "<video>How many?"}]);
+    let truth = json!({"style": "rule", "ground_truth": "3"});
+    let inside =
+        json!([{"role": "user", "content": [clip, {"type": "text", "text": "How many?"}]}]);
+    for record in [
+        json!({"prompt": asked, "videos": [clip], "reward_model": truth}),
+        json!({"prompt": asked, "video": clip, "reward_model": truth}),
+        json!({"prompt": inside, "reward_model": truth}),
+    ] {
+        let (summary, questions) = convert(std::slice::from_ref(&record), |_| ()).unwrap();
+        assert_eq!(questions[0].video.to_str(), Some("/path/to/video.mp4"));
+        assert_eq!(questions[0].solution, "3");
+        let (what, counted) = summary.remarks.first_key_value().unwrap();
+        assert!(what.contains("frames or pixels"), "{what}");
+        assert!(counted.first.ends_with(": fps"), "{}", counted.first);
+    }
+}
+
+#[test]
+fn an_open_answer_stands_as_it_is_written() {
+    for (solution, expected) in [
+        (
+            "<answer>The person cracks an egg.</answer>",
+            "The person cracks an egg.",
+        ),
+        ("<answer>e.g. U.S.</answer>", "e.g. U.S."),
+        ("<think>so</think> It stops.", "It stops."),
+        ("It stops.", "It stops."),
+        ("\\boxed{7}", "7"),
+        ("<think>so</think><answer>7</answer>", "7"),
+    ] {
+        let record = json!({"problem": "What?", "solution": solution, "video": "a.mp4"});
+        assert_eq!(one(record).solution, expected, "{solution}");
+    }
+    let number = json!({"problem": "What?", "solution": "x", "video": 4_010_069_381_u64});
+    assert_eq!(one(number).video.to_str(), Some("4010069381"));
+    let path = json!({"problem": "What?", "solution": "x", "video_path": "./a.mp4"});
+    assert_eq!(one(path).video.to_str(), Some("a.mp4"));
 }

@@ -22,6 +22,8 @@ pub(super) struct Turn {
     pub(super) text: String,
     /// The clips that stand in it, as they are named there.
     pub(super) clips: Vec<Value>,
+    /// Whether an image stands in it.
+    pub(super) has_image: bool,
 }
 
 /// A question and what is answered, where it is.
@@ -61,6 +63,7 @@ fn turn(role: Role, content: &Value) -> Result<Turn, LeftOut> {
         role,
         text: String::new(),
         clips: Vec::new(),
+        has_image: false,
     };
     match content {
         Value::String(text) => said.text.clone_from(text),
@@ -71,6 +74,7 @@ fn turn(role: Role, content: &Value) -> Result<Turn, LeftOut> {
         }
         other => return Err(LeftOut::new(BROKEN, short(other))),
     }
+    said.has_image |= has_image_beside(&said.text);
     Ok(said)
 }
 
@@ -89,7 +93,10 @@ fn add_part(turn: &mut Turn, part: &Value) -> Result<(), LeftOut> {
     let value = |name: &str| fields.get(name).filter(|value| !value.is_null());
     let kind = value("type").and_then(Value::as_str).unwrap_or_default();
     match kind {
-        "image" | "image_url" => return Ok(()),
+        "image" | "image_url" => {
+            turn.has_image = true;
+            return Ok(());
+        }
         "video" | "video_url" => {
             let url = value("video_url").map(|url| url.get("url").unwrap_or(url));
             let clip = ["video", "path", "url"].into_iter().find_map(value).or(url);
@@ -103,7 +110,7 @@ fn add_part(turn: &mut Turn, part: &Value) -> Result<(), LeftOut> {
     match (value("text"), value("video")) {
         (Some(Value::String(text)), _) => turn.text.push_str(text),
         (_, Some(clip)) => turn.clips.push(clip_of(clip, fields)?),
-        _ if value("image").is_some() => {}
+        _ if value("image").is_some() => turn.has_image = true,
         _ => return Err(LeftOut::new(BROKEN, short(part))),
     }
     Ok(())
@@ -141,6 +148,11 @@ pub(super) fn pairs(turns: &[Turn]) -> Result<Vec<Pair>, LeftOut> {
         }
     }
     Ok(pairs)
+}
+
+/// Whether a text places an image beside the clip; the placeholder of one alone may stand for the clip.
+pub(super) fn has_image_beside(text: &str) -> bool {
+    text.contains("<image>") && text.contains("<video>")
 }
 
 /// A text without the placeholders of clips and images.

@@ -191,8 +191,7 @@ fn problem(text: &[u8], error: &serde_json::Error) -> String {
 }
 
 /// How a table becomes lines.
-pub(crate) const TABLE: &str = "looks like a table (CSV), no JSON: named .csv or .tsv, `videothinker data import OLD.csv --out \
-                                NEW.jsonl` makes lines of it";
+pub(crate) const TABLE: &str = "looks like a table (CSV), no JSON: call the file .csv, or .tsv where tabs stand between the cells";
 
 /// The same behind a list of names that a file may have.
 pub(crate) const TABLE_AS_LINES: &str =
@@ -373,9 +372,9 @@ mod tests {
             (" \n", "holds nothing"),
             (
                 "problem,video\n\"Why, then?\",a.mp4\n",
-                "data import OLD.csv",
+                "call the file .csv",
             ),
-            ("id\tproblem\n1\tWhy?\n", "data import OLD.csv"),
+            ("id\tproblem\n1\tWhy?\n", "call the file .csv"),
             ("<!DOCTYPE html>\n<html>", "a web page"),
             (
                 "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",

@@ -75,7 +75,19 @@ fn what_init_prints_trains_evaluates_and_asks() {
         .iter()
         .map(|line| line.split(' ').next().unwrap())
         .collect();
-    assert_eq!(verbs, ["data", "train-grpo", "eval", "ask"], "{commands:?}");
+    assert_eq!(
+        verbs,
+        [
+            "data",
+            "train-grpo",
+            "train-grpo",
+            "eval",
+            "eval",
+            "ask",
+            "export"
+        ],
+        "{commands:?}"
+    );
     for command in &commands {
         let fewer = match command.split(' ').next().unwrap() {
             "train-grpo" => {
@@ -87,8 +99,13 @@ fn what_init_prints_trains_evaluates_and_asks() {
         };
         assert_code(&shell(folder.path(), &format!("{command}{fewer}")), 0);
     }
-    let scores = folder.path().join("runs/own/eval/scores.json");
-    assert!(scores.is_file());
+    for file in [
+        "runs/own/eval/base/scores.json",
+        "runs/own/eval/trained/scores.json",
+        "my-model/README.md",
+    ] {
+        assert!(folder.path().join(file).is_file(), "{file}");
+    }
 
     let again = init(folder.path(), &[&own[..], &["--card", "cpu"]].concat());
     assert_says(&again, 2, &["config.toml is there already", "--force"]);
@@ -115,11 +132,12 @@ fn two_stages_are_two_files_that_fit_each_other() {
     assert_code(&output, 0);
     let commands = printed(&output);
     assert!(
-        commands[1].starts_with("train-bias --config own/bias.toml"),
+        commands[1] == format!("{} --dry-run", commands[2])
+            && commands[2] == "train-bias --config own/bias.toml",
         "{commands:?}"
     );
     assert!(
-        commands[2].starts_with("train-cdpo --config own/cdpo.toml"),
+        commands[3].starts_with("train-cdpo --config own/cdpo.toml"),
         "{commands:?}"
     );
     let cdpo = std::fs::read_to_string(folder.path().join("own/cdpo.toml")).unwrap();
@@ -127,11 +145,8 @@ fn two_stages_are_two_files_that_fit_each_other() {
         cdpo.contains("bias_model = \"runs/two/bias/checkpoints/latest\""),
         "{cdpo}"
     );
-    assert_code(
-        &shell(folder.path(), &format!("{} --dry-run", commands[1])),
-        0,
-    );
-    let early = shell(folder.path(), &commands[2]);
+    assert_code(&shell(folder.path(), &commands[1]), 0);
+    let early = shell(folder.path(), &commands[3]);
     assert_says(&early, 2, &["model.bias_model", "there is no model folder"]);
 }
 

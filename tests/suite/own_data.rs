@@ -430,12 +430,12 @@ fn files_that_are_no_questions_say_what_they_are() {
         (
             "a.csv",
             &b"problem,video\nWhy?,a.mp4\n"[..],
-            "data import OLD.csv",
+            "no answer: 1 (a.csv, record 0 (counted from 0))",
         ),
         (
             "a.jsonl",
             b"problem,video\nWhy?,a.mp4\n",
-            "data import OLD.csv",
+            "call the file .csv",
         ),
         ("a.json", b"<!DOCTYPE html><html></html>", "a web page"),
         (
@@ -446,7 +446,11 @@ fn files_that_are_no_questions_say_what_they_are() {
         ("a.jsonl", b"\x1f\x8b\x08\0\0\0\xff", "gunzip"),
         ("a.jsonl", b"\xff\xfe{\0", "UTF-16"),
         ("a.jsonl", b"{'problem': 'Why?'}", "single quotes"),
-        ("a.txt", b"x", "must end in .json, .jsonl or .parquet"),
+        (
+            "a.txt",
+            b"x",
+            "must end in .json, .jsonl, .parquet, .csv or .tsv",
+        ),
     ] {
         std::fs::write(path.join(name), bytes).unwrap();
         let import = ["data", "import", name, "--out", "out.jsonl"];
@@ -685,4 +689,50 @@ fn a_model_that_does_not_see_tells_kinds() {
             .len(),
         3
     );
+}
+
+/// Rows as NExT-QA's `val.csv` has them: clips by their numbers, options in five columns, answers from 0.
+#[test]
+fn a_table_becomes_questions_that_are_checked() {
+    let folder = workplace();
+    let path = folder.path();
+    std::fs::rename(path.join("my clip.mp4"), path.join("4010069381.mp4")).unwrap();
+    let table = "video,frame_count,width,height,question,answer,qid,type,a0,a1,a2,a3,a4\n\
+                 4010069381,369,640,480,how do the two man play the instrument,0,6,CH,roll the handle,tap their feet,strum the string,hit with sticks,pat with hand\n\
+                 4010069381,369,640,480,what did he do,4,7,CH,\"stop, then look\",nod,wave,sit,smile\n";
+    std::fs::write(path.join("val.csv"), table).unwrap();
+    let import = ["data", "import", "val.csv", "--out", "val.jsonl"];
+    let (code, _, stderr) = run(path, &import);
+    assert!(code > 0, "{stderr}");
+    assert!(
+        stderr.contains("--columns options=a0+a1+a2+a3+a4"),
+        "{stderr}"
+    );
+    let named = ["--columns", "options=a0+a1+a2+a3+a4"];
+    let (code, _, stderr) = run(path, &[&import[..], &named].concat());
+    assert!(code > 0 && stderr.contains("--first-option 0"), "{stderr}");
+    let first = ["--first-option", "0"];
+    let (code, stdout, stderr) = run(path, &[&import[..], &named, &first].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("2 questions of 2 records"), "{stdout}");
+    let lines = std::fs::read_to_string(path.join("val.jsonl")).unwrap();
+    let questions: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(questions[0]["solution"], "<answer>A</answer>");
+    assert_eq!(questions[1]["solution"], "<answer>E</answer>");
+    assert_eq!(questions[1]["options"][0], "stop, then look");
+    let check = [
+        "data",
+        "check",
+        "--set",
+        "data.questions=val.jsonl",
+        "--set",
+        "data.video_root=.",
+    ];
+    let (code, stdout, stderr) = run(path, &check);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert!(stdout.contains("2 questions about 1 clip"), "{stdout}");
+    assert!(stderr.contains("4010069381.mp4"), "{stderr}");
 }

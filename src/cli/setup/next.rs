@@ -116,8 +116,9 @@ fn commands(wishes: &Wishes, files: &[Written]) -> Vec<String> {
             quoted(&question.text())
         ));
     }
+    commands.push(format!("export {} --out my-model --card", shell(run)));
     if wishes.stage == Stage::Bias {
-        commands.retain(|command| !command.starts_with("ask"));
+        commands.retain(|command| !command.starts_with("ask") && !command.starts_with("export"));
     }
     commands
 }

@@ -306,6 +306,9 @@ fn take_clip(fields: &mut Map<String, Value>, of_turns: &[Value]) -> Result<Stri
 
 /// What a record holds, for those who look for the field that is missing.
 pub(super) fn other_fields(fields: &Map<String, Value>) -> String {
+    if fields.is_empty() {
+        return String::new();
+    }
     let names: Vec<&str> = fields.keys().map(String::as_str).collect();
     format!("its other fields: {}", names.join(", "))
 }

@@ -76,12 +76,15 @@ pub(super) fn name_clip(fields: &mut Map<String, Value>) -> Result<(), String> {
 
 /// The field that names an image.
 pub(super) fn named_images(fields: &Map<String, Value>) -> Option<&'static str> {
-    let names_one = |value: &Value| match value {
-        Value::String(path) => !path.is_empty(),
-        Value::Array(images) => !images.is_empty(),
-        Value::Object(_) => true,
-        _ => false,
-    };
+    fn names_one(value: &Value) -> bool {
+        match value {
+            Value::String(path) => !path.is_empty(),
+            Value::Array(images) => images.iter().any(names_one),
+            // Columns of parquet files hold every key.
+            Value::Object(image) => image.values().any(|value| !value.is_null()),
+            _ => false,
+        }
+    }
     let mut names = IMAGES.into_iter();
     names.find(|name| fields.get(*name).is_some_and(names_one))
 }

@@ -44,7 +44,7 @@ pub(crate) fn locate(questions: &mut [Question], config: &DataConfig) -> Result<
                     found.push((path.clone().into_owned(), place.clone()));
                 }
                 place.or_else(|| search.with_slashes(&path)).or_else(|| {
-                    let place = search.with_ending(Path::new(&named))?;
+                    let place = with_ending(search.root, Path::new(&named))?;
                     ended.push((path.into_owned(), place.clone()));
                     Some(place)
                 })
@@ -165,6 +165,10 @@ impl Search<'_> {
         by_end
             .chain(by_number)
             .find(|place| exists(&root.join(place)))
+            .or_else(|| {
+                let mut by_end = ends.iter().map(|end| end.join(name));
+                by_end.find_map(|place| with_ending(root, &place))
+            })
     }
 
     /// A relative path with slashes where it was written with backslashes and so exists only with slashes.
@@ -175,24 +179,42 @@ impl Search<'_> {
         let place = PathBuf::from(path.replace('\\', "/"));
         exists(&self.root.join(&place)).then_some(place)
     }
-
-    /// The one file that has this name and an ending of clips behind it.
-    fn with_ending(&self, path: &Path) -> Option<PathBuf> {
-        let (clip, part) = Fragment::split(path);
-        let ending = clip.extension().unwrap_or_default().to_ascii_lowercase();
-        if ENDINGS.iter().any(|known| ending == *known) || exists(&self.root.join(&clip)) {
-            return None;
-        }
-        let clip = clip.to_str().filter(|clip| !clip.ends_with(['/', '\\']))?;
-        let named = ENDINGS.iter().map(|ending| format!("{clip}.{ending}"));
-        let mut files = named.filter(|clip| self.root.join(clip).is_file());
-        let file = files.next()?;
-        files.next().is_none().then(|| part.of(&file))
-    }
 }
 
 /// Endings of clips that are tried where a name has none: in many data sets a clip's id stands for its file.
-const ENDINGS: [&str; 6] = ["mp4", "webm", "mkv", "avi", "mov", "gif"];
+const ENDINGS: [&str; 11] = [
+    "mp4", "webm", "mkv", "avi", "mov", "gif", "m4v", "mpg", "mpeg", "flv", "wmv",
+];
+
+/// A clip's path without such an ending.
+pub(super) fn without_ending(clip: &Path) -> PathBuf {
+    if has_ending(clip) {
+        clip.with_extension("")
+    } else {
+        clip.to_owned()
+    }
+}
+
+fn has_ending(clip: &Path) -> bool {
+    let ending = clip.extension().unwrap_or_default().to_ascii_lowercase();
+    ENDINGS.iter().any(|known| ending == *known)
+}
+
+/// The one file below `root` that has this name and an ending of clips behind it.
+fn with_ending(root: &Path, path: &Path) -> Option<PathBuf> {
+    let (clip, part) = Fragment::split(path);
+    if has_ending(&clip) || exists(&root.join(&clip)) {
+        return None;
+    }
+    let clip = clip.to_str().filter(|clip| !clip.ends_with(['/', '\\']))?;
+    let endings = ENDINGS
+        .iter()
+        .flat_map(|ending| [(*ending).to_owned(), ending.to_ascii_uppercase()]);
+    let named = endings.map(|ending| format!("{clip}.{ending}"));
+    let mut files = named.filter(|clip| root.join(clip).is_file());
+    let file = files.next()?;
+    files.next().is_none().then(|| part.of(&file))
+}
 
 /// `C:\…`, `C:/…` and `\\server\…`.
 fn is_windows(path: &str) -> bool {
@@ -302,6 +324,7 @@ mod tests {
             "two.mp4",
             "two.avi",
             "folder/1.jpg",
+            "UP.MP4",
         ];
         let paths = [
             "v/7010",
@@ -312,6 +335,7 @@ mod tests {
             "absent",
             "7010",
             "ROOT/v/7010",
+            "UP",
         ];
         let places = [
             "v/7010.mp4",
@@ -322,8 +346,15 @@ mod tests {
             "absent",
             "7010",
             "ROOT/v/7010.mp4",
+            "UP.MP4",
         ];
         assert_eq!(located(&clips, None, &paths).unwrap(), places);
+        for path in ["/data/v/7010#t=1,2", "C:\\data\\v\\7010#t=1,2"] {
+            assert_eq!(
+                located(&clips, None, &[path]).unwrap(),
+                ["v/7010.mp4#t=1,2"]
+            );
+        }
     }
 
     #[test]

@@ -140,11 +140,15 @@ pub(super) fn has_letters(question: &Question, choices: &[String]) -> bool {
         .options
         .as_ref()
         .is_some_and(|options| !options.is_empty());
+    own || choices.len() > 1 && !is_open(question)
+}
+
+/// Whether a question's type says that no option is asked for.
+pub(super) fn is_open(question: &Question) -> bool {
     let kind = question.problem_type.as_deref().unwrap_or_default();
-    let is_open = ["free-form", "open-ended", "numerical", "regression", "ocr"]
+    ["free-form", "open-ended", "numerical", "regression", "ocr"]
         .iter()
-        .any(|open| kind.eq_ignore_ascii_case(open));
-    own || choices.len() > 1 && !is_open
+        .any(|open| kind.eq_ignore_ascii_case(open))
 }
 
 /// What is wrong with a solution where letters of `choices` are asked for.

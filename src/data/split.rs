@@ -1,6 +1,7 @@
 //! Training and validation questions from one file: whole clips on either side.
 
 use super::Question;
+use super::clip_paths::without_ending;
 use super::fragment::Fragment;
 use super::shuffle::permutation;
 use std::collections::BTreeMap;
@@ -52,8 +53,11 @@ pub(crate) fn split_by_clip(
     })
 }
 
-/// Without `.` and with `..` resolved by the names alone: `./a.mp4` and `x/../a.mp4` are `a.mp4`.
+/// Without `.` and with `..` resolved by the names alone: `./a.mp4` and `x/../a.mp4` are `a.mp4`; with slashes, and
+/// without the ending: `a` may be `a.mp4`, and of two endings both go to one side.
 fn normalized(path: &Path) -> PathBuf {
+    let path = path.to_string_lossy().replace('\\', "/");
+    let path = Path::new(&path);
     let mut parts = Vec::new();
     for part in path.components() {
         match (part, parts.last()) {
@@ -64,7 +68,7 @@ fn normalized(path: &Path) -> PathBuf {
             _ => parts.push(part),
         }
     }
-    parts.into_iter().collect()
+    without_ending(&parts.into_iter().collect::<PathBuf>())
 }
 
 #[cfg(test)]
@@ -128,6 +132,8 @@ mod tests {
             ("a.mp4", "./a.mp4"),
             ("b/a.mp4", "b/../b/./a.mp4"),
             ("/x/a.mp4", "/x/y/../a.mp4"),
+            ("a.mp4", "a"),
+            ("v/a.MP4", "v\\a"),
         ] {
             assert_eq!(normalized(Path::new(one)), normalized(Path::new(other)));
         }

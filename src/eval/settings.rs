@@ -216,7 +216,10 @@ fn has_answers(out: &Path) -> Result<bool, EvalError> {
     let failed = |error| FileError::reading(out, error);
     for entry in std::fs::read_dir(out).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let is_log = entry.file_name().to_string_lossy().starts_with("outputs");
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_log =
+            name == "outputs.jsonl" || name.starts_with("outputs-") && name.ends_with(".jsonl");
         if is_log && entry.metadata().map_err(failed)?.len() > 0 {
             return Ok(true);
         }

@@ -5,6 +5,7 @@ use super::Written;
 use super::plan::Fit;
 use super::plan::Plan;
 use super::wishes::Wishes;
+use crate::data::locate;
 use crate::util::console::duration;
 use std::path::Path;
 use std::path::PathBuf;
@@ -109,6 +110,9 @@ fn commands(wishes: &Wishes, files: &[Written]) -> Vec<String> {
         ));
     }
     if let Some(question) = wishes.questions.first() {
+        let mut question = question.clone();
+        // A clip that is not found keeps its name; that it is missing was said before.
+        let _ = locate(std::slice::from_mut(&mut question), &last.plan.config.data);
         let clip = wishes.video_root.join(&question.video);
         commands.push(format!(
             "ask --model {model} --config {config} --video {} --question={}",

@@ -8,6 +8,7 @@ use crate::config::DataConfig;
 use crate::config::QuestionKind;
 use crate::config::is_hub_id;
 use crate::config::where_it_lies;
+use crate::data::Fragment;
 use crate::data::Question;
 use crate::data::locate;
 use crate::data::read_questions;
@@ -108,7 +109,8 @@ impl Clips {
         };
         let mut found = questions.to_vec();
         locate(&mut found, &config)?;
-        let paths: BTreeSet<PathBuf> = found.iter().map(|one| root.join(&one.video)).collect();
+        let file = |one: &Question| root.join(Fragment::split(&one.video).0);
+        let paths: BTreeSet<PathBuf> = found.iter().map(file).collect();
         let mut missing = paths.iter().filter(|path| !path.exists());
         let example = missing.next().cloned();
         Ok(Self {
@@ -153,7 +155,8 @@ fn likely_root(file: &Path, questions: &[Question]) -> PathBuf {
     let roots = names.map(|name| beside.join(name));
     let found = |root: &PathBuf| {
         let first = questions.iter().take(50);
-        first.filter(|one| root.join(&one.video).exists()).count()
+        let file = |one: &Question| root.join(Fragment::split(&one.video).0);
+        first.filter(|one| file(one).exists()).count()
     };
     let best = roots.iter().rev().max_by_key(|root| found(root));
     best.filter(|root| found(root) > 0)

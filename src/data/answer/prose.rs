@@ -257,24 +257,36 @@ struct Occurrence {
     end: usize,
 }
 
-/// Whether a text that names option `index` names another one too, by its mark at the beginning or by a text of any length.
-pub(super) fn names_another(text: &str, options: &[String], index: usize) -> bool {
+/// A capital letter that stands for an option, and is no article: `A.`, `(B)`, `C` before anything but a word.
+static MARK: LazyLock<Regex> = LazyLock::new(|| {
+    expression(r"(?:^|[\s(\[,;/&+])([A-Z])(?:$|[.:)\],;/&+]|\s(?:$|[^a-z]|and\b|or\b))")
+});
+
+/// What before or behind an option's text makes it a part of more.
+static JOINED_BEFORE: LazyLock<Regex> = LazyLock::new(|| expression(r"(?:\band|\bor|[&+/])\s*$"));
+static JOINED_BEHIND: LazyLock<Regex> =
+    LazyLock::new(|| expression(r"^\s*(?:,|;|&|\+|/|and\b|or\b)"));
+
+/// Whether a text in which the options `named` were read may name others too, by a mark, by a text of any length, or by what an
+/// "and" joins to theirs.
+pub(super) fn may_name_others(text: &str, options: &[String], named: &[usize]) -> bool {
     let flat = FlatText::new(text);
-    let mark = match flat.cased.as_bytes() {
-        [
-            letter @ b'A'..=b'Z',
-            b',' | b';' | b':' | b')' | b'.' | b'/',
-            ..,
-        ] => Some(usize::from(letter - b'A')),
-        _ => None,
-    };
     let options: Vec<String> = options.iter().map(|option| bare(option)).collect();
     let told = occurrences(&flat.lower, &options, 1);
-    let told = told.iter().map(|place| place.option);
-    mark.filter(|mark| *mark < options.len())
-        .into_iter()
-        .chain(told)
-        .any(|option| option != index)
+    let is_inside = |at: usize| told.iter().any(|place| place.start <= at && at < place.end);
+    let marks = MARK.captures_iter(&flat.cased).filter_map(|found| {
+        let mark = found.get(1).filter(|mark| !is_inside(mark.start()))?;
+        Some(usize::from(mark.as_str().as_bytes()[0] - b'A'))
+    });
+    let others = marks
+        .filter(|mark| *mark < options.len())
+        .chain(told.iter().map(|place| place.option))
+        .any(|option| !named.contains(&option));
+    let is_joined = |place: &Occurrence| {
+        JOINED_BEFORE.is_match(&flat.lower[..place.start])
+            || JOINED_BEHIND.is_match(&flat.lower[place.end..])
+    };
+    others || named.len() == 1 && told.iter().any(is_joined)
 }
 
 /// Where option texts of at least `shortest` letters and digits stand as whole words, but not within a longer option's.

@@ -8,26 +8,42 @@ use super::parsed::ReadBy;
 use super::parsed::Unreadable;
 use super::prose;
 use super::set::answer_text;
+use super::spelling::normalised;
 use super::strict;
+use super::strict::listed_letters;
 
-/// The letters that a text names, by the strict rule; also of marked options in one line, `A. red, C. green`. What may be two
-/// options is none: a truth that is read wrongly is wrong in every answer's reward.
+/// The letters that a text names, by the strict rule; also of marked options in one line, `A. red, C. green`. What may be more or
+/// other options is none: a truth that is read wrongly is wrong in every answer's reward.
 pub(in crate::data) fn letters_of(text: &str, choices: &[String]) -> ParsedAnswer {
     let read = read(text, choices);
     let inside = answer_text(text);
-    let by_text = |wanted: &str| choices.iter().position(|choice| choice.trim() == wanted);
-    match (letter_index(inside), by_text(inside)) {
+    if let Some(letters) = listed_letters(inside) {
+        let own = |letter: usize| letter_of(letter).map(String::from);
+        let by_text = letters.iter().map(|letter| {
+            let own = own(*letter)?;
+            choices.iter().position(|choice| choice.trim() == own)
+        });
+        let by_text: Vec<Option<usize>> = by_text.collect();
+        let differs = letters
+            .iter()
+            .zip(&by_text)
+            .any(|(letter, text)| text.is_some_and(|text| text != *letter));
         // Options that are letters themselves.
-        (Some(letter), Some(index)) if letter != index => match letter_of(index) {
-            Some(own) if letter >= choices.len() => {
-                return ParsedAnswer::read(own.into(), ReadBy::Whole);
-            }
-            _ => return ParsedAnswer::unread(Unreadable::Contradiction),
-        },
-        _ => {}
+        return match (letters.as_slice(), by_text.as_slice()) {
+            _ if !differs => read,
+            ([letter], [Some(index)]) if *letter >= choices.len() => match own(*index) {
+                Some(own) => ParsedAnswer::read(own, ReadBy::Whole),
+                None => read,
+            },
+            _ => ParsedAnswer::unread(Unreadable::Contradiction),
+        };
     }
-    let named = letter_index(&read.answer).filter(|_| read.read_by == ReadBy::Prose);
-    if named.is_some_and(|index| prose::names_another(inside, choices, index)) {
+    let named: Vec<usize> = read.answer.split(',').filter_map(letter_index).collect();
+    let is_listed = |choice: &String| normalised(choice) == normalised(inside);
+    if !read.answer.is_empty()
+        && !choices.iter().any(is_listed)
+        && prose::may_name_others(inside, choices, &named)
+    {
         return ParsedAnswer::unread(Unreadable::Contradiction);
     }
     read
@@ -96,14 +112,48 @@ mod tests {
         for (options, text, letters) in [
             (["red", "blue", "green"], "red, green", Some("A,C")),
             (["red", "blue", "green"], "red and green", Some("A,C")),
-            (["red", "blue", "green"], "B, green", None),
+            (
+                ["red", "blue", "green"],
+                "red, blue, and green.",
+                Some("A,B,C"),
+            ),
+            (["red", "blue", "green"], "A. red, C. green", Some("A,C")),
+            (["red", "blue", "green"], "B. blue", Some("B")),
+            (["red", "blue", "green"], "B. blue, as the sky", None),
             (["red", "blue", "green"], "It is green.", Some("C")),
+            (["red", "blue", "green"], "The answer is C", Some("C")),
+            (["red", "blue", "green"], "B, green", None),
             (["red", "blue", "green"], "not red but green", None),
+            (["red", "blue", "green"], "A. red, C", None),
+            (["red", "blue", "green"], "A. red and green", None),
+            (["red", "blue", "green"], "A. red & C. green", None),
+            (["red", "blue", "green"], "A. red or B. blue", None),
+            (["red", "blue", "green"], "A. red C. green", None),
+            (["red", "blue", "green"], "A and green", None),
+            (["red", "blue", "green"], "(A) and green", None),
+            (["red", "blue", "green"], "option A and green", None),
+            (["red", "blue", "green"], "A + green", None),
             (["cat", "bird", "dog"], "cat, bird", Some("A,B")),
             (["two", "three", "four"], "two or three", None),
+            (["2", "500", "2,500"], "2,500", Some("C")),
+            (["2", "500", "2500"], "2,500", None),
+            (["1,000", "1", "0"], "1,000 and 1", Some("A,B")),
             (["a man", "a woman", "a dog"], "a man, a woman", Some("A,B")),
+            (["a man, a dog", "a man", "a cat"], "a man and a dog", None),
             (["red", "red and blue", "blue"], "red and blue", Some("B")),
+            (["red ball", "blue ball", "cube"], "red and blue ball", None),
+            (
+                ["opens the door", "closes the door", "waits"],
+                "opens and closes the door",
+                None,
+            ),
+            (
+                ["left, right", "right, left", "left"],
+                "left and right",
+                None,
+            ),
             (["P", "Q", "R"], "Q", Some("B")),
+            (["B", "C", "D"], "B, C", None),
             (["C", "B", "A"], "B", Some("B")),
             (["C", "B", "A"], "A", None),
         ] {

@@ -239,7 +239,7 @@ fn option_with_text(text: &str, options: &[String]) -> Result<Option<usize>, Unr
 }
 
 /// A list of letters and nothing else: `A, C`, `(a) and (c)`, `Option A`, `Options 1 and 3`.
-fn listed_letters(line: &str) -> Option<Vec<usize>> {
+pub(super) fn listed_letters(line: &str) -> Option<Vec<usize>> {
     let is_separator = |c: char| c.is_whitespace() || [',', ';', '&'].contains(&c);
     let mut indices = Vec::new();
     let mut named = false;
@@ -265,8 +265,10 @@ fn listed_letters(line: &str) -> Option<Vec<usize>> {
 
 /// A list of options' texts and nothing else: `red, green and blue`.
 fn listed_texts(line: &str, options: &[String]) -> Option<Vec<usize>> {
-    let line = line.replace(" and ", ", ");
-    let parts = line.split([',', ';']).map(str::trim);
+    // The comma of `2,500` separates nothing.
+    let line = line.replace(" and ", ", ") + " ";
+    let parts = line.split([';']).flat_map(|part| part.split(", "));
+    let parts = parts.map(str::trim);
     let parts = parts.map(|part| part.strip_prefix("and ").unwrap_or(part));
     let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
     let indices = parts

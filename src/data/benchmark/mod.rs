@@ -23,6 +23,7 @@ pub(super) mod parquet;
 mod places;
 mod record;
 pub(super) mod records;
+mod table;
 mod tempcompass;
 mod video_holmes;
 mod videomme;

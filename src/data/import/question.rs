@@ -21,6 +21,7 @@ use crate::data::answer::solution::letters_of;
 use crate::data::answer::strict;
 use crate::data::impossible::CHAT_TOKENS;
 use crate::data::impossible::has_letters;
+use crate::data::impossible::is_open;
 use crate::data::shapes::name_kind;
 use serde_json::Map;
 use serde_json::Value;
@@ -138,7 +139,21 @@ pub(super) fn question(
             return Err(LeftOut::new("no answer", other_fields(&question.extra)));
         }
     };
-    refuse_lost_options(&question, &answer, letters)?;
+    if !letters {
+        refuse_lost_options(&question)?;
+    }
+    let is_number = |text: &&String| answer_text(text).parse::<usize>().is_ok();
+    if letters
+        && import.first_option.is_none()
+        && let Some(number) = draft
+            .given
+            .as_ref()
+            .or(draft.said.as_ref())
+            .filter(is_number)
+    {
+        let what = "numbers that are the text of an option, and are taken for it (--first-option 0 or 1 takes them for its number)";
+        summary.remark(what, place, &format!("{number:?} is {answer}"));
+    }
     if read_by == ReadBy::Prose {
         let said = draft.given.as_ref().or(draft.said.as_ref());
         let said = said.map_or("", String::as_str);
@@ -167,26 +182,20 @@ pub(super) fn question(
     Ok(question)
 }
 
-/// Refuses a question whose options are not known, though its answer is one of them.
-fn refuse_lost_options(
-    question: &Question,
-    answer: &str,
-    has_options: bool,
-) -> Result<(), LeftOut> {
-    if has_options {
+/// Refuses a question whose options are not known, because each stands in a field of its own.
+fn refuse_lost_options(question: &Question) -> Result<(), LeftOut> {
+    if is_open(question) {
         return Ok(());
     }
-    let Some(names) = options_in_fields(&question.extra, answer) else {
+    let Some(names) = options_in_fields(&question.extra) else {
         return Ok(());
     };
-    let first = match answer.parse::<usize>() {
-        Ok(_) => ", with --first-option 0 or 1, the number of the first one",
-        Err(_) => "",
-    };
-    let names = names.join("+");
     Err(LeftOut::new(
         "options in fields of their own",
-        format!("--columns options={names}{first}"),
+        format!(
+            "--columns options={}; where answers are numbers, --first-option 0 or 1 is the number of the first one",
+            names.join("+")
+        ),
     ))
 }
 

@@ -14,6 +14,7 @@ use crate::data::Fragment;
 use crate::data::Question;
 use crate::data::benchmark::records::Record;
 use crate::data::clip_field;
+use crate::data::fragment::seconds;
 use crate::data::shapes;
 use crate::data::shapes::CONVERSATIONS;
 use crate::data::shapes::taken;
@@ -53,8 +54,6 @@ const TIMES: [&str; 8] = [
     "timestamp",
     "timestamps",
 ];
-/// Marks of TRL's and LLaMA-Factory's records that say whether the answer is a good one.
-const GOOD: [&str; 2] = ["label", "kto_tag"];
 
 /// The questions of a record, in order; a pair of turns may be none.
 pub(super) type Found = Result<Vec<Result<Question, LeftOut>>, LeftOut>;
@@ -98,6 +97,7 @@ fn found(
     if fields.get("data_type").and_then(Value::as_str) == Some("image") {
         return Err(LeftOut::new(IMAGES, String::new()));
     }
+    refuse_bad_answer(&fields, "kto_tag")?;
     remark_settings(&fields, place, summary);
     let conversation = conversation_of(import.source, &fields)?;
     let shape = conversation.unwrap_or("problem or question");
@@ -109,11 +109,25 @@ fn found(
     Ok(vec![Ok(question)])
 }
 
+/// Refuses a record whose mark says that its answer is not a good one, as TRL's and LLaMA-Factory's for KTO do.
+fn refuse_bad_answer(fields: &Map<String, Value>, mark: &str) -> Result<(), LeftOut> {
+    let is_bad = match fields.get(mark) {
+        Some(Value::Bool(is_good)) => !is_good,
+        Some(Value::String(text)) => text.trim().eq_ignore_ascii_case("false"),
+        _ => false,
+    };
+    if is_bad {
+        let reason = "an answer that is marked as a bad one";
+        return Err(LeftOut::new(reason, format!("{mark} = false")));
+    }
+    Ok(())
+}
+
 /// Says what stands beside the clip and does not count.
 fn remark_settings(fields: &Map<String, Value>, place: &str, summary: &mut Imported) {
     let is_time = |value: &Value| match value {
         Value::Number(_) => true,
-        Value::String(text) => text.trim().parse::<f64>().is_ok(),
+        Value::String(text) => seconds(text.trim()).is_some(),
         Value::Array(times) => !times.is_empty() && times.iter().all(Value::is_number),
         _ => false,
     };
@@ -217,13 +231,9 @@ fn from_conversation(
     shapes::name_options_and_solution(&mut fields, asked)
         .map_err(|problem| LeftOut::new("fields that do not fit", problem))?;
     let mut given = taken_answer(&mut fields);
-    let mut marks = GOOD.into_iter();
-    let is_bad = |name: &&str| fields.get(*name) == Some(&Value::Bool(false));
-    if given.is_none()
-        && let Some(name) = marks.find(is_bad)
-    {
-        let reason = "an answer that is marked as a bad one";
-        return Err(LeftOut::new(reason, format!("{name} = false")));
+    if given.is_none() {
+        // TRL's name for it; beside another answer a label may be anything.
+        refuse_bad_answer(&fields, "label")?;
     }
     let last = pairs.len() - 1;
     let pairs = pairs.into_iter().enumerate();

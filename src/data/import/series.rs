@@ -3,36 +3,40 @@
 use serde_json::Map;
 use serde_json::Value;
 
-/// The fields with the options of a question that lists none, where `answer` is the number or the letter or the text of one
-/// of them.
-pub(super) fn options_in_fields(fields: &Map<String, Value>, answer: &str) -> Option<Vec<String>> {
-    let answer = answer.trim();
-    let starts = fields.keys().filter_map(|name| {
-        let first = ["0", "1", "A", "a"]
-            .into_iter()
-            .find(|first| name.ends_with(first))?;
-        Some((name.strip_suffix(first)?, first.as_bytes()[0]))
+/// What such fields are called before their number or letter, without spaces and the like.
+const STEMS: [&str; 9] = [
+    "",
+    "a",
+    "opt",
+    "option",
+    "options",
+    "choice",
+    "choices",
+    "candidate",
+    "candidates",
+];
+
+/// The fields of a record that hold its options one by one.
+pub(super) fn options_in_fields(fields: &Map<String, Value>) -> Option<Vec<String>> {
+    let mut starts = fields.keys().filter_map(|name| {
+        let first = name.chars().next_back()?;
+        let stem = name.strip_suffix(first)?;
+        let word = stem.trim_end_matches([' ', '_', '-', '.']).to_lowercase();
+        let is_start = match first {
+            // A number alone is no name of an option.
+            '0' | '1' => !word.is_empty(),
+            'A' | 'a' => true,
+            _ => false,
+        };
+        (is_start && STEMS.contains(&word.as_str())).then_some((stem, first))
     });
-    starts.into_iter().find_map(|(stem, first)| {
-        let names = (first..=first.saturating_add(25)).map(|mark| match mark {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => format!("{stem}{}", char::from(mark)),
-            _ => String::new(),
-        });
-        let listed: Vec<(String, &str)> = names
-            .map_while(|name| {
-                let text = fields.get(&name)?.as_str()?;
-                Some((name, text))
-            })
-            .collect();
-        let is_mark = |name: &str| {
-            let mark = name.strip_prefix(stem).unwrap_or_default();
-            mark.eq_ignore_ascii_case(answer)
-        };
-        let is_one = |(name, text): &(String, &str)| {
-            is_mark(name) || name == answer || text.trim().eq_ignore_ascii_case(answer)
-        };
-        let is_choice = listed.len() > 1 && listed.iter().any(is_one);
-        is_choice.then(|| listed.into_iter().map(|(name, _)| name).collect())
+    starts.find_map(|(stem, first)| {
+        let marks = (first..='z').take(26);
+        let names = marks.map(|mark| format!("{stem}{mark}"));
+        // The last cells of a row may be empty.
+        let listed: Vec<String> = names.take_while(|name| fields.contains_key(name)).collect();
+        let is_text = |name: &&String| fields[*name].is_string() || fields[*name].is_number();
+        (listed.iter().filter(is_text).count() > 1).then_some(listed)
     })
 }
 
@@ -43,24 +47,36 @@ mod tests {
 
     #[test]
     fn fields_that_are_numbered_or_lettered_are_options() {
-        let found = |fields: Value, answer: &str| {
-            options_in_fields(fields.as_object().unwrap(), answer).map(|names| names.join("+"))
-        };
-        let next_qa =
-            json!({"frame_count": 9, "a0": "kitchen", "a1": "four", "a2": "two", "qid": "6"});
-        assert_eq!(found(next_qa.clone(), "2").as_deref(), Some("a0+a1+a2"));
-        assert_eq!(found(next_qa.clone(), "a1").as_deref(), Some("a0+a1+a2"));
-        assert_eq!(
-            found(next_qa.clone(), "Kitchen").as_deref(),
-            Some("a0+a1+a2")
-        );
-        assert_eq!(found(next_qa.clone(), "3"), None);
-        assert_eq!(found(next_qa, "seven"), None);
-        let ego_schema = json!({"option 0": "C cooks.", "option 1": "C cleans."});
-        assert_eq!(found(ego_schema, "1").as_deref(), Some("option 0+option 1"));
-        let lettered = json!({"A": "red", "B": "green", "D": "blue"});
-        assert_eq!(found(lettered, "B").as_deref(), Some("A+B"));
-        assert_eq!(found(json!({"a0": 3, "a1": 4}), "1"), None);
-        assert_eq!(found(json!({"source1": "x"}), "1"), None);
+        for (fields, expected) in [
+            (
+                json!({"frame_count": 9, "qid": "6", "a0": "kitchen", "a1": "four", "a2": null, "a3": "two"}),
+                Some("a0+a1+a2+a3"),
+            ),
+            (
+                json!({"option 0": "C cooks.", "option 1": "C cleans."}),
+                Some("option 0+option 1"),
+            ),
+            (
+                json!({"option_1": 3, "option_2": 4, "option_4": 5}),
+                Some("option_1+option_2"),
+            ),
+            (
+                json!({"Option_A": "x", "Option_B": "y"}),
+                Some("Option_A+Option_B"),
+            ),
+            (json!({"A": "red", "B": "green", "D": "blue"}), Some("A+B")),
+            (json!({"A": "red", "B": null}), None),
+            (json!({"0": "x", "1": "y"}), None),
+            (json!({"caption0": "x", "caption1": "y"}), None),
+            (
+                json!({"frame_0": "x", "frame_1": "y", "frame_2": "z"}),
+                None,
+            ),
+            (json!({"answer1": "red", "answer2": "dark red"}), None),
+        ] {
+            let found = options_in_fields(fields.as_object().unwrap());
+            let found = found.map(|names| names.join("+"));
+            assert_eq!(found.as_deref(), expected, "{fields}");
+        }
     }
 }

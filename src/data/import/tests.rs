@@ -295,7 +295,7 @@ fn numbers_of_options_need_their_first() {
     };
     let lost = solution(None).unwrap_err();
     assert!(
-        lost.contains("--columns options=a0+a1, with --first-option"),
+        lost.contains("--columns options=a0+a1; where answers are numbers"),
         "{lost}"
     );
     let convert = |first: Option<usize>| {

@@ -345,7 +345,7 @@ mod tests {
             "folder",
             "absent",
             "7010",
-            "ROOT/v/7010.mp4",
+            "v/7010.mp4",
             "UP.MP4",
         ];
         assert_eq!(located(&clips, None, &paths).unwrap(), places);

@@ -1,6 +1,7 @@
 //! Rows of a table (CSV, TSV) as JSON objects.
 
 use crate::data::DataError;
+use crate::util::words::beginning;
 use crate::util::words::counted;
 use serde_json::Map;
 use serde_json::Value;
@@ -30,8 +31,22 @@ pub(super) fn for_each_row(
     let unreadable = |error: csv::Error| refused("its table".into(), error.to_string());
     let names = reader.headers().map_err(unreadable)?.clone();
     check_names(&names, delimiter).map_err(|problem| refused("line 1".into(), problem))?;
+    let mut is_told = false;
     for row in reader.records() {
         let row = row.map_err(unreadable)?;
+        if !is_told
+            && let Some(cell) = row
+                .iter()
+                .find(|cell| holds_rows(cell, delimiter, names.len()))
+        {
+            is_told = true;
+            tracing::warn!(
+                "{}, line {}: a cell holds lines that look like rows: is its double quote closed where it ends? It begins {:?}",
+                path.display(),
+                row.position().map_or(0, csv::Position::line),
+                beginning(cell, 60)
+            );
+        }
         if row.iter().all(str::is_empty) {
             continue;
         }
@@ -52,6 +67,12 @@ pub(super) fn for_each_row(
         }
     }
     Ok(())
+}
+
+/// Whether a cell of several lines has one with as many cells as the table has columns.
+fn holds_rows(cell: &str, delimiter: char, columns: usize) -> bool {
+    let mut behind = cell.lines().skip(1);
+    behind.any(|line| columns > 1 && line.matches(delimiter).count() + 1 == columns)
 }
 
 fn name_of(delimiter: char) -> &'static str {
@@ -164,6 +185,14 @@ mod tests {
             json!({"n": "['a']", "q": "[x"}),
         ];
         assert_eq!(read(tabs, '\t').unwrap(), expected);
+    }
+
+    #[test]
+    fn a_cell_with_rows_in_it_is_told_from_one_with_lines() {
+        assert!(holds_rows("Why?\n6.mp4,Why?,x", ',', 3));
+        assert!(!holds_rows("Which?\nA. red\nB. green, blue", ',', 3));
+        assert!(!holds_rows("6.mp4,Why?,x", ',', 3));
+        assert!(!holds_rows("Why?\nBecause.", ',', 1));
     }
 
     #[test]

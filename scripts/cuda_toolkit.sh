@@ -7,6 +7,7 @@
 #
 # Only `export ...` lines go to stdout, progress goes to stderr. A second call with the same versions only prints them again.
 # CUDA_ARCH (default 80) is the compute capability to build for; see scripts/cuda_build.sh, which does all of this.
+case ${1-} in -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 set -euo pipefail
 
 dir=${1:?usage: cuda_toolkit.sh DIR}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 use std::process::Stdio;
 use std::sync::LazyLock;
 use videothinker::config::{
@@ -485,4 +486,28 @@ fn stage_two_names_the_last_checkpoint_of_stage_one() {
             );
         }
     }
+}
+
+#[test]
+fn every_script_says_what_it_does_and_does_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut scripts = 0;
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap() {
+        let script = entry.unwrap().path();
+        if script.extension().is_none_or(|ending| ending != "sh") {
+            continue;
+        }
+        scripts += 1;
+        let output = Command::new("bash")
+            .arg(&script)
+            .arg("--help")
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{}", script.display());
+        assert!(said.lines().count() > 2, "{}: {said}", script.display());
+        assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
+    }
+    assert!(scripts > 10, "{scripts}");
 }

@@ -267,7 +267,7 @@ pub(super) fn listed_letters(line: &str) -> Option<Vec<usize>> {
 fn listed_texts(line: &str, options: &[String]) -> Option<Vec<usize>> {
     // The comma of `2,500` separates nothing.
     let line = line.replace(" and ", ", ") + " ";
-    let parts = line.split([';']).flat_map(|part| part.split(", "));
+    let parts = line.split(';').flat_map(|part| part.split(", "));
     let parts = parts.map(str::trim);
     let parts = parts.map(|part| part.strip_prefix("and ").unwrap_or(part));
     let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();

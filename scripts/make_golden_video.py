@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Writes tests/golden/video/{frames,plan}.json and arrays.safetensors from qwen-vl-utils, decord, torchvision,
-PyAV and transformers, and the clips/ that Pillow makes: an animated GIF and a folder of images. Needs an x86-64 CPU
+PyAV and transformers, and the clips/ that Pillow makes: an animated GIF, an animated PNG and a folder of images. Needs an x86-64 CPU
 with AVX2. Run after scripts/make_test_clips.sh.
 
 Frames come from `qwen_vl_utils.fetch_video` with decord. Where decord gives wrong frames (open groups of pictures,
-edit lists, AVI) or none (GIF, a folder) they come from a full decode by PyAV, converted to RGB the same way, resized by the same function.
+edit lists, AVI, a beginning inside a group of pictures) or none (GIF, a folder) they come from a full decode by PyAV, converted to RGB the same way, resized by the same function.
 """
 
 import json
@@ -39,7 +39,8 @@ SMALL = {"fps": 6.0, "min_frames": 4, "max_frames": 16, "min_pixels": 3136, "max
 PAPER = {"fps": 2.0, "min_frames": 4, "max_frames": 16, "min_pixels": 100352, "max_pixels": 153664}
 BY_DECORD = ["h264.mp4", "gops.mp4", "h264_444_odd.mp4", "odd.webm", "vp9.webm", "vfr.mp4", "full_range.mp4",
              "large.mp4", "rotated.mp4"]
-BY_FULL_DECODE = ["open_gop.mp4", "edit_list.mp4", "mpeg4.avi", "partial.gif", "frames#fps=3"]
+BY_FULL_DECODE = ["open_gop.mp4", "edit_list.mp4", "mpeg4.avi", "partial.gif", "frames#fps=3", "null_frames.avi", "packed.avi",
+                  "mid_gop.ts", "no_key.mkv", "open_start.mp4", "partial.png"]
 # Of each frame of the GIF, in milliseconds, and what becomes of it when the next one comes.
 DELAYS = [100, 30, 500, 70, 1000, 50, 200, 40, 300, 60, 100, 250]
 DISPOSALS = [1, 1, 1, 3, 1, 1, 3, 1, 1, 1, 3, 1]
@@ -62,6 +63,15 @@ def make_gif(path):
         shown = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
     for frame, ours in zip(shown, rgb_frames(path)[0], strict=True):
         assert np.array_equal(frame, ours)
+
+
+def make_apng(path):
+    """The same as an animated PNG, by the name of a PNG."""
+    frames = [Image.fromarray(picture(i, 72, 48)) for i in range(len(DELAYS))]
+    disposals = [min(disposal, 2) - 1 for disposal in DISPOSALS]
+    frames[0].save(path, format="PNG", save_all=True, append_images=frames[1:], duration=DELAYS, disposal=disposals, loop=0)
+    for frame, ours in zip(frames, rgb_frames(path)[0], strict=True):
+        assert np.array_equal(np.asarray(frame), ours)
 
 
 SMOOTH = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
@@ -92,9 +102,18 @@ def rgb_frames(path):
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1
-        fps = 1000 * len(DELAYS) / sum(DELAYS) if path.suffix == ".gif" else float(stream.average_rate)
+        fps = 1000 * len(DELAYS) / sum(DELAYS) if path.suffix in (".gif", ".png") else float(stream.average_rate)
         return [frame.reformat(format="rgb24", interpolation="BILINEAR").to_ndarray()
                 for frame in container.decode(stream)], fps
+
+
+def held(path, frames):
+    """The frames of an AVI, each until the slot of the next one's packet."""
+    with av.open(str(path)) as container:
+        slots = sorted(packet.dts for packet in container.demux(video=0) if packet.size)
+        count = container.streams.video[0].frames
+    lengths = np.diff([*slots, max(count, slots[-1] + 1)])
+    return [frame for frame, length in zip(frames, lengths, strict=True) for _ in range(length)]
 
 
 def full_decode(path, config):
@@ -105,6 +124,8 @@ def full_decode(path, config):
         frames, fps = [rgb_image(image) for image in images], float(fps)
     else:
         frames, fps = rgb_frames(path)
+    if path.suffix == ".avi":
+        frames = held(path, frames)
     count = reference.smart_nframes(dict(config), total_frames=len(frames), video_fps=fps)
     indices = torch.linspace(0, len(frames) - 1, count).round().long().tolist()
     video = torch.from_numpy(np.stack([frames[i] for i in indices])).permute(0, 3, 1, 2)
@@ -187,6 +208,7 @@ def arrays():
 
 def main():
     make_gif(GOLDEN / "clips" / "partial.gif")
+    make_apng(GOLDEN / "clips" / "partial.png")
     make_folder(GOLDEN / "clips" / "frames")
     versions = {name: version(name) for name in
                 ["qwen-vl-utils", "decord", "torch", "torchvision", "transformers", "av", "pillow"]}

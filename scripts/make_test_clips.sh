@@ -54,6 +54,18 @@ clip large.mp4 640x360 25 12 -pix_fmt yuv420p "${x264[@]}" -crf 44
 clip mpeg4.avi 96x64 25 32 -pix_fmt yuv420p -c:v mpeg4 -threads 1 -q:v 16 -bf 2 -g 12
 # cut in the middle of a group of pictures by an edit list
 "${ffmpeg[@]}" -ss 1.1 -i gops.mp4 -c copy "${exact[@]}" edit_list.mp4
+# slots without a frame, where the one before is shown on
+clip null_frames.avi 96x64 25 28 -vf "select='lt(n\,20)+not(mod(n\,7))',format=yuv420p" -fps_mode vfr -c:v mpeg4 -threads 1 -q:v 16 -g 12
+# B frames in one packet with the picture that they refer to, an empty one behind
+clip packed.avi 96x64 25 48 -pix_fmt yuv420p -c:v libxvid -bf 2 -g 12 -q:v 20
+# recordings that begin inside a group of pictures: cut from a stream, and without the first packets
+"${ffmpeg[@]}" -i gops.mp4 -c copy "${exact[@]}" -f mpegts - | tail -c +5641 > mid_gop.ts
+"${ffmpeg[@]}" -i gops.mp4 -c copy -copyinkf -bsf:v "noise=drop='lt(n,7)'" "${exact[@]}" no_key.mkv
+# the same at a picture that can be decoded, before others that are shown before it and cannot
+clip open.mkv 160x112 25 64 -pix_fmt yuv420p "${x264[@]}" -crf 38 \
+  -x264-params keyint=15:min-keyint=15:scenecut=0:open-gop=1:bframes=3:b-adapt=0
+"${ffmpeg[@]}" -i open.mkv -c copy -bsf:v "noise=drop='lt(n,13)'" "${exact[@]}" open_start.mp4
+rm open.mkv
 # to be turned by a quarter
 "${ffmpeg[@]}" -i full_range.mp4 -c copy "${exact[@]}" -metadata:s:v:0 rotate=90 rotated.mp4
 # what cannot be used

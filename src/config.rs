@@ -14,6 +14,7 @@ mod eval;
 pub(crate) mod foreign;
 mod load;
 mod model;
+mod model_folder;
 mod objective;
 mod protocol;
 mod schema;
@@ -23,15 +24,18 @@ mod validate;
 mod verb;
 mod video;
 
-pub use data::{BadVideoPolicy, DataConfig, QuestionKind, QuestionOrder};
+pub use data::{BadQuestionPolicy, BadVideoPolicy, DataConfig, QuestionKind, QuestionOrder};
 pub use eval::{Benchmark, EvalConfig, Extraction, Protocol, Wording};
 pub use load::{ConfigError, Origin, Origins};
 pub(crate) use model::is_hub_name;
 pub(crate) use model::where_it_lies;
 pub use model::{BiasPlacement, DTypeName, ModelConfig, is_hub_id};
+pub(crate) use model_folder::adapter;
+pub(crate) use model_folder::instead_by_names;
+pub(crate) use model_folder::instead_of_weights;
 pub use objective::{
     AccuracyRule, DivergenceGuard, KlConfig, KlDirection, KlEstimator, LossKind, ObjectiveConfig,
-    RewardConfig, SamplingConfig,
+    RewardConfig, RewardedAnswer, SamplingConfig,
 };
 pub use schema::{Choice, MayDiffer, Setting, ValueType};
 pub(crate) use trained::{Departure, TrainedWith};

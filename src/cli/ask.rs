@@ -1,11 +1,13 @@
 //! `ask`: one question about one clip, the answer printed as it is written.
 
+use super::BadArgument;
 use super::ConfigArgs;
 use super::Outcome;
 use super::eval::model_folder;
 use super::output;
 use crate::config::Verb;
 use crate::config::Wording;
+use crate::data::placeholder;
 use crate::eval::responder::Responder;
 use crate::policy::generate::Finish;
 use crate::prompt::tokenizer::TextStream;
@@ -72,9 +74,16 @@ pub(super) fn run(args: &AskArgs) -> Result<Outcome> {
     let (_, patches) = video::load_patches(&args.video, &config.video)?;
     let responder = Responder::load(&folder, &config, temperature, 1)?;
     let processor = responder.processor();
-    let prompt = processor.prompt(&args.question, args.wording, Some(patches))?;
+    processor.begun()?;
+    let question = placeholder::taken_out(&args.question)
+        .map_err(|problem| BadArgument(format!("--question: {problem}")))?;
+    let question = question.as_deref().unwrap_or(&args.question);
+    let prompt = processor.prompt(question, args.wording, Some(patches))?;
     let mut stream = TextStream::new(processor.tokenizer());
     let mut shown = Ok(());
+    if !args.json {
+        output::text(&prompt.begun)?;
+    }
     let completion = responder.answer(&prompt, &args.question, &mut |token| {
         if args.json {
             return ControlFlow::Continue(());

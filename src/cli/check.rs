@@ -28,6 +28,9 @@ use crate::prompt::preflight::Preflight;
 use crate::prompt::preflight::Problem;
 use crate::prompt::preflight::Report;
 use crate::prompt::preflight::Span;
+use crate::rl::honest;
+use crate::rl::honest::Hindrance;
+use crate::rl::honest::Obstacle;
 use crate::util::console;
 use crate::util::file;
 use crate::util::words::counted;
@@ -86,6 +89,8 @@ struct Checked {
     report: Report,
     /// What is wrong with the questions by themselves.
     flaws: Vec<Finding>,
+    /// What of tokenizer and template keeps right answers from their reward.
+    hindrances: Vec<Hindrance>,
     /// Questions that have no kind, nor one by `data.assume_kind`.
     without_kind: usize,
 }
@@ -122,23 +127,38 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
     }
     locate(&mut questions, &config.data)?;
     let clips = preflight::asked_clips(&questions, &config.data.video_root);
-    let (report, flaws) = if let Some(manifest) = &args.verify {
+    let (report, flaws, hindrances) = if let Some(manifest) = &args.verify {
         let report = Report {
             questions: questions.len(),
             clips: clips.len(),
             findings: preflight::changes(&clips, &Manifest::read(manifest)?, args.hash),
             ..Report::default()
         };
-        (report, Vec::new())
+        (report, Vec::new(), Vec::new())
     } else {
         let flaws = flaws_of(&questions, &config);
-        let report = decode(args, &config, &clips, flaws.is_empty())?;
-        (report, flaws)
+        let model = processor(args, &config)?;
+        let model = model
+            .as_ref()
+            .map(|(processor, folder)| (processor, folder.as_path()));
+        // Flaws of solutions are among those of the questions.
+        let mut hindrances = honest::hindrances(&questions, &config.reward, model)?;
+        hindrances.retain(|one| one.obstacle != Obstacle::Solution);
+        let is_sound = flaws.is_empty() && hindrances.is_empty();
+        let report = decode(
+            args,
+            &config,
+            &clips,
+            model.map(|(processor, _)| processor),
+            is_sound,
+        )?;
+        (report, flaws, hindrances)
     };
     let assumed = config.data.assume_kind.is_some();
     let checked = Checked {
         report,
         flaws,
+        hindrances,
         without_kind: if assumed { 0 } else { kinds.without },
     };
     if args.json {
@@ -157,7 +177,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
         output::text(&text)?;
     }
     let leaves_none = !config.data.kinds.is_empty() && checked.without_kind == kinds.total();
-    let is_fine = checked.report.findings.is_empty() && checked.flaws.is_empty() && !leaves_none;
+    let is_fine = checked.report.findings.is_empty()
+        && checked.flaws.is_empty()
+        && checked.hindrances.is_empty()
+        && !leaves_none;
     Ok(if is_fine {
         Outcome::Done
     } else {
@@ -194,21 +217,27 @@ fn flaws_of(questions: &[Question], config: &Config) -> Vec<Finding> {
     flaws
 }
 
+/// The model's processor and folder, where a model is given.
+fn processor(args: &CheckArgs, config: &Config) -> Result<Option<(Processor, PathBuf)>> {
+    let with_config = args.settings.config.is_some().then_some(&config.model.path);
+    let Some(model) = args.model.as_ref().or(with_config) else {
+        return Ok(None);
+    };
+    let folder = model_folder(model)?;
+    Ok(Some((Processor::load(&folder)?, folder)))
+}
+
 /// Decodes everything, looks for duplicates and writes the manifest.
 fn decode(
     args: &CheckArgs,
     config: &Config,
     clips: &[AskedClip],
+    processor: Option<&Processor>,
     no_flaws: bool,
 ) -> Result<Report> {
-    let with_config = args.settings.config.is_some().then_some(&config.model.path);
-    let processor = match args.model.as_ref().or(with_config) {
-        Some(model) => Some(Processor::load(&model_folder(model)?)?),
-        None => None,
-    };
     let check = Preflight {
         video: &config.video,
-        processor: processor.as_ref(),
+        processor,
         wording: args.wording,
         max_prompt_tokens: config.sampling.max_prompt_tokens,
     };
@@ -287,9 +316,12 @@ fn describe(checked: &Checked, config: &Config) -> Result<String> {
         )?;
     }
     describe_flaws(&mut text, &checked.flaws)?;
+    for one in &checked.hindrances {
+        writeln!(text, "\n{one}")?;
+    }
     if !report.findings.is_empty() {
         describe_clips(&mut text, checked, config)?;
-    } else if checked.flaws.is_empty() {
+    } else if checked.flaws.is_empty() && checked.hindrances.is_empty() {
         text.push_str("nothing is wrong\n");
     }
     Ok(text)

@@ -8,10 +8,13 @@ use crate::config::Config;
 use crate::config::Verb;
 use crate::data::Dataset;
 use crate::data::read_questions;
+use crate::model::hub;
+use crate::prompt::Processor;
 use crate::train::estimate::DurationEstimate;
 use crate::train::estimate::MemoryEstimate;
 use crate::train::estimate::PlannedGpu;
 use crate::train::estimate::RunEstimate;
+use anyhow::Context;
 use anyhow::Result;
 use clap::Args;
 use clap::ValueEnum;
@@ -84,13 +87,15 @@ pub(super) fn run(args: &EstimateArgs) -> Result<Outcome> {
         None
     };
     let questions = dataset.as_ref().map_or(&[][..], Dataset::questions);
-    let memory = MemoryEstimate::before_start(&config, verb, questions)?;
+    let folder = hub::resolve(&config.model.path).context("model.path")?;
+    let processor = Processor::load(&folder)?;
+    let memory = MemoryEstimate::before_start(&config, verb, questions, &processor)?;
     if args.json {
         output::json(&memory)?;
     } else {
         output::lines(&format!("{memory}\n"))?;
         if verb.is_rl() {
-            let duration = DurationEstimate::in_words(&config, questions)?;
+            let duration = DurationEstimate::in_words(&config, questions, &processor)?;
             output::lines(&format!("{duration}\n"))?;
         }
     }

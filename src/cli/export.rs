@@ -24,7 +24,8 @@ use crate::model::hub::publish::files_of;
 use crate::model::hub::web::Web;
 use crate::model::hub::web::is_token;
 use crate::model::spec::Spec;
-use crate::model::weights::stored_bytes;
+use crate::model::weights::Depth;
+use crate::model::weights::inspect;
 use crate::util::atomic;
 use crate::util::console::ByteBar;
 use crate::util::file;
@@ -347,7 +348,7 @@ fn planned(
 }
 
 fn weight_bytes(args: &ExportArgs, source: &Path, spec: &Spec) -> Result<u64> {
-    let stored = stored_bytes(source, spec)?;
+    let stored = inspect(source, spec, Depth::Headers)?;
     let Some(format) = args.dtype else {
         return Ok(stored);
     };

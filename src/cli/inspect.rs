@@ -12,8 +12,8 @@ use super::inspect_device::DeviceArgs;
 use super::inspect_model;
 use super::inspect_model::ModelArgs;
 use super::output;
-use crate::config::AccuracyRule;
 use crate::config::Config;
+use crate::config::RewardConfig;
 use crate::config::Verb;
 use crate::config::Wording;
 use crate::data::answer::answer_text;
@@ -30,6 +30,7 @@ use crate::policy::logprobs;
 use crate::prompt::Processor;
 use crate::prompt::Prompt;
 use crate::rl::Reward;
+use crate::rl::Truth;
 use crate::rl::loss::CompletionTerms;
 use crate::rl::loss::policy_loss;
 use crate::util::file;
@@ -256,7 +257,7 @@ fn inspect_logprobs(args: &LogprobsArgs) -> Result<()> {
     let completions = args
         .completions
         .iter()
-        .map(|text| Completion::given(&processor, text, finish))
+        .map(|text| Completion::given(&processor, &prompt, text, finish))
         .collect::<Result<Vec<_>, _>>()?;
     let tokens = completions.iter().map(|one| one.token_ids.as_slice());
     let group = PackedGroup::of_completions(&prompt, tokens);
@@ -324,6 +325,11 @@ fn divergence(config: &Config, logprob: &[f32], bias: &[f32], full: &[f32]) -> V
 struct Scored {
     completion: String,
     solution: String,
+    /// With it, or with `options`, the solution is read as that of a question file is.
+    #[serde(default)]
+    problem: String,
+    #[serde(default)]
+    options: Option<Vec<String>>,
 }
 
 /// A line of its output.
@@ -335,7 +341,7 @@ struct RewardLine<'a> {
 }
 
 fn inspect_reward(args: &RewardArgs) -> Result<()> {
-    let rule = args.settings.load(Verb::Inspect)?.reward.accuracy;
+    let config = args.settings.load(Verb::Inspect)?.reward;
     let text = file::read_to_string(&args.file)?;
     for (index, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
@@ -349,13 +355,14 @@ fn inspect_reward(args: &RewardArgs) -> Result<()> {
                 error.problem
             )
         })?;
-        output::json(&reward_line(&scored, rule))?;
+        output::json(&reward_line(&scored, &config))?;
     }
     Ok(())
 }
 
-fn reward_line(scored: &Scored, rule: AccuracyRule) -> RewardLine<'_> {
-    let Reward { accuracy, format } = Reward::score(&scored.completion, &scored.solution, rule);
+fn reward_line<'a>(scored: &'a Scored, config: &RewardConfig) -> RewardLine<'a> {
+    let truth = Truth::as_read(&scored.problem, scored.options.as_deref(), &scored.solution);
+    let Reward { accuracy, format } = Reward::score(&scored.completion, &truth, config);
     RewardLine {
         accuracy,
         format,

@@ -9,8 +9,9 @@ use crate::model::export::SHARD_BYTES;
 use crate::model::export::copy_companions;
 use crate::model::random;
 use crate::model::spec::Spec;
+use crate::model::weights::Depth;
 use crate::model::weights::expected_shapes;
-use crate::model::weights::stored_bytes;
+use crate::model::weights::inspect;
 use crate::prompt::tokenizer::TextTokenizer;
 use crate::util::atomic;
 use crate::util::file;
@@ -40,6 +41,9 @@ pub(super) struct ModelArgs {
     /// With --init: equal seeds give equal weights
     #[arg(long, default_value_t = 42)]
     seed: u64,
+    /// Read every value too: those that are not finite are an error, huge ones and matrices of zeros are warned of
+    #[arg(long)]
+    deep: bool,
     /// With --init: most bytes of one file
     #[arg(long, value_name = "BYTES", default_value_t = SHARD_BYTES)]
     shard_bytes: u64,
@@ -103,9 +107,14 @@ pub(super) fn run(args: &ModelArgs) -> Result<()> {
     }
     let folder = model_folder(&args.model)?;
     let spec = Spec::load(&folder)?;
+    let depth = if args.deep {
+        Depth::Values
+    } else {
+        Depth::Headers
+    };
     output::json(&ModelView {
         parameters: Parameters::of(&spec),
-        bytes: stored_bytes(&folder, &spec)?,
+        bytes: inspect(&folder, &spec, depth)?,
         spec,
     })
 }

@@ -222,9 +222,8 @@ fn unusable<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a Path
     }
     match (cause.downcast_ref(), cause.downcast_ref()) {
         (Some(DataError::File(error)), _) => absent(error),
-        (Some(DataError::Extension { path, .. }), _) | (_, Some(VideoError::NotFound { path })) => {
-            Some(path)
-        }
+        (Some(DataError::Extension { path, .. }), _)
+        | (_, Some(VideoError::NotFound { path } | VideoError::Address { path })) => Some(path),
         _ => None,
     }
 }

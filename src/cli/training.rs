@@ -9,6 +9,7 @@ use crate::config::Verb;
 use crate::dist::DistError;
 use crate::dist::ProcessGroup;
 use crate::dist::rendezvous::Rendezvous;
+use crate::model::weights::Depth;
 use crate::train;
 use crate::train::Ending;
 use crate::train::Resume;
@@ -27,12 +28,18 @@ pub(super) struct TrainingArgs {
     /// auto: go on from the run's last checkpoint if there is one; never: only start a new run; or a checkpoint folder
     #[arg(long, value_name = "auto|never|PATH", default_value = "auto")]
     resume: Resume,
+    /// Go on from a checkpoint although the questions have changed since it was saved
+    #[arg(long)]
+    accept_changed_data: bool,
     /// Train with N processes on this machine, one on each GPU (or all on its CPU); torchrun and srun start ranks on several
     #[arg(long, value_name = "N")]
     ranks: Option<NonZero<usize>>,
     /// Resolve and check everything, print the objective in words and the memory it takes, then stop
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: read every weight of the models too; one that is not finite is an error
+    #[arg(long, requires = "dry_run")]
+    deep: bool,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -66,11 +73,17 @@ fn start(args: &TrainingArgs, verb: Verb, replay: Option<PathBuf>) -> Result<Out
     let options = RunOptions {
         resume: args.resume.clone(),
         replay,
+        accept_changed_data: args.accept_changed_data,
     };
     let rendezvous = Rendezvous::from_environment(|name| std::env::var(name).ok())?;
     let ranks = ranks(args, &config, rendezvous.as_ref())?;
     if args.dry_run {
-        let text = train::dry_run(&config, verb, &options, ranks)?;
+        let depth = if args.deep {
+            Depth::Values
+        } else {
+            Depth::Headers
+        };
+        let text = train::dry_run(&config, verb, &options, ranks, depth)?;
         output::lines(&text)?;
         return Ok(Outcome::Done);
     }

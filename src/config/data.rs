@@ -38,6 +38,8 @@ pub struct DataConfig {
     pub assume_kind: Option<QuestionKind>,
     /// What to do with a clip that cannot be used.
     pub on_bad_video: BadVideoPolicy,
+    /// What to do with a question that no answer can be right for, such as one whose solution is none of its options.
+    pub on_bad_question: BadQuestionPolicy,
     /// What `data check --manifest` wrote: a run does not start when a clip has changed since.
     #[schemars(length(min = 1), example = &"data/clevrer/manifest.json", extend("errorMessage" = {"minLength": "must be a file that `data check --manifest` wrote"}))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,6 +66,7 @@ impl Default for DataConfig {
             kinds: Vec::new(),
             assume_kind: None,
             on_bad_video: BadVideoPolicy::default(),
+            on_bad_question: BadQuestionPolicy::default(),
             manifest: None,
             cache_mib: 256,
             cache_dir: None,
@@ -115,5 +118,16 @@ pub enum BadVideoPolicy {
     #[default]
     Error,
     /// Skip, count and log it.
+    Skip,
+}
+
+/// What happens to a question of a training run that no answer can be right for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BadQuestionPolicy {
+    /// Stop and name it.
+    #[default]
+    Error,
+    /// Leave it out before questions are drawn, and say how many.
     Skip,
 }

@@ -25,6 +25,11 @@ pub struct SamplingConfig {
     /// Keep the smallest set of tokens with this probability; 1 keeps all.
     #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
     pub top_p: f64,
+    /// Divides the positive logits of every token that prompt and completion have, and multiplies the negative ones, as `generate` of
+    /// transformers does by `generation_config.json`; 1 leaves them. For evaluations, `ask` and `label`: a run learns from the model's own
+    /// probabilities.
+    #[schemars(range(max = 100.0), extend("exclusiveMinimum" = 0))]
+    pub repetition_penalty: f64,
     /// Longest completion, in tokens.
     #[schemars(range(min = 1, max = MAX_TOKENS))]
     pub max_new_tokens: usize,
@@ -41,6 +46,14 @@ pub struct SamplingConfig {
     pub cuda_graph: bool,
 }
 
+impl SamplingConfig {
+    /// The repetition penalty, where it changes anything.
+    pub(crate) fn repetition_penalty_in_force(&self) -> Option<f64> {
+        let penalty = self.repetition_penalty;
+        ((penalty - 1.0).abs() > f64::EPSILON).then_some(penalty)
+    }
+}
+
 impl Default for SamplingConfig {
     fn default() -> Self {
         Self {
@@ -48,6 +61,7 @@ impl Default for SamplingConfig {
             temperature: 1.0,
             top_k: 50,
             top_p: 1.0,
+            repetition_penalty: 1.0,
             max_new_tokens: 768,
             max_prompt_tokens: 4096,
             max_rows: 64,
@@ -62,6 +76,8 @@ impl Default for SamplingConfig {
 pub struct RewardConfig {
     /// `soft` gives partial credit to a non-empty subset of the right options.
     pub(crate) accuracy: AccuracyRule,
+    /// How an answer is read from what a model wrote.
+    pub(crate) answer: RewardedAnswer,
     /// Weight of the accuracy reward.
     #[schemars(range(min = 0.0))]
     pub(crate) accuracy_weight: f64,
@@ -74,6 +90,7 @@ impl Default for RewardConfig {
     fn default() -> Self {
         Self {
             accuracy: AccuracyRule::Soft,
+            answer: RewardedAnswer::Training,
             accuracy_weight: 1.0,
             format_weight: 1.0,
         }
@@ -88,6 +105,16 @@ pub enum AccuracyRule {
     Soft,
     /// 1 when the answer is the truth, else 0.
     Exact,
+}
+
+/// How the reward reads an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RewardedAnswer {
+    /// The authors' rule: what stands between the first tags, letters in capitals and alone. `**B**`, `B.`, `(B)` and `b` earn nothing.
+    Training,
+    /// Also options in any usual spelling, as the evaluations' rule `strict` reads them.
+    Strict,
 }
 
 /// `[objective]`

@@ -9,6 +9,7 @@ use super::Protocol;
 use super::QuestionKind;
 use super::Schedule;
 use super::Verb;
+use super::instead_of_weights;
 use super::is_hub_id;
 use super::where_it_lies;
 use crate::util::file::FileError;
@@ -81,7 +82,12 @@ impl Check<'_> {
         self.require(
             path.join("config.json").is_file(),
             key,
-            format!("the folder {name} has no config.json, so it is no model"),
+            match instead_of_weights(path) {
+                Some(found) => {
+                    format!("the folder {name} has no config.json, so it is no model: it {found}")
+                }
+                None => format!("the folder {name} has no config.json, so it is no model"),
+            },
         )
     }
 }
@@ -114,6 +120,11 @@ impl Config {
             _ => {}
         }
         if verb.is_rl() {
+            check.require(
+                self.sampling.repetition_penalty_in_force().is_none(),
+                "sampling.repetition_penalty",
+                "must be 1 in training, which learns from the model's own probabilities; evaluations, `ask` and `label` can have one",
+            )?;
             self.check_rl(&check)?;
         } else if verb == Verb::TrainSft {
             check.require(

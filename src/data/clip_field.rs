@@ -2,6 +2,7 @@
 
 use super::fragment;
 use super::shapes::has;
+use crate::util::words::beginning;
 use serde_json::Map;
 use serde_json::Value;
 
@@ -17,10 +18,19 @@ pub(super) const INSIDE: [(&str, &str); 3] = [
 const FILE_OF_CLIP: [&str; 2] = ["path", "video"];
 /// Fields that name the clip's file where there is no `video`.
 const OTHER_NAMES: [&str; 2] = ["path", "video_path"];
+/// All fields that may name the clip or a part of it.
+pub(super) const NAMES: [&str; 6] = [
+    "video",
+    "videos",
+    OTHER_NAMES[0],
+    OTHER_NAMES[1],
+    BESIDE[0].0,
+    BESIDE[0].1,
+];
 /// Fields of images.
 pub(super) const IMAGES: [&str; 2] = ["image", "images"];
 /// How a clip's frames are to be taken, as qwen-vl-utils and verl write it beside the file.
-const FRAME_SETTINGS: [&str; 9] = [
+pub(super) const FRAME_SETTINGS: [&str; 9] = [
     "fps",
     "nframes",
     "min_frames",
@@ -133,8 +143,31 @@ pub(super) fn clip_in(name: &str, value: &Value) -> Result<Option<String>, Strin
     }
 }
 
+/// Refuses the address of a clip that lies elsewhere.
+pub(super) fn refuse_address(clip: &str) -> Result<(), String> {
+    if is_elsewhere(clip) {
+        return Err(format!(
+            "{} is an address, no file: download the clip, and name the file",
+            beginning(clip, 80)
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a clip is named by an address, not by a path.
+pub(crate) fn is_elsewhere(clip: &str) -> bool {
+    let is_scheme = |scheme: &str| {
+        scheme.len() > 1
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
+    };
+    let scheme = clip.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| is_scheme(scheme) && scheme != "file") || clip.starts_with("data:")
+}
+
 /// A path as it is, or the one that a `file://` URL stands for.
-pub(super) fn local_path(text: &str) -> Result<String, String> {
+pub(crate) fn local_path(text: &str) -> Result<String, String> {
     let Some(rest) = text.strip_prefix("file://") else {
         return Ok(text.to_owned());
     };

@@ -2,7 +2,9 @@
 
 use super::Fragment;
 use crate::util::hash;
+use std::fs::Metadata;
 use std::io;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,10 +13,18 @@ const EXTENSIONS: [&str; 3] = ["jpg", "jpeg", "png"];
 /// Digits that the largest number in a name can have for names to sort by it.
 const NUMBER_WIDTH: usize = 20;
 
-/// Whether there is a file or a folder behind a clip's path.
+/// Whether there is a file or a folder behind a clip's path, or may be, where the system does not let us look: who reads it
+/// says so then.
 pub(super) fn exists(clip: &Path) -> bool {
     let (path, _) = Fragment::split(clip);
-    path.is_file() || path.is_dir()
+    may_be_there(std::fs::metadata(path))
+}
+
+fn may_be_there(facts: io::Result<Metadata>) -> bool {
+    match facts {
+        Ok(facts) => facts.is_file() || facts.is_dir(),
+        Err(error) => error.kind() == ErrorKind::PermissionDenied,
+    }
 }
 
 /// The images in a folder, in the order of their names, in which numbers count as numbers (`2.jpg` before `10.jpg`).
@@ -123,6 +133,15 @@ mod tests {
             .map(|image| image.file_name().unwrap())
             .collect();
         assert_eq!(names, ["9.JPG", "10.jpg", "b2.png", "b10.jpeg"]);
+    }
+
+    #[test]
+    fn what_may_not_be_looked_at_is_not_called_absent() {
+        let folder = folder_of(&[("1.mp4", "")]);
+        assert!(exists(&folder.path().join("1.mp4")) && exists(folder.path()));
+        assert!(!exists(&folder.path().join("2.mp4")));
+        assert!(may_be_there(Err(ErrorKind::PermissionDenied.into())));
+        assert!(!may_be_there(Err(ErrorKind::NotFound.into())));
     }
 
     #[test]

@@ -96,6 +96,9 @@ pub(super) fn seconds(text: &str) -> Option<f64> {
     Some(total)
 }
 
+/// What media fragments begin with: ours, and those that would name an area, a track or a chapter.
+const KNOWN: [&str; 5] = ["t=", "fps=", "xywh=", "track=", "id="];
+
 /// What stands behind the file in a clip's path.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Fragment {
@@ -136,7 +139,7 @@ impl Fragment {
     /// The file, and the fragment as it is written; `None` where what follows a `#` belongs to the file's name.
     fn read(path: &Path) -> Option<(PathBuf, Result<Self, String>)> {
         let (file, text) = path.to_str()?.rsplit_once('#')?;
-        let is_known = |part: &str| ["t=", "fps="].iter().any(|name| part.starts_with(name));
+        let is_known = |part: &str| KNOWN.iter().any(|name| part.starts_with(name));
         // `a#fps=2.mp4` is the name of a file.
         let ends_as_a_file = Path::new(text)
             .extension()
@@ -285,6 +288,14 @@ mod tests {
             ("a.mp4#t=,", "names no time"),
             ("a#fps=0", "is no frame rate"),
             ("a#fps=3&x=1", "`x=1` behind # means nothing"),
+            (
+                "a.mp4#xywh=0,0,9,9",
+                "`xywh=0,0,9,9` behind # means nothing",
+            ),
+            (
+                "a.mp4#t=1,2&track=video",
+                "`track=video` behind # means nothing",
+            ),
         ] {
             let problem = Fragment::problem(Path::new(text)).unwrap();
             assert!(problem.contains(said), "{text}: {problem}");
@@ -294,7 +305,7 @@ mod tests {
             "a#fps=2.mp4",
             "a#1.mp4",
             "a.mp4#t=1,2",
-            "a#xywh=1,2",
+            "a#take=1,2",
         ] {
             assert_eq!(Fragment::problem(Path::new(name)), None, "{name}");
         }

@@ -11,6 +11,7 @@ use super::answer::option::letter;
 use super::answer::option::letter_index;
 use super::answer::option::option_mark;
 use super::answer::solution;
+use super::solutions::option_within;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -73,12 +74,61 @@ pub(super) const PLACEHOLDERS: [&str; 6] = [
     "<|image_pad|>",
 ];
 
-/// Tokens that begin and end a turn: in a text they end the question.
+/// Tokens that begin and end a turn: in a text they are plain words, which nobody means.
 pub(super) const CHAT_TOKENS: [&str; 2] = ["<|im_start|>", "<|im_end|>"];
 
 /// Everything that is wrong with the questions by themselves, in their order.
 pub fn impossible_answers(questions: &[Question]) -> Vec<Finding> {
     questions.iter().flat_map(of_question).collect()
+}
+
+/// Why no answer to a question can be right, if none can: its solution is none of its options.
+pub(crate) fn unanswerable(question: &Question) -> Option<Finding> {
+    let choices = question.choices();
+    let found = |flaw, reason| Finding {
+        question: question.id.clone(),
+        flaw,
+        reason,
+    };
+    if question.judge.is_some() {
+        return None;
+    }
+    if !has_letters(question, &choices) {
+        let reason = option_of_none(question, &choices)?;
+        return Some(found(Flaw::NoOptions, reason));
+    }
+    let (flaw, mut reason) = of_solution(&question.solution, &choices)?;
+    if question.options.as_ref().is_none_or(Vec::is_empty) {
+        reason += "; where the lines of the text are no options, say so by `\"problem_type\": \"free-form\"`";
+    }
+    matches!(flaw, Flaw::NoOption | Flaw::Spelling).then(|| found(flaw, reason))
+}
+
+/// Says that a solution stands in the question's text behind a mark, as an option does that cannot be told.
+fn text_within(question: &Question, choices: &[String]) -> Option<String> {
+    if !choices.is_empty() || is_open(question) {
+        return None;
+    }
+    let inside = answer_text(&question.solution);
+    let (letter, false) = option_within(&question.problem, inside)? else {
+        return None;
+    };
+    Some(format!(
+        "the solution {inside:?} stands in the text behind {letter}, and a model that answers {letter} earns nothing: give the options in a \
+         list `options` or as lines `A. …` of `problem`; if they are none, say so by `\"problem_type\": \"free-form\"`"
+    ))
+}
+
+/// Says that a solution is written as an option is, of a question that has none.
+fn option_of_none(question: &Question, choices: &[String]) -> Option<String> {
+    let inside = answer_text(&question.solution);
+    option_mark(inside)?;
+    (choices.is_empty() && !is_open(question)).then(|| {
+        format!(
+            "the solution {inside:?} is written as an option, and the question has none that can be told: give them in a list `options` or as \
+             lines `A. …` of `problem`; if it is free text, say so by `\"problem_type\": \"free-form\"`"
+        )
+    })
 }
 
 fn of_question(question: &Question) -> Vec<Finding> {
@@ -92,7 +142,9 @@ fn of_question(question: &Question) -> Vec<Finding> {
     };
     let stands = |word: &&str| question.problem.contains(word);
     if let Some(word) = CHAT_TOKENS.into_iter().find(stands) {
-        let reason = format!("`{word}` stands in the text and would end the turn there: remove it");
+        let reason = format!(
+            "`{word}` stands in the text: the model reads it as these letters, and not as a token that ends its turn; remove it"
+        );
         add(Flaw::Placeholder, reason);
     } else if let Some(word) = PLACEHOLDERS.into_iter().find(stands) {
         let reason = format!(
@@ -106,6 +158,12 @@ fn of_question(question: &Question) -> Vec<Finding> {
         add(Flaw::NoOptions, reason.into());
     }
     let choices = question.choices();
+    if question.judge.is_none()
+        && let Some(reason) =
+            option_of_none(question, &choices).or_else(|| text_within(question, &choices))
+    {
+        add(Flaw::NoOptions, reason);
+    }
     if question.judge.is_some() || !has_letters(question, &choices) {
         return found;
     }
@@ -190,14 +248,21 @@ fn of_solution(text: &str, choices: &[String]) -> Option<(Flaw, String)> {
                 "the solution {text:?} opens <answer> and does not close it: write <answer>LETTER</answer>"
             ),
         ),
+        Some(Unreadable::Contradiction) => (
+            Flaw::NoOption,
+            format!(
+                "the solution {inside:?} contradicts itself, or may be several options: write the letter of the right one, \
+                 <answer>LETTER</answer>, or all of them, <answer>A,C</answer>"
+            ),
+        ),
         Some(_) => (
             Flaw::NoOption,
             format!(
-                "the solution {inside:?} is not among the {count} options ({} to {}): write the letter of the right one, <answer>LETTER</answer>{}",
+                "the solution {inside:?} is not among the {count} options ({} to {}): write the letter of the right one, <answer>LETTER</answer>, or several with commas between them{}",
                 named(0),
                 named(count.saturating_sub(1)),
                 if inside.trim().parse::<usize>().is_ok() {
-                    "; where it is the option's number, `videothinker data import FILE --first-option 0` (or 1) makes it the letter"
+                    "; where it is the option's number, `videothinker data import FILE --first-option 0 --out NEW.jsonl` (or 1) makes it the letter"
                 } else {
                     ""
                 }
@@ -270,6 +335,26 @@ mod tests {
             .into_iter()
             .map(|one| (one.flaw, one.reason))
             .collect()
+    }
+
+    #[test]
+    fn options_that_cannot_be_told_are_named() {
+        for (problem, solution, part) in [
+            ("What? red or blue", "B. blue", "is written as an option"),
+            ("What? red or blue", "(B)", "is written as an option"),
+            (
+                "What color? (A) red (B) blue",
+                "blue",
+                "stands in the text behind B",
+            ),
+        ] {
+            let found = flaws(&json!({"problem": problem, "solution": solution}));
+            assert_eq!(found[0].0, Flaw::NoOptions, "{found:?}");
+            assert!(found[0].1.contains(part), "{found:?}");
+            let open =
+                json!({"problem": problem, "solution": solution, "problem_type": "free-form"});
+            assert_eq!(flaws(&open), []);
+        }
     }
 
     #[test]

@@ -26,26 +26,31 @@ mod impossible;
 pub(crate) mod label;
 mod manifest;
 pub(crate) mod mersenne;
+pub(crate) mod placeholder;
 mod read;
 mod shapes;
 pub(crate) mod shuffle;
+mod solutions;
 mod split;
 pub(crate) mod stats;
+mod unused;
 
 pub use answer::Answer;
+pub(crate) use clip_field::{is_elsewhere, local_path};
 pub(crate) use clip_file::{ClipFacts, folder_images};
 pub(crate) use clip_paths::locate;
 pub use dataset::Dataset;
 pub(crate) use draw::WITHOUT_KIND;
 pub use draw::{draw, too_few};
 pub(crate) use fragment::{Fragment, Span};
+pub(crate) use impossible::unanswerable;
 pub use impossible::{Finding, Flaw, impossible_answers};
 pub use manifest::{Change, ClipRecord, Manifest};
 pub use read::{DataError, QuestionWriter, read_questions, write_questions};
 pub(crate) use split::split_by_clip;
 
 /// One question about one clip, as it stands in a question file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Question {
     /// Stable name; filled from the position in the file when the source has none.
     #[serde(default, deserialize_with = "text_or_number")]
@@ -204,6 +209,13 @@ impl Question {
             .into_iter()
             .flatten()
             .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
+    }
+
+    /// Writes the solution as a reward compares it, where it is spelled otherwise and clear.
+    pub(crate) fn spell_solution(&mut self) {
+        if let Some(solution) = solutions::respelling(self) {
+            self.solution = solution;
+        }
     }
 
     /// The right answer as a set.

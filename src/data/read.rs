@@ -2,14 +2,19 @@
 //! Fields may have the names that [`super::shapes`] lists, and a byte order mark may stand in front.
 
 use super::Question;
+use super::import::series::options_in_fields;
 use super::shapes;
 use super::shapes::holds_lines;
+use super::solutions;
+use super::unused;
 use crate::util::atomic;
 use crate::util::atomic::AtomicFile;
 use crate::util::file;
 use crate::util::file::FileError;
 use crate::util::json;
 use crate::util::json::Distinct;
+use crate::util::json::NotANumber;
+use crate::util::json::Unreadable;
 use crate::util::words::counted;
 use serde_json::Value;
 use std::borrow::Borrow;
@@ -48,6 +53,22 @@ pub enum DataError {
         /// Why nothing is left, and what to do.
         problem: String,
     },
+    /// Questions that no answer can be right for.
+    #[error(
+        "{}: no answer can be right for {unanswerable} of {total} questions; the first, question {question}: {reason}. \
+         `videothinker data check --json` names all; data.on_bad_question = \"skip\" leaves them out", path.display()
+    )]
+    Unanswerable {
+        path: PathBuf,
+        /// How many of `total`.
+        unanswerable: usize,
+        /// All that the file holds.
+        total: usize,
+        /// The first.
+        question: String,
+        /// Why none is.
+        reason: String,
+    },
     /// Clips that the questions name do not exist.
     #[error(
         "{missing} of {total} clips do not exist; the first: {} (question {question}){}",
@@ -77,19 +98,29 @@ pub enum DataError {
 /// are left out, and it is said how many.
 pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
     let by_name = matches!(Format::of(path)?, Format::Lines);
-    let text = file::read_to_string(path)?;
-    let text = without_mark(&text);
+    let (text, nan) = read_json_text(path)?;
+    if text.trim().is_empty() {
+        return Err(DataError::Empty {
+            path: path.to_owned(),
+            problem: "holds no question, for it is empty: the copy or the download failed, or it is not written yet"
+                .into(),
+        });
+    }
     let mut reader = Reader {
         path,
+        nan,
         questions: Vec::new(),
         images: 0,
         answers: BTreeMap::new(),
+        placeholders: Said::default(),
+        unused: BTreeMap::new(),
     };
-    if holds_lines(text, by_name) {
-        reader.lines(text)?;
-    } else {
-        reader.array(text)?;
+    if holds_lines(&text, by_name) {
+        reader.lines(&text)?;
+    } else if !text.trim().is_empty() {
+        reader.array(&text)?;
     }
+    reader.say_what_is_not_used();
     let Reader {
         questions,
         images,
@@ -117,12 +148,33 @@ pub fn read_questions(path: &Path) -> Result<Vec<Question>, DataError> {
             problem: format!("holds no question{but}"),
         });
     }
-    with_unique_ids(path, questions)
+    let mut questions = with_unique_ids(path, questions)?;
+    solutions::spell(path, &mut questions);
+    Ok(questions)
 }
 
 /// A text without the byte order mark that some editors put in front.
 pub(super) fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// A file of JSON without its byte order mark, null in the place of Python's `NaN` and `Infinity`; says that there are such,
+/// and where.
+pub(super) fn read_json_text(path: &Path) -> Result<(String, Vec<NotANumber>), DataError> {
+    let mut text = file::read_to_string(path)?;
+    let mark = text.len() - without_mark(&text).len();
+    text.drain(..mark);
+    let (text, nan) = json::without_nan(text);
+    if let Some(first) = nan.first() {
+        tracing::warn!(
+            "{}: NaN or Infinity, which JSON does not have, is read as null: {}; the first: line {}, `{}`",
+            path.display(),
+            counted(nan.len(), "value"),
+            first.line,
+            first.field
+        );
+    }
+    Ok((text, nan))
 }
 
 /// Gives the questions of a file that have no id one from their position, and checks that all differ. Each comes with its
@@ -173,6 +225,7 @@ impl Format {
                             ", or eval.benchmark be set to the benchmark that this .parquet is of; of other .parquet files \
                              `videothinker data import` makes such a file",
                         Some("csv" | "tsv") => json::TABLE_AS_LINES,
+                        Some("gz" | "zip" | "zst" | "xz" | "bz2") => ": unpack it",
                         _ => "",
                     }
                 ),
@@ -184,22 +237,46 @@ impl Format {
 /// Reads the records of one file.
 struct Reader<'a> {
     path: &'a Path,
+    /// What is read as null.
+    nan: Vec<NotANumber>,
     /// With their places.
     questions: Vec<(String, Question)>,
     /// Records left out.
     images: usize,
     /// Solutions that have another name, by that.
     answers: BTreeMap<&'static str, usize>,
+    /// Placeholders of the clip that are taken out.
+    placeholders: Said,
+    /// Fields by which other programs change what they do.
+    unused: BTreeMap<&'static str, Said>,
+}
+
+/// How often something was met, and where first.
+#[derive(Debug, Default)]
+struct Said {
+    count: usize,
+    first: String,
+}
+
+impl Said {
+    fn meet(&mut self, place: &str) {
+        self.count += 1;
+        if self.count == 1 {
+            place.clone_into(&mut self.first);
+        }
+    }
 }
 
 impl Reader<'_> {
     fn array(&mut self, text: &str) -> Result<(), DataError> {
-        let items: Vec<Distinct> =
-            json::read(text.as_bytes()).map_err(|error| DataError::Content {
+        let items: Vec<Distinct> = json::read(text.as_bytes()).map_err(|error| {
+            let error = why_no_list(text, error);
+            DataError::Content {
                 path: self.path.to_owned(),
                 place: error.place(),
                 problem: format!("not a JSON array of questions: {}", error.problem),
-            })?;
+            }
+        })?;
         for (index, Distinct(item)) in items.into_iter().enumerate() {
             let place = format!("question {index} (counted from 0)");
             self.record(index, place, Ok(item))?;
@@ -235,17 +312,31 @@ impl Reader<'_> {
                 self.images += 1;
                 return Ok(());
             }
+            for name in unused::fields(fields) {
+                self.unused.entry(name).or_default().meet(&place);
+            }
             match shapes::to_question(fields) {
                 Ok(named) => {
-                    if let Some(name) = named {
+                    if let Some(name) = named.answer {
                         *self.answers.entry(name).or_default() += 1;
+                    }
+                    if named.had_placeholder {
+                        self.placeholders.meet(&place);
                     }
                 }
                 Err(problem) => record = Err(problem),
             }
         }
+        if let Ok(Value::Object(fields)) = &mut record {
+            // What must be there and is null is as good as missing, and is named then.
+            for name in ["problem", "solution", "video"] {
+                shapes::taken_if_null(fields, name);
+            }
+        }
+        let record = record.map_err(|problem| self.with_nan(problem));
         let question = record.and_then(|record| {
-            serde_json::from_value(record).map_err(|error| incomplete(json::in_words(&error)))
+            serde_json::from_value(record)
+                .map_err(|error| incomplete(self.with_nan(json::in_words(&error))))
         });
         let mut question = checked(self.path, &place, question)?;
         if question.id.is_empty() {
@@ -255,6 +346,63 @@ impl Reader<'_> {
         }
         self.questions.push((place, question));
         Ok(())
+    }
+
+    /// A problem with a field, and that it is so because the field is no number.
+    fn with_nan(&self, problem: String) -> String {
+        let is_it = |nan: &&NotANumber| problem.contains(&format!("the field `{}`", nan.field));
+        match self.nan.iter().find(is_it) {
+            Some(nan) => format!("{problem} (NaN in line {})", nan.line),
+            None => problem,
+        }
+    }
+
+    /// Says once for the whole file what is taken out and what is left aside.
+    fn say_what_is_not_used(&self) {
+        let path = self.path.display();
+        if self.placeholders.count > 0 {
+            let Said { count, first } = &self.placeholders;
+            tracing::info!(
+                "{path}: taken out, placeholders of the clip in the text: {}; the first: {first}",
+                counted(*count, "question")
+            );
+        }
+        for (name, Said { count, first }) in &self.unused {
+            tracing::warn!(
+                "{path}: `{name}` {}: {}; the first: {first}",
+                unused::advice(name),
+                counted(*count, "record")
+            );
+        }
+    }
+}
+
+/// Why a text is no list, and what to do; `error` is what a reader of lists says.
+pub(super) fn why_no_list(text: &str, error: Unreadable) -> Unreadable {
+    let fields = match json::read(text.as_bytes()) {
+        Ok(Distinct(Value::Object(fields))) => fields,
+        Ok(_) => return error,
+        // What stands in the place of a list may be followed by what is no JSON.
+        Err(error) => return error,
+    };
+    let is_list = |value: &Value| {
+        let list = value.as_array();
+        list.is_some_and(|list| list.first().is_some_and(Value::is_object))
+    };
+    let is_one = ["problem", "question"]
+        .into_iter()
+        .any(|name| fields.contains_key(name));
+    let wrapped = fields.iter().find(|(_, value)| !is_one && is_list(value));
+    let problem = match wrapped {
+        Some((name, _)) => format!(
+            "the list stands under `{name}` in an object: write the list alone into the file (`jq '.{name}' OLD.json > NEW.json`)"
+        ),
+        None => "it is one object, not a list: put [ and ] around it".into(),
+    };
+    Unreadable {
+        line: 1,
+        column: 1,
+        problem,
     }
 }
 
@@ -286,6 +434,15 @@ fn checked(
         return Err(content(
             "`solution` names no answer: write \"<answer>A,C</answer>\"".into(),
         ));
+    }
+    if question.choices().is_empty()
+        && let Some(names) = options_in_fields(&question.extra)
+    {
+        return Err(content(format!(
+            "its options stand in fields of their own and would not be asked: `videothinker data import FILE --columns options={} --out \
+             NEW.jsonl` takes them along",
+            names.join("+")
+        )));
     }
     if question.video.as_os_str().is_empty() {
         return Err(content("`video` is empty: give the clip's path".into()));

@@ -8,7 +8,7 @@
 //! | `options` | `choices`, `candidates`; `{"A": …, "B": …}`, `[{"label": "A", "text": …}]`, a text with lines `A. …` |
 //! | `response` | `process`, the written thinking of the Video-R1 family, with the solution behind it |
 //!
-//! The first name counts where it is there. Two names that say different things are refused, but where published files have
+//! The clip's placeholder (`<video>`) is taken out of the text. The first name counts where it is there. Two names that say different things are refused, but where published files have
 //! both for different things: `path` beside `video`, `question` beside `problem`.
 
 use super::answer::option::choices_in;
@@ -17,6 +17,7 @@ use super::answer::option::letters;
 use super::answer::option::option_mark;
 use super::answer_field;
 use super::clip_field;
+use super::placeholder;
 use crate::util::words::beginning;
 use serde_json::Map;
 use serde_json::Value;
@@ -26,11 +27,20 @@ const OPTIONS: [&str; 2] = ["choices", "candidates"];
 /// Fields that hold a conversation.
 pub(super) const CONVERSATIONS: [&str; 3] = ["conversations", "messages", "prompt"];
 
-/// Gives a record the fields of a question; the name of the field that the solution was taken from, if not `solution`.
+/// What was done to a record that may be worth saying.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// The field that the solution was taken from, if not `solution`.
+    pub(super) answer: Option<&'static str>,
+    /// A placeholder of the clip was taken out of the text.
+    pub(super) had_placeholder: bool,
+}
+
+/// Gives a record the fields of a question.
 ///
 /// # Errors
 /// Says what does not fit.
-pub(super) fn to_question(fields: &mut Map<String, Value>) -> Result<Option<&'static str>, String> {
+pub(super) fn to_question(fields: &mut Map<String, Value>) -> Result<Done, String> {
     if !has(fields, "problem") {
         if let Some(question) = taken(fields, "question") {
             fields.insert("problem".into(), question);
@@ -41,15 +51,35 @@ pub(super) fn to_question(fields: &mut Map<String, Value>) -> Result<Option<&'st
         }
     }
     clip_field::name_clip(fields)?;
+    if let Some(clip) = fields.get("video").and_then(Value::as_str) {
+        clip_field::refuse_address(clip)?;
+    }
+    let had_placeholder = take_placeholder(fields)?;
     let asked = fields
         .get("problem")
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned();
-    let named = name_options_and_solution(fields, &asked)?;
+    let answer = name_options_and_solution(fields, &asked)?;
     name_kind(fields);
     name_response(fields);
-    Ok(named)
+    Ok(Done {
+        answer,
+        had_placeholder,
+    })
+}
+
+/// Takes the clip's placeholder out of the problem; whether there was one.
+pub(super) fn take_placeholder(fields: &mut Map<String, Value>) -> Result<bool, String> {
+    let Some(Value::String(problem)) = fields.get_mut("problem") else {
+        return Ok(false);
+    };
+    let without = placeholder::taken_out(problem)?;
+    let had_one = without.is_some();
+    if let Some(without) = without {
+        *problem = without;
+    }
+    Ok(had_one)
 }
 
 /// Puts options and answer where they belong, of a record that asks `problem`.
@@ -114,6 +144,13 @@ pub(super) fn has(fields: &Map<String, Value>, name: &str) -> bool {
 /// Takes a field out; the others keep their order.
 pub(super) fn taken(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
     fields.shift_remove(name).filter(|value| !value.is_null())
+}
+
+/// Takes a field out that is null.
+pub(super) fn taken_if_null(fields: &mut Map<String, Value>, name: &str) {
+    if fields.get(name).is_some_and(Value::is_null) {
+        fields.shift_remove(name);
+    }
 }
 
 /// Puts the options into `options`, as a list of texts.

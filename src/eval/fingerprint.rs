@@ -96,6 +96,8 @@ pub(super) fn of_config(config: &Config, questions_hash: &str) -> String {
         assume_kind,
         // A clip that cannot be used gives no answer; whether that stops the evaluation changes none.
         on_bad_video: _,
+        // Evaluations ask every question.
+        on_bad_question: _,
         // Where things are, in which order they come, and how fast that goes.
         questions: _,
         video_root: _,
@@ -109,6 +111,8 @@ pub(super) fn of_config(config: &Config, questions_hash: &str) -> String {
     let SamplingConfig {
         top_k,
         top_p,
+        // Below: evaluations from before there was one have none.
+        repetition_penalty: _,
         max_new_tokens,
         // `eval` has its own.
         group_size: _,
@@ -133,12 +137,19 @@ pub(super) fn of_config(config: &Config, questions_hash: &str) -> String {
         extraction: _,
         batch_size: _,
     } = &config.eval;
+    let mut sampling = vec![json!(top_k), json!(top_p), json!(max_new_tokens)];
+    sampling.extend(
+        config
+            .sampling
+            .repetition_penalty_in_force()
+            .map(|penalty| json!(penalty)),
+    );
     let deciding = json!({
         "seed": config.seed,
         "dtype": dtype,
         "data": [json!(samples), json!(kinds), json!(assume_kind)],
         "video": config.video,
-        "sampling": [json!(top_k), json!(top_p), json!(max_new_tokens)],
+        "sampling": sampling,
         "eval": [
             json!(benchmark), json!(protocol), json!(wording), json!(template), json!(answers), json!(temperature),
             json!(clip_bounds), json!(subtitles),
@@ -176,7 +187,8 @@ mod tests {
             of_config(&config, "q")
         };
         assert_ne!(plain, of_config(&Config::default(), "other questions"));
-        let counts: [&dyn Fn(&mut Config); 9] = [
+        let counts: [&dyn Fn(&mut Config); 10] = [
+            &|config| config.sampling.repetition_penalty = 1.05,
             &|config| config.seed += 1,
             &|config| config.model.dtype = DTypeName::F32,
             &|config| config.data.samples = Some(3),

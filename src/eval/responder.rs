@@ -2,6 +2,8 @@
 
 use crate::config::BadVideoPolicy;
 use crate::config::Config;
+use crate::config::RewardConfig;
+use crate::config::RewardedAnswer;
 use crate::config::SamplingConfig;
 use crate::data::Question;
 use crate::eval::prediction::BatchReplies;
@@ -20,11 +22,16 @@ use crate::policy::generate::generate_side_by_side;
 use crate::policy::sampler::QuestionSeed;
 use crate::prompt::Processor;
 use crate::prompt::Prompt;
+use crate::prompt::tokenizer::read_json;
+use crate::rl::honest;
+use crate::rl::honest::Obstacle;
 use crate::video::Clip;
 use crate::video::Prefetcher;
 use crate::video::VideoPatches;
 use anyhow::Context;
 use anyhow::Result;
+use serde_json::Value;
+use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -49,19 +56,41 @@ impl Responder {
         samples: usize,
     ) -> Result<Self> {
         let device = device::device(&config.model)?;
+        let processor = Processor::load(folder)?;
+        say_what_other_programs_apply(folder, &config.sampling)?;
         let sampling = SamplingConfig {
             group_size: samples,
             temperature,
             ..config.sampling.clone()
         };
         Ok(Self {
-            processor: Processor::load(folder)?.with_max_prompt_tokens(sampling.max_prompt_tokens),
+            processor: processor.with_max_prompt_tokens(sampling.max_prompt_tokens),
             model: FrozenModel::load(folder, device::dtype(&config.model), &device)
                 .with_context(|| format!("while {} was loaded", folder.display()))?,
             sampling,
             seed: config.seed,
             graph_use: Mutex::default(),
         })
+    }
+
+    /// Warns where a right answer to some of `questions`, asked of this model, read from `folder`, could not be read as one.
+    ///
+    /// # Errors
+    /// A tokenizer or template that fails.
+    pub(crate) fn warn_of_hindrances(&self, questions: &[Question], folder: &Path) -> Result<()> {
+        // What evaluations read at most; whether the format is kept is the training's affair.
+        let reading = RewardConfig {
+            answer: RewardedAnswer::Strict,
+            format_weight: 0.0,
+            ..RewardConfig::default()
+        };
+        for one in honest::hindrances(questions, &reading, Some((&self.processor, folder)))? {
+            // Of solutions it is said elsewhere.
+            if one.obstacle != Obstacle::Solution {
+                tracing::warn!("{one}");
+            }
+        }
+        Ok(())
     }
 
     /// How the tokens of all answers were drawn, in words; `None` where no CUDA graph was asked for.
@@ -182,6 +211,56 @@ impl Responder {
         Ok(generated.completions)
     }
 }
+
+/// Says which settings of `generation_config.json` change what other programs sample and are not in force here.
+fn say_what_other_programs_apply(folder: &Path, sampling: &SamplingConfig) -> Result<()> {
+    let path = folder.join("generation_config.json");
+    let stored = read_json(&path)?.unwrap_or_default();
+    let penalty = stored.get("repetition_penalty").and_then(Value::as_f64);
+    let differs =
+        penalty.filter(|stored| (stored - sampling.repetition_penalty).abs() > f64::EPSILON);
+    if let Some(penalty) = differs {
+        tracing::info!(
+            "{} sets repetition_penalty = {penalty}: transformers and vLLM's server apply it by themselves, this program only with \
+             --set sampling.repetition_penalty={penalty} (now {})",
+            path.display(),
+            sampling.repetition_penalty
+        );
+    }
+    let is_set = |name: &&str| {
+        stored.get(*name).is_some_and(|value| {
+            !value.is_null() && *value != json!(0) && *value != json!(1) && *value != json!(1.0)
+        })
+    };
+    let others: Vec<&str> = NOT_APPLIED.into_iter().filter(is_set).collect();
+    if !others.is_empty() {
+        tracing::warn!(
+            "{} sets {}, which other programs apply and this one does not",
+            path.display(),
+            others.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// What changes which tokens `generate` of transformers draws, beside what `sampling` and `eval` set.
+const NOT_APPLIED: [&str; 15] = [
+    "num_beams",
+    "min_new_tokens",
+    "min_length",
+    "length_penalty",
+    "forced_eos_token_id",
+    "top_n_sigma",
+    "no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "min_p",
+    "typical_p",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "sequence_bias",
+];
 
 /// A completion behind the words that the answer was begun with and that are read with it.
 pub(super) fn sample(completion: &Completion, read_with: &str) -> Sample {

@@ -68,6 +68,9 @@ pub(crate) struct Settings {
     pub(crate) samples: usize,
     /// 0 is greedy.
     pub(crate) temperature: f64,
+    /// What repeated tokens' logits are divided by; absent where by nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) repetition_penalty: Option<f64>,
     /// Longest answer in tokens.
     pub(crate) max_new_tokens: usize,
     /// Frames, pixels and positions.
@@ -137,6 +140,7 @@ impl Settings {
             extraction: eval.extraction,
             samples: eval.samples,
             temperature: eval.temperature,
+            repetition_penalty: config.sampling.repetition_penalty_in_force(),
             max_new_tokens: config.sampling.max_new_tokens,
             video: config.video.clone(),
             clip_bounds: eval.clip_bounds,

@@ -1,5 +1,6 @@
 //! Why a checkpoint cannot be read or written.
 
+use crate::model::weights::few;
 use crate::util::file;
 use crate::util::file::FileError;
 use std::path::Path;
@@ -49,6 +50,40 @@ pub enum CheckpointError {
     /// No weights in the folder.
     #[error("{folder}: neither model.safetensors nor model.safetensors.index.json is there")]
     NoWeights { folder: PathBuf },
+    /// A file or folder holds something else than weights that can be read.
+    #[error("{path}: {reason}")]
+    NotWeights {
+        path: PathBuf,
+        /// What it holds and what to do; goes on after the path.
+        reason: String,
+    },
+    /// Values that no computation gives back.
+    #[error(
+        "{path}: {tensor} has {count} of {all} values that are not finite (NaN or infinite), the first at {place:?}: the training that \
+         wrote it has diverged, or the file is damaged; take an earlier checkpoint or fetch it again"
+    )]
+    NotFinite {
+        path: PathBuf,
+        tensor: String,
+        /// Where the first stands.
+        place: Vec<usize>,
+        count: usize,
+        /// Values of the tensor.
+        all: usize,
+    },
+    /// The same in what is to be written.
+    #[error(
+        "{path}: not written: {tensor} has {count} of {all} values that are not finite (NaN or infinite), the first at {place:?}: the          training has diverged; go on from an earlier checkpoint with a lower optimizer.learning_rate"
+    )]
+    Diverged {
+        path: PathBuf,
+        tensor: String,
+        /// Where the first stands.
+        place: Vec<usize>,
+        count: usize,
+        /// Values of the tensor.
+        all: usize,
+    },
     /// A weight file is damaged.
     #[error("{path}: not a valid safetensors file: {reason}")]
     Damaged {
@@ -57,9 +92,13 @@ pub enum CheckpointError {
         reason: String,
     },
     /// Tensors and configuration disagree.
-    #[error("{folder}: the weights do not fit config.json{}", list_mismatches(.missing, .unexpected, .misshapen))]
+    #[error("{folder}: the weights do not fit config.json{}{}",
+        cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}")),
+        list_mismatches(.missing, .unexpected, .misshapen))]
     Tensors {
         folder: PathBuf,
+        /// Why, and what to do, where that can be told.
+        cause: Option<String>,
         /// Tensors the configuration asks for and no file holds.
         missing: Vec<String>,
         /// Tensors the model has no place for.
@@ -106,6 +145,6 @@ fn list_mismatches(missing: &[String], unexpected: &[String], misshapen: &[Strin
     .iter()
     .filter(|(_, names)| !names.is_empty())
     .fold(String::new(), |text, (what, names)| {
-        format!("{text}\n  {what} ({}): {}", names.len(), names.join(", "))
+        format!("{text}\n  {what} ({}): {}", names.len(), few(names))
     })
 }

@@ -12,6 +12,7 @@ use crate::model::spec::Spec;
 use crate::model::weights::INDEX;
 use crate::model::weights::NamedTensors;
 use crate::model::weights::Stored;
+use crate::model::weights::values;
 use crate::prompt::template::question_text;
 use crate::util::atomic;
 use crate::util::atomic::AtomicFile;
@@ -80,6 +81,7 @@ pub(crate) fn rewrite_folder(
     shard_bytes: u64,
 ) -> Result<(), CheckpointError> {
     let stored = Stored::open(source, spec)?;
+    stored.check_values()?;
     let described = stored.describe()?;
     let entry = |(name, own, shape): (&str, DType, Shape)| Entry {
         name: name.to_owned(),
@@ -309,9 +311,26 @@ fn write_safetensors(
     for entry in entries {
         // On the CPU the view cannot fail either.
         let tensor = tensor(entry)?.detach().to_device(&Device::Cpu)?;
-        file.write_all(&tensor.data()).map_err(failed)?;
+        let data = tensor.data();
+        refuse_bad_values(path, entry, &data)?;
+        file.write_all(&data).map_err(failed)?;
     }
     file.finish().map_err(|error| failed(error.system))
+}
+
+/// What is written is to be trained from or asked, which nothing that is not finite can be.
+fn refuse_bad_values(path: &Path, entry: &Entry, data: &[u8]) -> Result<(), CheckpointError> {
+    let bad = values::examine(entry.dtype, data).and_then(|extent| extent.bad);
+    let Some((first, count)) = bad else {
+        return Ok(());
+    };
+    Err(CheckpointError::Diverged {
+        path: path.to_path_buf(),
+        tensor: entry.name.clone(),
+        place: values::place(first, entry.shape.dims()),
+        count,
+        all: entry.shape.elem_count(),
+    })
 }
 
 /// The header of a file, and the bytes of the values behind it.
@@ -379,6 +398,25 @@ mod tests {
         });
         let text = error.unwrap_err().to_string();
         assert!(text.contains("the device is gone"), "{text}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_not_written() {
+        let mut tensors = random();
+        let name = "model.layers.1.mlp.up_proj.weight";
+        let shape = tensors.get(name).unwrap().shape().clone();
+        let mut values = vec![0.5f32; shape.elem_count()];
+        values[shape.dims()[1] + 3] = f32::NAN;
+        let bad = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
+        tensors.insert(name, bad);
+        let folder = tempfile::tempdir().unwrap();
+        let error = save(&tensors, folder.path(), SHARD_BYTES).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains(name) && text.contains("not finite") && text.contains("[1, 3]"),
+            "{text}"
+        );
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 

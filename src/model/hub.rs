@@ -1,5 +1,6 @@
 //! From what the user calls a model to a folder: a path as it is, a hub id through the Hugging Face cache.
 
+use crate::config::instead_of_weights;
 use crate::config::is_hub_name;
 use crate::config::where_it_lies;
 use crate::model::checkpoint_error::CheckpointError;
@@ -24,6 +25,9 @@ pub(crate) mod transfer;
 pub(crate) mod web;
 
 const ENDPOINT: &str = "https://huggingface.co";
+
+/// Signs that a shortened commit has at least, as Git's.
+const SHORTEST_COMMIT: usize = 4;
 
 /// How the hub is reached; [`HubSettings::from_env`] reads the variables Hugging Face's own tools read.
 #[derive(Debug, Clone)]
@@ -80,10 +84,11 @@ pub fn resolve_with(name: &str, settings: &HubSettings) -> Result<PathBuf, Check
         if path.join("config.json").exists() {
             return Ok(path.to_path_buf());
         }
-        return Err(not_found(
-            name,
-            "the folder holds no config.json; a model folder has config.json, *.safetensors and tokenizer.json".into(),
-        ));
+        let reason = match instead_of_weights(path) {
+            Some(found) => format!("the folder holds no config.json: it {found}"),
+            None => "the folder holds no config.json; a model folder has config.json, *.safetensors and tokenizer.json".into(),
+        };
+        return Err(not_found(name, reason));
     }
     let Some(repo) = hub_repo(name).filter(|_| is_hub_name(name)) else {
         let where_it_lies = where_it_lies(name);
@@ -181,8 +186,18 @@ fn cached(name: &str, repo: &Repo, settings: &HubSettings) -> Result<PathBuf, Ch
             ),
         )
     };
-    // A commit is a snapshot's own name.
-    let by_commit = files.pointer_path(repo.revision());
+    // A commit is a snapshot's own name, which may be shortened.
+    let by_commit = match snapshots_of(repo, settings).as_slice() {
+        [] => files.pointer_path(repo.revision()),
+        [only] => files.pointer_path(only),
+        several => {
+            let reason = format!(
+                "no such folder; in the cache {place} it may be any of {}: write more of the commit",
+                several.join(", ")
+            );
+            return Err(not_found(name, reason));
+        }
+    };
     let get = |file: &str| {
         let of_commit = || Some(by_commit.join(file)).filter(|path| path.exists());
         files.get(file).or_else(of_commit)
@@ -203,13 +218,31 @@ fn cached(name: &str, repo: &Repo, settings: &HubSettings) -> Result<PathBuf, Ch
     Ok(folder)
 }
 
+/// The snapshots in the cache whose commit begins as the revision does; none where it is no commit.
+fn snapshots_of(repo: &Repo, settings: &HubSettings) -> Vec<String> {
+    let (revision, folder) = (repo.revision(), settings.cache.join(repo.folder_name()));
+    let is_commit =
+        revision.len() >= SHORTEST_COMMIT && revision.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_commit || folder.join("refs").join(revision).exists() {
+        return Vec::new();
+    }
+    let entries = std::fs::read_dir(folder.join("snapshots"));
+    let names = entries.into_iter().flatten();
+    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut found: Vec<String> = names
+        .filter(|name| name.starts_with(&revision.to_ascii_lowercase()))
+        .collect();
+    found.sort();
+    if found.iter().any(|name| name == revision) {
+        return vec![revision.to_owned()];
+    }
+    found
+}
+
 /// What to do about a failed download.
 fn explain(error: &DownloadError, settings: &HubSettings) -> String {
     let error = match error {
-        DownloadError::NotAModel => {
-            return "no such folder; the hub's repository holds no config.json and safetensors"
-                .into();
-        }
+        DownloadError::NotAModel { .. } => return format!("no such folder; on the hub, {error}"),
         DownloadError::Content { .. } => return error.to_string(),
         DownloadError::Failed(TransferError::File(error)) => {
             return format!(
@@ -257,6 +290,54 @@ mod tests {
             assert_eq!(pasted(token), "hf_a");
         }
         assert_eq!(pasted(" \"\" "), "");
+    }
+
+    #[test]
+    fn a_commit_is_found_in_the_cache_without_a_reference_whole_or_shortened() {
+        let cache = tempfile::tempdir().unwrap();
+        let snapshots = cache.path().join("models--owner--model/snapshots");
+        let commits = [
+            "66285546d2b821cf421d4f5eb2576359d3770cd3",
+            "6628aa46d2b821cf421d4f5eb2576359d3770cd3",
+        ];
+        for commit in commits {
+            std::fs::create_dir_all(snapshots.join(commit)).unwrap();
+            for file in ["config.json", "model.safetensors"] {
+                std::fs::write(snapshots.join(commit).join(file), "{}").unwrap();
+            }
+        }
+        let offline = HubSettings {
+            cache: cache.path().to_owned(),
+            endpoint: ENDPOINT.into(),
+            token: None,
+            offline: true,
+        };
+        let folder = |revision: &str| {
+            let name = format!("owner/model@{revision}");
+            resolve_with(&name, &offline).map_err(|error| error.to_string())
+        };
+        assert_eq!(folder(commits[1]), Ok(snapshots.join(commits[1])));
+        assert_eq!(folder("66285546"), Ok(snapshots.join(commits[0])));
+        assert_eq!(folder("6628AA"), Ok(snapshots.join(commits[1])));
+        let either = folder("6628").unwrap_err();
+        assert!(
+            either.contains(commits[0])
+                && either.contains(commits[1])
+                && either.contains("write more"),
+            "{either}"
+        );
+        for absent in ["6629", "662", "main"] {
+            let error = folder(absent).unwrap_err();
+            assert!(
+                error.contains("`config.json` of this model is missing"),
+                "{error}"
+            );
+        }
+        // What a branch was at goes before a commit of its name.
+        let refs = cache.path().join("models--owner--model/refs");
+        std::fs::create_dir_all(&refs).unwrap();
+        std::fs::write(refs.join("6628"), commits[0]).unwrap();
+        assert_eq!(folder("6628"), Ok(snapshots.join(commits[0])));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 
+pub(crate) mod companions;
 mod read;
 
 /// Colours of a pixel.

@@ -3,24 +3,26 @@
 //! Names are the hub's (`model.layers.0.…`, `visual.blocks.0.…`); transformers 5's in-memory names are mapped to them.
 
 use crate::model::checkpoint_error::CheckpointError;
-use crate::model::config_file::read_json;
 use crate::model::spec::IN_CHANNELS;
 use crate::model::spec::Spec;
-use crate::util::file::FileError;
 use candle_core::DType;
 use candle_core::Device;
 use candle_core::Shape;
 use candle_core::Tensor;
-use candle_core::safetensors::MmapedSafetensors;
 use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use serde_json::Value;
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::Path;
-use std::path::PathBuf;
+
+mod files;
+mod names;
+mod stored;
+pub(crate) mod values;
+
+pub(crate) use files::check_file;
+pub(crate) use stored::Stored;
+pub(crate) use stored::few;
 
 /// Name of the file that lists the shards.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -158,6 +160,9 @@ pub(crate) fn expected_shapes(spec: &Spec) -> BTreeMap<String, Shape> {
 }
 
 /// Reads a checkpoint folder; each tensor is converted to `dtype` on `device` as it is read from the mapped file.
+///
+/// # Errors
+/// What [`Stored::open`] refuses, and values that are not finite.
 pub fn load(
     folder: &Path,
     spec: &Spec,
@@ -165,154 +170,33 @@ pub fn load(
     device: &Device,
 ) -> Result<NamedTensors, CheckpointError> {
     let stored = Stored::open(folder, spec)?;
+    stored.check_values()?;
     let mut tensors = NamedTensors::default();
-    for name in stored.places.keys() {
+    for name in stored.names() {
         tensors.insert(name, stored.tensor(name, device)?.to_dtype(dtype)?);
     }
     Ok(tensors)
 }
 
-/// Bytes of the tensors that a checkpoint folder stores, once every name and shape is as `spec` says.
+/// How thoroughly a model folder is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Names, shapes and formats: milliseconds.
+    Headers,
+    /// Every value, too.
+    Values,
+}
+
+/// Checks the weights of a folder as loading would, without loading them; the bytes of its tensors.
 ///
 /// # Errors
-/// Missing, unexpected and misshapen tensors are named, as by [`load`].
-pub(crate) fn stored_bytes(folder: &Path, spec: &Spec) -> Result<u64, CheckpointError> {
+/// As [`load`].
+pub(crate) fn inspect(folder: &Path, spec: &Spec, depth: Depth) -> Result<u64, CheckpointError> {
     let stored = Stored::open(folder, spec)?;
-    let views = stored.files.iter().flat_map(MmapedSafetensors::tensors);
-    Ok(views.map(|(_, view)| view.data().len() as u64).sum())
-}
-
-/// The tensors of a checkpoint folder, in their mapped files.
-pub(crate) struct Stored {
-    files: Vec<MmapedSafetensors>,
-    /// By the hub's names: which file, and the name in it.
-    places: BTreeMap<String, (usize, String)>,
-}
-
-impl Stored {
-    /// Opens a folder whose every name and shape is as `spec` says.
-    pub(crate) fn open(folder: &Path, spec: &Spec) -> Result<Self, CheckpointError> {
-        let files = weight_files(folder)?
-            .iter()
-            .map(|path| map_file(path))
-            .collect::<Result<Vec<_>, _>>()?;
-        let places = check_names(folder, spec, &files)?;
-        Ok(Self { files, places })
+    if depth == Depth::Values {
+        stored.check_values()?;
     }
-
-    /// The hub's names of the tensors, with format and shape.
-    pub(crate) fn describe(&self) -> candle_core::Result<Vec<(&str, DType, Shape)>> {
-        let places = self.places.iter();
-        places
-            .map(|(name, (file, stored_name))| {
-                let view = self.files[*file].get(stored_name)?;
-                let dtype = DType::try_from(view.dtype())?;
-                Ok((name.as_str(), dtype, Shape::from(view.shape())))
-            })
-            .collect()
-    }
-
-    /// The tensor that the hub calls `name`.
-    pub(crate) fn tensor(&self, name: &str, device: &Device) -> candle_core::Result<Tensor> {
-        match self.places.get(name) {
-            Some((file, stored_name)) => self.files[*file].load(stored_name, device),
-            None => candle_core::bail!("no tensor is named {name}"),
-        }
-    }
-}
-
-/// The file of a checkpoint, or its shards as the index lists them.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let single = folder.join("model.safetensors");
-    if single.exists() {
-        return Ok(vec![single]);
-    }
-    let index_path = folder.join(INDEX);
-    if !index_path.exists() {
-        return Err(CheckpointError::NoWeights {
-            folder: folder.to_path_buf(),
-        });
-    }
-    let index = read_json(&index_path)?;
-    let map = index.get("weight_map").and_then(Value::as_object);
-    let map = map.ok_or_else(|| CheckpointError::MissingField {
-        path: index_path,
-        field: "weight_map".into(),
-    })?;
-    let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
-}
-
-#[expect(unsafe_code, reason = "memory-mapped weights")]
-fn map_file(path: &Path) -> Result<MmapedSafetensors, CheckpointError> {
-    File::open(path).map_err(|error| FileError::reading(path, error))?;
-    // SAFETY: the file is only read, and checkpoints are renamed into place, never changed once written.
-    unsafe { MmapedSafetensors::new(path) }.map_err(|error| CheckpointError::Damaged {
-        path: path.to_path_buf(),
-        reason: error.to_string(),
-    })
-}
-
-/// Hub name → (file, name in the file), once every name and shape is as expected.
-fn check_names(
-    folder: &Path,
-    spec: &Spec,
-    mapped: &[MmapedSafetensors],
-) -> Result<BTreeMap<String, (usize, String)>, CheckpointError> {
-    let expected = expected_shapes(spec);
-    let (mut stored, mut misshapen, mut unexpected) = (BTreeMap::new(), Vec::new(), Vec::new());
-    for (file, tensors) in mapped.iter().enumerate() {
-        let mut views = tensors.tensors();
-        views.sort_by(|a, b| a.0.cmp(&b.0));
-        for (stored_name, view) in views {
-            let name = hub_name(&stored_name);
-            match expected.get(&name) {
-                Some(shape) if shape.dims() != view.shape() => misshapen.push(format!(
-                    "{name}: expected {:?}, found {:?}",
-                    shape.dims(),
-                    view.shape()
-                )),
-                None if is_derived(&name, spec) => continue,
-                None => unexpected.push(stored_name.clone()),
-                Some(_) => {}
-            }
-            if stored.insert(name, (file, stored_name.clone())).is_some() {
-                unexpected.push(format!("{stored_name} (a second time)"));
-            }
-        }
-    }
-    let missing: Vec<String> = expected
-        .keys()
-        .filter(|name| !stored.contains_key(*name))
-        .cloned()
-        .collect();
-    if missing.is_empty() && unexpected.is_empty() && misshapen.is_empty() {
-        return Ok(stored);
-    }
-    Err(CheckpointError::Tensors {
-        folder: folder.to_path_buf(),
-        missing,
-        unexpected,
-        misshapen,
-    })
-}
-
-/// The published name of a tensor that transformers 5 may call `model.language_model.…` or `model.visual.…`.
-fn hub_name(name: &str) -> String {
-    if let Some(rest) = name.strip_prefix("model.language_model.") {
-        format!("model.{rest}")
-    } else if let Some(rest) = name.strip_prefix("model.visual.") {
-        format!("visual.{rest}")
-    } else {
-        name.to_owned()
-    }
-}
-
-/// Tensors that follow from others: rotary frequencies and a tied head.
-fn is_derived(name: &str, spec: &Spec) -> bool {
-    name.ends_with("rotary_emb.inv_freq")
-        || name.ends_with("rotary_pos_emb.inv_freq")
-        || (name == "lm_head.weight" && spec.tie_word_embeddings)
+    Ok(stored.bytes())
 }
 
 /// Random weights for a new model: norms 1, biases 0, the embedding normal with standard deviation `embedding_std`,
@@ -391,6 +275,7 @@ fn standard_normal(generator: &mut ChaCha8Rng) -> f64 {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::path::PathBuf;
 
     fn golden() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model/tiny")
@@ -425,22 +310,199 @@ mod tests {
         );
     }
 
+    /// What opening a folder of these files says, beside the golden config.json.
+    fn said(files: &[(&str, &[u8])]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        let spec = Spec::load(&golden()).unwrap();
+        match inspect(folder.path(), &spec, Depth::Values) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn tensors() -> NamedTensors {
+        let spec = Spec::load(&golden()).unwrap();
+        load(&golden(), &spec, DType::F32, &Device::Cpu).unwrap()
+    }
+
+    /// A safetensors file of these tensors under other names, or without those that become none.
+    fn file_of(tensors: &NamedTensors, name_of: impl Fn(&str) -> Option<String>) -> Vec<u8> {
+        let named = tensors.iter();
+        let named = named.filter_map(|(name, tensor)| Some((name_of(name)?, tensor)));
+        safetensors::serialize(named, None).unwrap()
+    }
+
     #[test]
     fn damaged_and_absent_files_are_named() {
-        let spec = Spec::load(&golden()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let message = || {
-            load(folder.path(), &spec, DType::F32, &Device::Cpu)
-                .unwrap_err()
-                .to_string()
-        };
-        assert!(message().contains("neither model.safetensors nor"));
-        let index =
-            json!({ "weight_map": { "model.norm.weight": "model-00001-of-00002.safetensors" } });
-        std::fs::write(folder.path().join(INDEX), index.to_string()).unwrap();
-        assert!(message().contains("model-00001-of-00002.safetensors: there is no such file"));
         let whole = std::fs::read(golden().join("model.safetensors")).unwrap();
-        std::fs::write(folder.path().join("model.safetensors"), &whole[..1000]).unwrap();
-        assert!(message().contains("model.safetensors: not a valid safetensors file"));
+        assert_eq!(said(&[("model.safetensors", &whole)]), "");
+        assert!(said(&[]).contains("neither model.safetensors nor"));
+        let shard = "model-00001-of-00002.safetensors";
+        let index = json!({ "weight_map": { "model.norm.weight": shard } }).to_string();
+        let index = (INDEX, index.as_bytes());
+        let absent = said(&[index]);
+        assert!(
+            absent.contains(&format!(
+                "{shard}: there is no such file, which {INDEX} names"
+            )),
+            "{absent}"
+        );
+        let outside = json!({ "weight_map": { "model.norm.weight": "../x" } }).to_string();
+        assert!(said(&[(INDEX, outside.as_bytes())]).contains("is no name of a file"));
+        let pointer =
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3982000000\n";
+        let short = [&whole[..], b"more"].concat();
+        for (bytes, expected) in [
+            (&whole[..1000], "its header alone would have"),
+            (
+                &whole[..whole.len() - 1],
+                "where its header describes 263904: it was cut",
+            ),
+            (&short, "has 263908 bytes where its header describes 263904"),
+            (b"", "model.safetensors: is empty"),
+            (
+                pointer,
+                "is a Git LFS pointer, not the weights: `git lfs pull`",
+            ),
+            (b"<!DOCTYPE html><html>", "is a web page"),
+            (b"PK\x03\x04archive/data.pkl", "is torch's format"),
+        ] {
+            let said = said(&[("model.safetensors", bytes)]);
+            assert!(said.contains(expected), "{expected}: {said}");
+            let said = super::tests::said(&[index, (shard, bytes)]);
+            let expected = expected.trim_start_matches("model.safetensors: ");
+            assert!(said.contains(shard) && said.contains(expected), "{said}");
+        }
+        let torch = said(&[("pytorch_model.bin", b"PK")]);
+        assert!(torch.contains("only as pytorch_model.bin"), "{torch}");
+        let adapter = br#"{"peft_type": "LORA", "base_model_name_or_path": "me/base"}"#;
+        let adapter = said(&[
+            ("adapter_config.json", adapter),
+            ("adapter_model.safetensors", &whole),
+        ]);
+        assert!(adapter.contains("LoRA adapter of me/base"), "{adapter}");
+    }
+
+    #[test]
+    fn names_of_other_programs_are_taken_and_what_does_not_fit_has_one_cause() {
+        let tensors = tensors();
+        let written = |name_of: &dyn Fn(&str) -> Option<String>| {
+            said(&[("model.safetensors", &file_of(&tensors, name_of))])
+        };
+        for prefix in [
+            "module.",
+            "_orig_mod.",
+            "base_model.model.",
+            "thinker.",
+            "module.model.",
+        ] {
+            assert_eq!(
+                written(&|name| Some(format!("{prefix}{name}"))),
+                "",
+                "{prefix}"
+            );
+        }
+        let nested = |name: &str| match name.strip_prefix("model.") {
+            Some(rest) => Some(format!("language_model.model.{rest}")),
+            None => Some(name.to_owned()),
+        };
+        assert_eq!(written(&nested), "");
+        let renamed =
+            |from: &'static str, to: &'static str| move |name: &str| Some(name.replace(from, to));
+        for (said, cause) in [
+            (
+                written(&|name| Some(format!("lib.{name}"))),
+                "every other name begins with `lib.`",
+            ),
+            (
+                written(&renamed("self_attn.q_proj", "self_attn.qkv_proj")),
+                "as vLLM keeps them",
+            ),
+            (
+                written(&renamed("q_proj.weight", "q_proj.lora_A.default.weight")),
+                "merge_and_unload",
+            ),
+            (
+                written(&renamed("up_proj.weight", "up_proj.qweight")),
+                "quantized (.qweight)",
+            ),
+            (
+                written(&renamed("mlp.up_proj", "mlp.linear_fc1")),
+                "Megatron's",
+            ),
+            (
+                written(&|name| (!name.starts_with("visual.")).then(|| name.to_owned())),
+                "the vision tower",
+            ),
+        ] {
+            assert!(said.contains(cause), "{cause}: {said}");
+            assert!(said.lines().count() <= 4 && said.len() < 900, "{said}");
+        }
+        let foreign = written(&|name| Some(format!("lib.{name}")));
+        assert!(foreign.contains("and 89 more"), "{foreign}");
+    }
+
+    #[test]
+    fn weights_that_zero_3_left_empty_and_quantized_ones_are_named() {
+        let mut tensors = tensors();
+        for name in ["model.norm.weight", "model.embed_tokens.weight"] {
+            tensors.insert(name, Tensor::zeros(0, DType::F32, &Device::Cpu).unwrap());
+        }
+        let file = file_of(&tensors, |name| Some(name.to_owned()));
+        let empty = said(&[("model.safetensors", &file)]);
+        assert!(
+            empty.contains("2 tensors without a value") && empty.contains("zero_to_fp32.py"),
+            "{empty}"
+        );
+        let mut tensors = super::tests::tensors();
+        let name = "model.layers.0.mlp.up_proj.weight";
+        let bytes = tensors.get(name).unwrap().zeros_like().unwrap();
+        tensors.insert(name, bytes.to_dtype(DType::U8).unwrap());
+        let file = file_of(&tensors, |name| Some(name.to_owned()));
+        let small = said(&[("model.safetensors", &file)]);
+        assert!(
+            small.contains(&format!("{name} (U8)")) && small.contains("quantized"),
+            "{small}"
+        );
+    }
+
+    #[test]
+    fn a_value_that_is_not_finite_is_found_where_it_is() {
+        let mut tensors = tensors();
+        let name = "visual.blocks.1.mlp.down_proj.weight";
+        let shape = tensors.get(name).unwrap().shape().clone();
+        let mut values: Vec<f32> = vec![0.5; shape.elem_count()];
+        values[2 * shape.dims()[1] + 5] = f32::INFINITY;
+        values[3 * shape.dims()[1]] = f32::NAN;
+        let bad = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            tensors.insert(name, bad.to_dtype(dtype).unwrap());
+            let file = file_of(&tensors, |name| Some(name.to_owned()));
+            let said = said(&[("model.safetensors", &file)]);
+            let expected =
+                format!("model.safetensors: {name} has 2 of 320 values that are not finite");
+            assert!(
+                said.contains(&expected) && said.contains("first at [2, 5]"),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_head_that_is_not_the_embedding_it_is_tied_to_is_refused() {
+        let mut tensors = tensors();
+        let embedding = tensors.get("model.embed_tokens.weight").unwrap();
+        tensors.insert("lm_head.weight", embedding.clone());
+        let own = |tensors: &NamedTensors| file_of(tensors, |name| Some(name.to_owned()));
+        assert_eq!(said(&[("model.safetensors", &own(&tensors))]), "");
+        tensors.insert("lm_head.weight", (embedding + 1.0).unwrap());
+        let said = said(&[("model.safetensors", &own(&tensors))]);
+        assert!(
+            said.contains("`tie_word_embeddings`") && said.contains("set it to false"),
+            "{said}"
+        );
     }
 }

@@ -22,8 +22,10 @@ use crate::policy::sampler::Sampler;
 use crate::prompt::Processor;
 use crate::prompt::Prompt;
 use crate::prompt::PromptError;
+use candle_core::DType;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::ops::Range;
@@ -47,7 +49,7 @@ pub enum Finish {
 pub struct Completion {
     /// Tokens up to and including the first end-of-turn token (absent when cut off by length).
     pub token_ids: Vec<u32>,
-    /// The text of `token_ids` without special tokens.
+    /// The text of `token_ids` without special tokens, behind what the chat template has begun the turn with.
     pub text: String,
     /// Why it ended.
     pub finish: Finish,
@@ -57,15 +59,21 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// A completion somebody else wrote: `text`, ended by the end-of-turn token when `finish` is `Stop`.
-    pub fn given(processor: &Processor, text: &str, finish: Finish) -> Result<Self, PromptError> {
-        let mut token_ids = processor.encode(text)?;
+    /// A completion of `prompt` that somebody else wrote: `text`, ended by the end-of-turn token when `finish` is `Stop`.
+    pub fn given(
+        processor: &Processor,
+        prompt: &Prompt,
+        text: &str,
+        finish: Finish,
+    ) -> Result<Self, PromptError> {
+        let written = prompt.left_to_write(text);
+        let mut token_ids = processor.encode(written)?;
         if finish == Finish::Stop {
             token_ids.push(processor.end_of_turn());
         }
         Ok(Self {
             token_ids,
-            text: text.to_owned(),
+            text: prompt.begun.clone() + written,
             finish,
             logprobs: Vec::new(),
         })
@@ -314,6 +322,14 @@ impl Batch<'_, '_> {
     /// The next tokens of every row of the batch.
     fn step(&mut self) -> Result<(), GenerateError> {
         let mut rows = std::mem::take(&mut self.running);
+        if self.config.repetition_penalty_in_force().is_some() {
+            let last = rows.iter().filter_map(CompletionState::pending);
+            let logits = self
+                .decoding
+                .step(&last.map(|row| row.token).collect::<Vec<_>>())?;
+            self.draw(&mut rows, &logits)?;
+            return self.keep_going(rows);
+        }
         let pending: Vec<Pending> = rows.iter().filter_map(CompletionState::pending).collect();
         let left = rows
             .iter()
@@ -322,6 +338,11 @@ impl Batch<'_, '_> {
         for draws in self.decoding.draw(&pending, &self.sampler, most)? {
             self.take(&mut rows, draws)?;
         }
+        self.keep_going(rows)
+    }
+
+    /// The rows that have not ended are the batch's.
+    fn keep_going(&mut self, rows: Vec<CompletionState>) -> Result<(), GenerateError> {
         let going: Vec<usize> = (0..rows.len())
             .filter(|&index| rows[index].finish.is_none())
             .collect();
@@ -334,6 +355,16 @@ impl Batch<'_, '_> {
     fn draw(&mut self, rows: &mut [CompletionState], logits: &Tensor) -> Result<(), GenerateError> {
         let seeds: Vec<CompletionSeed> = rows.iter().map(|row| row.seed).collect();
         let positions: Vec<usize> = rows.iter().map(|row| row.token_ids.len()).collect();
+        let logits = match self.config.repetition_penalty_in_force() {
+            Some(penalty) => {
+                let told = rows.iter().map(|row| {
+                    let prompt = self.prompts[row.prompt].token_ids.iter();
+                    prompt.chain(&row.token_ids).copied().collect()
+                });
+                &repeated_less(logits, &told.collect::<Vec<_>>(), penalty)?
+            }
+            None => logits,
+        };
         let draws = self
             .sampler
             .draw_rows(self.decoding.ops(), logits, &seeds, &positions)?;
@@ -381,7 +412,8 @@ impl Batch<'_, '_> {
         let mut completions: Vec<Vec<Completion>> = vec![Vec::new(); self.prompts.len()];
         for row in self.ended {
             completions[row.prompt].push(Completion {
-                text: self.processor.decode(&row.token_ids)?,
+                text: self.prompts[row.prompt].begun.clone()
+                    + &self.processor.decode(&row.token_ids)?,
                 token_ids: row.token_ids,
                 finish: row.finish.unwrap_or(Finish::Length),
                 logprobs: row.logprobs,
@@ -389,6 +421,30 @@ impl Batch<'_, '_> {
         }
         Ok(completions)
     }
+}
+
+/// `logits` `[B, V]` after a repetition penalty on the ids that each row has been told or has written (`told`), each once: as
+/// transformers' `RepetitionPenaltyLogitsProcessor`.
+fn repeated_less(
+    logits: &Tensor,
+    told: &[BTreeSet<u32>],
+    penalty: f64,
+) -> candle_core::Result<Tensor> {
+    let vocabulary = logits.dim(1)?;
+    let mut values: Vec<f32> = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+    let penalty = penalty as f32;
+    for (row, told) in values.chunks_exact_mut(vocabulary).zip(told) {
+        for &id in told {
+            if let Some(logit) = row.get_mut(id as usize) {
+                *logit = if *logit < 0.0 {
+                    *logit * penalty
+                } else {
+                    *logit / penalty
+                };
+            }
+        }
+    }
+    Tensor::from_vec(values, logits.shape(), logits.device())
 }
 
 impl CompletionState {
@@ -413,6 +469,27 @@ impl CompletionState {
             prompt: self.prompt,
             completion: self.completion,
             id: draw.id,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Values of transformers 5.24's `RepetitionPenaltyLogitsProcessor(1.2)` on the ids [1, 3, 3] and [0].
+    #[test]
+    fn repetition_is_penalised_once_for_each_token() {
+        let rows = [[1.5f32, -0.5, 0.0, 2.4], [1.5, -0.5, 0.0, 2.4]];
+        let logits = Tensor::new(&rows, &Device::Cpu).unwrap();
+        let told = [BTreeSet::from([1, 3]), BTreeSet::from([0])];
+        let got = repeated_less(&logits, &told, 1.2).unwrap();
+        let wanted = [[1.5, -0.6, 0.0, 2.0], [1.25, -0.5, 0.0, 2.4]];
+        for (got, wanted) in got.to_vec2::<f32>().unwrap().into_iter().zip(wanted) {
+            for (got, wanted) in got.into_iter().zip(wanted) {
+                assert!((f64::from(got) - wanted).abs() < 1e-6, "{got} {wanted}");
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod tokenizer;
 pub mod train;
 
 use template::ChatTemplate;
+use tokenizer::Guarded;
 use tokenizer::TextTokenizer;
 
 pub use template::Turn;
@@ -28,6 +29,24 @@ pub struct Prompt {
     pub token_ids: Vec<u32>,
     /// The clip, when the prompt has one.
     pub video: Option<Arc<VideoPatches>>,
+    /// What of the model's own turn the chat template has written, such as `<think>\n`: it counts as the model's.
+    pub begun: String,
+}
+
+impl Prompt {
+    /// What is left to write of `text`, a completion that may repeat what the template has begun it with.
+    pub(crate) fn left_to_write<'t>(&self, text: &'t str) -> &'t str {
+        left_to_write(&self.begun, text)
+    }
+}
+
+/// `text` without `begun`, which may end with other blanks there.
+fn left_to_write<'t>(begun: &str, text: &'t str) -> &'t str {
+    if let Some(behind) = text.strip_prefix(begun) {
+        return behind;
+    }
+    let behind = text.trim_start().strip_prefix(begun.trim());
+    behind.map_or(text, |behind| behind.trim_start_matches(['\n', ' ']))
 }
 
 /// Why a prompt could not be made.
@@ -60,9 +79,10 @@ pub enum PromptError {
     /// The tokenizer failed on this text.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),
-    /// The text itself holds a placeholder, or the template dropped the video.
+    /// The template dropped the video, or names it several times.
     #[error(
-        "the rendered prompt holds {found} `{}` where {expected} belong: the question must not contain it",
+        "the model's chat template writes `{}` {found} times where {expected} belong: take the chat template of the model that this \
+         one was made from",
         tokenizer::VIDEO_PAD
     )]
     Placeholder {
@@ -70,6 +90,12 @@ pub enum PromptError {
         /// Placeholders that stand for a clip.
         expected: usize,
     },
+    /// The template ends without opening the model's turn.
+    #[error(
+        "the model's chat template does not open the assistant's turn (`add_generation_prompt`): take the chat template of the model \
+         that this one was made from"
+    )]
+    NoTurn,
     /// The prompt is longer than allowed. It is never truncated.
     #[error(
         "the prompt has {tokens} tokens ({video_tokens} of them video), more than sampling.max_prompt_tokens = {limit}; \
@@ -125,10 +151,10 @@ impl Processor {
         turn: &Turn,
         video: Option<Arc<VideoPatches>>,
     ) -> Result<Prompt, PromptError> {
-        let rendered = self.template.render(turn, video.is_some())?;
+        let rendered = self.render(turn, video.is_some())?;
         let video_tokens = video.as_ref().map_or(0, |v| v.num_tokens());
         let text = expand_placeholder(&rendered, video.as_ref().map(|_| video_tokens))?;
-        let token_ids = self.tokenizer.encode(&text)?;
+        let token_ids = self.tokenizer.encode_rendered(&text)?;
         if token_ids.len() > self.max_prompt_tokens {
             return Err(PromptError::TooLong {
                 tokens: token_ids.len(),
@@ -137,15 +163,54 @@ impl Processor {
             });
         }
         Ok(Prompt {
-            text,
+            text: text.written(),
             token_ids,
             video,
+            begun: if turn.begun.is_empty() {
+                begun_turn(&rendered.text).unwrap_or_default().to_owned()
+            } else {
+                String::new()
+            },
         })
+    }
+
+    /// The turn in the model's template. No word of the user's or the system's becomes a special token.
+    fn render(&self, turn: &Turn, with_video: bool) -> Result<Guarded<'static>, PromptError> {
+        // One sign for all of them.
+        let system = turn.system.as_deref().unwrap_or_default();
+        let all = format!("{system}\0{}\0{}", turn.user, turn.begun);
+        let Some(guard) = self.tokenizer.guarded(&all).guard else {
+            let rendered = self.template.render(turn, with_video)?;
+            return Ok(Guarded {
+                text: rendered.into(),
+                guard: None,
+            });
+        };
+        let guarded = |text: &str| self.tokenizer.guarded_by(text, guard);
+        let turn = Turn {
+            system: turn.system.as_deref().map(guarded),
+            user: guarded(&turn.user),
+            begun: guarded(&turn.begun),
+        };
+        Ok(Guarded {
+            text: self.template.render(&turn, with_video)?.into(),
+            guard: Some(guard),
+        })
+    }
+
+    /// What the chat template writes of the model's own turn.
+    ///
+    /// # Errors
+    /// [`PromptError::NoTurn`] where it does not begin that turn.
+    pub(crate) fn begun(&self) -> Result<String, PromptError> {
+        let rendered = self.template.render(&asked("?", Wording::None), true)?;
+        let begun = begun_turn(&rendered).ok_or(PromptError::NoTurn)?;
+        Ok(begun.to_owned())
     }
 
     /// The text of a prompt with a video, which one placeholder stands for.
     pub(crate) fn text_of(&self, turn: &Turn) -> Result<String, PromptError> {
-        self.template.render(turn, true)
+        Ok(self.render(turn, true)?.written())
     }
 
     /// Tokens of the prompt that asks `text` in `wording` about a clip of `video_tokens` tokens, however many.
@@ -164,13 +229,13 @@ impl Processor {
         turn: &Turn,
         video_tokens: usize,
     ) -> Result<usize, PromptError> {
-        let rendered = self.template.render(turn, true)?;
+        let rendered = self.render(turn, true)?;
         // A placeholder is a token of its own, whatever stands beside it.
         let with_one = expand_placeholder(&rendered, Some(1))?;
-        Ok(self.tokenizer.encode(&with_one)?.len() - 1 + video_tokens)
+        Ok(self.tokenizer.encode_rendered(&with_one)?.len() - 1 + video_tokens)
     }
 
-    /// Token ids of `text`; special tokens written out in it become their ids.
+    /// Token ids of `text`; the name of a special token in it is a text like any other.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, PromptError> {
         self.tokenizer.encode(text)
     }
@@ -213,17 +278,30 @@ fn asked(text: &str, wording: Wording) -> Turn {
     }
 }
 
+/// What stands in the model's own turn, with which a rendered prompt ends; `None` where it does not.
+fn begun_turn(rendered: &str) -> Option<&str> {
+    let (_, turn) = rendered.rsplit_once(tokenizer::IM_START)?;
+    let (role, begun) = turn.split_once('\n')?;
+    (role.trim() == "assistant").then_some(begun)
+}
+
 /// Repeats the single video placeholder once per video token (`None`: no clip, so no placeholder either).
-fn expand_placeholder(rendered: &str, video_tokens: Option<usize>) -> Result<String, PromptError> {
-    let found = rendered.matches(tokenizer::VIDEO_PAD).count();
+fn expand_placeholder(
+    rendered: &Guarded,
+    video_tokens: Option<usize>,
+) -> Result<Guarded<'static>, PromptError> {
+    let text = &rendered.text;
+    let found = text.matches(tokenizer::VIDEO_PAD).count();
     let expected = usize::from(video_tokens.is_some());
     if found != expected {
         return Err(PromptError::Placeholder { found, expected });
     }
-    Ok(match video_tokens {
-        Some(count) => {
-            rendered.replacen(tokenizer::VIDEO_PAD, &tokenizer::VIDEO_PAD.repeat(count), 1)
-        }
-        None => rendered.to_owned(),
+    let text = match video_tokens {
+        Some(count) => text.replacen(tokenizer::VIDEO_PAD, &tokenizer::VIDEO_PAD.repeat(count), 1),
+        None => text.to_string(),
+    };
+    Ok(Guarded {
+        text: text.into(),
+        guard: rendered.guard,
     })
 }

@@ -4,12 +4,20 @@ use super::PromptError;
 use crate::util::file::FileError;
 use crate::util::json;
 use serde_json::Value;
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use tokenizers::Tokenizer;
 
 /// Stands for one merged patch of a clip.
 pub(crate) const VIDEO_PAD: &str = "<|video_pad|>";
-/// Ends a turn of the chat.
+/// Begins a turn of the chat.
+pub(crate) const IM_START: &str = "<|im_start|>";
+/// Ends it.
 pub(crate) const IM_END: &str = "<|im_end|>";
 /// Ends a document; Qwen's padding token.
 pub(crate) const END_OF_TEXT: &str = "<|endoftext|>";
@@ -26,13 +34,22 @@ const NEVER_SAMPLED: [&str; 6] = [
     "<|fim_pad|>",
 ];
 
+/// Tags that a reward and an answer's reader look for. Some models have tokens of their own for them, marked as special.
+pub(crate) const TAGS: [&str; 4] = ["<think>", "</think>", "<answer>", "</answer>"];
+
 /// The model's tokenizer with the ids that matter looked up by name.
 #[derive(Debug)]
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
+    /// The same, to which special tokens in a text are text; made where one is met.
+    literal: OnceLock<Tokenizer>,
     path: PathBuf,
     eos_ids: Vec<u32>,
     banned_ids: Vec<u32>,
+    /// Special tokens by name: what a text must not be able to forge, and what decoding leaves out. Tags are none.
+    control: BTreeMap<String, u32>,
+    /// Their ids.
+    unspoken: BTreeSet<u32>,
 }
 
 impl TextTokenizer {
@@ -45,15 +62,28 @@ impl TextTokenizer {
                 wanted: "tokenizer.json",
             });
         }
-        let tokenizer = Tokenizer::from_file(&path).map_err(|error| PromptError::Unusable {
+        let mut tokenizer = Tokenizer::from_file(&path).map_err(|error| PromptError::Unusable {
             path: path.clone(),
             reason: error.to_string(),
         })?;
+        // What a training has left in the file: transformers sets both anew at each call.
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| PromptError::Tokenizer(error.to_string()))?;
+        let added = tokenizer.get_added_tokens_decoder().into_iter();
+        let control: BTreeMap<String, u32> = added
+            .filter(|(_, token)| token.special && !TAGS.contains(&token.content.as_str()))
+            .map(|(id, token)| (token.content, id))
+            .collect();
         let mut this = Self {
             tokenizer,
+            literal: OnceLock::new(),
             path,
             eos_ids: Vec::new(),
             banned_ids: Vec::new(),
+            unspoken: control.values().copied().collect(),
+            control,
         };
         for token in REQUIRED {
             this.id(token)?;
@@ -73,19 +103,79 @@ impl TextTokenizer {
             })
     }
 
-    /// Token ids of `text`; special tokens written out in it become their ids.
+    /// Token ids of `text`, in which the name of a special token is a text like any other: nobody's words end a turn.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, PromptError> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, false)
-            .map_err(|error| PromptError::Tokenizer(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        self.encode_rendered(&self.guarded(text))
     }
 
-    /// The text of `ids` without special tokens.
+    /// `text` in which no special token stands: each one's name is broken by a sign that [`Self::encode_rendered`] takes out.
+    pub(super) fn guarded<'t>(&self, text: &'t str) -> Guarded<'t> {
+        let is_named = self.control.keys().any(|name| text.contains(name.as_str()));
+        let unused = GUARDS.into_iter().find(|sign| !text.contains(*sign));
+        let guard = unused.filter(|_| is_named);
+        Guarded {
+            text: guard.map_or(Cow::Borrowed(text), |guard| {
+                Cow::Owned(self.guarded_by(text, guard))
+            }),
+            guard,
+        }
+    }
+
+    /// `text` with `guard` in the name of every special token.
+    pub(super) fn guarded_by(&self, text: &str, guard: char) -> String {
+        let names: Vec<&String> = self.control.keys().collect();
+        let mut guarded = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((start, name)) = first_of(rest, &names) {
+            let behind_sign = start + name.chars().next().map_or(0, char::len_utf8);
+            guarded.push_str(&rest[..behind_sign]);
+            guarded.push(guard);
+            rest = &rest[behind_sign..];
+        }
+        guarded.push_str(rest);
+        guarded
+    }
+
+    /// Token ids of a rendered prompt; special tokens in it become their ids, but for those that are guarded.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub(super) fn encode_rendered(&self, rendered: &Guarded) -> Result<Vec<u32>, PromptError> {
+        let Some(guard) = rendered.guard else {
+            return ids(&self.tokenizer, &rendered.text);
+        };
+        let literal = self.literal.get_or_init(|| {
+            let mut literal = self.tokenizer.clone();
+            literal.set_encode_special_tokens(true);
+            literal
+        });
+        // What the tokenizer does itself: cut the text at special tokens, then encode what stands between them.
+        let tags = TAGS.into_iter().filter_map(|tag| {
+            let id = self.tokenizer.token_to_id(tag)?;
+            Some((tag.to_owned(), id))
+        });
+        let cuts: BTreeMap<String, u32> = self.control.clone().into_iter().chain(tags).collect();
+        let names: Vec<&String> = cuts.keys().collect();
+        let mut found = Vec::new();
+        let mut rest = &*rendered.text;
+        while let Some((start, name)) = first_of(rest, &names) {
+            found.extend(ids(literal, &rest[..start].replace(guard, ""))?);
+            found.push(cuts[name]);
+            rest = &rest[start + name.len()..];
+        }
+        found.extend(ids(literal, &rest.replace(guard, ""))?);
+        Ok(found)
+    }
+
+    /// The text of `ids` without special tokens; tags are none, whatever a tokenizer says.
     pub(crate) fn decode(&self, ids: &[u32]) -> Result<String, PromptError> {
+        let is_spoken = |id: &&u32| !self.unspoken.contains(id);
+        let spoken: Vec<u32> = ids.iter().filter(is_spoken).copied().collect();
         self.tokenizer
-            .decode(ids, true)
+            .decode(&spoken, false)
             .map_err(|error| PromptError::Tokenizer(error.to_string()))
     }
 
@@ -158,6 +248,43 @@ impl TextTokenizer {
     }
 }
 
+/// A text and the sign that breaks the names of special tokens in it.
+#[derive(Debug)]
+pub(super) struct Guarded<'t> {
+    /// With the sign in it.
+    pub(super) text: Cow<'t, str>,
+    /// Absent where nothing had to be broken.
+    pub(super) guard: Option<char>,
+}
+
+impl Guarded<'_> {
+    /// The text as it was written.
+    pub(super) fn written(&self) -> String {
+        match self.guard {
+            Some(guard) => self.text.replace(guard, ""),
+            None => self.text.to_string(),
+        }
+    }
+}
+
+/// Unicode's noncharacters: they stand in no text that means something.
+const GUARDS: RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
+
+/// Where the first of some names stands, the longest of those that begin there.
+fn first_of<'n>(text: &str, names: &[&'n String]) -> Option<(usize, &'n String)> {
+    let places = names
+        .iter()
+        .filter_map(|name| Some((text.find(name.as_str())?, *name)));
+    places.min_by_key(|(start, name)| (*start, Reverse(name.len())))
+}
+
+fn ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, PromptError> {
+    let encoding = tokenizer
+        .encode_fast(text, false)
+        .map_err(|error| PromptError::Tokenizer(error.to_string()))?;
+    Ok(encoding.get_ids().to_vec())
+}
+
 /// Decodes a completion token by token: text comes out as soon as its bytes are complete.
 #[derive(Debug)]
 pub struct TextStream<'a> {
@@ -197,7 +324,7 @@ impl<'a> TextStream<'a> {
 }
 
 /// A JSON file, or `None` when it does not exist.
-pub(super) fn read_json(path: &Path) -> Result<Option<Value>, PromptError> {
+pub(crate) fn read_json(path: &Path) -> Result<Option<Value>, PromptError> {
     let failed = |reason: String| PromptError::Unusable {
         path: path.to_owned(),
         reason,

@@ -6,10 +6,12 @@ use crate::policy::generate::Completion;
 use crate::prompt::Prompt;
 
 pub mod advantage;
+pub(crate) mod honest;
 pub mod loss;
 pub(crate) mod reward;
 
 pub(crate) use reward::Reward;
+pub(crate) use reward::Truth;
 
 /// One completion with what it earned.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub(crate) struct Rollout {
     pub(crate) total: f64,
     /// A_i: the reward against the group's mean.
     pub(crate) advantage: f64,
+    /// Whether its answer is an option only as the strict rule reads it.
+    pub(crate) is_read_only_strictly: bool,
 }
 
 /// The completions of one question, scored against each other.
@@ -43,9 +47,10 @@ impl<'a> Group<'a> {
         config: &RewardConfig,
         loss: LossKind,
     ) -> Self {
+        let truth = Truth::of(question);
         let rewards: Vec<Reward> = completions
             .iter()
-            .map(|completion| Reward::score(&completion.text, &question.solution, config.accuracy))
+            .map(|completion| Reward::score(&completion.text, &truth, config))
             .collect();
         let totals: Vec<f64> = rewards.iter().map(|reward| reward.total(config)).collect();
         let advantages = advantage::advantages(&totals, loss);
@@ -54,6 +59,7 @@ impl<'a> Group<'a> {
             .zip(rewards)
             .zip(totals.into_iter().zip(advantages))
             .map(|((completion, reward), (total, advantage))| Rollout {
+                is_read_only_strictly: truth.is_read_only_strictly(&completion.text),
                 completion,
                 reward,
                 total,

@@ -1,8 +1,94 @@
 //! What a completion earns: accuracy and format, by the rules of the authors' `src/open_r1/grpo.py`.
 
-use crate::config::{AccuracyRule, RewardConfig};
+use crate::config::{Extraction, RewardConfig, RewardedAnswer};
+use crate::data::Question;
+use crate::data::answer;
+use crate::data::answer::Answer;
+use crate::data::answer::AnswerForm;
+use crate::data::answer::Expected;
 use crate::data::answer::authors;
 use serde::{Deserialize, Serialize};
+
+/// What completions are scored against: the right answer and the options it is one of.
+#[derive(Debug, Clone)]
+pub(crate) struct Truth {
+    /// `<answer>A,C</answer>`, or the bare answer.
+    solution: String,
+    /// Their texts; empty where they are not known or there are none.
+    choices: Vec<String>,
+}
+
+impl Truth {
+    /// Of a question.
+    pub(crate) fn of(question: &Question) -> Self {
+        Self {
+            solution: question.solution.clone(),
+            choices: question.choices(),
+        }
+    }
+
+    /// Of a question that is not one of a file, its solution read as one of a file is.
+    pub(crate) fn as_read(problem: &str, options: Option<&[String]>, solution: &str) -> Self {
+        let mut question = Question {
+            problem: problem.to_owned(),
+            options: options.map(<[String]>::to_vec),
+            solution: solution.to_owned(),
+            ..Question::default()
+        };
+        question.spell_solution();
+        Self::of(&question)
+    }
+
+    fn form(&self) -> AnswerForm<'_> {
+        AnswerForm::of(&self.choices, &self.solution)
+    }
+
+    /// The answer in a completion as the evaluations' strict rule reads it, if it can.
+    fn read_strictly(&self, completion: &str) -> Option<String> {
+        let expected = Expected {
+            question: "",
+            form: self.form(),
+            solution: &self.solution,
+        };
+        let read = answer::read(Extraction::Strict.into(), completion, expected);
+        read.unreadable.is_none().then_some(read.answer)
+    }
+
+    /// The answer in a completion as the reward reads it; `None` without one.
+    pub(crate) fn answer_in(&self, completion: &str, reading: RewardedAnswer) -> Option<Answer> {
+        match reading {
+            RewardedAnswer::Strict => {
+                let read = self.read_strictly(completion)?;
+                Some(Answer::parse(&read))
+            }
+            RewardedAnswer::Training => {
+                let answer = Answer::parse_as_rewarded(completion);
+                let is_given = answer.items().any(|item| !item.is_empty());
+                is_given.then_some(answer)
+            }
+        }
+    }
+
+    fn accuracy(&self, completion: &str, config: &RewardConfig) -> f64 {
+        let credit = config.accuracy;
+        match config.answer {
+            RewardedAnswer::Training => authors::accuracy(completion, &self.solution, credit),
+            RewardedAnswer::Strict => {
+                let read = self.read_strictly(completion).unwrap_or_default();
+                let rule = Extraction::Strict.into();
+                answer::accuracy(rule, &read, &self.solution, self.form(), credit)
+            }
+        }
+    }
+
+    /// Whether an option is named in a spelling that the authors' rule takes for something else, such as `**B**`.
+    pub(crate) fn is_read_only_strictly(&self, completion: &str) -> bool {
+        matches!(self.form(), AnswerForm::Options(_))
+            && self
+                .read_strictly(completion)
+                .is_some_and(|read| Answer::parse_as_rewarded(completion) != Answer::parse(&read))
+    }
+}
 
 /// The parts of one completion's reward, unweighted, each in 0…1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -14,10 +100,10 @@ pub(crate) struct Reward {
 }
 
 impl Reward {
-    /// Scores a completion's text against `solution` (`<answer>A,C</answer>`, or the bare answer).
-    pub(crate) fn score(completion: &str, solution: &str, rule: AccuracyRule) -> Self {
+    /// Scores a completion's text.
+    pub(crate) fn score(completion: &str, truth: &Truth, config: &RewardConfig) -> Self {
         Self {
-            accuracy: authors::accuracy(completion, solution, rule),
+            accuracy: truth.accuracy(completion, config),
             format: f64::from(u8::from(has_format(completion))),
         }
     }
@@ -114,7 +200,59 @@ mod tests {
             ..RewardConfig::default()
         };
         let text = "<think>x</think><answer>C</answer>";
-        let reward = Reward::score(text, "<answer>A,C</answer>", AccuracyRule::Soft);
+        let reward = Reward::score(
+            text,
+            &Truth::as_read("", None, "<answer>A,C</answer>"),
+            &config,
+        );
         assert_eq!(reward.total(&config), 1.5);
+    }
+
+    #[test]
+    fn usual_spellings_are_right_by_the_strict_rule_alone() {
+        let options = ["red", "blue", "green"].map(String::from).to_vec();
+        let truth = |solution: &str| Truth {
+            solution: solution.to_owned(),
+            choices: options.clone(),
+        };
+        let strict = RewardConfig {
+            answer: RewardedAnswer::Strict,
+            ..RewardConfig::default()
+        };
+        let training = RewardConfig::default();
+        let scored = |answer: &str, solution: &str, config| {
+            let text = format!("<think>a</think><answer>{answer}</answer>");
+            Reward::score(&text, &truth(solution), config).accuracy
+        };
+        for spelling in [
+            "**B**",
+            "B.",
+            "(B)",
+            "b",
+            "B. blue",
+            "\\boxed{B}",
+            "Ｂ",
+            "答案：B",
+            "答案是B",
+            "blue",
+            "Option B",
+            "- B",
+        ] {
+            assert_eq!(scored(spelling, "B", &strict), 1.0, "{spelling}");
+            assert_eq!(scored(spelling, "B", &training), 0.0, "{spelling}");
+            let text = format!("<answer>{spelling}</answer>");
+            assert!(truth("B").is_read_only_strictly(&text), "{spelling}");
+        }
+        assert_eq!(scored("A，C", "A,C", &strict), 1.0);
+        assert_eq!(scored("a and c", "A,C", &strict), 1.0);
+        assert_eq!(scored("(C)", "A,C", &strict), 0.5);
+        assert_eq!(scored("A,B", "A,C", &strict), 0.0);
+        assert_eq!(scored("F", "B", &strict), 0.0);
+        assert_eq!(scored("A or B", "B", &strict), 0.0);
+        for plain in ["B", " B ", "A, C", "E", "none"] {
+            let text = format!("<answer>{plain}</answer>");
+            assert!(!truth("B").is_read_only_strictly(&text), "{plain}");
+        }
+        assert!(!truth("blue").is_read_only_strictly("<answer>Blue.</answer>"));
     }
 }

@@ -42,6 +42,7 @@ impl Workload {
                 text: String::new(),
                 token_ids,
                 video: Some(Arc::new(clip)),
+                begun: String::new(),
             }
         };
         Ok((0..self.questions).map(prompt).collect())

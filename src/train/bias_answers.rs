@@ -2,12 +2,14 @@
 
 use crate::config::Config;
 use crate::config::Extraction;
+use crate::config::RewardedAnswer;
 use crate::data::Answer;
 use crate::data::Question;
 use crate::eval::error::EvalError;
 use crate::eval::fingerprint;
 use crate::eval::prediction::Prediction;
 use crate::eval::stored;
+use crate::rl::Truth;
 use crate::util::hash::Fnv;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -78,6 +80,8 @@ pub(crate) enum BiasAnswersError {
 pub(crate) struct BiasAnswers {
     /// By a question's id; `None` where it gave no answer.
     answers: BTreeMap<String, Option<Answer>>,
+    /// How the reward reads an answer.
+    reading: RewardedAnswer,
     /// The evaluation.
     folder: PathBuf,
     /// The model as it was named there.
@@ -99,9 +103,12 @@ impl BiasAnswers {
             return Ok(None);
         };
         let (scores, predictions) = stored::read(folder)?;
-        let answers = answers(predictions, questions, folder, &config.data.questions)?;
+        let reading = config.reward.answer;
+        let asked_in = &config.data.questions;
+        let answers = answers(predictions, questions, folder, asked_in, reading)?;
         Ok(Some(Self {
             answers,
+            reading,
             folder: folder.clone(),
             evaluated: scores.settings.model,
             weights: scores.settings.weights,
@@ -138,9 +145,13 @@ impl BiasAnswers {
     }
 
     /// Whether `completion` answers a question as the bias model did. One without an answer agrees with none.
-    pub(super) fn agrees(&self, question_id: &str, completion: &str) -> bool {
-        let answer = self.answers.get(question_id).and_then(Option::as_ref);
-        answer.is_some() && answer == given(completion).as_ref()
+    pub(super) fn agrees(&self, question: &Question, completion: &str) -> bool {
+        let answer = self.answers.get(&question.id).and_then(Option::as_ref);
+        answer.is_some()
+            && answer
+                == Truth::of(question)
+                    .answer_in(completion, self.reading)
+                    .as_ref()
     }
 
     /// A number that other answers would not give.
@@ -163,6 +174,7 @@ fn answers(
     questions: &[Question],
     folder: &Path,
     asked_in: &Path,
+    reading: RewardedAnswer,
 ) -> Result<BTreeMap<String, Option<Answer>>, BiasAnswersError> {
     let path = || folder.join("outputs.jsonl");
     let mut by_id: BTreeMap<String, Prediction> = predictions
@@ -192,17 +204,14 @@ fn answers(
             });
         }
         // Whatever rule the evaluation has read it by.
-        one.score(Extraction::Training.into());
-        answers.insert(one.id, given(&one.answer));
+        one.score(match reading {
+            RewardedAnswer::Training => Extraction::Training.into(),
+            RewardedAnswer::Strict => Extraction::Strict.into(),
+        });
+        let answer = Truth::of(question).answer_in(&one.answer, reading);
+        answers.insert(one.id, answer);
     }
     Ok(answers)
-}
-
-/// The answer that the reward reads, if there is anything where it reads.
-fn given(text: &str) -> Option<Answer> {
-    let answer = Answer::parse_as_rewarded(text);
-    let is_given = answer.items().any(|item| !item.is_empty());
-    is_given.then_some(answer)
 }
 
 #[cfg(test)]
@@ -234,7 +243,14 @@ mod tests {
         let questions: Vec<Question> = questions.iter().map(|id| question(id)).collect();
         let (folder, file) = (Path::new("bias-eval"), Path::new("train.json"));
         Ok(BiasAnswers {
-            answers: answers(predictions, &questions, folder, file)?,
+            answers: answers(
+                predictions,
+                &questions,
+                folder,
+                file,
+                RewardedAnswer::Training,
+            )?,
+            reading: RewardedAnswer::Training,
             folder: folder.to_owned(),
             evaluated: "bias".to_owned(),
             weights: String::new(),
@@ -257,7 +273,7 @@ mod tests {
                 "A, C",
                 "<answer>A,C</answer><answer>B</answer>",
             ] {
-                assert!(answers.agrees(id, same), "{id} {same}");
+                assert!(answers.agrees(&question(id), same), "{id} {same}");
             }
             for other in [
                 "<answer>A</answer>",
@@ -267,14 +283,14 @@ mod tests {
                 "<answer></answer>",
                 "",
             ] {
-                assert!(!answers.agrees(id, other), "{id} {other}");
+                assert!(!answers.agrees(&question(id), other), "{id} {other}");
             }
         }
         // Nothing is no answer to agree on.
         for nothing in ["<answer></answer>", "", "<answer>,</answer>"] {
-            assert!(!answers.agrees("2", nothing), "{nothing}");
+            assert!(!answers.agrees(&question("2"), nothing), "{nothing}");
         }
-        assert!(!answers.agrees("4", "A"));
+        assert!(!answers.agrees(&question("4"), "A"));
     }
 
     #[test]

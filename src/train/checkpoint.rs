@@ -5,11 +5,18 @@
 
 use crate::config::CheckpointConfig;
 use crate::config::Config;
+use crate::config::QuestionKind;
+use crate::data::Dataset;
 use crate::model::export;
+use crate::model::spec::Spec;
+use crate::model::weights;
+use crate::model::weights::Depth;
 use crate::model::weights::NamedTensors;
+use crate::prompt::Processor;
 use crate::util::atomic;
 use crate::util::file;
 use crate::util::file::FileError;
+use crate::util::hash::Fnv;
 use crate::util::json;
 use anyhow::Context;
 use anyhow::Result;
@@ -37,6 +44,12 @@ pub(crate) enum TrainerCheckpointError {
         /// What there is to go on from.
         previous: String,
     },
+    /// The link to the newest is none.
+    #[error(
+        "{} is a folder and not a link to the newest checkpoint, perhaps from a copy that followed links: remove it, and start the same \
+         command again", path.display()
+    )]
+    LatestIsFolder { path: PathBuf },
     /// The folder has no trainer state.
     #[error(
         "{path} cannot be resumed: {reason}; name a folder such as runs/NAME/checkpoints/step-000100"
@@ -65,6 +78,45 @@ pub(crate) struct TrainerState {
     /// A fingerprint of what `kl.bias_answers` holds, where it is set.
     #[serde(default)]
     pub(crate) bias_answers: Option<u64>,
+    /// What the run drew from; absent in checkpoints of earlier versions.
+    #[serde(default)]
+    pub(crate) questions: Option<DrawnQuestions>,
+}
+
+/// The questions a run draws from, as far as they change what is learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DrawnQuestions {
+    /// How many there are.
+    pub(crate) count: usize,
+    /// Of their ids, texts, answers, kinds and clips' names, in order.
+    pub(crate) fingerprint: u64,
+}
+
+impl DrawnQuestions {
+    /// Of a run's data.
+    pub(crate) fn of(dataset: &Dataset) -> Self {
+        let questions = dataset.questions();
+        let mut hash = Fnv::default();
+        for question in questions {
+            let kind = question.kind.map_or("", QuestionKind::as_str);
+            let clip = question.video.file_name().unwrap_or_default();
+            for part in [
+                question.id.as_bytes(),
+                question.text().as_bytes(),
+                question.answer().to_string().as_bytes(),
+                kind.as_bytes(),
+                question.response.as_deref().unwrap_or_default().as_bytes(),
+                clip.as_encoded_bytes(),
+            ] {
+                hash.add(&part.len().to_le_bytes());
+                hash.add(part);
+            }
+        }
+        Self {
+            count: questions.len(),
+            fingerprint: hash.value(),
+        }
+    }
 }
 
 /// Of checkpoints that are older than `kl.target`, and of every run's beginning.
@@ -82,6 +134,8 @@ pub(crate) struct Checkpoints {
 }
 
 const LATEST: &str = "latest";
+/// Ends the name of a checkpoint that was set aside.
+const DAMAGED: &str = "damaged";
 
 impl Checkpoints {
     /// Opens `checkpoints/` of a run directory and removes what an interrupted write left.
@@ -89,14 +143,23 @@ impl Checkpoints {
     /// # Errors
     /// When the folder cannot be made or read.
     pub(crate) fn open(run: &Path, config: &CheckpointConfig) -> Result<Self> {
-        let folder = run.join("checkpoints");
-        file::create_folders(&folder)?;
-        atomic::remove_unfinished(&folder)?;
-        Ok(Self {
-            folder,
+        let opened = Self::look_into(run, config);
+        file::create_folders(&opened.folder)?;
+        atomic::remove_unfinished(&opened.folder)?;
+        let latest = opened.folder.join(LATEST);
+        if latest.is_dir() && !latest.is_symlink() {
+            return Err(TrainerCheckpointError::LatestIsFolder { path: latest }.into());
+        }
+        Ok(opened)
+    }
+
+    /// The same without a change on the disk; there may be no such folder.
+    pub(crate) fn look_into(run: &Path, config: &CheckpointConfig) -> Self {
+        Self {
+            folder: run.join("checkpoints"),
             keep: config.keep,
             keep_steps: config.keep_steps.clone(),
-        })
+        }
     }
 
     /// The checkpoint to go on from: the newest complete one.
@@ -114,6 +177,9 @@ impl Checkpoints {
     pub(crate) fn complete(&self) -> Result<Vec<(usize, PathBuf)>> {
         let mut found = Vec::new();
         let failed = |error| FileError::reading(&self.folder, error);
+        if !file::exists(&self.folder)? {
+            return Ok(found);
+        }
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
@@ -145,6 +211,29 @@ impl Checkpoints {
         atomic::link(&name, &self.folder.join(LATEST))?;
         self.prune()?;
         Ok(path)
+    }
+
+    /// Gives a checkpoint that cannot be used another name, and points `latest` at the newest of the others.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn set_aside(&self, path: &Path) -> Result<PathBuf> {
+        let mut aside = path.with_extension(DAMAGED);
+        let mut number = 1;
+        while file::exists(&aside)? {
+            number += 1;
+            aside = path.with_extension(format!("{DAMAGED}-{number}"));
+        }
+        std::fs::rename(path, &aside).map_err(|error| FileError::writing(&aside, error))?;
+        let newest = self.latest()?;
+        let name = newest
+            .as_deref()
+            .and_then(Path::file_name)
+            .and_then(|name| name.to_str());
+        if let Some(name) = name {
+            atomic::link(name, &self.folder.join(LATEST))?;
+        }
+        Ok(aside)
     }
 
     fn explain(&self, step: usize, error: anyhow::Error) -> anyhow::Error {
@@ -198,10 +287,29 @@ pub(crate) fn trainer_folder(checkpoint: &Path) -> PathBuf {
 pub(crate) fn write_state(checkpoint: &Path, state: &TrainerState, config: &Config) -> Result<()> {
     let folder = trainer_folder(checkpoint);
     file::create_folders(&folder)?;
-    let text = serde_json::to_string_pretty(state)? + "\n";
+    let settings = config.to_toml()? + END_OF_SETTINGS;
+    let state = StateFile {
+        state: state.clone(),
+        settings_are_marked: true,
+    };
+    let text = serde_json::to_string_pretty(&state)? + "\n";
     file::write(&folder.join("state.json"), text.as_bytes())?;
-    file::write(&folder.join("config.toml"), config.to_toml()?.as_bytes())?;
+    file::write(&folder.join("config.toml"), settings.as_bytes())?;
     Ok(())
+}
+
+/// The last line of `trainer/config.toml`.
+const END_OF_SETTINGS: &str = "# the end\n";
+
+/// `trainer/state.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct StateFile {
+    #[serde(flatten)]
+    state: TrainerState,
+    /// Whether `config.toml` beside it ends with a mark, for it stays readable where it is cut; not in checkpoints of earlier
+    /// versions.
+    #[serde(default)]
+    settings_are_marked: bool,
 }
 
 /// Reads what [`write_state`] wrote.
@@ -217,11 +325,40 @@ pub(crate) fn read_state(checkpoint: &Path) -> Result<(TrainerState, Config)> {
     let file = folder.join("state.json");
     let text =
         std::fs::read(&file).map_err(|error| not_one(format!("{}: {error}", file.display())))?;
-    let state =
+    let state: StateFile =
         json::read(&text).map_err(|error| not_one(format!("{}: {error}", file.display())))?;
-    let config = Config::read_resolved(&folder.join("config.toml"))
-        .map_err(|error| not_one(error.to_string()))?;
-    Ok((state, config))
+    let file = folder.join("config.toml");
+    let config = Config::read_resolved(&file).map_err(|error| not_one(error.to_string()))?;
+    let settings = file::read(&file)?;
+    if state.settings_are_marked && !settings.ends_with(END_OF_SETTINGS.as_bytes()) {
+        let reason = format!("{}: breaks off before its end", file.display());
+        return Err(not_one(reason).into());
+    }
+    Ok((state.state, config))
+}
+
+/// Why a checkpoint cannot be gone on from, as far as its files tell when they are looked at so thoroughly.
+pub(crate) fn damage(checkpoint: &Path, depth: Depth) -> Option<String> {
+    let check = || -> Result<()> {
+        read_state(checkpoint)?;
+        weights::inspect(checkpoint, &Spec::load(checkpoint)?, depth)?;
+        let files = tensor_files(&optimizer_folder(checkpoint))?;
+        anyhow::ensure!(!files.is_empty(), "trainer/optimizer holds no state");
+        Processor::load(checkpoint)?;
+        for entry in std::fs::read_dir(checkpoint)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|end| end == "json") {
+                json::read::<serde_json::Value>(&file::read(&path)?).map_err(|error| {
+                    anyhow::anyhow!("{}: not valid JSON: {error}", path.display())
+                })?;
+            }
+        }
+        for file in files {
+            weights::check_file(&file)?;
+        }
+        Ok(())
+    };
+    check().err().map(|error| format!("{error:#}"))
 }
 
 fn optimizer_folder(checkpoint: &Path) -> PathBuf {
@@ -248,18 +385,23 @@ pub(crate) fn write_optimizer(checkpoint: &Path, state: BTreeMap<String, Tensor>
     Ok(())
 }
 
-/// Reads what [`write_optimizer`] wrote, from one file or several, into host memory.
-///
-/// # Errors
-/// A file that cannot be read.
-pub(crate) fn read_optimizer(checkpoint: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let folder = optimizer_folder(checkpoint);
-    let mut names: Vec<PathBuf> = std::fs::read_dir(&folder)
+/// The files of tensors in a folder, in order.
+fn tensor_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut names: Vec<PathBuf> = std::fs::read_dir(folder)
         .with_context(|| format!("cannot read {}", folder.display()))?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<std::io::Result<_>>()?;
     names.retain(|name| name.extension().is_some_and(|end| end == "safetensors"));
     names.sort();
+    Ok(names)
+}
+
+/// Reads what [`write_optimizer`] wrote, from one file or several, into host memory.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn read_optimizer(checkpoint: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let names = tensor_files(&optimizer_folder(checkpoint))?;
     let mut tensors = BTreeMap::new();
     for name in names {
         let file = candle_core::safetensors::load(&name, &Device::Cpu)
@@ -370,6 +512,10 @@ mod tests {
             bad_steps: 0,
             kl_coefficient: 0.1 + 0.2,
             kl_steering: 0.7,
+            questions: Some(DrawnQuestions {
+                count: 9,
+                fingerprint: u64::MAX,
+            }),
             bias_answers: Some(u64::MAX - 1),
         };
         // Any coefficient, to the last digit: a resumed run equals one that was not interrupted.

@@ -51,6 +51,7 @@ mod tests {
             kl_coefficient: 0.4,
             kl_steering: 1.0,
             bias_answers: None,
+            questions: None,
         }
     }
 

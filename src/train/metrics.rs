@@ -54,6 +54,9 @@ pub(crate) struct RlMetrics {
     /// Mean accuracy.
     #[serde(rename = "rewards/accuracy/mean")]
     pub(crate) accuracy: f64,
+    /// Share of completions that name an option as only the strict rule reads it (`**B**`).
+    #[serde(rename = "answers/read_only_strictly")]
+    pub(crate) read_only_strictly: f64,
     /// Mean format reward.
     #[serde(rename = "rewards/format/mean")]
     pub(crate) format: f64,

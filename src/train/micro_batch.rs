@@ -107,7 +107,7 @@ impl<'a> MicroBatch<'a> {
         if let Some(answers) = answers {
             for (group, ranges) in self.groups.iter().zip(&self.inputs.suffix_targets) {
                 for (rollout, range) in group.rollouts.iter().zip(ranges) {
-                    if !answers.agrees(&group.question.id, &rollout.completion.text) {
+                    if !answers.agrees(group.question, &rollout.completion.text) {
                         acts[range.clone()].fill(false);
                     }
                 }

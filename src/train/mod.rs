@@ -14,6 +14,7 @@ mod objective;
 pub mod optimizer;
 mod record;
 pub(crate) mod replay;
+mod reward_watch;
 mod run;
 pub(crate) mod rundir;
 mod sft;

@@ -7,6 +7,7 @@ use crate::config::KlConfig;
 use crate::config::KlDirection;
 use crate::config::KlEstimator;
 use crate::config::LossKind;
+use crate::config::RewardedAnswer;
 use crate::config::Schedule;
 use crate::config::Verb;
 use crate::model::device;
@@ -173,6 +174,12 @@ pub(crate) fn objective_in_words(config: &Config, verb: Verb) -> Vec<String> {
         ),
         kl_in_words(config, verb),
     ];
+    if reward.answer == RewardedAnswer::Strict {
+        lines.push(
+            "Answers are read as the evaluations' strict rule reads them (reward.answer = \"strict\"), not by the authors' rule."
+                .to_owned(),
+        );
+    }
     if config.train.updates_per_rollout > 1 {
         lines.push(format!(
             "Update {} times from each step's completions; the ratio is to the policy that wrote them.",

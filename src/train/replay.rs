@@ -3,6 +3,7 @@
 use crate::policy::generate::Completion;
 use crate::policy::generate::Finish;
 use crate::prompt::Processor;
+use crate::prompt::Prompt;
 use crate::util::file;
 use crate::util::json;
 use anyhow::Result;
@@ -70,8 +71,8 @@ impl ReplayedText {
     ///
     /// # Errors
     /// When the tokenizer fails, or the text is empty and cut off, so that there is no token at all.
-    pub(crate) fn completion(&self, processor: &Processor) -> Result<Completion> {
-        let completion = Completion::given(processor, &self.text, self.finish)?;
+    pub(crate) fn completion(&self, processor: &Processor, prompt: &Prompt) -> Result<Completion> {
+        let completion = Completion::given(processor, prompt, &self.text, self.finish)?;
         if completion.token_ids.is_empty() {
             bail!("an empty completion with finish \"length\" has no token to learn from");
         }

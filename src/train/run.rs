@@ -2,6 +2,7 @@
 
 use super::bias_answers::BiasAnswers;
 use super::checkpoint::Checkpoints;
+use super::checkpoint::DrawnQuestions;
 use super::data_loader;
 use super::data_loader::DataLoader;
 use super::estimate::num_parameters;
@@ -14,6 +15,7 @@ use super::objective_in_words;
 use super::record::StepRecord;
 use super::replay;
 use super::replay::Replayed;
+use super::reward_watch::RewardWatch;
 use super::rundir::RunDir;
 use super::sft::supervised_step;
 use super::starting_point;
@@ -21,7 +23,6 @@ use super::starting_point::RunOptions;
 use super::starting_point::Steps;
 use super::starting_point::load_dataset;
 use super::starting_point::plan_replay;
-use super::starting_point::starting_point;
 use super::starting_point::warn_before_training;
 use super::step::reinforced_step;
 use super::trainer::Trainer;
@@ -32,6 +33,7 @@ use crate::data::Dataset;
 use crate::dist::ProcessGroup;
 use crate::model::device;
 use crate::model::device::memory::peak_bytes;
+use crate::model::weights::Depth;
 use crate::util::console::Progress;
 use crate::util::json_lines::JsonLines;
 use crate::util::signals::StopRequest;
@@ -90,8 +92,18 @@ fn run_rank(
         warn_before_training(config, dataset.questions())?;
     }
     let answers = BiasAnswers::load(config, dataset.questions())?;
-    let start = folders.as_ref().map(|Folders { dir, checkpoints }| {
-        starting_point(config, checkpoints, dir, &options.resume, answers.as_ref())
+    let questions = DrawnQuestions::of(&dataset);
+    let start = folders.as_ref().map(|folders| {
+        let run = starting_point::Run {
+            config,
+            checkpoints: &folders.checkpoints,
+            questions,
+            answers: answers.as_ref(),
+            options,
+            is_dry: false,
+            depth: Depth::Values,
+        };
+        run.starting_point()
     });
     let (checkpoint, state) = dist.broadcast(start.transpose()?)?;
     let steps = match &options.replay {
@@ -109,6 +121,9 @@ fn run_rank(
     } else {
         Task::Reinforced(Objective::load(config, trainer.policy(), answers)?)
     };
+    if dist.is_first() && verb.is_rl() {
+        trainer.refuse_hopeless(dataset.questions())?;
+    }
     if dist.is_first() && step < steps.last {
         say_what_is_trained(&trainer, &device, &dataset, steps.last, verb)?;
     }
@@ -126,6 +141,7 @@ fn run_rank(
         task,
         stop,
         video_seconds: 0.0,
+        rewards: RewardWatch::default(),
     };
     run.all_steps()
 }
@@ -238,6 +254,7 @@ struct Run<'a> {
     stop: StopRequest,
     /// What the video threads had worked when the last step began.
     video_seconds: f64,
+    rewards: RewardWatch,
 }
 
 impl Run<'_> {
@@ -371,6 +388,11 @@ impl Run<'_> {
         let Some(rl) = &metrics.rl else {
             return Ok(());
         };
+        for words in self.rewards.note(rl, config) {
+            if self.trainer.dist().is_first() {
+                tracing::warn!("{words}");
+            }
+        }
         let format = rl.format;
         let repelled = rl.kl_coefficient.is_some_and(|now| now > 0.0);
         if !repelled || format >= config.kl.guard_format {

@@ -52,6 +52,31 @@ pub(crate) enum RunDirError {
         /// What else can be done, if anything.
         advice: String,
     },
+    /// A resumed run must have the same questions.
+    #[error(
+        "{} was trained with other questions, {before} of them, than the {now} that are drawn from {} now: a text, an answer, a clip's name \
+         or the order has changed; put the file back, or choose another output_dir; --accept-changed-data goes on with them (their \
+         order begins anew)", checkpoint.display(), questions.display()
+    )]
+    DataChanged {
+        checkpoint: PathBuf,
+        /// The file of today's.
+        questions: PathBuf,
+        /// How many there were.
+        before: usize,
+        /// How many there are.
+        now: usize,
+    },
+    /// There are checkpoints, and none can be used.
+    #[error(
+        "{} cannot be gone on from, and there is no other checkpoint: {reason}; restore it, or start anew in another output_dir",
+        path.display()
+    )]
+    AllDamaged {
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// `--resume` names nothing that is there.
     #[error(
         "--resume {}: there is no such folder; it is auto, never, or a checkpoint such as runs/NAME/checkpoints/latest", path.display()
@@ -69,7 +94,10 @@ pub(crate) enum RunDirError {
 impl RunDirError {
     /// Whether an argument or a setting is wrong, and not the machine.
     pub(crate) fn is_usage(&self) -> bool {
-        !matches!(self, Self::InUse { .. } | Self::Occupied { .. })
+        !matches!(
+            self,
+            Self::InUse { .. } | Self::Occupied { .. } | Self::AllDamaged { .. }
+        )
     }
 }
 
@@ -120,6 +148,17 @@ impl RunDir {
         atomic::write(&path, (environment + "\n").as_bytes())?;
         Ok(())
     }
+}
+
+/// Refuses a run directory in which another process works.
+///
+/// # Errors
+/// [`RunDirError::InUse`].
+pub(super) fn check_free(path: &Path) -> Result<()> {
+    if file::exists(&path.join("run.lock"))? {
+        take_lock(path)?;
+    }
+    Ok(())
 }
 
 fn take_lock(path: &Path) -> Result<Lock> {

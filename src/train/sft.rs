@@ -294,9 +294,10 @@ fn worked_examples(trainer: &mut Trainer, examples: &[Example]) -> Result<Vec<Wo
             continue;
         };
         let response = question.response.as_deref().unwrap_or_default();
+        let written = trainer.processor().encode(prompt.left_to_write(response))?;
         let mut token_ids = prompt.token_ids;
         let prompt_len = token_ids.len();
-        token_ids.extend(trainer.processor().encode(response)?);
+        token_ids.extend(written);
         token_ids.push(trainer.processor().end_of_turn());
         worked.push(WorkedExample {
             token_ids,

@@ -3,28 +3,35 @@
 use super::bias_answers::BiasAnswers;
 use super::checkpoint;
 use super::checkpoint::Checkpoints;
+use super::checkpoint::DrawnQuestions;
 use super::checkpoint::TrainerState;
 use super::data_loader;
 use super::replay::Replayed;
 use super::rundir;
-use super::rundir::RunDir;
 use super::rundir::RunDirError;
 use super::sft;
+use crate::config::BadQuestionPolicy;
 use crate::config::Config;
 use crate::config::MayDiffer;
 use crate::config::TrainedWith;
 use crate::config::Verb;
+use crate::data::DataError;
 use crate::data::Dataset;
 use crate::data::Question;
 use crate::data::impossible_answers;
 use crate::data::read_questions;
+use crate::data::unanswerable;
 use crate::dist::DistError;
 use crate::dist::ProcessGroup;
+use crate::model::weights::Depth;
 use crate::util::file;
 use crate::util::hash::Fnv;
 use crate::util::words::counted;
+use crate::video;
 use anyhow::Context;
 use anyhow::Result;
+use rayon::iter::IntoParallelRefIterator;
+use rayon::iter::ParallelIterator;
 use serde::Deserialize;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -40,6 +47,8 @@ pub struct RunOptions {
     pub(crate) resume: Resume,
     /// Completions of each step, instead of sampling (`train-grpo`, `train-cdpo`).
     pub(crate) replay: Option<PathBuf>,
+    /// Whether to go on with other questions than the checkpoint was trained with.
+    pub(crate) accept_changed_data: bool,
 }
 
 /// From where a run goes on.
@@ -66,59 +75,142 @@ impl FromStr for Resume {
     }
 }
 
-/// The checkpoint to go on from and where it stood; the beginning when there is none.
-pub(super) fn starting_point(
-    config: &Config,
-    checkpoints: &Checkpoints,
-    dir: &RunDir,
-    resume: &Resume,
-    answers: Option<&BiasAnswers>,
-) -> Result<(Option<PathBuf>, TrainerState)> {
-    let found = match resume {
-        Resume::Auto => checkpoints.latest()?,
-        Resume::Never => {
-            if let Some(path) = checkpoints.latest()? {
-                return Err(RunDirError::Occupied {
-                    path: dir.path().to_path_buf(),
-                    checkpoint: path.display().to_string(),
-                }
-                .into());
-            }
-            None
+/// What a checkpoint must fit to be gone on from.
+pub(super) struct Run<'a> {
+    pub(super) config: &'a Config,
+    pub(super) checkpoints: &'a Checkpoints,
+    pub(super) questions: DrawnQuestions,
+    pub(super) answers: Option<&'a BiasAnswers>,
+    pub(super) options: &'a RunOptions,
+    /// Whether what cannot be used is set aside, or only named.
+    pub(super) is_dry: bool,
+    /// How thoroughly checkpoints are looked at.
+    pub(super) depth: Depth,
+}
+
+impl Run<'_> {
+    /// The checkpoint to go on from and where it stood; the beginning when there is none.
+    ///
+    /// # Errors
+    /// Other settings, questions or answers than the checkpoint's, or a folder that cannot be gone on from.
+    pub(super) fn starting_point(&self) -> Result<(Option<PathBuf>, TrainerState)> {
+        let found = match &self.options.resume {
+            Resume::Auto => self.newest_usable(0)?,
+            Resume::Never => match self.checkpoints.latest()? {
+                Some(path) => return Err(self.occupied(path.display().to_string())),
+                None => None,
+            },
+            Resume::From(path) => Some(named_checkpoint(path)?),
+        };
+        let Some(path) = found else {
+            return Ok((None, self.beginning()));
+        };
+        let (mut state, before) = checkpoint::read_state(&path)?;
+        rundir::check_same_config(&path, &before, self.config)?;
+        if let (Some(answers), Some(saved)) = (self.answers, state.bias_answers) {
+            answers.check_same(saved, &path)?;
         }
-        Resume::From(path) => Some(named_checkpoint(path)?),
-    };
-    let Some(path) = found else {
-        let state = TrainerState {
+        self.check_questions(&path, &state)?;
+        state.questions = Some(self.questions);
+        let from = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let later = match &self.options.resume {
+            Resume::From(_) => self.newest_usable(state.step + 1)?,
+            _ => None,
+        };
+        if let Some(later) = later.filter(|later| later.canonicalize().ok().as_ref() != Some(&from))
+        {
+            return Err(self.occupied(format!(
+                "{}, later than {}",
+                later.display(),
+                path.display()
+            )));
+        }
+        tracing::info!("going on from {} (step {})", path.display(), state.step);
+        Ok((Some(path), state))
+    }
+
+    fn occupied(&self, checkpoint: String) -> anyhow::Error {
+        RunDirError::Occupied {
+            path: self.config.output_dir.clone(),
+            checkpoint,
+        }
+        .into()
+    }
+
+    /// Where a run begins that goes on from nothing.
+    fn beginning(&self) -> TrainerState {
+        TrainerState {
             step: 0,
             next_question: 0,
             num_tokens: 0,
             skipped_videos: 0,
             bad_steps: 0,
-            kl_coefficient: config.kl.coefficient,
+            kl_coefficient: self.config.kl.coefficient,
             kl_steering: checkpoint::unsteered(),
-            bias_answers: answers.map(BiasAnswers::fingerprint),
-        };
-        return Ok((None, state));
-    };
-    let (state, before) = checkpoint::read_state(&path)?;
-    rundir::check_same_config(&path, &before, config)?;
-    if let (Some(answers), Some(saved)) = (answers, state.bias_answers) {
-        answers.check_same(saved, &path)?;
-    }
-    if let Some((_, later)) = checkpoints
-        .complete()?
-        .pop()
-        .filter(|(step, _)| *step > state.step)
-    {
-        return Err(RunDirError::Occupied {
-            path: dir.path().to_path_buf(),
-            checkpoint: format!("{}, later than {}", later.display(), path.display()),
+            bias_answers: self.answers.map(BiasAnswers::fingerprint),
+            questions: Some(self.questions),
         }
-        .into());
     }
-    tracing::info!("going on from {} (step {})", path.display(), state.step);
-    Ok((Some(path), state))
+
+    /// The newest checkpoint of step `from` or later that can be gone on from. Damaged ones that are newer are set aside.
+    ///
+    /// # Errors
+    /// [`RunDirError::AllDamaged`] where there are checkpoints and none of them can be used.
+    fn newest_usable(&self, from: usize) -> Result<Option<PathBuf>> {
+        let mut complete = self.checkpoints.complete()?;
+        let mut damaged = None;
+        while let Some((_, path)) = complete.pop().filter(|(step, _)| *step >= from) {
+            let Some(reason) = checkpoint::damage(&path, self.depth) else {
+                return Ok(Some(path));
+            };
+            if self.is_dry {
+                tracing::warn!(
+                    "{} cannot be gone on from: {reason}. A run gives it a name that ends in .damaged and takes the one before",
+                    path.display()
+                );
+            } else if complete.is_empty() && from == 0 {
+                // It stays, for somebody may mend it.
+                return Err(RunDirError::AllDamaged { path, reason }.into());
+            } else {
+                let aside = self.checkpoints.set_aside(&path)?;
+                tracing::warn!(
+                    "{} cannot be gone on from: {reason}. It is {} now, and the one before it is taken",
+                    path.display(),
+                    aside.display()
+                );
+            }
+            damaged = Some((path, reason));
+        }
+        match damaged {
+            Some((path, reason)) if from == 0 => {
+                Err(RunDirError::AllDamaged { path, reason }.into())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Refuses to go on with other questions than those that the checkpoint was trained with, unless that is meant.
+    fn check_questions(&self, path: &Path, state: &TrainerState) -> Result<()> {
+        let Some(before) = state.questions.filter(|before| *before != self.questions) else {
+            return Ok(());
+        };
+        let changed = RunDirError::DataChanged {
+            checkpoint: path.to_path_buf(),
+            questions: self.config.data.questions.clone(),
+            before: before.count,
+            now: self.questions.count,
+        };
+        if !self.options.accept_changed_data {
+            return Err(changed.into());
+        }
+        tracing::warn!(
+            "--accept-changed-data: {} was trained with other questions, {} where there are {} now; their order begins anew",
+            path.display(),
+            before.count,
+            self.questions.count
+        );
+        Ok(())
+    }
 }
 
 /// The checkpoint that `--resume` names.
@@ -144,8 +236,52 @@ pub(super) fn load_dataset(config: &Config, verb: Verb) -> Result<Dataset> {
     let mut questions = read_questions(path)?;
     if verb == Verb::TrainSft {
         questions = sft::with_worked_answers(questions, path)?;
+    } else {
+        questions = answerable(questions, config)?;
     }
     Ok(Dataset::new(questions, &config.data, config.seed)?)
+}
+
+/// Refuses parts of clips that lie behind their clip's end, as far as its head tells. A run meets them one by one.
+pub(super) fn check_parts(questions: &[Question]) -> Result<()> {
+    let problem = |question: &Question| {
+        let error = video::check_part(&question.video).err()?;
+        Some((question.id.clone(), error))
+    };
+    match questions.par_iter().find_map_first(problem) {
+        None => Ok(()),
+        Some((id, error)) => Err(error).with_context(|| format!("question {id}")),
+    }
+}
+
+/// The questions for which an answer can be right; those that have none are left out or refused.
+fn answerable(mut questions: Vec<Question>, config: &Config) -> Result<Vec<Question>, DataError> {
+    let path = &config.data.questions;
+    let total = questions.len();
+    let found: Vec<_> = questions.par_iter().filter_map(unanswerable).collect();
+    let Some(first) = found.first() else {
+        return Ok(questions);
+    };
+    let error = DataError::Unanswerable {
+        path: path.clone(),
+        unanswerable: found.len(),
+        total,
+        question: first.question.clone(),
+        reason: first.reason.clone(),
+    };
+    if config.data.on_bad_question == BadQuestionPolicy::Error || found.len() == total {
+        return Err(error);
+    }
+    let ids: BTreeSet<&str> = found.iter().map(|one| one.question.as_str()).collect();
+    questions.retain(|question| !ids.contains(question.id.as_str()));
+    tracing::warn!(
+        "{}: left out, for no answer can be right for them: {}; the first, question {}: {}",
+        path.display(),
+        counted(found.len(), "question"),
+        first.question,
+        first.reason
+    );
+    Ok(questions)
 }
 
 /// Says which questions can earn nothing, whatever is answered.
@@ -154,8 +290,8 @@ pub(crate) fn warn_of_impossible_answers(questions: &[Question]) {
     if let Some(first) = impossible.first() {
         let concerned = impossible.iter().map(|finding| finding.question.as_str());
         tracing::warn!(
-            "not right by themselves, so that an answer to them may earn nothing (`data check` lists them, `data import` repairs \
-             spellings): {} of {}; the first: question {}: {}",
+            "something is wrong with {} of {} by themselves, and an answer to them may earn nothing (`data check` says what); the first, \
+             question {}: {}",
             concerned.collect::<BTreeSet<_>>().len(),
             counted(questions.len(), "question"),
             first.question,

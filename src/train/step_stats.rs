@@ -73,6 +73,7 @@ pub(super) struct StepStats {
     updates: Updates,
     reward: Mean,
     format: Mean,
+    read_only_strictly: Mean,
     length: Mean,
     cut_off: Mean,
     reward_std: Mean,
@@ -121,6 +122,9 @@ impl StepStats {
         Self {
             reward: of_rollouts(&|rollout| rollout.total),
             format: of_rollouts(&|rollout| rollout.reward.format),
+            read_only_strictly: of_rollouts(&|rollout| {
+                f64::from(u8::from(rollout.is_read_only_strictly))
+            }),
             length: of_rollouts(&|rollout| rollout.completion.token_ids.len() as f64),
             cut_off: of_rollouts(&|rollout| {
                 f64::from(u8::from(rollout.completion.finish == Finish::Length))
@@ -210,10 +214,11 @@ impl StepStats {
         Ok((whole, lines.concat()))
     }
 
-    fn means(&mut self) -> [&mut Mean; 16] {
+    fn means(&mut self) -> [&mut Mean; 17] {
         [
             &mut self.reward,
             &mut self.format,
+            &mut self.read_only_strictly,
             &mut self.length,
             &mut self.cut_off,
             &mut self.reward_std,
@@ -258,6 +263,7 @@ impl StepStats {
             reward_std: self.reward_std.value(),
             accuracy: self.all.accuracy.value(),
             format: self.format.value(),
+            read_only_strictly: self.read_only_strictly.value(),
             accuracy_observational: self.observational.accuracy.known(),
             accuracy_inferential: self.inferential.accuracy.known(),
             frac_reward_zero_std: self.zero_std.value(),

@@ -40,6 +40,7 @@ use crate::policy::sampler::QuestionSeed;
 use crate::prompt::Processor;
 use crate::prompt::Prompt;
 use crate::prompt::PromptError;
+use crate::rl::honest;
 use anyhow::Context;
 use anyhow::Result;
 use candle_core::Device;
@@ -137,6 +138,19 @@ impl<'a> Trainer<'a> {
         };
         trainer.check_weights()?;
         Ok(trainer)
+    }
+
+    /// Refuses to train where no right answer can earn its reward.
+    ///
+    /// # Errors
+    /// See [`honest::refuse_hopeless`].
+    pub(super) fn refuse_hopeless(&self, questions: &[Question]) -> Result<()> {
+        honest::refuse_hopeless(
+            questions,
+            &self.config.reward,
+            &self.processor,
+            &self.source,
+        )
     }
 
     /// The run's settings.
@@ -250,14 +264,14 @@ impl<'a> Trainer<'a> {
     ) -> Result<Vec<Vec<Completion>>> {
         prompted
             .iter()
-            .map(|(question, _)| {
+            .map(|(question, prompt)| {
                 let line = lines
                     .iter()
                     .find(|line| line.question_id == question.id)
                     .with_context(|| format!("no replayed completions for {}", question.id))?;
                 line.completions
                     .iter()
-                    .map(|completion| completion.completion(&self.processor))
+                    .map(|completion| completion.completion(&self.processor, prompt))
                     .collect::<Result<Vec<_>>>()
                     .with_context(|| format!("question {}", question.id))
             })

@@ -1,7 +1,9 @@
 //! Errors that name their file, and reading with them.
 
 use crate::util::json;
+use std::fs::File;
 use std::io::ErrorKind;
+use std::io::Read as _;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -69,15 +71,36 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 
 /// A file that is UTF-8 text.
 pub(crate) fn read_to_string(path: &Path) -> Result<String, FileError> {
-    String::from_utf8(read(path)?).map_err(|error| {
+    let text = String::from_utf8(read(path)?).map_err(|error| {
         let other = json::other_file(error.as_bytes());
-        let what = other
+        let other = other
             .unwrap_or("is no text in UTF-8: another file is meant, or it is to be saved as UTF-8");
-        FileError::reading(
-            path,
-            std::io::Error::new(ErrorKind::InvalidData, format!("it {what}")),
-        )
-    })
+        another(path, other)
+    })?;
+    match json::no_text(text.as_bytes()) {
+        Some(what) => Err(another(path, what)),
+        None => Ok(text),
+    }
+}
+
+/// A file that is something else than what is read; `what` says what it is, and what to do.
+pub(crate) fn another(path: &Path, what: &str) -> FileError {
+    FileError::reading(
+        path,
+        std::io::Error::new(ErrorKind::InvalidData, format!("it {what}")),
+    )
+}
+
+/// The first bytes of a file, at most 1024.
+pub(crate) fn beginning(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(1024).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Whether bytes are what a clone without git-lfs has in place of a file.
+pub(crate) fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"version https://git-lfs")
 }
 
 /// Creates a folder and those it lies in, where they are not there yet.
@@ -93,6 +116,28 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_text_is_named_for_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("q.csv");
+        for (bytes, said) in [
+            (
+                &b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"[..],
+                "it is a Git LFS pointer",
+            ),
+            (b"a,b\n\0\0", "it ends in zero bytes"),
+            (b"a\0,\0b\0", "UTF-16"),
+            (b"PK\x03\x04\0\0", "it is a zip archive"),
+            (b"caf\xe9", "no text in UTF-8"),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = read_to_string(&path).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        std::fs::write(&path, "<b>,c\n").unwrap();
+        assert_eq!(read_to_string(&path).unwrap(), "<b>,c\n");
+    }
 
     #[test]
     fn messages_name_the_file_and_what_to_do() {

@@ -138,6 +138,18 @@ fn shown(value: &Value) -> String {
 
 /// What a file's bytes are if they are no text that could be JSON, and what to do with it.
 pub(crate) fn other_file(bytes: &[u8]) -> Option<&'static str> {
+    no_text(bytes).or_else(|| stand_in(bytes))
+}
+
+/// What a file's bytes are if they are no text in UTF-8, or the pointer to a file, and what to do with it.
+pub(crate) fn no_text(bytes: &[u8]) -> Option<&'static str> {
+    packed(bytes)
+        .or_else(|| other_encoding(bytes))
+        .or_else(|| lfs_pointer(bytes))
+}
+
+/// What files with others inside begin with.
+pub(crate) fn packed(bytes: &[u8]) -> Option<&'static str> {
     Some(match bytes {
         [0x1f, 0x8b, ..] => "is compressed (gzip): unpack it with `gunzip`",
         [b'P', b'K', 3, 4, ..] => "is a zip archive: unpack it",
@@ -145,26 +157,111 @@ pub(crate) fn other_file(bytes: &[u8]) -> Option<&'static str> {
         [0xfd, b'7', b'z', b'X', b'Z', ..] => "is compressed (xz): unpack it with `unxz`",
         [b'B', b'Z', b'h', b'1'..=b'9', ..] => "is compressed (bzip2): unpack it with `bunzip2`",
         [b'P', b'A', b'R', b'1', ..] => "is a parquet file: give it a name that ends in .parquet",
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => {
-            "is text in UTF-16: save it as UTF-8 (`iconv -f UTF-16 -t UTF-8 OLD > NEW`)"
-        }
-        _ => return other_text(bytes),
+        _ => return None,
     })
 }
 
-fn other_text(bytes: &[u8]) -> Option<&'static str> {
+/// What bytes with zeros among them are, and what to do.
+fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
+    Some(match bytes {
+        [] => return None,
+        _ if bytes.iter().all(|byte| *byte == 0) => {
+            "holds zero bytes only: a download or a disk stopped; fetch it again"
+        }
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] | [0, 0, 0, _, ..] | [_, 0, 0, 0, ..] => {
+            "is text in UTF-32: save it as UTF-8 (`iconv -f UTF-32 -t UTF-8 OLD > NEW`)"
+        }
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..] => {
+            "is text in UTF-16: save it as UTF-8 (`iconv -f UTF-16 -t UTF-8 OLD > NEW`)"
+        }
+        [.., 0] => {
+            "ends in zero bytes: it was being written when the machine or its disk stopped; write or fetch it again"
+        }
+        _ => return None,
+    })
+}
+
+/// What text lies in a file's place after a fetch that went wrong, and what to do.
+pub(crate) fn stand_in(bytes: &[u8]) -> Option<&'static str> {
+    let is_markup = text_of(bytes).first() == Some(&b'<');
+    lfs_pointer(bytes).or(is_markup.then_some(
+        "is a web page or XML, perhaps a server's error: a download went wrong; fetch the file itself",
+    ))
+}
+
+/// Says that a file is what Git keeps in the place of a large one.
+pub(crate) fn lfs_pointer(bytes: &[u8]) -> Option<&'static str> {
+    text_of(bytes)
+        .starts_with(b"version https://git-lfs.github.com/spec")
+        .then_some("is a Git LFS pointer, not the file: fetch it with `git lfs pull`")
+}
+
+fn text_of(bytes: &[u8]) -> &[u8] {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = text.trim_ascii_start();
-    if text.starts_with(b"version https://git-lfs") {
-        return Some("is a pointer of git-lfs, not the file itself: fetch it with `git lfs pull`");
-    }
-    (text.first() == Some(&b'<'))
-        .then_some("is a web page or XML, no JSON: a download went wrong; fetch the file itself")
+    text.trim_ascii_start()
 }
 
 /// What a whole file is, if it is something else than JSON; what to do with it.
 pub(crate) fn no_json(bytes: &[u8]) -> Option<&'static str> {
     other_file(bytes).or_else(|| is_table(bytes).then_some(TABLE))
+}
+
+/// A value that Python writes and JSON lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NotANumber {
+    /// Counted from 1.
+    pub(crate) line: usize,
+    /// The name before it, empty where there is none.
+    pub(crate) field: String,
+}
+
+/// A text of JSON whose `NaN`, `Infinity` and `-Infinity` are null, and where they stood.
+pub(crate) fn without_nan(text: String) -> (String, Vec<NotANumber>) {
+    const WORDS: [&str; 3] = ["NaN", "-Infinity", "Infinity"];
+    if !WORDS.iter().any(|word| text.contains(word)) {
+        return (text, Vec::new());
+    }
+    let bytes = text.as_bytes();
+    let (mut written, mut found) = (String::with_capacity(text.len()), Vec::new());
+    let (mut line, mut copied, mut at) = (1, 0, 0);
+    let (mut opened, mut closed, mut field): (Option<usize>, &str, &str) = (None, "", "");
+    // What stands before, blanks left out.
+    let mut before = b',';
+    while let Some(&byte) = bytes.get(at) {
+        let is_value = opened.is_none() && matches!(before, b':' | b',' | b'[');
+        let word = WORDS
+            .iter()
+            .find(|word| is_value && bytes[at..].starts_with(word.as_bytes()));
+        match (byte, opened) {
+            // No text goes on behind its line.
+            (b'\n', _) => {
+                line += 1;
+                opened = None;
+            }
+            (b'\\', Some(_)) => at += 1,
+            (b'"', Some(start)) => {
+                closed = text.get(start..at).unwrap_or_default();
+                opened = None;
+            }
+            (b'"', None) => opened = Some(at + 1),
+            (b':', None) => field = closed,
+            _ => {}
+        }
+        if let Some(word) = word {
+            written.push_str(&text[copied..at]);
+            written.push_str("null");
+            copied = at + word.len();
+            at = copied - 1;
+            let field = field.to_owned();
+            found.push(NotANumber { line, field });
+        }
+        if !byte.is_ascii_whitespace() {
+            before = byte;
+        }
+        at += 1;
+    }
+    written.push_str(&text[copied..]);
+    (written, found)
 }
 
 /// What is wrong with a text that [`serde_json`] refuses.
@@ -376,6 +473,8 @@ mod tests {
             ),
             ("id\tproblem\n1\tWhy?\n", "call the file .csv"),
             ("<!DOCTYPE html>\n<html>", "a web page"),
+            ("{\"a\": 1}\n\0\0\0", "ends in zero bytes"),
+            ("\0\0\0\0", "holds zero bytes only"),
             (
                 "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
                 "git lfs pull",
@@ -393,8 +492,29 @@ mod tests {
             (b"PAR1\x15", ".parquet"),
             (b"\xff\xfe{\0\"\0", "UTF-16"),
             (b"{\0\"\0a\0", "UTF-16"),
+            (b"\xff\xfe\0\0{\0\0\0", "UTF-32"),
+            (b"\0\0\0{\0\0\0\"", "UTF-32"),
+            (b"PK\x03\x04\0\0", "zip"),
         ] {
             assert!(problem_of(bytes).contains(said), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_null_and_texts_keep_their_words() {
+        let text = "{\"a\": NaN, \"t\": \"x, NaN: \\\"NaN\", \"NaN\": 1,\n\"b\": [1, -Infinity,Infinity]}\n{\"c\":\nNaN}";
+        let (read, found) = without_nan(text.to_owned());
+        let nulls = "{\"a\": null, \"t\": \"x, NaN: \\\"NaN\", \"NaN\": 1,\n\"b\": [1, null,null]}\n{\"c\":\nnull}";
+        assert_eq!(read, nulls);
+        let places: Vec<_> = found
+            .iter()
+            .map(|at| (at.line, at.field.as_str()))
+            .collect();
+        assert_eq!(places, [(1, "a"), (2, "b"), (2, "b"), (4, "c")]);
+        // Another error is found where it stands.
+        for other in ["{\"a\": NaNs}", "{\"a: NaN}\n{\"b\": 1}", "NaN is no list"] {
+            let (read, _) = without_nan(other.to_owned());
+            assert!(serde_json::from_str::<Value>(&read).is_err(), "{read}");
         }
     }
 

@@ -10,11 +10,12 @@
 mod output;
 mod shares;
 
+use crate::util::words::counted;
 use crate::video::VideoError;
 use crate::video::ffmpeg;
 use crate::video::h264::{self, Unneeded};
 use crate::video::index::PacketIndex;
-use crate::video::packets::{Indexed, PacketFile, Packets, Patience};
+use crate::video::packets::{Indexed, MAX_PACKETS, PacketFile, Packets, Patience};
 use crate::video::rotation::Rotation;
 use ffmpeg_next::{Error, Packet, codec, decoder};
 use output::Output;
@@ -36,11 +37,15 @@ pub(super) trait Source {
     fn total_frames(&self) -> usize;
     /// Frames that are promised and not there.
     fn cut_frames(&self) -> usize;
+    /// The picture that a frame shows, counted in display order; several frames in a row may show one.
+    fn picture_of(&self, frame: usize) -> usize {
+        frame
+    }
     /// Average frames per second.
     fn fps(&self) -> f64;
     /// Height and width after rotation.
     fn size(&self) -> [usize; 2];
-    /// Decodes the frames at `indices` (display order, strictly rising) on up to `threads` threads and hands each to
+    /// Decodes the pictures `indices` (display order, strictly rising) on up to `threads` threads and hands each to
     /// `sink`, in any order. A frame can come twice: the later one holds. Returns whether the decoder reports damage.
     fn read(&mut self, indices: &[usize], threads: usize, sink: Sink) -> Result<bool, VideoError>;
 }
@@ -76,17 +81,27 @@ impl Reader {
     ) -> Result<Self, VideoError> {
         let patience = Patience::new(path, stop);
         let mut file = PacketFile::open(&patience)?;
-        let Indexed { kept, index, h264 } = file.index()?;
+        let Indexed {
+            kept,
+            mut index,
+            h264,
+        } = file.index()?;
         if index.total_frames() == 0 {
             return Err(patience.undecodable("the video track holds no frames"));
         }
         let track = file.track()?;
-        let promised = usize::try_from(track.frames()).unwrap_or(0);
-        if promised > index.len() {
+        let mut promised = usize::try_from(track.frames()).unwrap_or(0);
+        if promised > index.len()
+            && let Some(slots) = file.slots(&track, index.len())
+        {
+            index.hold(slots, MAX_PACKETS);
+            promised = promised.saturating_sub(slots) + index.total_frames();
+        }
+        let held = index.len().max(index.total_frames());
+        if promised > held {
             tracing::warn!(
-                "{}: promises {promised} frames but holds {}: the file is cut off",
-                path.display(),
-                index.len()
+                "{}: promises {promised} frames but holds {held}: the file is cut off",
+                path.display()
             );
         }
         let fps = fps.or_else(|| file.frame_rate(&track, &index));
@@ -97,7 +112,7 @@ impl Reader {
             coded_size: ffmpeg::coded_size(&track),
             rotation: Rotation::of(&track),
         };
-        Ok(Self {
+        let mut reader = Self {
             patience,
             file,
             kept,
@@ -106,7 +121,50 @@ impl Reader {
             fps,
             promised,
             picture,
-        })
+        };
+        reader.leave_out_lost_start()?;
+        Ok(reader)
+    }
+
+    /// Leaves out the frames at the beginning that do not come out because those that they refer to were cut away: the file
+    /// begins inside a group of pictures.
+    fn leave_out_lost_start(&mut self) -> Result<(), VideoError> {
+        let unsure = self.index.unsure();
+        let Some(last) = unsure.last() else {
+            return Ok(());
+        };
+        let range = 0..last + 1;
+        let wanted = unsure
+            .iter()
+            .map(|&packet| packet as i64)
+            .zip(0..)
+            .collect();
+        let mut decoder = self.new_decoder()?;
+        let mut packets = match &mut self.kept {
+            Some(kept) => Packets::Kept {
+                first: 0,
+                packets: kept,
+            },
+            None => Packets::File(&mut self.file),
+        };
+        let mut sink = |_: usize, _: &[u8]| {};
+        let mut output = Output::new(&self.patience, self.picture, wanted, None, &mut sink)?;
+        output.whole_only = true;
+        output.decode(&mut decoder, &mut packets, std::slice::from_ref(&range))?;
+        let lost: BTreeSet<usize> = output.wanted.keys().map(|&key| key as usize).collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        if lost.len() == self.index.total_frames() {
+            return Err(self.patience.undecodable("no frame comes out"));
+        }
+        tracing::warn!(
+            "{}: begins inside a group of pictures: the first {} cannot be decoded without what was cut away before, and left out",
+            self.patience.path.display(),
+            counted(lost.len(), "frame")
+        );
+        self.index.lose(lost);
+        Ok(())
     }
 
     /// Decodes from the first packet, nothing skipped. Returns whether the decoder reports damage.
@@ -145,6 +203,7 @@ impl Reader {
         let order = (!self.index.is_timed()).then_some(0);
         let mut output = Output::new(&self.patience, self.picture, wanted, order, sink)?;
         output.unneeded = unneeded.as_ref();
+        output.index = Some(&self.index);
         output.decode(&mut decoder, &mut packets, ranges)?;
         Ok((output.wanted.len(), output.damaged))
     }
@@ -161,7 +220,7 @@ impl Reader {
             .iter()
             .map(|_| self.new_decoder())
             .collect::<Result<Vec<_>, _>>()?;
-        let (patience, picture) = (&self.patience, self.picture);
+        let (patience, picture, index) = (&self.patience, self.picture, &self.index);
         let unneeded = &unneeded(self.h264.as_ref(), &shares.concat(), wanted);
         let sources = sources(self.kept.as_deref_mut(), shares, &self.file)?;
         // A frame waits here until the one before it is taken, so that memory stays bounded.
@@ -180,6 +239,7 @@ impl Reader {
                     };
                     let mut output = Output::new(patience, picture, mine, None, &mut send)?;
                     output.unneeded = Some(unneeded);
+                    output.index = Some(index);
                     output.decode(&mut decoder, &mut packets, share)?;
                     Ok((output.wanted.len(), output.damaged))
                 }));
@@ -220,8 +280,13 @@ impl Source for Reader {
         self.index.total_frames()
     }
 
+    fn picture_of(&self, frame: usize) -> usize {
+        self.index.picture_of(frame)
+    }
+
     fn cut_frames(&self) -> usize {
-        self.promised.saturating_sub(self.index.len())
+        let held = self.index.len().max(self.index.total_frames());
+        self.promised.saturating_sub(held)
     }
 
     fn fps(&self) -> f64 {
@@ -262,6 +327,15 @@ impl Source for Reader {
     }
 }
 
+/// How long a clip is by its head; `None` where that does not say it, or the file cannot be read.
+pub(super) fn seconds_by_head(path: &Path) -> Option<f64> {
+    let patience = Patience::new(path, &Arc::default());
+    let file = PacketFile::open(&patience).ok()?;
+    let track = file.track().ok()?;
+    let ticks = Some(track.duration()).filter(|ticks| *ticks > 0)?;
+    Some(ticks as f64 * f64::from(track.time_base()))
+}
+
 /// What need not be decoded in `ranges` for the packets wanted.
 fn unneeded<'a>(
     track: Option<&'a h264::Track>,
@@ -279,7 +353,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use std::sync::atomic::Ordering;
 
-    const CLIPS: [&str; 16] = [
+    const CLIPS: [&str; 22] = [
         "h264.mp4",
         "gops.mp4",
         "pyramid.mp4",
@@ -296,6 +370,12 @@ mod tests {
         "partial.gif",
         "edit_list.mp4",
         "rotated.mp4",
+        "null_frames.avi",
+        "packed.avi",
+        "mid_gop.ts",
+        "no_key.mkv",
+        "open_start.mp4",
+        "partial.png",
     ];
 
     fn open_clip(name: &str) -> Reader {

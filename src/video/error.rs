@@ -11,6 +11,16 @@ pub enum VideoError {
     /// There is nothing at the path.
     #[error("{}: no such video file; check the path and `video_root`", path.display())]
     NotFound { path: PathBuf },
+    /// It lies elsewhere.
+    #[error("{}: is an address, no file: download the clip, and name the file", path.display())]
+    Address { path: PathBuf },
+    /// Another file lies in the clip's place.
+    #[error("{}: {what}", path.display())]
+    OtherFile {
+        path: PathBuf,
+        /// What it is, and what to do.
+        what: &'static str,
+    },
     /// A pipe or a device.
     #[error("{}: not a regular file; a video must be a plain file, or a folder of images", path.display())]
     NotAFile { path: PathBuf },
@@ -75,9 +85,17 @@ pub enum VideoError {
         found: String,
     },
     /// The model takes pairs of frames.
-    #[error("{}: has {}, at least {needed} are needed; use a longer clip", path.display(), counted(*total, "frame"))]
+    #[error(
+        "{}: {}has {}, at least {needed} are needed; {}",
+        path.display(),
+        part.as_ref().map(|part| format!("the part #t={part} ")).unwrap_or_default(),
+        counted(*total, "frame"),
+        if part.is_some() { "name a longer part (times in seconds)" } else { "use a longer clip" }
+    )]
     TooFewFrames {
         path: PathBuf,
+        /// The part as it stands behind the path.
+        part: Option<String>,
         /// Frames in the clip.
         total: usize,
         /// The smallest usable number.
@@ -166,6 +184,8 @@ impl VideoError {
     pub fn path(&self) -> &std::path::Path {
         match self {
             Self::NotFound { path }
+            | Self::Address { path }
+            | Self::OtherFile { path, .. }
             | Self::NotAFile { path }
             | Self::Empty { path }
             | Self::NoImages { path }

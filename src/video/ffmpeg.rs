@@ -17,7 +17,7 @@ pub(super) const MAX_PIXELS: usize = 8192 * 4320;
 const MAX_ALLOCATION: usize = 512 << 20;
 /// Containers that hold their own pictures. Playlists (HLS, concat, DASH) are left out: a file given as a
 /// clip must not make us open another one.
-const FORMATS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,gif,\
+const FORMATS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,gif,apng,\
                        h264,hevc,m4v,ivf,rm";
 
 /// Prepares FFmpeg for this process: allocation limit, error texts, log. Called by every entry point.

@@ -8,6 +8,8 @@ use std::ops::Range;
 pub(super) struct PacketInfo {
     /// Presentation time in the track's time base.
     pub(super) pts: Option<i64>,
+    /// Time of decoding in the track's time base.
+    pub(super) dts: Option<i64>,
     /// Duration in the track's time base.
     pub(super) duration: i64,
     /// Decoding can start here.
@@ -24,14 +26,27 @@ pub(super) struct PacketIndex {
     display: Vec<usize>,
     /// Every displayed packet has its own presentation time; without, frames are known by output order only.
     timed: bool,
+    /// Packets of which no picture can come, because the file lacks those before.
+    lost: BTreeSet<usize>,
+    /// Where pictures are shown for several frames.
+    held: Option<Held>,
+}
+
+/// Pictures that are shown until the next one, as frames of equal length.
+#[derive(Debug)]
+struct Held {
+    /// The frame from which each picture is shown.
+    starts: Vec<usize>,
+    /// Frames of all pictures.
+    total: usize,
 }
 
 impl PacketIndex {
-    /// Sorts the displayable packets by presentation time.
-    pub(super) fn new(packets: Vec<PacketInfo>) -> Self {
+    /// Sorts the displayable packets by presentation time, unless these are not to be trusted.
+    pub(super) fn new(packets: Vec<PacketInfo>, trust_times: bool) -> Self {
         let mut display: Vec<usize> = (0..packets.len()).filter(|&i| !packets[i].hidden).collect();
         let times: BTreeSet<i64> = display.iter().filter_map(|&i| packets[i].pts).collect();
-        let timed = times.len() == display.len();
+        let timed = trust_times && times.len() == display.len();
         if timed {
             display.sort_by_key(|&i| packets[i].pts);
         }
@@ -39,6 +54,52 @@ impl PacketIndex {
             packets,
             display,
             timed,
+            lost: BTreeSet::new(),
+            held: None,
+        }
+    }
+
+    /// Packets at the beginning that may refer to others which the file lacks: those before the first from which decoding can
+    /// start, and those that are shown before it.
+    pub(super) fn unsure(&self) -> BTreeSet<usize> {
+        let first = self.packets.iter().position(|packet| packet.key);
+        let Some(first) = first.filter(|_| self.timed) else {
+            return BTreeSet::new();
+        };
+        let shown = self.packets[first].pts;
+        let is_unsure = |&i: &usize| i < first || self.packets[i].pts < shown;
+        self.display.iter().copied().filter(is_unsure).collect()
+    }
+
+    /// Leaves packets out: they are neither shown nor decoded.
+    pub(super) fn lose(&mut self, lost: BTreeSet<usize>) {
+        self.display.retain(|packet| !lost.contains(packet));
+        self.lost = lost;
+    }
+
+    /// Whether a packet is left out.
+    pub(super) fn is_lost(&self, packet: usize) -> bool {
+        self.lost.contains(&packet)
+    }
+
+    /// Shows each picture until the next one's packet comes, where the times of decoding count slots of one frame, and the last for
+    /// `slots` in all. Beyond `most` frames, and where there are no such times, each is shown for one frame.
+    pub(super) fn hold(&mut self, slots: usize, most: usize) {
+        let times = self.display.iter().map(|&i| self.packets[i].dts);
+        let Some(times) = times.collect::<Option<BTreeSet<i64>>>() else {
+            return;
+        };
+        let Some(&first) = times.first().filter(|_| times.len() == self.display.len()) else {
+            return;
+        };
+        let starts: Vec<usize> = times
+            .iter()
+            .map(|time| time.abs_diff(first) as usize)
+            .collect();
+        let least = slots.saturating_sub(usize::try_from(first).unwrap_or(0));
+        let total = starts.last().map_or(0, |last| last + 1).max(least);
+        if total > starts.len() && total <= most {
+            self.held = Some(Held { starts, total });
         }
     }
 
@@ -49,7 +110,18 @@ impl PacketIndex {
 
     /// Frames that a player shows.
     pub(super) fn total_frames(&self) -> usize {
-        self.display.len()
+        match &self.held {
+            Some(held) => held.total,
+            None => self.display.len(),
+        }
+    }
+
+    /// The picture that a frame shows, counted in display order.
+    pub(super) fn picture_of(&self, frame: usize) -> usize {
+        match &self.held {
+            Some(held) => held.starts.partition_point(|start| *start <= frame) - 1,
+            None => frame,
+        }
     }
 
     /// Whether frames can be told apart by their packets.
@@ -57,9 +129,9 @@ impl PacketIndex {
         self.timed
     }
 
-    /// The packet of the `frame`-th displayed frame.
-    pub(super) fn packet_of(&self, frame: usize) -> usize {
-        self.display[frame]
+    /// The packet of a picture, counted in display order.
+    pub(super) fn packet_of(&self, picture: usize) -> usize {
+        self.display[picture]
     }
 
     /// Time from the first frame's start to the last one's end, in the track's time base.
@@ -104,6 +176,8 @@ impl PacketIndex {
             packets: self.packets.clone(),
             display: self.display.clone(),
             timed: false,
+            lost: self.lost.clone(),
+            held: None,
         }
     }
 }
@@ -116,11 +190,12 @@ mod tests {
     fn index(packets: &[(i64, bool)]) -> PacketIndex {
         let info = |&(pts, key): &(i64, bool)| PacketInfo {
             pts: Some(pts),
+            dts: None,
             duration: 1,
             key,
             hidden: false,
         };
-        PacketIndex::new(packets.iter().map(info).collect())
+        PacketIndex::new(packets.iter().map(info).collect(), true)
     }
 
     #[test]
@@ -159,23 +234,73 @@ mod tests {
         assert!(!index(&[(0, true), (0, false)]).is_timed());
         let untimed = PacketInfo {
             pts: None,
+            dts: None,
             duration: 1,
             key: true,
             hidden: false,
         };
-        assert!(!PacketIndex::new(vec![untimed; 2]).is_timed());
+        assert!(!PacketIndex::new(vec![untimed; 2], true).is_timed());
     }
 
     #[test]
     fn hidden_packets_are_not_frames() {
         let packet = |pts, hidden| PacketInfo {
             pts: Some(pts),
+            dts: None,
             duration: 1,
             key: pts == 0,
             hidden,
         };
-        let index = PacketIndex::new(vec![packet(0, true), packet(1, true), packet(2, false)]);
+        let packets = vec![packet(0, true), packet(1, true), packet(2, false)];
+        let index = PacketIndex::new(packets, true);
         assert_eq!((index.len(), index.total_frames()), (3, 1));
         assert_eq!(index.packet_of(0), 2);
+    }
+    #[test]
+    fn packets_before_the_first_key_and_pictures_shown_before_it_are_unsure() {
+        let late = [
+            (1, false),
+            (4, true),
+            (3, false),
+            (5, false),
+            (8, true),
+            (7, false),
+        ];
+        let mut index = index(&late);
+        assert_eq!(index.unsure(), [0, 2].into());
+        index.lose([0].into());
+        assert!(index.is_lost(0) && !index.is_lost(2));
+        assert_eq!((index.total_frames(), index.packet_of(0)), (5, 2));
+        let whole = self::index(&[(0, true), (4, true), (3, false)]);
+        assert!(whole.unsure().is_empty());
+        let without_key = self::index(&[(0, false), (1, false)]);
+        assert!(without_key.unsure().is_empty());
+    }
+
+    #[test]
+    fn pictures_are_held_over_the_slots_that_are_empty() {
+        let at = |dts: &[i64]| {
+            let packet = |&dts: &i64| PacketInfo {
+                pts: Some(dts + 1),
+                dts: Some(dts),
+                duration: 1,
+                key: true,
+                hidden: false,
+            };
+            PacketIndex::new(dts.iter().map(packet).collect(), true)
+        };
+        let held = |dts: &[i64], slots| -> Vec<usize> {
+            let mut index = at(dts);
+            index.hold(slots, 100);
+            (0..index.total_frames())
+                .map(|frame| index.picture_of(frame))
+                .collect()
+        };
+        assert_eq!(held(&[0, 1, 4, 5], 0), [0, 1, 1, 1, 2, 3]);
+        assert_eq!(held(&[2, 3], 6), [0, 1, 1, 1]);
+        assert_eq!(held(&[2, 3], 4), [0, 1]);
+        assert_eq!(held(&[0, 1, 2], 3), [0, 1, 2]);
+        // A forged time makes nothing grow.
+        assert_eq!(held(&[0, 1 << 40], 0), [0, 1]);
     }
 }

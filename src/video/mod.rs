@@ -4,6 +4,8 @@
 //! on open GOPs, edit lists and AVI, where it does not, they are those of a full decode.
 
 use crate::config::{FramePositions, SecondsPerGrid, TextAfterVideo, VideoConfig};
+use crate::data::folder_images;
+use crate::data::local_path;
 use crate::data::{Fragment, Span};
 use crate::video::decode::{Reader, Source};
 use crate::video::images::ImageFolder;
@@ -12,9 +14,11 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::num::NonZero;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+mod avi;
 mod cache;
 mod decode;
 mod error;
@@ -24,7 +28,7 @@ mod images;
 mod index;
 mod loader;
 mod packets;
-mod patches;
+pub(crate) mod patches;
 pub mod plan;
 pub mod resize;
 mod rotation;
@@ -139,11 +143,18 @@ pub fn decode_frames(
     sink: &mut dyn FnMut(usize, &[u8]),
 ) -> Result<Clip, VideoError> {
     let (mut source, clip) = open(path, config, &Arc::default())?;
-    read_once(source.as_mut(), &clip.indices, threads, sink)?;
+    let pictures = pictures(source.as_ref(), &clip);
+    read_once(source.as_mut(), &pictures, threads, sink)?;
     Ok(clip)
 }
 
-/// Reads the frames at `indices`, which do not fall; one that is taken more than once is handed to `sink` for its first place.
+/// What the frames of a clip show: two that are the same show the same picture.
+fn pictures(source: &dyn Source, clip: &Clip) -> Vec<usize> {
+    let frames = clip.indices.iter();
+    frames.map(|&frame| source.picture_of(frame)).collect()
+}
+
+/// Reads the pictures `indices`, which do not fall; one that is taken more than once is handed to `sink` for its first place.
 fn read_once(
     source: &mut dyn Source,
     indices: &[usize],
@@ -158,17 +169,61 @@ fn read_once(
     })
 }
 
+/// A clip's file and the part of it that its path names; a `file://` URL is the path that it stands for.
+fn split(path: &Path) -> Result<(PathBuf, Fragment), VideoError> {
+    let part = |problem| VideoError::Part {
+        path: path.to_owned(),
+        problem,
+    };
+    let local = path.to_str().filter(|_| !path.exists()).map(local_path);
+    let local = local.transpose().map_err(|problem| {
+        // The error names the path by itself.
+        let rest = path.to_str().and_then(|path| problem.strip_prefix(path));
+        part(rest.map_or_else(|| problem.clone(), |rest| rest.trim().to_owned()))
+    })?;
+    let local = local.map_or_else(|| path.to_owned(), PathBuf::from);
+    match Fragment::problem(&local) {
+        Some(problem) => Err(part(problem)),
+        None => Ok(Fragment::split(&local)),
+    }
+}
+
+/// Says by the file's head alone, without decoding, that no frame lies in the part of a clip that a path names. What else may be
+/// wrong with the clip is for [`check`].
+///
+/// # Errors
+/// The path names no part ([`VideoError::Part`]), or one that begins behind the clip's end ([`VideoError::NothingThere`]).
+pub fn check_part(path: &Path) -> Result<(), VideoError> {
+    let (file, Fragment { span, fps }) = split(path)?;
+    let Some(span) = span else {
+        return Ok(());
+    };
+    let seconds = match fps {
+        _ if file.is_dir() => {
+            let count = folder_images(&file).map_or(0, |images| images.len());
+            fps.map(|fps| count as f64 / fps)
+        }
+        // Its frames are shown at another rate than its head says.
+        Some(_) => None,
+        None => decode::seconds_by_head(&file),
+    };
+    match seconds.filter(|seconds| *seconds > 0.0 && span.start >= *seconds) {
+        Some(seconds) => Err(VideoError::NothingThere {
+            path: file,
+            part: span.to_string(),
+            seconds,
+        }),
+        None => Ok(()),
+    }
+}
+
 /// A clip and what to take from it.
 fn open(
     path: &Path,
     config: &VideoConfig,
     stop: &Arc<AtomicBool>,
 ) -> Result<(Box<dyn Source>, Clip), VideoError> {
-    if let Some(problem) = Fragment::problem(path) {
-        let path = path.to_owned();
-        return Err(VideoError::Part { path, problem });
-    }
-    let (path, Fragment { span, fps }) = Fragment::split(path);
+    let (path, Fragment { span, fps }) = split(path)?;
     let source: Box<dyn Source> = if path.is_dir() {
         Box::new(ImageFolder::open(&path, fps, stop)?)
     } else {
@@ -199,11 +254,12 @@ fn load_unless_stopped(
     let mut values = vec![0u8; shape.iter().product()];
     let mut resizer = Resizer::new(clip.source_size, clip.resized);
     let frame = |slot: usize| slot * plane * 3..(slot + 1) * plane * 3;
-    let damaged = read_once(source.as_mut(), &clip.indices, threads, &mut |slot, rgb| {
+    let pictures = pictures(source.as_ref(), &clip);
+    let damaged = read_once(source.as_mut(), &pictures, threads, &mut |slot, rgb| {
         resizer.resize(rgb, &mut values[frame(slot)]);
     })?;
-    for slot in 1..clip.indices.len() {
-        if clip.indices[slot - 1] == clip.indices[slot] {
+    for slot in 1..pictures.len() {
+        if pictures[slot - 1] == pictures[slot] {
             values.copy_within(frame(slot - 1), frame(slot).start);
         }
     }
@@ -254,6 +310,7 @@ impl Clip {
         let count =
             plan::frame_count(usable, fps, config).ok_or_else(|| VideoError::TooFewFrames {
                 path: path.to_owned(),
+                part: span.map(|span| span.to_string()),
                 total: usable,
                 needed: plan::TEMPORAL_PATCH,
             })?;

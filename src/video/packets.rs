@@ -1,11 +1,15 @@
 //! A clip's file: opening it, finding its video track, and reading the packets of that track.
 
+use crate::data::is_elsewhere;
+use crate::util::file;
+use crate::util::json;
 use crate::video::VideoError;
+use crate::video::avi;
 use crate::video::ffmpeg;
 use crate::video::h264;
 use crate::video::index::{PacketIndex, PacketInfo};
 use ffmpeg_next::format::context::Input;
-use ffmpeg_next::{Error, Packet, media};
+use ffmpeg_next::{Error, Packet, codec, media};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,11 +20,13 @@ const TIME_LIMIT: Duration = Duration::from_mins(2);
 /// Packets up to this many bytes stay in memory between the two passes; a larger file is read twice.
 const KEPT_BYTES: u64 = 64 << 20;
 /// More packets than this are no clip (24 hours at 60 frames per second are half of it).
-const MAX_PACKETS: usize = 10_000_000;
+pub(super) const MAX_PACKETS: usize = 10_000_000;
 /// Packets that are rather passed over than read.
 const FAR: usize = 8;
 /// Containers that know where each of their packets lies.
 const INDEXED: [&str; 2] = ["mov,", "matroska,"];
+/// Containers of animated images.
+const ANIMATED: [&str; 2] = ["gif", "apng"];
 /// Damaged reads in a row that end a file.
 const MAX_ERRORS: usize = 1000;
 
@@ -113,6 +119,10 @@ struct Found {
     packet_ids: Option<Vec<PacketId>>,
     /// Of an H.264 track.
     h264: Option<h264::Track>,
+    /// An MPEG-4 track.
+    is_mpeg4: bool,
+    /// Some packet holds two pictures.
+    is_packed: bool,
 }
 
 impl Found {
@@ -121,10 +131,12 @@ impl Found {
         let begins_alone = |track: &h264::Track| track.begins_alone(data);
         self.infos.push(PacketInfo {
             pts: packet.pts(),
+            dts: packet.dts(),
             duration: packet.duration(),
             key: packet.is_key() && self.h264.as_ref().is_none_or(begins_alone),
             hidden: ffmpeg::is_hidden(packet),
         });
+        self.is_packed |= self.is_mpeg4 && avi::holds_two_pictures(data);
         match (&mut self.packet_ids, PacketId::of(packet)) {
             (Some(packet_ids), Some(id)) if id.offset >= 0 => packet_ids.push(id),
             _ => self.packet_ids = None,
@@ -174,13 +186,27 @@ impl PacketFile {
         index: &PacketIndex,
     ) -> Option<f64> {
         let usable = |fps: &f64| fps.is_finite() && *fps > 0.0;
-        // A GIF has a time for each frame: FFmpeg knows the rate of those at its beginning.
-        let header = (self.input.format().name() != "gif").then(|| track.avg_frame_rate());
+        // An animated image has a time for each frame: FFmpeg knows the rate of those at its beginning.
+        let has_rate = !ANIMATED.contains(&self.input.format().name());
+        let header = has_rate.then(|| track.avg_frame_rate());
         let header = header.map(|rate| f64::from(rate.numerator()) / f64::from(rate.denominator()));
         header.filter(usable).or_else(|| {
             let seconds = index.duration()? as f64 * f64::from(track.time_base());
             Some(index.total_frames() as f64 / seconds).filter(usable)
         })
+    }
+
+    /// The slots of equal length that the container has for frames, where it does not lack any of `packets` that fill them.
+    pub(super) fn slots(&self, track: &ffmpeg_next::Stream, packets: usize) -> Option<usize> {
+        let (slot, rate) = (track.time_base(), track.avg_frame_rate());
+        let is_one_frame = slot.numerator() > 0
+            && i64::from(slot.numerator()) * i64::from(rate.numerator())
+                == i64::from(slot.denominator()) * i64::from(rate.denominator());
+        if self.input.format().name() != avi::FORMAT || !is_one_frame {
+            return None;
+        }
+        let slots = avi::slots(&self.patience.path, self.stream)?;
+        (slots.all - slots.empty == packets).then_some(slots.all)
     }
 
     /// Reads every packet of the track; keeps the packets themselves while they are few enough.
@@ -192,13 +218,15 @@ impl PacketFile {
             infos: Vec::new(),
             packet_ids: has_offsets.then(Vec::new),
             h264: record.as_deref().map(h264::Track::new),
+            is_mpeg4: self.track()?.parameters().id() == codec::Id::MPEG4,
+            is_packed: false,
         };
         let kept = index_packets(&mut self.input, self.stream, &self.patience, &mut found)?;
         self.next = found.infos.len();
         self.packet_ids = found.packet_ids.map(Arc::new);
         Ok(Indexed {
             kept,
-            index: PacketIndex::new(found.infos),
+            index: PacketIndex::new(found.infos, !found.is_packed),
             h264: found.h264,
         })
     }
@@ -275,6 +303,9 @@ impl Packets<'_> {
 /// Refuses what would block or cannot be a clip before FFmpeg sees it.
 fn check_file(path: &Path) -> Result<(), VideoError> {
     let path = path.to_owned();
+    if path.to_str().is_some_and(is_elsewhere) {
+        return Err(VideoError::Address { path });
+    }
     match std::fs::metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(VideoError::NotFound { path })
@@ -301,8 +332,34 @@ fn open(patience: &Patience) -> Result<Input, VideoError> {
             Error::Other { errno } if errno == libc::EACCES => {
                 VideoError::Unreadable { path, reason }
             }
-            _ => VideoError::NotAVideo { path, reason },
+            _ => match file::beginning(&path).ok().as_deref().and_then(other_file) {
+                Some(what) => VideoError::OtherFile { path, what },
+                None => VideoError::NotAVideo { path, reason },
+            },
         }
+    })
+}
+
+/// What a file is that is no video by its first bytes, and what to do.
+fn other_file(bytes: &[u8]) -> Option<&'static str> {
+    let is_webp = bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP");
+    let is_image =
+        is_webp || bytes.starts_with(&[0xff, 0xd8, 0xff]) || bytes.starts_with(b"\x89PNG");
+    Some(match bytes {
+        _ if is_webp
+            && bytes.get(12..16) == Some(b"VP8X")
+            && bytes.get(20).is_some_and(|flags| flags & 2 != 0) =>
+        {
+            "is an animated WebP, which is not read: `magick IN.webp OUT.gif` (ImageMagick) makes a clip of it, or `ffmpeg -i IN.webp \
+             OUT.mp4` where `ffmpeg -demuxers` lists webp_anim"
+        }
+        _ if is_image => {
+            "is one image, no video: a clip is a file with moving pictures, or a folder of its frames (`FOLDER#fps=3`)"
+        }
+        [b'{' | b'[', ..] => {
+            "is text (JSON), perhaps a server's error, no video: a download went wrong; fetch the file itself"
+        }
+        _ => return json::stand_in(bytes).or_else(|| json::packed(bytes)),
     })
 }
 

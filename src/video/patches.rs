@@ -5,9 +5,9 @@ use crate::video::Frames;
 use crate::video::plan::{MERGE, PATCH, TEMPORAL_PATCH};
 
 /// Mean of each channel on a 0..1 scale (CLIP).
-const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+pub(crate) const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation of each channel on a 0..1 scale (CLIP).
-const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+pub(crate) const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// The visual input of the model: normalised patches and their grid.
 #[derive(Debug, Clone, PartialEq)]

@@ -329,8 +329,9 @@ fn the_observer_sees_every_token_and_may_stop() {
 fn given_completions_end_as_they_are_said_to() {
     let processor = processor();
     let text = "<think>x</think><answer>A</answer>";
-    let stop = Completion::given(&processor, text, Finish::Stop).unwrap();
-    let length = Completion::given(&processor, text, Finish::Length).unwrap();
+    let prompt = processor.prompt("Why?", Wording::Training, None).unwrap();
+    let given = |finish| Completion::given(&processor, &prompt, text, finish).unwrap();
+    let (stop, length) = (given(Finish::Stop), given(Finish::Length));
     assert_eq!(
         stop.token_ids.split_last(),
         Some((&processor.end_of_turn(), length.token_ids.as_slice()))

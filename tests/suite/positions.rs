@@ -202,6 +202,7 @@ fn long_clip_prompt(golden: &LongClip, text_after: TextAfterVideo) -> Prompt {
             second_per_grid: golden.second_per_grid,
             text_after,
         })),
+        begun: String::new(),
     }
 }
 

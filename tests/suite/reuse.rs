@@ -68,7 +68,7 @@ fn inputs(policy: &Policy, question: &Question) -> PackedInputs {
         .prompt(&question.text(), Wording::Training, Some(patches))
         .unwrap();
     let completions = completions(question)
-        .map(|text| Completion::given(&processor, &text, Finish::Stop).unwrap());
+        .map(|text| Completion::given(&processor, &prompt, &text, Finish::Stop).unwrap());
     let ids = completions.iter().map(|c| c.token_ids.as_slice());
     let group = PackedGroup::of_completions(&prompt, ids);
     PackedInputs::new(&policy.model().spec, &[group]).unwrap()

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use videothinker::config::{DataConfig, TextAfterVideo, VideoConfig};
 use videothinker::video::resize::{Resizer, has_fma};
 use videothinker::video::{
-    ClipLoader, Frames, Prefetcher, VideoError, decode_frames, load, load_patches, plan,
+    ClipLoader, Flaws, Frames, Prefetcher, VideoError, check, check_part, decode_frames, load,
+    load_patches, plan,
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -271,6 +272,114 @@ fn bad_clips_are_refused_with_a_reason() {
     assert!(
         matches!(error, VideoError::TooFewFrames { total: 1, .. }),
         "{error}"
+    );
+}
+
+#[test]
+fn what_lies_in_a_clips_place_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let animated = b"RIFF\x40\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0";
+    for (name, bytes, said) in [
+        (
+            "pointer.mp4",
+            &b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"[..],
+            "is a Git LFS pointer, not the file: fetch it with `git lfs pull`",
+        ),
+        (
+            "page.mp4",
+            b"\n<!DOCTYPE html><html></html>",
+            "is a web page or XML",
+        ),
+        (
+            "error.mp4",
+            b"<?xml version=\"1.0\"?><Error/>",
+            "is a web page or XML",
+        ),
+        (
+            "error.json.mp4",
+            b"{\"error\": \"not found\"}",
+            "is text (JSON)",
+        ),
+        (
+            "packed.mp4",
+            b"PK\x03\x04\0\0",
+            "is a zip archive: unpack it",
+        ),
+        (
+            "animated.webp",
+            animated,
+            "is an animated WebP, which is not read",
+        ),
+        (
+            "still.mp4",
+            b"\xff\xd8\xff\xe0\0\0",
+            "is one image, no video",
+        ),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let error = refusal(&path);
+        assert!(matches!(error, VideoError::OtherFile { .. }), "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
+#[test]
+fn a_part_is_refused_with_the_clips_length_before_anything_is_decoded() {
+    let part = |name: &str, part: &str| clip(&format!("{name}#t={part}"));
+    for name in ["h264.mp4", "null_frames.avi", "mid_gop.ts"] {
+        for inside in ["1,2", "0,900", ",1", "1"] {
+            check_part(&part(name, inside)).unwrap();
+        }
+        let error = check_part(&part(name, "1000,2000")).unwrap_err();
+        assert!(matches!(error, VideoError::NothingThere { .. }), "{error}");
+        assert!(error.to_string().contains("the clip has 2."), "{error}");
+    }
+    // Nine images, three of which make a second.
+    check_part(&clip("frames#t=2,4&fps=3")).unwrap();
+    let error = check_part(&clip("frames#t=3,4&fps=3")).unwrap_err();
+    assert!(error.to_string().contains("the clip has 3.00 s"), "{error}");
+    let error = check_part(&part("h264.mp4", "2,1")).unwrap_err();
+    assert!(matches!(error, VideoError::Part { .. }), "{error}");
+    // Whole clips, and what is no clip, are for others to complain about.
+    check_part(&clip("h264.mp4")).unwrap();
+    check_part(&part("absent.mp4", "1,2")).unwrap();
+
+    let error = load(&part("h264.mp4", "1,1.01"), &small()).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("the part #t=1,1.01 has 1 frame") && text.contains("a longer part"),
+        "{text}"
+    );
+}
+
+/// Goldens say which frames these have and what they look like.
+#[test]
+fn clips_with_empty_slots_or_a_cut_beginning_are_whole() {
+    for (name, total, seconds) in [
+        ("null_frames.avi", 71, 2.84),
+        ("packed.avi", 48, 1.92),
+        ("mid_gop.ts", 48, 1.92),
+        ("no_key.mkv", 48, 1.92),
+        ("open_start.mp4", 49, 1.96),
+    ] {
+        let (clip, flaws) = check(&clip(name), &small(), 1).unwrap();
+        assert_eq!(clip.total_frames, total, "{name}");
+        assert!(
+            (clip.total_frames as f64 / clip.fps - seconds).abs() < 1e-9,
+            "{name}"
+        );
+        assert_eq!(flaws, Flaws::default(), "{name}");
+    }
+    // Cut off, it lacks what its head promises.
+    let bytes = std::fs::read(clip("null_frames.avi")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.avi");
+    std::fs::write(&path, &bytes[..bytes.len() * 2 / 3]).unwrap();
+    let (clip, flaws) = check(&path, &small(), 1).unwrap();
+    assert!(
+        clip.total_frames < 71 && flaws != Flaws::default(),
+        "{flaws}"
     );
 }
 

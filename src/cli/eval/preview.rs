@@ -12,6 +12,9 @@ use crate::data::Question;
 use crate::data::draw;
 use crate::data::locate;
 use crate::eval::prompt_format::PromptFormat;
+use crate::model::spec::Spec;
+use crate::model::weights;
+use crate::model::weights::Depth;
 use crate::prompt::Processor;
 use crate::util::words::number_of;
 use anyhow::Result;
@@ -88,6 +91,9 @@ pub(super) fn preview(
     let mut questions = draw(read_askable(config)?, &config.data, config.seed)?;
     locate(&mut questions, &config.data)?;
     let format = PromptFormat::new(&config.eval)?;
+    if let Some(model) = model {
+        weights::inspect(model, &Spec::load(model)?, Depth::Headers)?;
+    }
     let processor = model.map(Processor::load).transpose()?;
     let shown = describe(config, &questions, &format, processor.as_ref(), count)?;
     if json {

@@ -112,12 +112,9 @@ fn evaluate(args: &RunArgs, model: &str) -> Result<()> {
         );
         None
     } else {
-        Some(Responder::load(
-            &folder,
-            &config,
-            eval.temperature,
-            eval.samples,
-        )?)
+        let responder = Responder::load(&folder, &config, eval.temperature, eval.samples)?;
+        responder.warn_of_hindrances(dataset.questions(), &folder)?;
+        Some(responder)
     };
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let bytes = config.train.prefetch_mib << 20;

@@ -6,6 +6,7 @@ use super::Target;
 use crate::cli::BadArgument;
 use crate::config::DataConfig;
 use crate::config::QuestionKind;
+use crate::config::instead_of_weights;
 use crate::config::is_hub_id;
 use crate::config::where_it_lies;
 use crate::data::Fragment;
@@ -236,7 +237,9 @@ impl Asks {
                     latest.display()
                 )
             } else if folder.is_dir() {
-                format!("the folder {text} has no config.json, so it is no model")
+                let found = instead_of_weights(folder);
+                let found = found.map_or_else(String::new, |found| format!(": it {found}"));
+                format!("the folder {text} has no config.json, so it is no model{found}")
             } else {
                 let where_it_lies = where_it_lies(text);
                 format!("there is no model folder {text}, and it is no hub id (owner/name){where_it_lies}")

@@ -30,7 +30,7 @@ const TOKEN_RATIO: &str =
 const CUT_OFF: &str = "completions that reach sampling.max_new_tokens are learnt from like all others: they earn what they have said \
                        until there; completions/clipped_ratio in metrics.jsonl is their share";
 const PENALTIES: &str = "completions are drawn from the model's own probabilities, cut by sampling.top_k and sampling.top_p alone: there is \
-                         no penalty on repetition";
+                         no such penalty (evaluations can have sampling.repetition_penalty)";
 const MIN_P: &str = "there is no min_p: sampling.top_p and sampling.top_k cut off what is unlikely";
 const ENTROPY: &str = "there is no entropy term in the loss";
 const FROZEN: &str =
@@ -198,7 +198,14 @@ pub(super) const NAMES: &[(&str, Meaning)] = &[
     ("top_p", Setting("sampling.top_p", "")),
     ("min_p", Nothing(MIN_P)),
     (
-        "repetition_penalty presence_penalty frequency_penalty no_repeat_ngram_size",
+        "repetition_penalty",
+        Setting(
+            "sampling.repetition_penalty",
+            "for evaluations, `ask` and `label`; training has none",
+        ),
+    ),
+    (
+        "presence_penalty frequency_penalty no_repeat_ngram_size",
         Nothing(PENALTIES),
     ),
     (

@@ -28,7 +28,7 @@ mod parsed;
 pub(crate) mod prose;
 mod set;
 pub(in crate::data) mod solution;
-mod spelling;
+pub(in crate::data) mod spelling;
 pub(crate) mod strict;
 
 pub(crate) use parsed::AnswerForm;
@@ -38,6 +38,7 @@ pub(crate) use parsed::ReadBy;
 pub(crate) use parsed::Unreadable;
 pub use set::Answer;
 pub(crate) use set::answer_text;
+pub(in crate::data) use set::solution_text;
 
 /// How answers are read: the reader, and whose questions they answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -86,6 +86,22 @@ pub(crate) fn answer_text(text: &str) -> &str {
     tagged(text).unwrap_or(text).trim()
 }
 
+/// What a solution says: what stands inside its tags, in any case of letters and even where they are not closed, else all.
+pub(in crate::data) fn solution_text(text: &str) -> &str {
+    // Byte positions stay valid: only ASCII letters change.
+    let lower = text.to_ascii_lowercase();
+    let Some(open) = lower.find(OPEN) else {
+        // Closed and never opened.
+        let end = lower.find(CLOSE).unwrap_or(text.len());
+        return text[..end].trim();
+    };
+    let begin = open + OPEN.len();
+    let length = lower[begin..].find(CLOSE);
+    length
+        .map_or(&text[begin..], |length| &text[begin..begin + length])
+        .trim()
+}
+
 /// `3`, `3.0` and `+3` are one number; anything else, words that Rust also reads as numbers (`inf`) included, stays as it is.
 fn with_one_number_spelling(item: &str) -> String {
     let looks_numeric = item

@@ -32,7 +32,7 @@ pub(super) fn unwrapped(text: &str) -> &str {
 }
 
 /// Full-width letters, digits and signs (`Ｂ`, `（`, `，`) and the full stop, comma and space of Chinese and Japanese in ASCII.
-pub(super) fn half_width(text: &str) -> Cow<'_, str> {
+pub(in crate::data) fn half_width(text: &str) -> Cow<'_, str> {
     const FULL_WIDTH: std::ops::RangeInclusive<char> = '\u{ff01}'..='\u{ff5e}';
     const OFFSET: u32 = '\u{ff01}' as u32 - '!' as u32;
     if text.is_ascii() {

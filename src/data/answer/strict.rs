@@ -324,7 +324,27 @@ fn without_lead_in(text: &str) -> &str {
         named |= is_noun;
         rest = behind.trim_start();
     }
-    text
+    // Without a blank: `Answer:B`.
+    if let Some((noun, behind)) = rest.split_once(':')
+        && NOUNS.contains(&noun.to_lowercase().as_str())
+    {
+        return unwrapped(behind);
+    }
+    behind_chinese_lead_in(text).map_or(text, unwrapped)
+}
+
+/// What follows "the (final, right) answer is" or "the answer:" in Chinese.
+fn behind_chinese_lead_in(text: &str) -> Option<&str> {
+    const BEFORE: [&str; 7] = ["因此", "所以", "故", "最终", "正确", "最后", "的"];
+    let mut rest = text;
+    while let Some(behind) = BEFORE.iter().find_map(|word| rest.strip_prefix(word)) {
+        rest = behind.trim_start_matches([',', '，', ' ']);
+    }
+    let behind = ["答案", "选项", "选择"]
+        .iter()
+        .find_map(|noun| rest.strip_prefix(noun))?;
+    let said = behind.trim_start_matches(['是', '为', ':', '：', ' ']);
+    (said.len() < behind.len()).then_some(said)
 }
 
 #[cfg(test)]
@@ -378,6 +398,10 @@ mod tests {
             ("<answer>\\boxed{D}</answer>", "D"),
             ("<answer>$\\boxed{\\text{D}}$</answer>", "D"),
             ("<answer>The answer is (C).</answer>", "C"),
+            ("<answer>Answer:B</answer>", "B"),
+            ("<answer>答案：B</answer>", "B"),
+            ("<answer>因此，正确答案是（Ｂ）。</answer>", "B"),
+            ("<answer>答案：A，C</answer>", "A,C"),
             ("<answer>C,A</answer>", "A,C"),
             ("<answer>A, C and D</answer>", "A,C,D"),
             ("<answer>(a) & (c)</answer>", "A,C"),

@@ -9,11 +9,18 @@ use crate::data::clevrer::OfficialAnswer;
 use crate::data::clevrer::OfficialQuestion;
 use crate::data::clevrer::OfficialScene;
 use crate::data::clevrer::video_path;
+use crate::data::shapes;
+use crate::util::json;
 use serde_json::Value;
 
 pub(super) fn read(record: &mut Record, found: &mut Found) -> Result<(), String> {
-    let fields = Value::Object(std::mem::take(&mut record.fields));
-    if fields.get("questions").is_some() {
+    let mut fields = std::mem::take(&mut record.fields);
+    let is_scene = fields.contains_key("questions");
+    if !is_scene {
+        shapes::to_question(&mut fields)?;
+    }
+    let fields = Value::Object(fields);
+    if is_scene {
         let scene: OfficialScene =
             serde_json::from_value(fields).map_err(|error| error.to_string())?;
         for question in &scene.questions {
@@ -22,7 +29,8 @@ pub(super) fn read(record: &mut Record, found: &mut Found) -> Result<(), String>
         return Ok(());
     }
     // A clip's path may be of the authors' machine: that is for `data::locate` to find out.
-    let question: Question = serde_json::from_value(fields).map_err(|error| error.to_string())?;
+    let question: Question =
+        serde_json::from_value(fields).map_err(|error| json::in_words(&error))?;
     found.questions.push(question);
     Ok(())
 }

@@ -137,7 +137,10 @@ const FOLDERS: [(Benchmark, &[&str]); 5] = [
 
 /// A record whose clip is another benchmark's is not read as this one's.
 fn refuse_foreign(benchmark: Benchmark, record: &Record) -> Result<(), String> {
-    let Some(video) = record.optional_text("video").filter(|_| record.is_family()) else {
+    if !record.is_family() {
+        return Ok(());
+    }
+    let Some(video) = record.clip()? else {
         return Ok(());
     };
     let path = video.to_lowercase();

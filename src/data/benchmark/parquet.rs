@@ -1,7 +1,9 @@
 //! Rows of a parquet file as JSON objects.
 
 use crate::data::DataError;
+use crate::util::file;
 use crate::util::file::FileError;
+use crate::util::json;
 use parquet::basic::PageType;
 use parquet::errors::ParquetError;
 use parquet::file::reader::FileReader;
@@ -61,6 +63,12 @@ pub(super) fn for_each_row(
 ) -> Result<(), DataError> {
     let mut file = File::open(path).map_err(|error| FileError::reading(path, error))?;
     let metadata = metadata_length(&mut file).map_err(|error| FileError::reading(path, error))?;
+    if metadata == 0 {
+        let bytes = file::beginning(path).map_err(|error| FileError::reading(path, error))?;
+        if let Some(what) = json::stand_in(&bytes) {
+            return Err(file::another(path, what).into());
+        }
+    }
     if metadata > MOST_METADATA {
         let reason =
             format!("its metadata is {metadata} bytes long, at most {MOST_METADATA} are read");
@@ -332,6 +340,23 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let error = rows(&path).unwrap_err().to_string();
         assert!(error.contains("63 values in 5 bytes"), "{error}");
+    }
+
+    #[test]
+    fn what_lies_in_the_place_of_a_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("q.parquet");
+        for (text, said) in [
+            (
+                "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+                "it is a Git LFS pointer",
+            ),
+            ("<html><body>404</body></html>", "it is a web page"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = for_each_row(&path, Bytes::Drop, &mut |_| true).unwrap_err();
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use super::records::Record;
 use crate::data::Question;
+use crate::data::clip_field;
+use crate::data::placeholder;
 use crate::data::shapes::option_texts;
 use serde_json::Map;
 use serde_json::Value;
@@ -29,6 +31,21 @@ impl Record<'_> {
         option_texts(name, self.fields.get(name).unwrap_or(&Value::Null))
     }
 
+    /// The clip's path, under any name that a question file may have for it.
+    pub(super) fn clip(&self) -> Result<Option<String>, String> {
+        let mut named = Map::new();
+        for name in clip_field::NAMES {
+            if let Some(value) = self.fields.get(name) {
+                named.insert(name.to_owned(), value.clone());
+            }
+        }
+        clip_field::name_clip(&mut named)?;
+        Ok(match named.get("video") {
+            Some(Value::String(clip)) => Some(clip.clone()),
+            _ => None,
+        })
+    }
+
     /// Whether this is a record of the Video-R1 family.
     pub(super) fn is_family(&self) -> bool {
         self.fields.contains_key("problem")
@@ -37,20 +54,16 @@ impl Record<'_> {
     /// `{problem, options, solution: "<answer>A</answer>", video or path, problem_type}` as a question, with the clip's path
     /// as `clip` shortens it. It has no id and no splits yet.
     pub(super) fn family(&self, clip: impl Fn(&str) -> PathBuf) -> Result<Question, String> {
-        let video = self
-            .optional_text("video")
-            .or_else(|| self.optional_text("path"))
-            .ok_or("neither `video` nor `path` names a clip")?;
+        let video = self.clip()?.ok_or(
+            "no clip is named: a record has its path in `video`, `path`, `video_path` or `videos`",
+        )?;
         let options = match self.fields.get("options") {
             None | Some(Value::Null) => Vec::new(),
             Some(_) => self.options("options")?,
         };
-        let question = question(
-            self.text("problem")?,
-            options,
-            &self.text("solution")?,
-            clip(&video),
-        );
+        let problem = self.text("problem")?;
+        let problem = placeholder::taken_out(&problem)?.unwrap_or(problem);
+        let question = question(problem, options, &self.text("solution")?, clip(&video));
         Ok(Question {
             problem_type: self.optional_text("problem_type"),
             ..question
@@ -114,6 +127,46 @@ pub(super) fn path_after(path: &str, marker: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_clip_has_the_names_that_question_files_have_for_it() {
+        let clip = |fields: Value| {
+            let Value::Object(fields) = fields else {
+                panic!("no object")
+            };
+            let record = Record {
+                path: Path::new("q.json"),
+                index: 0,
+                key: None,
+                fields,
+                blobs: Vec::new(),
+            };
+            record
+                .family(|clip| PathBuf::from(clip))
+                .map(|question| (question.problem, question.video))
+        };
+        for named in [
+            json!({"video": "a.mp4"}),
+            json!({"path": "./a.mp4"}),
+            json!({"video": null, "video_path": "a.mp4"}),
+            json!({"videos": ["a.mp4"]}),
+            json!({"video": {"path": "a.mp4", "bytes": null}}),
+            json!({"video": "file:///a.mp4"}),
+        ] {
+            let mut record = json!({"problem": "<video>Why?", "solution": "A"});
+            let fields = named.as_object().unwrap().clone();
+            record.as_object_mut().unwrap().extend(fields);
+            let (problem, clip) = clip(record).unwrap();
+            assert_eq!(
+                (problem.as_str(), clip.file_name().unwrap()),
+                ("Why?", "a.mp4".as_ref()),
+                "{named}"
+            );
+        }
+        let error = clip(json!({"problem": "Why?", "solution": "A"})).unwrap_err();
+        assert!(error.contains("`video`, `path`"), "{error}");
+    }
 
     #[test]
     fn paths_are_taken_from_their_marker_on() {

@@ -4,6 +4,8 @@ use super::parquet;
 use super::parquet::Bytes;
 use super::table;
 use crate::data::DataError;
+use crate::data::read::read_json_text;
+use crate::data::read::why_no_list;
 use crate::data::read::without_mark;
 use crate::data::shapes::holds_lines;
 use crate::util::file;
@@ -112,8 +114,10 @@ fn read_file(path: &Path, bytes: Bytes, visit: &mut Visit) -> Result<(), DataErr
     };
     match extension(path) {
         Some(name @ ("json" | "jsonl")) => {
-            let text = read_text(path)?;
-            if holds_lines(&text, name == "jsonl") {
+            let (text, _) = read_json_text(path)?;
+            if text.trim().is_empty() {
+                Ok(())
+            } else if holds_lines(&text, name == "jsonl") {
                 read_lines(path, &text, &mut sink)
             } else {
                 read_json(path, &text, &mut sink)
@@ -186,9 +190,10 @@ impl Sink<'_, '_> {
     }
 
     fn take_value(&mut self, key: Option<String>, value: Value) -> bool {
-        match value {
-            Value::Object(fields) => self.take(key, fields, Vec::new()),
-            _ => self.fail(format!("record {}", self.index), "is no object".into()),
+        match (key, value) {
+            (key, Value::Object(fields)) => self.take(key, fields, Vec::new()),
+            (Some(_), _) => false,
+            (None, _) => self.fail(format!("record {}", self.index), "is no object".into()),
         }
     }
 }
@@ -207,14 +212,14 @@ fn read_json(path: &Path, text: &str, sink: &mut Sink) -> Result<(), DataError> 
         .and_then(|()| reader.end());
     match result {
         // A failure of a record stops the reader too, and says more.
-        Err(error) if sink.failure.is_none() => Err(DataError::Content {
-            path: path.to_owned(),
-            place: Unreadable::new(text.as_bytes(), &error).place(),
-            problem: format!(
-                "not an array or object of records: {}",
-                Unreadable::new(text.as_bytes(), &error).problem
-            ),
-        }),
+        Err(error) if sink.failure.is_none() => {
+            let error = why_no_list(text, Unreadable::new(text.as_bytes(), &error));
+            Err(DataError::Content {
+                path: path.to_owned(),
+                place: error.place(),
+                problem: format!("not an array or object of records: {}", error.problem),
+            })
+        }
         _ => Ok(()),
     }
 }

@@ -23,7 +23,7 @@ pub(crate) mod columns;
 mod instructions;
 mod question;
 mod record;
-mod series;
+pub(in crate::data) mod series;
 mod turns;
 
 /// Whose files they are. Each record is looked at by itself, so that a file may hold several shapes.

@@ -3,14 +3,10 @@
 use super::Import;
 use super::Imported;
 use super::instructions;
-use super::record::IMAGE_BESIDE;
 use super::record::LeftOut;
 use super::record::NO_TEXT;
-use super::record::NOT_ONE_CLIP;
 use super::record::other_fields;
 use super::series::options_in_fields;
-use super::turns::has_image_beside;
-use super::turns::without_placeholders;
 use crate::data::Question;
 use crate::data::answer::AnswerForm;
 use crate::data::answer::ReadBy;
@@ -80,11 +76,8 @@ pub(super) fn question(
     place: &str,
     summary: &mut Imported,
 ) -> Result<Question, LeftOut> {
-    if has_image_beside(&draft.problem) {
-        return Err(LeftOut::new(NOT_ONE_CLIP, IMAGE_BESIDE.into()));
-    }
-    let problem = without_placeholders(&draft.problem);
-    let problem = asked(import, problem, place, summary);
+    let problem = asked(import, draft.problem, place, summary);
+    let problem = problem.trim().to_owned();
     if problem.is_empty() {
         return Err(LeftOut::new(NO_TEXT, String::new()));
     }

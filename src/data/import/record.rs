@@ -7,6 +7,7 @@ use super::clips;
 use super::question::Draft;
 use super::question::question;
 use super::turns::Role;
+use super::turns::has_image_beside;
 use super::turns::pairs;
 use super::turns::short;
 use super::turns::turns;
@@ -14,10 +15,11 @@ use crate::data::Fragment;
 use crate::data::Question;
 use crate::data::benchmark::records::Record;
 use crate::data::clip_field;
-use crate::data::fragment::seconds;
+use crate::data::placeholder;
 use crate::data::shapes;
 use crate::data::shapes::CONVERSATIONS;
 use crate::data::shapes::taken;
+use crate::data::unused;
 use crate::util::words::beginning;
 use serde_json::Map;
 use serde_json::Value;
@@ -43,18 +45,6 @@ const IMAGES: &str = "about images";
 pub(super) const NOT_ONE_CLIP: &str = "not about exactly one clip, or one part of it";
 pub(super) const NO_TEXT: &str = "no text of a question";
 pub(super) const IMAGE_BESIDE: &str = "an image stands beside the clip";
-/// Fields that may name a part of the clip, and may mean something else.
-const TIMES: [&str; 8] = [
-    "start",
-    "end",
-    "start_time",
-    "end_time",
-    "start_sec",
-    "end_sec",
-    "timestamp",
-    "timestamps",
-];
-
 /// The questions of a record, in order; a pair of turns may be none.
 pub(super) type Found = Result<Vec<Result<Question, LeftOut>>, LeftOut>;
 
@@ -125,22 +115,10 @@ fn refuse_bad_answer(fields: &Map<String, Value>, mark: &str) -> Result<(), Left
 
 /// Says what stands beside the clip and does not count.
 fn remark_settings(fields: &Map<String, Value>, place: &str, summary: &mut Imported) {
-    let is_time = |value: &Value| match value {
-        Value::Number(_) => true,
-        Value::String(text) => seconds(text.trim()).is_some(),
-        Value::Array(times) => !times.is_empty() && times.iter().all(Value::is_number),
-        _ => false,
-    };
-    let mut times = TIMES.into_iter();
-    if let Some(name) = times.find(|name| fields.get(*name).is_some_and(is_time)) {
-        let what = "times beside the clip, kept and not taken for a part of it (--columns video_start=start,video_end=end takes them)";
-        summary.remark(what, place, &format!("{name} = {}", fields[name]));
-    }
-    let mut places = ["video", "videos"].into_iter().chain(CONVERSATIONS);
-    let set = places.find_map(|name| clip_field::frame_setting(fields.get(name)?));
-    if let Some(name) = set {
-        let what = "frames or pixels that a record sets for its clip, which `video.…` of the config sets here for all";
-        summary.remark(what, place, name);
+    for name in unused::fields(fields) {
+        let value = fields.get(name).map(short);
+        let detail = value.map_or_else(|| name.to_owned(), |value| format!("{name} = {value}"));
+        summary.remark(unused::remark(name), place, &detail);
     }
 }
 
@@ -182,6 +160,13 @@ fn from_fields(
 ) -> Result<Question, LeftOut> {
     let clip = take_clip(fields, &[])?;
     fields.insert("video".into(), clip.clone().into());
+    for name in ["problem", "question"] {
+        let text = fields.get(name).and_then(Value::as_str).unwrap_or_default();
+        if has_image_beside(text) {
+            return Err(LeftOut::new(NOT_ONE_CLIP, IMAGE_BESIDE.into()));
+        }
+        placeholder::taken_out(text).map_err(|problem| LeftOut::new(NOT_ONE_CLIP, problem))?;
+    }
     let process = taken(fields, "process");
     shapes::to_question(fields)
         .map_err(|problem| LeftOut::new("fields that do not fit", problem))?;
@@ -286,16 +271,7 @@ fn take_clip(fields: &mut Map<String, Value>, of_turns: &[Value]) -> Result<Stri
             None => several(format!("no clip is named; {}", other_fields(fields))),
         });
     };
-    let is_scheme = |scheme: &str| {
-        scheme.len() > 1
-            && scheme
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
-    };
-    let is_elsewhere = clip
-        .split_once("://")
-        .is_some_and(|(scheme, _)| is_scheme(scheme));
-    if is_elsewhere || clip.starts_with("data:") {
+    if clip_field::is_elsewhere(&clip) {
         return Err(LeftOut::new(
             "a clip that is no file here (download the clips, and name the files)",
             beginning(&clip, 80),

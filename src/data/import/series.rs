@@ -17,7 +17,7 @@ const STEMS: [&str; 9] = [
 ];
 
 /// The fields of a record that hold its options one by one.
-pub(super) fn options_in_fields(fields: &Map<String, Value>) -> Option<Vec<String>> {
+pub(in crate::data) fn options_in_fields(fields: &Map<String, Value>) -> Option<Vec<String>> {
     let mut starts = fields.keys().filter_map(|name| {
         let first = name.chars().next_back()?;
         let stem = name.strip_suffix(first)?;

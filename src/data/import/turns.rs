@@ -3,7 +3,7 @@
 use super::record::LeftOut;
 use super::record::NOT_ONE_CLIP;
 use crate::data::clip_field;
-use crate::data::impossible::PLACEHOLDERS;
+use crate::data::placeholder;
 use serde_json::Map;
 use serde_json::Value;
 
@@ -133,7 +133,7 @@ pub(super) fn pairs(turns: &[Turn]) -> Result<Vec<Pair>, LeftOut> {
         let is_open = pairs.last().is_some_and(|(_, answer)| answer.is_none());
         match turn.role {
             Role::System => {}
-            Role::User if !is_open => pairs.push((without_placeholders(&turn.text), None)),
+            Role::User if !is_open => pairs.push((asked(&turn.text)?, None)),
             Role::Assistant if is_open => {
                 if let Some((_, answer)) = pairs.last_mut() {
                     *answer = Some(turn.text.clone());
@@ -150,23 +150,16 @@ pub(super) fn pairs(turns: &[Turn]) -> Result<Vec<Pair>, LeftOut> {
     Ok(pairs)
 }
 
+/// What a user's turn asks, without the placeholder of its clip.
+fn asked(text: &str) -> Result<String, LeftOut> {
+    let without = placeholder::taken_out(text);
+    let without = without.map_err(|problem| LeftOut::new(NOT_ONE_CLIP, problem))?;
+    Ok(without.unwrap_or_else(|| text.trim().to_owned()))
+}
+
 /// Whether a text places an image beside the clip; the placeholder of one alone may stand for the clip.
 pub(super) fn has_image_beside(text: &str) -> bool {
     text.contains("<image>") && text.contains("<video>")
-}
-
-/// A text without the placeholders of clips and images.
-pub(super) fn without_placeholders(text: &str) -> String {
-    let mut text = text.to_owned();
-    for word in PLACEHOLDERS {
-        while let Some(start) = text.find(word) {
-            let end = start + word.len();
-            // Inside a sentence one of the two spaces goes with it.
-            let both = text[..start].ends_with(' ') && text[end..].starts_with(' ');
-            text.replace_range(start..end + usize::from(both), "");
-        }
-    }
-    text.trim().to_owned()
 }
 
 /// The beginning of a value, for messages.

@@ -1,6 +1,7 @@
 //! A model of the hub in the cache that Hugging Face's own tools use, as they lay it out: contents in `blobs/` under their
 //! ETags, and `snapshots/COMMIT/` of links to them. `refs/` says which commit a branch was at.
 
+use crate::config::instead_by_names;
 use crate::model::hub::transfer;
 use crate::model::hub::transfer::Source;
 use crate::model::hub::transfer::TransferError;
@@ -36,8 +37,11 @@ const SMALL: u64 = 1 << 20;
 /// Why a model is not in the cache.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DownloadError {
-    #[error("the repository holds no config.json and safetensors")]
-    NotAModel,
+    #[error("the repository holds no config.json and safetensors{}", found.as_ref().map_or_else(String::new, |found| format!(": it {found}")))]
+    NotAModel {
+        /// What it holds, where that is known.
+        found: Option<String>,
+    },
     /// What came is not what is published.
     #[error(
         "{file}: the download has another {what} than is published; it is removed: start again"
@@ -81,6 +85,8 @@ pub(super) fn download(
     let revision = repo.revision().replace('/', "%2F");
     let url = format!("{}/api/models/{id}/revision/{revision}", web.endpoint());
     let (info, _) = web.get_json::<Info>(&url)?;
+    let all = info.siblings.iter().map(|one| one.rfilename.clone());
+    let all: Vec<String> = all.collect();
     let mut names: Vec<&str> = info
         .siblings
         .iter()
@@ -89,7 +95,8 @@ pub(super) fn download(
     names.retain(|name| is_wanted(name));
     let has_weights = names.iter().any(|name| name.ends_with(".safetensors"));
     if !has_weights || !names.contains(&"config.json") {
-        return Err(DownloadError::NotAModel);
+        let found = instead_by_names(&all);
+        return Err(DownloadError::NotAModel { found });
     }
     if !is_name(&info.sha) {
         return Err(strange(&url, "it names no commit").into());

@@ -12,19 +12,18 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// What this program trains.
+const OWN: &str = "qwen2_5_vl";
+/// Base of the vision tower's rotary frequencies.
+const VISION_THETA: f64 = 10_000.0;
+
 impl Spec {
     /// Reads `config.json` (flat as on the hub, or nested as transformers 5 writes it) and the end-of-turn ids.
     pub fn load(folder: &Path) -> Result<Self, CheckpointError> {
         let path = folder.join("config.json");
         let root = read_json(&path)?;
         let config = Fields::new(&path, &root, "");
-        let model_type = config.text("model_type").unwrap_or("qwen2_5_vl");
-        if model_type != "qwen2_5_vl" {
-            return Err(config.bad(
-                "model_type",
-                format!("`{model_type}` is not supported; this program trains `qwen2_5_vl`"),
-            ));
-        }
+        check_kind(config)?;
         let text = config.child("text_config").unwrap_or(config);
         let vision = config
             .child("vision_config")
@@ -54,6 +53,7 @@ impl Spec {
 impl TextSpec {
     fn read(text: Fields, root: Fields) -> Result<Self, CheckpointError> {
         check_activation(text)?;
+        check_attention(text)?;
         if text.get("use_sliding_window").and_then(Value::as_bool) == Some(true) {
             return Err(text.bad(
                 "use_sliding_window",
@@ -64,6 +64,7 @@ impl TextSpec {
             .iter()
             .find_map(|name| text.child(name).or_else(|| root.child(name)))
             .ok_or_else(|| text.missing("rope_scaling"))?;
+        check_rope(text, root, rope)?;
         let kind = rope
             .text("rope_type")
             .or_else(|| rope.text("type"))
@@ -117,6 +118,12 @@ impl VisionSpec {
     /// Where a field is absent, transformers' default (its 4.x saves leave defaults out).
     fn read(vision: Fields) -> Result<Self, CheckpointError> {
         check_activation(vision)?;
+        let theta = vision.child("rope_parameters");
+        let theta = theta.and_then(|rope| rope.get("rope_theta")?.as_f64());
+        if let Some(theta) = theta.filter(|theta| (theta - VISION_THETA).abs() > 0.0) {
+            let reason = format!("rope_theta {theta} is not supported, only {VISION_THETA}");
+            return Err(vision.bad("rope_parameters", reason));
+        }
         for name in ["in_chans", "in_channels"] {
             if vision.size_or(name, IN_CHANNELS)? != IN_CHANNELS {
                 return Err(vision.bad(name, format!("only {IN_CHANNELS} is supported")));
@@ -143,6 +150,15 @@ impl VisionSpec {
             },
         };
         check_heads(vision, spec.hidden_size, spec.num_heads)?;
+        if let Some(index) = spec
+            .fullatt_block_indexes
+            .iter()
+            .find(|index| **index >= spec.depth)
+            && vision.get("fullatt_block_indexes").is_some()
+        {
+            let reason = format!("there is no block {index} of {} (depth)", spec.depth);
+            return Err(vision.bad("fullatt_block_indexes", reason));
+        }
         if !(spec.hidden_size / spec.num_heads).is_multiple_of(4) {
             return Err(vision.bad(
                 "num_heads",
@@ -241,6 +257,93 @@ fn added_tokens(folder: &Path) -> Result<BTreeMap<String, u32>, CheckpointError>
         }
     }
     Ok(tokens)
+}
+
+/// Refuses another architecture, and weights that were made smaller.
+fn check_kind(config: Fields) -> Result<(), CheckpointError> {
+    let architecture = config
+        .get("architectures")
+        .and_then(|names| names[0].as_str());
+    let is_own = architecture.is_some_and(|name| name.starts_with("Qwen2_5_VL"));
+    match config.text("model_type") {
+        Some(OWN) => {}
+        None if is_own => {}
+        None => return Err(config.missing("model_type")),
+        Some(other) => {
+            let named = architecture.map_or_else(String::new, |name| format!(" ({name})"));
+            return Err(config.bad(
+                "model_type",
+                format!(
+                    "`{other}`{named} is not supported; this program trains `{OWN}`, Qwen2.5-VL"
+                ),
+            ));
+        }
+    }
+    for fields in [Some(config), config.child("text_config")]
+        .into_iter()
+        .flatten()
+    {
+        for name in ["quantization_config", "compression_config"] {
+            let Some(how) = fields.child(name) else {
+                continue;
+            };
+            let method = how.text("quant_method").unwrap_or("an unnamed method");
+            return Err(fields.bad(
+                name,
+                format!(
+                    "the model is quantized ({method}), which is not supported: take the one that it was made from, in bf16, f16 or f32"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses layers that do not see the whole prompt.
+fn check_attention(text: Fields) -> Result<(), CheckpointError> {
+    let layers = text.get("layer_types").and_then(Value::as_array);
+    let other = layers
+        .into_iter()
+        .flatten()
+        .find(|kind| *kind != "full_attention");
+    match other {
+        Some(kind) => Err(text.bad(
+            "layer_types",
+            format!("{kind} is not supported, only \"full_attention\""),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Refuses rotary positions that are given twice and not alike: transformers 4 and 5 read different ones.
+fn check_rope(text: Fields, root: Fields, used: Fields) -> Result<(), CheckpointError> {
+    let factor = used.get("factor").and_then(Value::as_f64);
+    if let Some(factor) = factor.filter(|factor| (factor - 1.0).abs() > 0.0) {
+        return Err(used.bad(
+            "factor",
+            format!("{factor} stretches the positions, which is not supported: remove it (the published models have none)"),
+        ));
+    }
+    let theta = |fields: Fields| fields.get("rope_theta").and_then(Value::as_f64);
+    let Some(own) = theta(used).or_else(|| theta(text)) else {
+        return Ok(());
+    };
+    for holder in [text, root] {
+        let others = ["rope_parameters", "rope_scaling"].map(|name| holder.child(name));
+        for other in [Some(holder)].into_iter().chain(others).flatten() {
+            if let Some(found) = theta(other).filter(|found| (found - own).abs() > 0.0) {
+                let reason =
+                    format!("{found} here and {own} elsewhere in the file: make them equal");
+                return Err(other.bad("rope_theta", reason));
+            }
+            let (sections, wanted) = (other.get("mrope_section"), used.get("mrope_section"));
+            if sections.is_some() && sections != wanted {
+                let reason = "another list stands elsewhere in the file: make them equal";
+                return Err(other.bad("mrope_section", reason.into()));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_activation(fields: Fields) -> Result<(), CheckpointError> {
@@ -342,6 +445,74 @@ mod tests {
         assert!(absurd.contains("is more than 1048576"), "{absurd}");
         let heads = message(&|config| config["num_key_value_heads"] = json!(3));
         assert!(heads.contains("cannot share"), "{heads}");
+    }
+
+    #[test]
+    fn what_would_change_the_numbers_and_is_not_computed_is_refused() {
+        let message = |change: &dyn Fn(&mut Value)| load_changed(change).unwrap_err().to_string();
+        for (said, expected) in [
+            (
+                message(&|config| {
+                    config["quantization_config"] = json!({"quant_method": "awq", "bits": 4});
+                }),
+                "`quantization_config`: the model is quantized (awq)",
+            ),
+            (
+                message(&|config| {
+                    config["model_type"] = json!("llava");
+                    config["architectures"] = json!(["LlavaForConditionalGeneration"]);
+                }),
+                "`llava` (LlavaForConditionalGeneration) is not supported",
+            ),
+            (
+                message(&|config| {
+                    config.as_object_mut().unwrap().remove("model_type");
+                    config["architectures"] = json!(["Qwen2VLForConditionalGeneration"]);
+                }),
+                "`model_type` is missing",
+            ),
+            (
+                message(&|config| {
+                    config["layer_types"] = json!(["full_attention", "sliding_attention"]);
+                }),
+                "`layer_types`: \"sliding_attention\" is not supported",
+            ),
+            (
+                message(&|config| config["rope_scaling"]["factor"] = json!(4.0)),
+                "`rope_scaling.factor`: 4 stretches",
+            ),
+            (
+                message(&|config| config["rope_scaling"]["rope_theta"] = json!(500.0)),
+                "`rope_theta`: 10000 here and 500 elsewhere",
+            ),
+            (
+                message(&|config| {
+                    config["rope_parameters"] = json!({"rope_type": "default", "mrope_section": [1, 2, 1], "rope_theta": 10000.0});
+                }),
+                "`rope_scaling.mrope_section`: another list",
+            ),
+            (
+                message(&|config| {
+                    config["vision_config"]["rope_parameters"] = json!({"rope_theta": 20000.0});
+                }),
+                "`vision_config.rope_parameters`: rope_theta 20000",
+            ),
+            (
+                message(&|config| config["vision_config"]["fullatt_block_indexes"] = json!([1, 4])),
+                "there is no block 4 of 4",
+            ),
+        ] {
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+        // Equal in both places, as transformers 4.5x writes them, is one thing said twice.
+        let twice = load_changed(|config| {
+            config["rope_parameters"] =
+                json!({"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0});
+        });
+        assert_eq!(
+            twice.unwrap().text,
+            Spec::load(&golden("tiny")).unwrap().text
+        );
     }
 
     #[test]

@@ -38,13 +38,16 @@ pub(crate) struct DurationEstimate {
 }
 
 impl DurationEstimate {
-    /// Measures the rates of the config's device and reads the sizes of its model.
+    /// Measures the rates of the config's device and reads the sizes of its model, whose `processor` this is.
     ///
     /// # Errors
     /// A model folder that is none; a device that does not answer.
-    pub(crate) fn before_start(config: &Config, questions: &[Question]) -> Result<Self> {
+    pub(crate) fn before_start(
+        config: &Config,
+        questions: &[Question],
+        processor: &Processor,
+    ) -> Result<Self> {
         let folder = hub::resolve(&config.model.path)?;
-        let processor = Processor::load(&folder)?;
         let longest = questions.iter().map(Question::text).max_by_key(String::len);
         let text = longest.unwrap_or_default();
         let words = processor.count_tokens(&text, Wording::Training, 0)?;
@@ -63,8 +66,12 @@ impl DurationEstimate {
     ///
     /// # Errors
     /// As there, but for the device.
-    pub(crate) fn in_words(config: &Config, questions: &[Question]) -> Result<String> {
-        match Self::before_start(config, questions) {
+    pub(crate) fn in_words(
+        config: &Config,
+        questions: &[Question],
+        processor: &Processor,
+    ) -> Result<String> {
+        match Self::before_start(config, questions, processor) {
             Ok(duration) => Ok(duration.to_string()),
             Err(error) if error.is::<DeviceError>() => Ok(format!(
                 "Time: it is measured where the run is to take place, and {}\n`estimate --card` goes by a data sheet instead.",

@@ -77,7 +77,7 @@ pub struct MemoryEstimate {
 
 impl MemoryEstimate {
     /// What a run as `config` says takes at most, before it starts: its models' sizes are read, and its longest
-    /// `questions`; without any, prompts are as long as they may be.
+    /// `questions`, as `processor`, the model's own, writes them; without any, prompts are as long as they may be.
     ///
     /// # Errors
     /// A model folder that is none.
@@ -85,6 +85,7 @@ impl MemoryEstimate {
         config: &Config,
         verb: Verb,
         questions: &[Question],
+        processor: &Processor,
     ) -> Result<Self> {
         let folder = hub::resolve(&config.model.path).context("model.path")?;
         let spec = Spec::load(&folder).context("model.path")?;
@@ -95,7 +96,6 @@ impl MemoryEstimate {
                 Some(Spec::load(&folder).context("model.bias_model")?)
             }
         };
-        let processor = Processor::load(&folder)?;
         let longest = questions.iter().map(Question::text).max_by_key(String::len);
         let prompt = match longest {
             None => config.sampling.max_prompt_tokens,

@@ -4,6 +4,7 @@ use super::{Picture, Sink};
 use crate::video::VideoError;
 use crate::video::ffmpeg::{Chroma, ToRgb};
 use crate::video::h264::Unneeded;
+use crate::video::index::PacketIndex;
 use crate::video::packets::{Packets, Patience};
 use crate::video::rotation::Rotation;
 use ffmpeg_next::decoder::{self, Conceal};
@@ -25,6 +26,10 @@ pub(super) struct Output<'a> {
     pub(super) wanted: BTreeMap<i64, usize>,
     /// What need not be decoded; without, everything is.
     pub(super) unneeded: Option<&'a Unneeded<'a>>,
+    /// Which packets are left out.
+    pub(super) index: Option<&'a PacketIndex>,
+    /// Whether a frame that the decoder calls damaged is as good as none.
+    pub(super) whole_only: bool,
     /// Frames seen, when they are told apart by their order.
     order: Option<i64>,
     errors: usize,
@@ -50,6 +55,8 @@ impl<'a> Output<'a> {
             rgb: Vec::new(),
             wanted,
             unneeded: None,
+            index: None,
+            whole_only: false,
             order,
             errors: 0,
             damaged: false,
@@ -71,6 +78,9 @@ impl<'a> Output<'a> {
             }
             for position in range.clone() {
                 self.patience.check()?;
+                if self.index.is_some_and(|index| index.is_lost(position)) {
+                    continue;
+                }
                 let Some(packet) = packets.get(position)? else {
                     break;
                 };
@@ -156,7 +166,11 @@ impl<'a> Output<'a> {
         {
             return Ok(());
         }
-        self.damaged |= self.frame.is_corrupt() || self.frame.has_decode_errors();
+        let damaged = self.frame.is_corrupt() || self.frame.has_decode_errors();
+        self.damaged |= damaged;
+        if damaged && self.whole_only {
+            return Ok(());
+        }
         let key = match &mut self.order {
             Some(seen) => {
                 *seen += 1;
